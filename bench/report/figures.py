@@ -1,0 +1,225 @@
+"""The pictures: quality against each cost, and learned densities beside the true one.
+
+Drawn on `Figure` objects without pyplot, so that no window system and no global state take part.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report.curves import Curve, curves, limits
+from bench.report.definitions import define
+from bench.report.summary import ORACLE, fitted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INK, MUTED, GRID = "#24292f", "#6e7781", "#d8dee4"
+DARK = {INK: "#dfe4ea", MUTED: "#9aa4af", GRID: "#3a424c"}
+FLOOR = "untrained"
+TRUTH = "truth"
+AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
+_ORDER = (0, 3, 2, 4, 1, 9, 5)  # seaborn's colour-blind palette, most distinct first, no grey and no yellow
+_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
+_MARKERS = "osD^vPX"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method is drawn, in every figure alike."""
+
+    color: str
+    dash: Any
+    marker: str
+
+
+def styles(methods: list[str]) -> dict[str, Style]:
+    """A style for each fitted method; colours repeat after seven methods, with another dash and marker."""
+    palette = sns.color_palette("colorblind").as_hex()
+    colors = cycle(palette[i] for i in _ORDER)
+    names = fitted(methods)
+    dashes = [_DASHES[(i + i // len(_ORDER)) % len(_DASHES)] for i in range(len(names))]
+    markers = [_MARKERS[(i + 3 * (i // len(_ORDER))) % len(_MARKERS)] for i in range(len(names))]
+    found = {m: Style(c, d, k) for m, c, d, k in zip(names, colors, dashes, markers, strict=False)}
+    return found | {ORACLE: Style(INK, (0, (6, 2)), ""), FLOOR: Style(MUTED, (0, (1, 2)), "")}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """The settings under which every figure is drawn and saved; names are never read as mathematics."""
+    settings: Any = {
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": MUTED,
+        "axes.titlecolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "grid.color": GRID,
+        "axes.grid": True,
+        "grid.linewidth": 0.6,
+        "text.parse_math": False,
+        "svg.hashsalt": "mapa-bench",
+        "svg.fonttype": "path",
+        "savefig.dpi": 130,
+    }
+    with sns.axes_style("ticks"), mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def against_cost(rows: pd.DataFrame, known: dict[str, Style], level: float | None, title: str) -> Figure:
+    """test_ll of one dataset against each cost, on logarithmic axes: median and range over seeds.
+
+    rows: the finished measurements of test_ll on that dataset. level: the oracle's, in nats, if known.
+    """
+    methods = fitted(list(rows["method"].unique()))
+    floor = float(rows.loc[rows["method"] == FLOOR, "value"].median())
+    fig = Figure(figsize=(12, 3.4))
+    axes = fig.subplots(1, len(AXES), sharey=True)
+    found = [curves(rows[rows["method"].isin(methods)], cost) for cost in AXES]
+    for ax, cost, lines in zip(axes, AXES, found, strict=True):
+        _panel(ax, cost, lines, known)
+    seen = np.concatenate([np.empty(0), *(line.median for lines in found for line in lines)])
+    bottom, top = limits(seen, level)
+    axes[0].set_ylim(bottom, top)
+    axes[0].set_ylabel("test log-likelihood (nats)")
+    references = {ORACLE: level, FLOOR: floor if bottom < floor < top else None}
+    _references(axes, references, known)
+    _legend(fig, [*methods, *(name for name, value in references.items() if value is not None)], known)
+    cut = (
+        f"   axis cut at {bottom:.4g}: earlier values lie below"
+        if np.nanmin(seen, initial=top) < bottom
+        else ""
+    )
+    fig.text(0.06, 0.945, _plain(title), fontsize=11, fontweight="bold")
+    fig.text(0.995, 0.945, cut, ha="right", color=MUTED, fontsize=8.5)
+    fig.subplots_adjust(left=0.06, right=0.995, top=0.9, bottom=0.25, wspace=0.06)
+    return fig
+
+
+def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> None:
+    for line in lines:
+        style = known[line.method]
+        ax.fill_between(
+            line.cost, line.low, line.high, step="post", color=style.color, alpha=0.18, linewidth=0
+        )
+        sns.lineplot(
+            x=line.cost,
+            y=line.median,
+            estimator=None,
+            drawstyle="steps-post",
+            color=style.color,
+            linestyle=style.dash,
+            marker=style.marker,
+            markevery=[-1],
+            ax=ax,
+        )
+    ax.set_xscale("log")
+    definition = define(cost)
+    ax.set_xlabel(f"{definition.label} ({definition.unit})" if definition.unit == "s" else definition.label)
+    sns.despine(ax=ax)
+    if not lines:
+        ax.text(0.5, 0.5, "nothing measured", transform=ax.transAxes, ha="center", color=MUTED)
+        ax.set_xticks([])
+
+
+def _references(axes: Iterable[Axes], levels: dict[str, float | None], known: dict[str, Style]) -> None:
+    for name, level in levels.items():
+        if level is None:
+            continue
+        for ax in axes:
+            ax.axhline(level, color=known[name].color, linestyle=known[name].dash, linewidth=1.1, zorder=1)
+
+
+def _legend(fig: Figure, names: list[str], known: dict[str, Style]) -> None:
+    handles = [
+        Line2D([], [], color=known[n].color, linestyle=known[n].dash, marker=known[n].marker) for n in names
+    ]
+    columns = min(len(names), 7) or 1
+    fig.legend(
+        handles, [_plain(n) for n in names], loc="lower center", ncols=columns, frameon=False, handlelength=3
+    )
+
+
+def _plain(name: str) -> str:
+    """A name as matplotlib will draw it: one line, not too long, and not hidden for a leading underscore."""
+    name = " ".join(name.split())
+    name = name if len(name) <= 40 else name[:39] + "…"
+    return f" {name}" if name.startswith("_") else name
+
+
+def density_seed(densities: pd.DataFrame) -> int:
+    """The seed to show of one dataset: the one with most methods, the lowest of those."""
+    methods = densities.groupby("seed")["method"].nunique()
+    return int(methods.index[methods == methods.max()].min())
+
+
+def beside_truth(densities: pd.DataFrame, methods: list[str], title: str) -> Figure:
+    """Densities of one dataset and seed, the true one first, on one colour scale that ends at the true peak.
+
+    densities: long form over a rectangular grid per method, log_density in nats.
+    """
+    names = shown(densities, methods)
+    grids = {name: _grid(densities[densities["method"] == name]) for name in names}
+    peak = max(float(np.nanmax(grids[name][2])) for name in (names[:1] if names[0] == TRUTH else names))
+    columns = min(len(names), 5)
+    count = -(-len(names) // columns)
+    fig = Figure(figsize=(2.3 * columns + 1.1, 2.5 * count + 0.45), layout="constrained")
+    axes = fig.subplots(count, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for ax, name in zip(axes, names, strict=False):
+        x, y, density = grids[name]
+        mesh = ax.pcolormesh(
+            x, y, density, vmin=0, vmax=peak, cmap=sns.color_palette("mako", as_cmap=True), rasterized=True
+        )
+        ax.set(aspect="equal", title="true model" if name == TRUTH else _plain(name))
+        ax.grid(visible=False)
+    for ax in axes[len(names) :]:
+        ax.set_visible(False)
+    fig.colorbar(mesh, ax=list(axes), extend="max", label="density", shrink=0.85)
+    fig.suptitle(_plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return fig
+
+
+def shown(densities: pd.DataFrame, methods: list[str]) -> list[str]:
+    """The methods whose density is drawn, truth first; an oracle beside the truth would be the same again."""
+    present = set(densities["method"].unique())
+    names = [name for name in (TRUTH, *methods) if name in present]
+    return [name for name in names if name != ORACLE or TRUTH not in present]
+
+
+def _grid(rows: pd.DataFrame) -> tuple[Any, Any, Any]:
+    """x1 (n,), x2 (m,) and the density (m, n)."""
+    table = rows.pivot_table(index="x2", columns="x1", values="log_density")
+    return table.columns.to_numpy(float), table.index.to_numpy(float), np.exp(table.to_numpy(float))
+
+
+def image(fig: Figure, kind: str) -> bytes:
+    """The figure as 'png' on white, or as 'svg' on nothing so that the page's own ground shows."""
+    stream = BytesIO()
+    if kind == "png":
+        fig.savefig(stream, format="png", facecolor="white")
+    else:
+        fig.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    return stream.getvalue()
+
+
+def darkened(svg: bytes) -> bytes:
+    """The same drawing in ink for a dark ground."""
+    for light, dark in DARK.items():
+        svg = svg.replace(light.encode(), dark.encode())
+    return svg

@@ -1,0 +1,94 @@
+"""The tables of a study folder, read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.report.definitions import COST_NAMES
+
+SCHEMA = 1
+MEASUREMENTS = ("dataset", "method", "seed", "checkpoint", "metric", "value", *COST_NAMES)
+CELLS = ("dataset", "method", "seed", "status", "message", *COST_NAMES)
+DENSITIES = ("dataset", "method", "seed", "x1", "x2", "log_density")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its folder holds it. `info` is study.json, any of whose keys may be absent."""
+
+    folder: Path
+    measurements: pd.DataFrame
+    cells: pd.DataFrame
+    densities: pd.DataFrame
+    info: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The study's name, or else its folder's."""
+        return str(self.info.get("name") or self.folder.resolve().name)
+
+    @property
+    def datasets(self) -> list[str]:
+        """In order of appearance."""
+        return [str(name) for name in self.cells["dataset"].unique()]
+
+    @property
+    def methods(self) -> list[str]:
+        """In order of appearance."""
+        return [str(name) for name in self.cells["method"].unique()]
+
+    @property
+    def problems(self) -> pd.DataFrame:
+        """The cells that did not finish."""
+        return self.cells[self.cells["status"] != "done"]
+
+    def section(self, key: str) -> dict[str, Any]:
+        """A part of study.json, empty where it is absent."""
+        return self.info.get(key) or {}
+
+
+def read(folder: Path) -> Study:
+    """Read a study folder; densities.parquet may be absent.
+
+    Raises FileNotFoundError for another missing file, and ValueError for a missing column, an empty cells
+    table or a schema other than SCHEMA.
+    """
+    info = json.loads(_existing(folder, "study.json").read_text(encoding="utf-8"))
+    if info.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"study.json has schema {info['schema']!r}; this version reads schema {SCHEMA}")
+    cells = _table(_existing(folder, "cells.parquet"), CELLS)
+    if cells.empty:
+        raise ValueError(f"{folder / 'cells.parquet'} has no rows, so there is nothing to report")
+    densities = folder / "densities.parquet"
+    return Study(
+        folder=folder,
+        measurements=_table(_existing(folder, "measurements.parquet"), MEASUREMENTS),
+        cells=cells,
+        densities=_table(densities, DENSITIES)
+        if densities.exists()
+        else pd.DataFrame(columns=list(DENSITIES)),
+        info=info,
+    )
+
+
+def _existing(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        present = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+        held = f"it holds {', '.join(present) or 'nothing'}" if folder.is_dir() else "it is not a folder"
+        raise FileNotFoundError(f"{folder} is not a study: {name} is missing; {held}")
+    return path
+
+
+def _table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    table = pd.read_parquet(path)
+    missing = [column for column in columns if column not in table.columns]
+    if missing and len(table.columns):
+        raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
+    return table.reindex(columns=list(columns)) if missing else table

@@ -1,0 +1,75 @@
+import math
+
+import pytest
+
+from bench.report import format
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 FLOP"),
+        (999, "999 FLOP"),
+        (6.4e9, "6.4 GFLOP"),
+        (999.96e6, "1 GFLOP"),
+        (1.234e15, "1.23 PFLOP"),
+        (1e22, "1e+04 EFLOP"),
+        (math.nan, format.MISSING),
+        (None, format.MISSING),
+    ],
+)
+def test_flops(value, text):
+    assert format.flops(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 s"), (2e-6, "2 µs"), (0.0123, "12.3 ms"), (3.456, "3.46 s"), (600, "10 min"), (9000, "2.5 h")],
+)
+def test_seconds(value, text):
+    assert format.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-3.21449, "-3.214"), (-0.0001, "0.000"), (-12345.6, "-1.23e+04"), (-math.inf, "-inf"), (math.nan, "–")],
+)
+def test_number(value, text):
+    assert format.number(value) == text
+
+
+def test_differences_carry_their_sign():
+    assert [format.difference(v) for v in (0.25, -0.25, 0.0, math.inf)] == [
+        "+0.250",
+        "-0.250",
+        "0.000",
+        "+inf",
+    ]
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (9999, "9999"), (12345, "12.3 k"), (3e6, "3 M")])
+def test_count(value, text):
+    assert format.count(value) == text
+
+
+def test_ratio_and_spread():
+    assert [format.ratio(v) for v in (0.2134, 1, 123.4, math.nan)] == ["0.21×", "1×", "120×", "–"]
+    assert format.spread(-2, -1) == "-2.000 … -1.000"
+    assert format.spread(math.nan, 1) == "–"
+
+
+def test_quantities_take_the_unit_of_their_column():
+    assert format.quantity("flops", 2e9) == "2 GFLOP"
+    assert format.quantity("cpu_s", 0.5) == "500 ms"
+    assert format.quantity("decoder_passes", 12345) == "12.3 k"
+    assert format.quantity("index_tv", 0.5) == "0.500"
+
+
+def test_lists_and_plurals():
+    assert [format.listed(list(items)) for items in ("", "a", "ab", "abc")] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+    assert (format.plural(1, "seed"), format.plural(3, "seed")) == ("1 seed", "3 seeds")
