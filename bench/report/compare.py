@@ -103,21 +103,19 @@ def sentence(comparison: Comparison) -> str:
     subject, other, margins = comparison.subject, comparison.other, comparison.margins
     if not margins:
         return f"{subject} against {other}: no seed was finished by both, so there is nothing to compare."
-    return " ".join(filter(None, (_verdict(comparison), _cost(margins), _caveats(comparison))))
+    return " ".join(filter(None, (_verdict(comparison), _cost(subject, margins), _caveats(comparison))))
 
 
 def _verdict(comparison: Comparison) -> str:
-    margins = comparison.margins
+    margins, other = comparison.margins, comparison.other
     level = [margin for margin in margins if margin.nats == 0]
-    parts = [
-        f"{word} on {len(group)} ({_named(group)})"
-        for word, group in (("ahead", comparison.ahead), ("behind", comparison.behind), ("level", level))
-        if group
-    ]
-    return (
-        f"{comparison.subject} against {comparison.other}, by the median test log-likelihood over "
-        f"{_seed_count(margins)} on {plural(len(margins), 'dataset')}: {listed(parts)}."
-    )
+    groups = (("ahead of", comparison.ahead), ("behind", comparison.behind), ("level with", level))
+    counts = [(words, len(group), _named(group)) for words, group in groups if group]
+    first, *rest = counts
+    parts = [f"{first[0]} {other} on {first[1]} of {plural(len(margins), 'dataset')} ({first[2]})"]
+    parts += [f"{words.split()[0]} on {n} ({named})" for words, n, named in rest]
+    seeds = _seed_count(margins)
+    return f"{comparison.subject} is {listed(parts)}, by the median test log-likelihood over {seeds}."
 
 
 def _named(margins: list[Margin]) -> str:
@@ -129,13 +127,13 @@ def _seed_count(margins: tuple[Margin, ...]) -> str:
     return plural(most, "seed") if least == most else f"{least} to {most} shared seeds"
 
 
-def _cost(margins: tuple[Margin, ...]) -> str:
+def _cost(subject: str, margins: tuple[Margin, ...]) -> str:
     parts = []
     for name, values in (("FLOPs", [m.flops for m in margins]), ("wall time", [m.wall for m in margins])):
         known = [value for value in values if not math.isnan(value)]
         parts.append(f"{ratio(median(known))} the {name}" if known else f"an unknown share of the {name}")
     over = "" if len(margins) == 1 else f" (median over {len(margins)} datasets)"
-    return f"Its whole fit took {listed(parts)}{over}."
+    return f"The whole fit of {subject} took {listed(parts)}{over}."
 
 
 def _caveats(comparison: Comparison) -> str:

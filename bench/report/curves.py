@@ -63,19 +63,21 @@ def _ordered(rows: pd.DataFrame, cost: str) -> tuple[Array, Array]:
     return rows[cost].to_numpy(dtype=float), rows["value"].to_numpy(dtype=float)
 
 
-def limits(values: Array, level: float | None = None) -> tuple[float, float]:
+def limits(values: Array, ends: Array, level: float | None = None) -> tuple[float, float]:
     """Axis limits that a few terrible early values cannot spoil.
 
     The top is the greatest finite value or the reference level. The bottom is the least value, but no further
-    below the median than four times the way from the median to the top.
+    below the upper quartile than three times the way from there to the top; twenty times for `ends`, so that
+    where a method ended is shown unless it ended far off.
     """
-    values = values[np.isfinite(values)]
+    values, ends = values[np.isfinite(values)], ends[np.isfinite(ends)]
     if level is not None:
         values = np.append(values, level)
     if len(values) == 0:
         return 0.0, 1.0
-    top, middle = float(values.max()), float(np.median(values))
-    reach = max(top - middle, 1e-3 * max(abs(top), 1.0))
-    bottom = max(float(values.min()), middle - 4 * reach)
+    top, good = float(values.max()), float(np.quantile(values, 0.75))
+    reach = max(top - good, 1e-3 * max(abs(top), 1.0))
+    bottom = max(float(values.min()), good - 3 * reach)
+    bottom = min([bottom, *ends[ends >= good - 20 * reach].tolist()])
     margin = 0.06 * max(top - bottom, reach)
     return bottom - margin, top + margin

@@ -6,7 +6,7 @@ Drawn on `Figure` objects without pyplot, so that no window system and no global
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,22 +19,25 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from bench.report.curves import Curve, curves, limits
+from bench.report.curves import Array, Curve, curves, limits
 from bench.report.definitions import define
+from bench.report.format import listed, number, quantity
 from bench.report.summary import ORACLE, fitted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 INK, MUTED, GRID = "#24292f", "#6e7781", "#d8dee4"
-DARK = {INK: "#dfe4ea", MUTED: "#9aa4af", GRID: "#3a424c"}
+DARK = {INK: "#dfe4ea", MUTED: "#9aa4af", GRID: "#3a424c", "#0173b2": "#3f95e0"}
 FLOOR = "untrained"
 TRUTH = "truth"
 AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
 _ORDER = (0, 3, 2, 4, 1, 9, 5)  # seaborn's colour-blind palette, most distinct first, no grey and no yellow
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
 _MARKERS = "osD^vPX"
+_COLORS = sns.color_palette("mako", as_cmap=True)
 
 
 @dataclass(frozen=True)
@@ -88,28 +91,53 @@ def against_cost(rows: pd.DataFrame, known: dict[str, Style], level: float | Non
     rows: the finished measurements of test_ll on that dataset. level: the oracle's, in nats, if known.
     """
     methods = fitted(list(rows["method"].unique()))
-    floor = float(rows.loc[rows["method"] == FLOOR, "value"].median())
-    fig = Figure(figsize=(12, 3.4))
-    axes = fig.subplots(1, len(AXES), sharey=True)
     found = [curves(rows[rows["method"].isin(methods)], cost) for cost in AXES]
+    every = [line for lines in found for line in lines]
+    seen = np.concatenate([np.empty(0), *(line.median for line in every)])
+    bottom, top = limits(seen, np.array([line.median[-1] for line in every]), level)
+    references = {ORACLE: level, FLOOR: _floor(rows)}
+    shown = {name: value for name, value in references.items() if value is not None and value > bottom}
+
+    fig = Figure(figsize=(12, 3.3))
+    axes = fig.subplots(1, len(AXES), sharey=True)
     for ax, cost, lines in zip(axes, AXES, found, strict=True):
         _panel(ax, cost, lines, known)
-    seen = np.concatenate([np.empty(0), *(line.median for lines in found for line in lines)])
-    bottom, top = limits(seen, level)
+        for name, value in shown.items():
+            ax.axhline(value, color=known[name].color, linestyle=known[name].dash, linewidth=1.1, zorder=1)
+        _crop(ax, lines, bottom)
     axes[0].set_ylim(bottom, top)
     axes[0].set_ylabel("test log-likelihood (nats)")
-    references = {ORACLE: level, FLOOR: floor if bottom < floor < top else None}
-    _references(axes, references, known)
-    _legend(fig, [*methods, *(name for name, value in references.items() if value is not None)], known)
-    cut = (
-        f"   axis cut at {bottom:.4g}: earlier values lie below"
-        if np.nanmin(seen, initial=top) < bottom
-        else ""
-    )
-    fig.text(0.06, 0.945, _plain(title), fontsize=11, fontweight="bold")
-    fig.text(0.995, 0.945, cut, ha="right", color=MUTED, fontsize=8.5)
-    fig.subplots_adjust(left=0.06, right=0.995, top=0.9, bottom=0.25, wspace=0.06)
+    _legend(fig, [*methods, *shown], known)
+    fig.text(0.055, 0.94, _plain(title), fontsize=11, fontweight="bold")
+    fig.text(0.995, 0.94, _below(every, references[FLOOR], bottom), ha="right", color=MUTED, fontsize=8.5)
+    fig.subplots_adjust(left=0.055, right=0.995, top=0.9, bottom=0.25, wspace=0.06)
     return fig
+
+
+def _crop(ax: Axes, lines: list[Curve], bottom: float) -> None:
+    """Begin the axis of costs where something first rises above the bottom."""
+    starts = [line.cost[line.high >= bottom][0] for line in lines if (line.high >= bottom).any()]
+    if starts:
+        low, high = min(starts), max(line.cost[-1] for line in lines)
+        pad = (high / low) ** 0.05 if high > low else 2.0
+        ax.set_xlim(low / pad, high * pad)
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
+
+
+def _floor(rows: pd.DataFrame) -> float | None:
+    values = rows.loc[rows["method"] == FLOOR, "value"].dropna()
+    return float(values.median()) if len(values) else None
+
+
+def _below(lines: list[Curve], floor: float | None, bottom: float) -> str:
+    """What the axis leaves out, in words."""
+    ends = {_plain(line.method): line.median[-1] for line in lines if line.median[-1] < bottom}
+    if floor is not None and floor <= bottom:
+        ends[FLOOR] = floor
+    parts = [f"{name} ({number(end, 2)})" for name, end in ends.items()]
+    early = ["early values"] if any((line.median < bottom).any() for line in lines) else []
+    return f"below the axis: {listed([*early, *parts])}" if early or parts else ""
 
 
 def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> None:
@@ -130,20 +158,13 @@ def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> 
             ax=ax,
         )
     ax.set_xscale("log")
-    definition = define(cost)
-    ax.set_xlabel(f"{definition.label} ({definition.unit})" if definition.unit == "s" else definition.label)
+    ax.set_xlabel(define(cost).label)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(cost, value)))
+    ax.xaxis.set_minor_locator(NullLocator())
     sns.despine(ax=ax)
     if not lines:
         ax.text(0.5, 0.5, "nothing measured", transform=ax.transAxes, ha="center", color=MUTED)
         ax.set_xticks([])
-
-
-def _references(axes: Iterable[Axes], levels: dict[str, float | None], known: dict[str, Style]) -> None:
-    for name, level in levels.items():
-        if level is None:
-            continue
-        for ax in axes:
-            ax.axhline(level, color=known[name].color, linestyle=known[name].dash, linewidth=1.1, zorder=1)
 
 
 def _legend(fig: Figure, names: list[str], known: dict[str, Style]) -> None:
@@ -177,22 +198,33 @@ def beside_truth(densities: pd.DataFrame, methods: list[str], title: str) -> Fig
     names = shown(densities, methods)
     grids = {name: _grid(densities[densities["method"] == name]) for name in names}
     peak = max(float(np.nanmax(grids[name][2])) for name in (names[:1] if names[0] == TRUTH else names))
-    columns = min(len(names), 5)
-    count = -(-len(names) // columns)
-    fig = Figure(figsize=(2.3 * columns + 1.1, 2.5 * count + 0.45), layout="constrained")
-    axes = fig.subplots(count, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for ax, name in zip(axes, names, strict=False):
-        x, y, density = grids[name]
-        mesh = ax.pcolormesh(
-            x, y, density, vmin=0, vmax=peak, cmap=sns.color_palette("mako", as_cmap=True), rasterized=True
-        )
-        ax.set(aspect="equal", title="true model" if name == TRUTH else _plain(name))
+    fig, axes, bar = _mosaic(len(names), grids[names[0]])
+    for ax, name in zip(axes, names, strict=True):
+        mesh = ax.pcolormesh(*grids[name], vmin=0, vmax=peak, cmap=_COLORS, rasterized=True)
+        ax.set_aspect("equal")
+        ax.set_title("true model" if name == TRUTH else _plain(name))
         ax.grid(visible=False)
-    for ax in axes[len(names) :]:
-        ax.set_visible(False)
-    fig.colorbar(mesh, ax=list(axes), extend="max", label="density", shrink=0.85)
-    fig.suptitle(_plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    fig.colorbar(mesh, cax=bar, extend="max", label="density")
+    fig.text(0.02, 1 - 0.22 / fig.get_figheight(), _plain(title), fontsize=11, fontweight="bold")
     return fig
+
+
+def _mosaic(n: int, grid: tuple[Array, Array, Array]) -> tuple[Figure, list[Axes], Axes]:
+    """n panels of the grid's proportions, up to five a row, and the axis of a colour bar; inches."""
+    columns = min(n, 5)
+    rows = -(-n // columns)
+    wide, gap, left, right, head, foot = 2.1, 0.18, 0.45, 0.95, 0.62, 0.32
+    tall = wide * min(max(float(np.ptp(grid[1]) / np.ptp(grid[0])), 0.4), 2.0)
+    width = left + columns * wide + (columns - 1) * gap + right
+    height = head + rows * tall + (rows - 1) * (gap + 0.4) + foot
+    fig = Figure(figsize=(width, height))
+    axes: list[Axes] = []
+    for i in range(n):
+        x, y = left + (i % columns) * (wide + gap), height - head - tall - (i // columns) * (tall + gap + 0.4)
+        axes.append(fig.add_axes((x / width, y / height, wide / width, tall / height)))
+        axes[i].tick_params(labelleft=i % columns == 0)
+    bar = ((width - right + gap) / width, (height - head - tall) / height, 0.13 / width, tall / height)
+    return fig, axes, fig.add_axes(bar)
 
 
 def shown(densities: pd.DataFrame, methods: list[str]) -> list[str]:
@@ -202,7 +234,7 @@ def shown(densities: pd.DataFrame, methods: list[str]) -> list[str]:
     return [name for name in names if name != ORACLE or TRUTH not in present]
 
 
-def _grid(rows: pd.DataFrame) -> tuple[Any, Any, Any]:
+def _grid(rows: pd.DataFrame) -> tuple[Array, Array, Array]:
     """x1 (n,), x2 (m,) and the density (m, n)."""
     table = rows.pivot_table(index="x2", columns="x1", values="log_density")
     return table.columns.to_numpy(float), table.index.to_numpy(float), np.exp(table.to_numpy(float))

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,8 @@ def _stems(datasets: list[str]) -> dict[str, str]:
     for dataset in datasets:
         base = re.sub(r"[^A-Za-z0-9]+", "-", dataset).strip("-").lower()[:60] or "dataset"
         taken = set(stems.values())
-        stems[dataset] = next(
-            stem for stem in (base, *(f"{base}-{i}" for i in range(2, 10**6))) if stem not in taken
-        )
+        candidates = chain([base], (f"{base}-{i}" for i in count(2)))
+        stems[dataset] = next(stem for stem in candidates if stem not in taken)
     return stems
 
 
@@ -141,6 +141,7 @@ def _context(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         "definitions": [*metrics, *COSTS],
         "settings": _pairs(study.section("settings")),
         "provenance": _pairs(study.section("provenance")),
+        "entries": [("Datasets", _datasets(study)), ("Methods", _methods(study))],
         "command": str(study.info.get("command") or ""),
         "files": _files(study.folder),
         "unfitted": UNFITTED,
@@ -155,15 +156,10 @@ def _metrics(measurements: pd.DataFrame) -> list[Definition]:
 
 
 def _groups(study: Study, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of the table by dataset, with what is known of each dataset."""
-    levels, about = oracle_levels(study.measurements, study.cells), study.section("datasets")
+    """The rows of the table by dataset, each with the level of the true model."""
+    levels = oracle_levels(study.measurements, study.cells)
     return [
-        {
-            "name": name,
-            "level": levels.get(str(name)),
-            "about": about.get(str(name)) or {},
-            "rows": rows.to_dict("records"),
-        }
+        {"name": name, "level": levels.get(str(name)), "rows": rows.to_dict("records")}
         for name, rows in table.groupby("dataset", sort=False)
     ]
 
@@ -177,7 +173,7 @@ def _incident(study: Study) -> str:
     parts = [f"{n} {words.get(str(status), status)}" for status, n in counts.items()]
     return (
         f"{len(study.problems)} of {format.plural(len(study.cells), 'cell')} did not finish: "
-        f"{format.listed(parts)}. The figures of that method on that dataset rest on the other seeds."
+        f"{format.listed(parts)}. What is said of their methods there rests on the other seeds."
     )
 
 
@@ -214,6 +210,28 @@ def _notes(study: Study) -> list[str]:
 
 def _pairs(section: dict[str, Any]) -> list[tuple[str, str]]:
     return [(key.replace("_", " "), _plain(value)) for key, value in section.items()]
+
+
+def _methods(study: Study) -> list[tuple[str, str, str]]:
+    """Name, what it is, and its source."""
+    about = study.section("methods").items()
+    return [(name, str(each.get("summary") or ""), str(each.get("source") or "")) for name, each in about]
+
+
+def _datasets(study: Study) -> list[tuple[str, str, str]]:
+    """Name, what it is with its dimensions and noise, and its source."""
+    texts = {"latent_dim": "latent dimension {}", "data_dim": "data dimension {}", "noise": "noise {}"}
+    texts["expected_log_prob"] = "E log p = {} nats"
+    entries = []
+    for name, each in study.section("datasets").items():
+        facts = [text.format(_short(each[key])) for key, text in texts.items() if each.get(key) is not None]
+        parts = [each.get("summary"), ", ".join(facts)]
+        entries.append((name, "; ".join(filter(None, parts)), str(each.get("source") or "")))
+    return entries
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -186,19 +186,24 @@ def duel(difference, **kwargs):
 
 def test_the_verdict_flips_with_the_values():
     ahead, behind = (answers(*duel(d).frames(), pd.DataFrame())[0] for d in (0.25, -0.25))
-    assert "ahead on 1 (a +0.250 nats)" in ahead
+    assert "mapa is ahead of iterative on 1 of 1 dataset (a +0.250 nats), by" in ahead
     assert "behind" not in ahead
-    assert "behind on 1 (a -0.250 nats)" in behind
+    assert "mapa is behind iterative on 1 of 1 dataset (a -0.250 nats), by" in behind
     assert "ahead" not in behind
-    assert "level on 1" in answers(*duel(0.0).frames(), pd.DataFrame())[0]
+    assert "level with iterative on 1 of 1 dataset" in answers(*duel(0.0).frames(), pd.DataFrame())[0]
+
+
+def test_wins_and_losses_stand_side_by_side():
+    tables = duel(0.25).cell("b", "mapa", 0, -3).cell("b", "iterative", 0, -2)
+    text = answers(*tables.frames(), pd.DataFrame())[0]
+    assert "ahead of iterative on 1 of 2 datasets (a +0.250 nats) and behind on 1 (b -1.000 nats), by" in text
 
 
 def test_the_sentence_gives_seeds_medians_and_cost_ratios():
     text = sentence(comparisons(*typical().frames())[0])
-    assert text.startswith(
-        "mapa against iterative, by the median test log-likelihood over 3 seeds on 2 datasets"
-    )
-    assert f"ahead on 2 (circle +0.400 nats, {HOSTILE} +0.400 nats)" in text
+    named = f"circle +0.400 nats, {HOSTILE} +0.400 nats"
+    assert text.startswith(f"mapa is ahead of iterative on 2 of 2 datasets ({named}), by the median ")
+    assert "log-likelihood over 3 seeds." in text
     assert "0.25× the FLOPs and 0.25× the wall time (median over 2 datasets)" in text
 
 

@@ -38,11 +38,21 @@ def test_a_look_at_no_cost_is_not_drawn_but_the_rest_is():
 
 def test_limits_show_the_end_of_training_and_not_its_worst_start():
     values = np.array([-1e6, -5e3, -40, -3.4, -3.3, -3.2, -3.1, -3.05, -3.02, -3.0])
-    bottom, top = limits(values, -2.9)
-    assert -4.5 < bottom < -3.4
+    bottom, top = limits(values, np.array([-3.0]), -2.9)
+    assert -4.5 < bottom < -3.1
     assert -2.9 < top < -2.7
-    assert limits(np.array([np.nan, -np.inf]))[0] < limits(np.array([np.nan]))[1]
-    assert limits(np.array([-3.0]))[0] < -3.0 < limits(np.array([-3.0]))[1]
+
+
+def test_limits_reach_down_to_where_a_method_ended_unless_it_ended_far_off():
+    values = np.linspace(-3.5, -3.0, 11)
+    assert limits(np.append(values, -4.0), np.array([-3.0, -4.0]))[0] < -4.0
+    assert -4.0 < limits(np.append(values, -1e6), np.array([-3.0, -1e6]))[0] <= -3.5
+
+
+@pytest.mark.parametrize("values", [[], [np.nan, -np.inf], [-3.0], [-3.0, -3.0]])
+def test_limits_are_an_interval_whatever_the_values(values):
+    bottom, top = limits(np.array(values), np.array(values))
+    assert bottom < top
 
 
 def looks(method, seed=0, cost=1.0, worst=-1000.0):
@@ -66,7 +76,7 @@ def test_the_oracle_is_a_line_at_its_level_in_every_panel():
         assert [line.get_ydata()[0] for line in horizontals(ax)] == [-1.75]
         assert ax.get_ylim()[0] > -10
         assert ax.get_ylim()[1] > -1.75
-    assert any("axis cut" in text.get_text() for text in fig.texts)
+    assert any("below the axis" in text.get_text() for text in fig.texts)
 
 
 def test_a_method_keeps_its_style_whatever_else_is_on_the_figure():
@@ -86,7 +96,7 @@ def level_curves():
 
 
 def test_an_axis_that_shows_everything_claims_no_cut():
-    assert not any("axis cut" in text.get_text() for text in level_curves().texts)
+    assert not any("below the axis" in text.get_text() for text in level_curves().texts)
 
 
 def test_styles_are_distinct_for_many_methods():
