@@ -37,6 +37,7 @@ AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
 _ORDER = (0, 3, 2, 4, 1, 9, 5)  # seaborn's colour-blind palette, most distinct first, no grey and no yellow
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
 _MARKERS = "osD^vPX"
+_LEGEND = 7  # names in a row of the legend
 _COLORS = sns.color_palette("mako", as_cmap=True)
 
 
@@ -54,7 +55,7 @@ def styles(methods: list[str]) -> dict[str, Style]:
     palette = sns.color_palette("colorblind").as_hex()
     colors = cycle(palette[i] for i in _ORDER)
     names = fitted(methods)
-    dashes = [_DASHES[(i + i // len(_ORDER)) % len(_DASHES)] for i in range(len(names))]
+    dashes = [_DASHES[(i + 2 * (i // len(_ORDER))) % len(_DASHES)] for i in range(len(names))]
     markers = [_MARKERS[(i + 3 * (i // len(_ORDER))) % len(_MARKERS)] for i in range(len(names))]
     found = {m: Style(c, d, k) for m, c, d, k in zip(names, colors, dashes, markers, strict=False)}
     return found | {ORACLE: Style(INK, (0, (6, 2)), ""), FLOOR: Style(MUTED, (0, (1, 2)), "")}
@@ -98,8 +99,7 @@ def against_cost(rows: pd.DataFrame, known: dict[str, Style], level: float | Non
     references = {ORACLE: level, FLOOR: _floor(rows)}
     shown = {name: value for name, value in references.items() if value is not None and value > bottom}
 
-    fig = Figure(figsize=(12, 3.3))
-    axes = fig.subplots(1, len(AXES), sharey=True)
+    fig, axes = _strip(title, _below(every, references[FLOOR], bottom), [*methods, *shown], known)
     for ax, cost, lines in zip(axes, AXES, found, strict=True):
         _panel(ax, cost, lines, known)
         for name, value in shown.items():
@@ -107,11 +107,22 @@ def against_cost(rows: pd.DataFrame, known: dict[str, Style], level: float | Non
         _crop(ax, lines, bottom)
     axes[0].set_ylim(bottom, top)
     axes[0].set_ylabel("test log-likelihood (nats)")
-    _legend(fig, [*methods, *shown], known)
-    fig.text(0.055, 0.94, _plain(title), fontsize=11, fontweight="bold")
-    fig.text(0.995, 0.94, _below(every, references[FLOOR], bottom), ha="right", color=MUTED, fontsize=8.5)
-    fig.subplots_adjust(left=0.055, right=0.995, top=0.9, bottom=0.25, wspace=0.06)
     return fig
+
+
+def _strip(title: str, note: str, names: list[str], known: dict[str, Style]) -> tuple[Figure, list[Axes]]:
+    """A row of panels, with a title and a note above and a legend of so many names below; inches."""
+    legend_rows = -(-len(names) // _LEGEND)
+    head, panel, labels = 0.35, 2.3, 0.6
+    height = head + panel + labels + 0.24 * legend_rows
+    fig = Figure(figsize=(12, height))
+    axes = fig.subplots(1, len(AXES), sharey=True)
+    top, bottom = 1 - head / height, 1 - (head + panel) / height
+    fig.subplots_adjust(left=0.06, right=0.99, top=top, bottom=bottom, wspace=0.06)
+    fig.text(0.06, 1 - 0.22 / height, _plain(title), fontsize=11, fontweight="bold")
+    fig.text(0.99, 1 - 0.22 / height, note, ha="right", color=MUTED, fontsize=8.5)
+    _legend(fig, names, known)
+    return fig, list(axes)
 
 
 def _crop(ax: Axes, lines: list[Curve], bottom: float) -> None:
@@ -171,7 +182,7 @@ def _legend(fig: Figure, names: list[str], known: dict[str, Style]) -> None:
     handles = [
         Line2D([], [], color=known[n].color, linestyle=known[n].dash, marker=known[n].marker) for n in names
     ]
-    columns = min(len(names), 7) or 1
+    columns = max(min(len(names), _LEGEND), 1)
     fig.legend(
         handles, [_plain(n) for n in names], loc="lower center", ncols=columns, frameon=False, handlelength=3
     )
@@ -200,8 +211,17 @@ def beside_truth(densities: pd.DataFrame, methods: list[str], title: str) -> Fig
     peak = max(float(np.nanmax(grids[name][2])) for name in (names[:1] if names[0] == TRUTH else names))
     fig, axes, bar = _mosaic(len(names), grids[names[0]])
     for ax, name in zip(axes, names, strict=True):
-        mesh = ax.pcolormesh(*grids[name], vmin=0, vmax=peak, cmap=_COLORS, rasterized=True)
-        ax.set_aspect("equal")
+        x, y, density = grids[name]
+        mesh = ax.imshow(
+            density,
+            extent=(*_edges(x), *_edges(y)),
+            origin="lower",
+            interpolation="nearest",
+            vmin=0,
+            vmax=peak,
+            cmap=_COLORS,
+            aspect="equal",
+        )
         ax.set_title("true model" if name == TRUTH else _plain(name))
         ax.grid(visible=False)
     fig.colorbar(mesh, cax=bar, extend="max", label="density")
@@ -238,6 +258,12 @@ def _grid(rows: pd.DataFrame) -> tuple[Array, Array, Array]:
     """x1 (n,), x2 (m,) and the density (m, n)."""
     table = rows.pivot_table(index="x2", columns="x1", values="log_density")
     return table.columns.to_numpy(float), table.index.to_numpy(float), np.exp(table.to_numpy(float))
+
+
+def _edges(centres: Array) -> tuple[float, float]:
+    """The outer edges of evenly spaced cells, given their centres."""
+    half = float(np.ptp(centres)) / max(len(centres) - 1, 1) / 2 or 0.5
+    return float(centres[0]) - half, float(centres[-1]) + half
 
 
 def image(fig: Figure, kind: str) -> bytes:

@@ -17,7 +17,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from bench.report import figures, format
-from bench.report.compare import answers
+from bench.report.compare import answers, rivals
 from bench.report.definitions import COSTS, Definition, define, in_order
 from bench.report.study import Study, read
 from bench.report.summary import ORACLE, UNFITTED, finished, oracle_levels, summary
@@ -195,6 +195,11 @@ def _run(study: Study) -> str:
 def _notes(study: Study) -> list[str]:
     """What a reader must know before trusting a number."""
     notes = []
+    if rivals(study.methods):
+        notes.append(
+            "Ahead and behind are by the median test log-likelihood over seeds; "
+            "the cost ratios are of whole fits, the median over datasets."
+        )
     if study.cells.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():
         notes.append(
             "Cells ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes."

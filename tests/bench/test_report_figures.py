@@ -132,11 +132,12 @@ def test_densities_share_the_scale_of_the_truth_and_leave_out_the_oracle():
     rows = pd.concat([densities(["truth", "oracle"]), densities(["mapa"], peak=3.0)])
     with figures.look():
         fig = figures.beside_truth(rows, ["oracle", "mapa"], "circle")
-    panels = [ax for ax in fig.axes if ax.collections and ax.get_title()]
+    panels = [ax for ax in fig.axes if ax.images and ax.get_title()]
     assert [ax.get_title() for ax in panels] == ["true model", "mapa"]
-    assert [ax.collections[0].get_clim() for ax in panels] == [(0, 1.0)] * 2
-    first = panels[0].collections[0].get_array()
+    assert [ax.images[0].get_clim() for ax in panels] == [(0, 1.0)] * 2
+    first = panels[0].images[0].get_array()
     assert first.shape == (4, 6)
+    assert panels[0].images[0].get_extent() == pytest.approx([-0.3, 3.3, -1 / 6, 7 / 6])
     assert first[3, 5] == pytest.approx(np.exp(-5))
     assert first[0, 1] == pytest.approx(np.exp(-0.6))
 
