@@ -1,4 +1,4 @@
-"""The pictures: quality against each cost, and learned densities beside the true one.
+"""Quality against each cost, and the looks that every figure shares.
 
 Drawn on `Figure` objects without pyplot, so that no window system and no global state take part.
 """
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from bench.report.curves import Array, Curve, curves, limits
+from bench.report.curves import Curve, curves, limits
 from bench.report.definitions import define
 from bench.report.format import listed, number, quantity
 from bench.report.summary import ORACLE, fitted
@@ -32,13 +32,11 @@ if TYPE_CHECKING:
 INK, MUTED, GRID = "#24292f", "#6e7781", "#d8dee4"
 DARK = {INK: "#dfe4ea", MUTED: "#9aa4af", GRID: "#3a424c", "#0173b2": "#3f95e0"}
 FLOOR = "untrained"
-TRUTH = "truth"
 AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
 _ORDER = (0, 3, 2, 4, 1, 9, 5)  # seaborn's colour-blind palette, most distinct first, no grey and no yellow
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
 _MARKERS = "osD^vPX"
 _LEGEND = 7  # names in a row of the legend
-_COLORS = sns.color_palette("mako", as_cmap=True)
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def _strip(title: str, note: str, names: list[str], known: dict[str, Style]) -> 
     axes = fig.subplots(1, len(AXES), sharey=True)
     top, bottom = 1 - head / height, 1 - (head + panel) / height
     fig.subplots_adjust(left=0.06, right=0.99, top=top, bottom=bottom, wspace=0.06)
-    fig.text(0.06, 1 - 0.22 / height, _plain(title), fontsize=11, fontweight="bold")
+    fig.text(0.06, 1 - 0.22 / height, plain(title), fontsize=11, fontweight="bold")
     fig.text(0.99, 1 - 0.22 / height, note, ha="right", color=MUTED, fontsize=8.5)
     _legend(fig, names, known)
     return fig, list(axes)
@@ -143,7 +141,7 @@ def _floor(rows: pd.DataFrame) -> float | None:
 
 def _below(lines: list[Curve], floor: float | None, bottom: float) -> str:
     """What the axis leaves out, in words."""
-    ends = {_plain(line.method): line.median[-1] for line in lines if line.median[-1] < bottom}
+    ends = {plain(line.method): line.median[-1] for line in lines if line.median[-1] < bottom}
     if floor is not None and floor <= bottom:
         ends[FLOOR] = floor
     parts = [f"{name} ({number(end, 2)})" for name, end in ends.items()]
@@ -184,86 +182,21 @@ def _legend(fig: Figure, names: list[str], known: dict[str, Style]) -> None:
     ]
     columns = max(min(len(names), _LEGEND), 1)
     fig.legend(
-        handles, [_plain(n) for n in names], loc="lower center", ncols=columns, frameon=False, handlelength=3
+        handles,
+        [plain(n) for n in names],
+        loc="lower left",
+        bbox_to_anchor=(0.05, 0),
+        ncols=columns,
+        frameon=False,
+        handlelength=3,
     )
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as matplotlib will draw it: one line, not too long, and not hidden for a leading underscore."""
     name = " ".join(name.split())
     name = name if len(name) <= 40 else name[:39] + "…"
     return f" {name}" if name.startswith("_") else name
-
-
-def density_seed(densities: pd.DataFrame) -> int:
-    """The seed to show of one dataset: the one with most methods, the lowest of those."""
-    methods = densities.groupby("seed")["method"].nunique()
-    return int(methods.index[methods == methods.max()].min())
-
-
-def beside_truth(densities: pd.DataFrame, methods: list[str], title: str) -> Figure:
-    """Densities of one dataset and seed, the true one first, on one colour scale that ends at the true peak.
-
-    densities: long form over a rectangular grid per method, log_density in nats.
-    """
-    names = shown(densities, methods)
-    grids = {name: _grid(densities[densities["method"] == name]) for name in names}
-    peak = max(float(np.nanmax(grids[name][2])) for name in (names[:1] if names[0] == TRUTH else names))
-    fig, axes, bar = _mosaic(len(names), grids[names[0]])
-    for ax, name in zip(axes, names, strict=True):
-        x, y, density = grids[name]
-        mesh = ax.imshow(
-            density,
-            extent=(*_edges(x), *_edges(y)),
-            origin="lower",
-            interpolation="nearest",
-            vmin=0,
-            vmax=peak,
-            cmap=_COLORS,
-            aspect="equal",
-        )
-        ax.set_title("true model" if name == TRUTH else _plain(name))
-        ax.grid(visible=False)
-    fig.colorbar(mesh, cax=bar, extend="max", label="density")
-    fig.text(0.02, 1 - 0.22 / fig.get_figheight(), _plain(title), fontsize=11, fontweight="bold")
-    return fig
-
-
-def _mosaic(n: int, grid: tuple[Array, Array, Array]) -> tuple[Figure, list[Axes], Axes]:
-    """n panels of the grid's proportions, up to five a row, and the axis of a colour bar; inches."""
-    columns = min(n, 5)
-    rows = -(-n // columns)
-    wide, gap, left, right, head, foot = 2.1, 0.18, 0.45, 0.95, 0.62, 0.32
-    tall = wide * min(max(float(np.ptp(grid[1]) / np.ptp(grid[0])), 0.4), 2.0)
-    width = left + columns * wide + (columns - 1) * gap + right
-    height = head + rows * tall + (rows - 1) * (gap + 0.4) + foot
-    fig = Figure(figsize=(width, height))
-    axes: list[Axes] = []
-    for i in range(n):
-        x, y = left + (i % columns) * (wide + gap), height - head - tall - (i // columns) * (tall + gap + 0.4)
-        axes.append(fig.add_axes((x / width, y / height, wide / width, tall / height)))
-        axes[i].tick_params(labelleft=i % columns == 0)
-    bar = ((width - right + gap) / width, (height - head - tall) / height, 0.13 / width, tall / height)
-    return fig, axes, fig.add_axes(bar)
-
-
-def shown(densities: pd.DataFrame, methods: list[str]) -> list[str]:
-    """The methods whose density is drawn, truth first; an oracle beside the truth would be the same again."""
-    present = set(densities["method"].unique())
-    names = [name for name in (TRUTH, *methods) if name in present]
-    return [name for name in names if name != ORACLE or TRUTH not in present]
-
-
-def _grid(rows: pd.DataFrame) -> tuple[Array, Array, Array]:
-    """x1 (n,), x2 (m,) and the density (m, n)."""
-    table = rows.pivot_table(index="x2", columns="x1", values="log_density")
-    return table.columns.to_numpy(float), table.index.to_numpy(float), np.exp(table.to_numpy(float))
-
-
-def _edges(centres: Array) -> tuple[float, float]:
-    """The outer edges of evenly spaced cells, given their centres."""
-    half = float(np.ptp(centres)) / max(len(centres) - 1, 1) / 2 or 0.5
-    return float(centres[0]) - half, float(centres[-1]) + half
 
 
 def image(fig: Figure, kind: str) -> bytes:

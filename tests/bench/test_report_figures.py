@@ -4,6 +4,7 @@ import pytest
 
 from bench.report import figures
 from bench.report.curves import curve, curves, limits, step_values
+from bench.report.densities import beside_truth, seed_shown
 
 
 def costs_and_values(*pairs):
@@ -131,7 +132,7 @@ def densities(methods, seeds=(0,), peak=0.0):
 def test_densities_share_the_scale_of_the_truth_and_leave_out_the_oracle():
     rows = pd.concat([densities(["truth", "oracle"]), densities(["mapa"], peak=3.0)])
     with figures.look():
-        fig = figures.beside_truth(rows, ["oracle", "mapa"], "circle")
+        fig = beside_truth(rows, ["oracle", "mapa"], "circle")
     panels = [ax for ax in fig.axes if ax.images and ax.get_title()]
     assert [ax.get_title() for ax in panels] == ["true model", "mapa"]
     assert [ax.images[0].get_clim() for ax in panels] == [(0, 1.0)] * 2
@@ -144,7 +145,7 @@ def test_densities_share_the_scale_of_the_truth_and_leave_out_the_oracle():
 
 def test_the_seed_shown_is_the_one_with_most_methods_and_then_the_lowest():
     rows = pd.concat([densities(["truth", "mapa"], seeds=(1, 2)), densities(["truth"], seeds=(0,))])
-    assert figures.density_seed(rows) == 1
+    assert seed_shown(rows) == 1
 
 
 def test_dark_figures_differ_in_ink_alone():

@@ -1,0 +1,150 @@
+"""What the page says, taken from a study's tables; the templates only lay it out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.report import format
+from bench.report.compare import answers, rivals
+from bench.report.definitions import COSTS, Definition, define, in_order
+from bench.report.study import Study
+from bench.report.summary import UNFITTED, finished, oracle_levels
+
+
+def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
+    """Everything the templates name except the figures; table is the study's summary."""
+    metrics = _metrics(study.measurements)
+    return {
+        "study": study,
+        "answers": answers(study.measurements, study.cells, table),
+        "incident": _incident(study),
+        "notes": _notes(study),
+        "run": _run(study),
+        "groups": _groups(study, table),
+        "metrics": metrics,
+        "costs": list(COSTS),
+        "problems": study.problems.fillna({"message": ""}).to_dict("records"),
+        "definitions": [*metrics, *COSTS],
+        "settings": _pairs(study.section("settings")),
+        "provenance": _pairs(study.section("provenance")),
+        "entries": [("Datasets", _datasets(study)), ("Methods", _methods(study))],
+        "command": str(study.info.get("command") or ""),
+        "files": _files(study.folder),
+        "unfitted": UNFITTED,
+        "missing": format.MISSING,
+    }
+
+
+def _metrics(measurements: pd.DataFrame) -> list[Definition]:
+    units = dict(zip(measurements["metric"], measurements.get("unit", measurements["metric"]), strict=True))
+    return [define(name, str(units[name])) for name in in_order(measurements["metric"])]
+
+
+def _groups(study: Study, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of the table by dataset, each with the level of the true model."""
+    levels = oracle_levels(study.measurements, study.cells)
+    return [
+        {"name": name, "level": levels.get(str(name)), "rows": rows.to_dict("records")}
+        for name, rows in table.groupby("dataset", sort=False)
+    ]
+
+
+def _incident(study: Study) -> str:
+    """What did not finish, in a sentence; empty where all did."""
+    if study.problems.empty:
+        return ""
+    counts = study.problems["status"].value_counts(sort=False)
+    words = {"timeout": "timed out"}
+    parts = [f"{n} {words.get(str(status), status)}" for status, n in counts.items()]
+    return (
+        f"{len(study.problems)} of {format.plural(len(study.cells), 'cell')} did not finish: "
+        f"{format.listed(parts)}. What is said of their methods there rests on the other seeds."
+    )
+
+
+def _run(study: Study) -> str:
+    """The size of the study in a line."""
+    settings = study.section("settings")
+    counts = (
+        (len(study.datasets), "dataset"),
+        (len(study.methods), "method"),
+        (study.cells["seed"].nunique(), "seed"),
+    )
+    parts = [format.plural(n, noun) for n, noun in counts]
+    for key, text in (("size", "{} training points"), ("test_size", "{} test points"), ("noise", "noise {}")):
+        if settings.get(key) is not None:
+            parts.append(text.format(settings[key]))
+    return " · ".join(parts)
+
+
+def _notes(study: Study) -> list[str]:
+    """What a reader must know before trusting a number."""
+    notes = []
+    if rivals(study.methods):
+        notes.append(
+            "Ahead and behind are by the median test log-likelihood over seeds; "
+            "the cost ratios are of whole fits, the median over datasets."
+        )
+    if study.cells.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():
+        notes.append(
+            "Cells ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes."
+        )
+    last = finished(study.measurements, study.cells)
+    errors = last.loc[last["metric"] == "test_ll"].get("stderr", pd.Series(dtype=float)).dropna()
+    if len(errors):
+        notes.append(
+            f"Largest standard error of any test log-likelihood: {format.number(errors.max(), 4)} nats."
+        )
+    return notes
+
+
+def _pairs(section: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(key.replace("_", " "), _plain(value)) for key, value in section.items()]
+
+
+def _methods(study: Study) -> list[tuple[str, str, str]]:
+    """Name, what it is, and its source."""
+    about = study.section("methods").items()
+    return [(name, str(each.get("summary") or ""), str(each.get("source") or "")) for name, each in about]
+
+
+def _datasets(study: Study) -> list[tuple[str, str, str]]:
+    """Name, what it is with its dimensions and noise, and its source."""
+    texts = {"latent_dim": "latent dimension {}", "data_dim": "data dimension {}", "noise": "noise {}"}
+    texts["expected_log_prob"] = "E log p = {} nats"
+    entries = []
+    for name, each in study.section("datasets").items():
+        facts = [text.format(_short(each[key])) for key, text in texts.items() if each.get(key) is not None]
+        parts = [each.get("summary"), ", ".join(facts)]
+        entries.append((name, "; ".join(filter(None, parts)), str(each.get("source") or "")))
+    return entries
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _files(folder: Path) -> list[tuple[str, str]]:
+    known = {
+        "measurements.parquet": "every look at every cell, one metric a row",
+        "cells.parquet": "one row per dataset, method and seed, with status and total cost",
+        "densities.parquet": "true and learned log densities on a grid, for two-dimensional data",
+        "study.json": "settings, provenance and the command",
+        "figures/": "every figure as PNG and SVG",
+        "report.md": "this report as Markdown",
+        "report.html": "this report as one file",
+    }
+    written = ("figures/", "report.md", "report.html")
+    return [(name, what) for name, what in known.items() if name in written or (folder / name).exists()]
