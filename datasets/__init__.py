@@ -49,6 +49,7 @@ BUILTIN: dict[str, Entry] = {
 }
 
 CURVES = ("figure8", "circle", "absolute", "clusters", "spiral_dots")
+SURFACES = ("swiss_roll", "s_curve", "torus", "pinwheel")
 
 
 def load(name: str, latent_dim: int | None = None) -> Problem:

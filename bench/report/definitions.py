@@ -51,38 +51,6 @@ METRICS = (
         "test_ll - elbo = mean KL(q(z|x) || p(z|x)): how far inference is from its own model's posterior",
         "Cremer et al. 2018, arXiv 1801.03558",
     ),
-    Definition(
-        "index_kl",
-        "index KL",
-        "nats",
-        "lower",
-        "mean KL from the true to the method's posterior over the indices of the training points",
-        "our reading of MAPA: Yacoby et al. 2024, arXiv 2403.08941",
-    ),
-    Definition(
-        "index_tv",
-        "index TV",
-        "",
-        "lower",
-        "mean total variation between the same two posteriors, from 0 to 1",
-        "our reading of MAPA: Yacoby et al. 2024, arXiv 2403.08941",
-    ),
-    Definition(
-        "signal_w2",
-        "signal W2",
-        "data units",
-        "lower",
-        "mean Wasserstein-2 distance between true and learned posterior of the noiseless signal given x",
-        "Peyré & Cuturi 2019, arXiv 1803.00567",
-    ),
-    Definition(
-        "sample_w2",
-        "sample W2",
-        "data units",
-        "lower",
-        "Wasserstein-2 distance between draws of the learned model and fresh draws of the true one",
-        "Peyré & Cuturi 2019, arXiv 1803.00567",
-    ),
 )
 
 COSTS = (

@@ -1,0 +1,22 @@
+"""mapa-bench: which inference scheme for variational autoencoders is worth its compute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.api import compare
+
+__all__ = ["compare"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compare":
+        from bench.api import compare
+
+        return compare
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mapa-bench")
+    raise AttributeError(f"module 'bench' has no attribute {name!r}")

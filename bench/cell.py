@@ -1,0 +1,261 @@
+"""One cell of a study: one method on one dataset at one seed, fitted, timed and scored."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.registry import Registry
+
+CHECKPOINTS_PER_DECADE = 2
+GRID_POINTS = 80
+WARM_UP_DATA = 32
+WARM_UP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """Everything that can change the values of a cell, and the plugin files that it needs.
+
+    latent_dim None is the dataset's own. noise: 'known' or 'learned'. code: a digest of the code that runs it.
+    """
+
+    dataset: str
+    method: str
+    seed: int
+    size: int
+    validation_size: int
+    test_size: int
+    latent_dim: int | None
+    noise: str
+    device: str
+    max_flops: float | None
+    max_seconds: float | None
+    density: bool
+    code: str
+    versions: tuple[str, ...]
+    plugins: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """A hash of the cell, whatever the order in which or the machine on which it runs."""
+        fields = dataclasses.asdict(self)
+        del fields["plugins"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset} / {self.method} / seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What fitting has cost so far: seconds, FLOPs, and rows passed forward through decoder and encoder."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    flops: float = 0.0
+    decoder_passes: int = 0
+    encoder_passes: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measurement at a checkpoint, with the cost up to it."""
+
+    checkpoint: int
+    metric: str
+    value: float
+    stderr: float
+    unit: str
+    cost: Cost
+
+
+@dataclass
+class CellResult:
+    """What became of a cell.
+
+    status: done, failed or skipped. concurrent: whether other cells ran beside it, so that its seconds are contended.
+    densities: rows (method, x1, x2, log density).
+    """
+
+    spec: CellSpec
+    status: str = "done"
+    message: str = ""
+    cost: Cost = field(default_factory=Cost)
+    evaluation_s: float = 0.0
+    concurrent: bool = False
+    rows: list[Row] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    densities: list[tuple[str, float, float, float]] = field(default_factory=list)
+
+
+def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
+    """Run a cell. What the method raises makes the result `failed`; what it prints is dropped."""
+    import torch
+
+    from bench.registry import describe, registry
+
+    torch.set_num_threads(1)
+    result = CellResult(spec, concurrent=concurrent)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            _run(result, registry(spec.plugins))
+    except Exception as error:
+        result.status, result.message = "failed", describe(error)
+    return result
+
+
+def _run(result: CellResult, registry: Registry) -> None:
+    spec = result.spec
+    method = registry.make_method(spec.method)
+    result.parameters = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+    problem = registry.make_problem(spec.dataset, spec.latent_dim)
+    reason = getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
+    if reason:
+        result.status, result.message = "skipped", str(reason)
+        return
+    _warm_up(method, problem, spec)
+    _Driver(result, method, problem).drive()
+
+
+def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:
+    """A few steps on other, fewer data, so that imports and first calls of kernels are off the clock."""
+    from datasets.base import draw
+
+    small = dataclasses.replace(spec, size=min(spec.size, WARM_UP_DATA))
+    split = draw(problem, 0, small.size, small.size, 1)
+    with contextlib.suppress(Exception):
+        fit = method.fit(_task(method, problem, split, small, _ledger()))
+        for _ in zip(range(WARM_UP_STEPS), fit):  # noqa: B905 - stops at the shorter one
+            pass
+
+
+def _ledger() -> Any:
+    from bench.cost import CountingLedger
+
+    return CountingLedger()
+
+
+def _task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any) -> Any:
+    """What the method is given: the same data, initial weights and random stream for every method at a seed."""
+    import torch
+
+    from bench.metrics import TrueModel
+    from datasets.base import stream
+    from methods.base import Task, sees_truth
+    from methods.model import build_model
+
+    noise = problem.noise if spec.noise == "known" else None
+    weights = stream("initial weights", spec.seed, "decoder")
+    train, validation = (x.float().to(spec.device) for x in (split.train, split.validation))
+    model = build_model(train.cpu(), problem.latent_dim, noise, weights).to(spec.device)
+    ledger.watch(decoder=model.network)
+    truth = TrueModel(problem) if sees_truth(method) else None
+    draws = torch.Generator(spec.device).manual_seed(stream("training", spec.seed, "draws").initial_seed())
+    return Task(train, validation, model, draws, ledger, truth)
+
+
+class _Driver:
+    """Runs a method between the clock's start and stop, and scores it at checkpoints off the clock.
+
+    Checkpoints are spaced geometrically in FLOPs, which do not depend on the machine, on a grid that all cells
+    share; the last state is always one.
+    """
+
+    def __init__(self, result: CellResult, method: Any, problem: Any):
+        from bench.metrics import Evaluator
+        from datasets.base import draw
+
+        spec = result.spec
+        self.result, self.spec, self.problem = result, spec, problem
+        self.split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
+        self.ledger = _ledger()
+        self.fit: Iterator[Any] = iter(method.fit(_task(method, problem, self.split, spec, self.ledger)))
+        start = time.perf_counter()
+        self.evaluate = Evaluator(problem, self.split.test, spec.seed, spec.device)
+        result.evaluation_s = time.perf_counter() - start
+        self.fitted: Any = None
+        self.looked_at = -1.0
+        self.next_look = -math.inf
+
+    def drive(self) -> None:
+        """Fit to the end or to the budget; raises what the method raises, with the cost up to there recorded."""
+        while self._advance():
+            cost = self.result.cost
+            if cost.flops >= self.next_look:
+                self._look()
+                step = math.floor(CHECKPOINTS_PER_DECADE * math.log10(max(cost.flops, 1.0))) + 1
+                self.next_look = 10 ** (step / CHECKPOINTS_PER_DECADE)
+            reached = self._budget_reached()
+            if reached:
+                self.result.message = reached
+                break
+        if self.fitted is None:
+            raise RuntimeError("fit ended without yielding a fitted model")
+        if self.looked_at < self.result.cost.flops:
+            self._look()
+        if self.spec.density and self.problem.data_dim == 2:
+            self._densities()
+
+    def _advance(self) -> bool:
+        """One resumption of the method, on the clock; whether it yielded."""
+        cost = self.result.cost
+        self._synchronise()
+        self.ledger.start()
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            fitted = next(self.fit, None)
+            self._synchronise()
+        finally:
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            self.ledger.stop()
+            ledger = self.ledger
+            self.result.cost = Cost(
+                cost.wall_s + wall, cost.cpu_s + cpu, ledger.flops, ledger.decoder_passes, ledger.encoder_passes
+            )
+        if fitted is not None:
+            self.fitted = fitted
+        return fitted is not None
+
+    def _synchronise(self) -> None:
+        if self.spec.device != "cpu":
+            import torch
+
+            torch.cuda.synchronize()
+
+    def _budget_reached(self) -> str:
+        cost, spec = self.result.cost, self.spec
+        if spec.max_flops is not None and cost.flops >= spec.max_flops:
+            return f"stopped by --max-flops at {cost.flops:.3g} FLOPs"
+        if spec.max_seconds is not None and cost.wall_s >= spec.max_seconds:
+            return f"stopped by --max-seconds after {cost.wall_s:.3g} s"
+        return ""
+
+    def _look(self) -> None:
+        start = time.perf_counter()
+        checkpoint = self.result.rows[-1].checkpoint + 1 if self.result.rows else 0
+        for m in self.evaluate(self.fitted):
+            self.result.rows.append(Row(checkpoint, m.metric, m.value, m.stderr, m.unit, self.result.cost))
+        self.looked_at = self.result.cost.flops
+        self.result.evaluation_s += time.perf_counter() - start
+
+    def _densities(self) -> None:
+        from bench.metrics import TrueModel, density_grid
+
+        start = time.perf_counter()
+        low, high = self.split.test.amin(0), self.split.test.amax(0)
+        margin = 0.05 * (high - low)
+        for name, model in (("truth", TrueModel(self.problem)), (self.spec.method, self.fitted.model)):
+            rows = density_grid(model, self.problem.latent_dim, low - margin, high + margin, GRID_POINTS)
+            self.result.densities += [(name, *row) for row in rows]
+        self.result.evaluation_s += time.perf_counter() - start

@@ -1,0 +1,18 @@
+"""Errors that are the user's to mend: one clear line and exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UsageError(Exception):
+    """Something asked for cannot be done as asked; the message says what was got, expected and available."""
+
+
+def unknown(kind: str, name: str, available: Iterable[str]) -> UsageError:
+    """An error for an unknown name, with the nearest known one."""
+    names = list(available)
+    near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    hint = f" - did you mean {near[0]!r}?" if near else ""
+    return UsageError(f"unknown {kind} {name!r}{hint} (available: {', '.join(names)})")

@@ -1,0 +1,212 @@
+"""What can be compared: built-in methods and datasets, installed plugins, and plugin files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
+from importlib import metadata, util
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import methods
+from bench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from datasets.base import Problem
+
+METHOD_GROUP = "mapa_bench.methods"
+DATASET_GROUP = "mapa_bench.datasets"
+PLUGIN_NAMES = {METHOD_GROUP: "METHODS", DATASET_GROUP: "DATASETS"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A method or dataset that can be asked for by name; `load` imports what it names."""
+
+    name: str
+    summary: str
+    source: str
+    origin: str
+    load: Callable[[], Any]
+    file: str | None = None
+    latent_dim: int | None = None
+    data_dim: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Registry:
+    """The methods and datasets on offer, by name; built-in ones first."""
+
+    methods: Mapping[str, Item]
+    datasets: Mapping[str, Item]
+
+    def method(self, name: str) -> Item:
+        """The method of that name; raises UsageError with the nearest name if there is none."""
+        if name not in self.methods:
+            raise unknown("method", name, self.methods)
+        return self.methods[name]
+
+    def dataset(self, name: str) -> Item:
+        """The dataset of that name; raises UsageError with the nearest name if there is none."""
+        if name not in self.datasets:
+            raise unknown("dataset", name, self.datasets)
+        return self.datasets[name]
+
+    def make_method(self, name: str) -> Any:
+        """A method with its default hyperparameters; raises UsageError if it lacks the contract."""
+        made = make(self.method(name).load)
+        fit = getattr(made, "fit", None)
+        if not dataclasses.is_dataclass(made) or not callable(fit):
+            raise UsageError(f"method {name!r} must be a dataclass with a fit(task) method, got {type(made).__name__}")
+        return made
+
+    def make_problem(self, name: str, latent_dim: int | None) -> Problem:
+        """A dataset's true model; raises UsageError if it lacks the contract or that latent dimension."""
+        from datasets.base import Problem
+
+        factory = self.dataset(name).load()
+        try:
+            made = factory(latent_dim)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        except Exception as error:
+            raise UsageError(f"dataset {name!r} cannot be made: {describe(error)}") from error
+        if not isinstance(made, Problem):
+            raise UsageError(f"dataset {name!r} must give a datasets.base.Problem, got {type(made).__name__}")
+        return made
+
+
+def make(load: Callable[[], Any]) -> Any:
+    """An instance of the class that `load` gives, or what it gives if that is an instance already."""
+    loaded = load()
+    if not isinstance(loaded, type):
+        return loaded
+    try:
+        return loaded()
+    except Exception as error:
+        raise UsageError(f"{loaded.__name__}() cannot be made with its defaults: {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """An exception on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def registry(plugins: Iterable[str] = ()) -> Registry:
+    """All methods and datasets: built in, installed under the entry-point groups, and in plugin files.
+
+    Raises UsageError for a plugin file that is missing, fails on import, or offers nothing, and for a name taken twice.
+    """
+    if not hasattr(datasets, "BUILTIN") or not hasattr(methods, "BUILTIN"):
+        where = getattr(datasets, "__file__", None) or getattr(methods, "__file__", None)
+        raise UsageError(f"another package hides mapa-bench's 'datasets' or 'methods' ({where}); use an environment of its own")
+    found_methods = {name: _builtin(name, entry, methods.load) for name, entry in methods.BUILTIN.items()}
+    found_datasets = {name: _builtin_dataset(name, entry) for name, entry in datasets.BUILTIN.items()}
+    _add(found_methods, _installed(METHOD_GROUP))
+    _add(found_datasets, _installed(DATASET_GROUP))
+    for file in plugins:
+        module = load_plugin(str(Path(file).resolve()))
+        offers = {group: getattr(module, name, None) for group, name in PLUGIN_NAMES.items()}
+        if not any(offers.values()):
+            raise UsageError(f"plugin {file} offers nothing: it needs METHODS = {{name: class}} or DATASETS = {{name: factory}}")
+        for group, into in ((METHOD_GROUP, found_methods), (DATASET_GROUP, found_datasets)):
+            _add(into, _offered(offers[group] or {}, PLUGIN_NAMES[group], file))
+    return Registry(found_methods, found_datasets)
+
+
+def _builtin(name: str, entry: methods.Entry, load: Callable[[str], Any]) -> Item:
+    return Item(name, entry.summary, entry.source, "built in", lambda: load(name))
+
+
+def _builtin_dataset(name: str, entry: datasets.Entry) -> Item:
+    def load() -> Any:
+        return lambda latent_dim: datasets.load(name, latent_dim)
+
+    return Item(name, entry.summary, entry.source, "built in", load, None, entry.latent_dim, entry.data_dim)
+
+
+def _add(into: dict[str, Item], items: Iterable[Item]) -> None:
+    for item in items:
+        if item.name in into:
+            taken = into[item.name].origin
+            raise UsageError(f"{item.origin} offers {item.name!r}, which is taken ({taken}); rename it")
+        into[item.name] = item
+
+
+def _installed(group: str) -> Iterator[Item]:
+    for point in metadata.entry_points(group=group):
+        origin = f"package {point.dist.name}" if point.dist else point.value
+        yield Item(point.name, f"from {point.value}", origin, origin, _importing(point, origin))
+
+
+def _importing(point: metadata.EntryPoint, origin: str) -> Callable[[], Any]:
+    def load() -> Any:
+        try:
+            return point.load()
+        except Exception as error:
+            raise UsageError(f"{origin} cannot be imported: {describe(error)}") from error
+
+    return load
+
+
+def _offered(offers: Any, variable: str, file: str) -> Iterator[Item]:
+    if not isinstance(offers, Mapping):
+        raise UsageError(f"plugin {file}: {variable} must map names to classes, got {type(offers).__name__}")
+    for name, target in offers.items():
+        if not isinstance(name, str) or not callable(getattr(target, "fit", target)):
+            raise UsageError(f"plugin {file}: {variable} must map names to callables, got {name!r}: {target!r}")
+        origin = f"plugin {Path(file).name}"
+        yield Item(name, first_line(target), origin, origin, partial(_identity, target), file)
+
+
+def _identity(target: Any) -> Any:
+    return target
+
+
+def first_line(target: object) -> str:
+    """The claim that a docstring opens with, or nothing."""
+    return (inspect.getdoc(target) or "").partition("\n")[0].rstrip(".")
+
+
+@cache
+def load_plugin(file: str) -> ModuleType:
+    """The module of a plugin file, imported once per process.
+
+    Raises UsageError if it cannot be read or fails on import.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"plugin {file} is not a file")
+    spec = util.spec_from_file_location(f"mapa_bench_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"plugin {file} is not a Python file")
+    module = util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise UsageError(f"plugin {file} cannot be imported: {describe(error)}") from error
+    return module
+
+
+HARNESS_MODULES = ("cell", "cost", "metrics")
+
+
+def code_version(plugins: Iterable[str] = ()) -> str:
+    """A digest of all code that can change a value: methods, datasets, what runs and scores them, and plugins."""
+    digest = hashlib.sha256()
+    for package in (methods, datasets):
+        for path in sorted(Path(package.__file__).parent.rglob("*.py")):
+            digest.update(path.read_bytes())
+    for path in [Path(__file__).with_name(f"{name}.py") for name in HARNESS_MODULES] + sorted(map(Path, plugins)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,284 @@
+"""A study: a grid of cells in a folder, run once, resumed at will."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench import store
+from bench.cell import CellResult, CellSpec, run_cell
+from bench.errors import UsageError
+from bench.registry import Registry, code_version, registry
+
+# What a folder's cells have in common; methods, datasets and seeds may be added to it later.
+SHARED = ("size", "validation_size", "test_size", "latent_dim", "noise", "device", "max_flops", "max_seconds")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a study compares, and under which conditions; sizes are numbers of data."""
+
+    methods: tuple[str, ...]
+    datasets: tuple[str, ...]
+    seeds: int = 3
+    size: int = 500
+    validation_size: int = 500
+    test_size: int = 2000
+    latent_dim: int | None = None
+    noise: str = "known"
+    device: str = "cpu"
+    max_flops: float | None = None
+    max_seconds: float | None = None
+    plugins: tuple[str, ...] = ()
+
+
+class Progress(Protocol):
+    """Who is told how a study goes on."""
+
+    def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
+        """`waiting` of `total` cells are to run, `jobs` at a time."""
+        ...
+
+    def finish(self, result: CellResult) -> None:
+        """A cell is over and written."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
+        pass
+
+    def finish(self, result: CellResult) -> None:
+        pass
+
+
+class InterruptedStudyError(Exception):
+    """A study that was stopped, or lost a worker, before its last cell; what is finished is kept."""
+
+
+def run(settings: Settings, folder: Path, jobs: int, progress: Progress, command: str) -> list[CellResult]:
+    """Run what is missing of a study, write its tables and report, and return all of its cells' results.
+
+    Raises UsageError for settings that cannot be run or do not fit the folder, and InterruptedStudyError.
+    """
+    known = registry(settings.plugins)
+    check(settings, known)
+    settings, began = _open(settings, folder)
+    specs = list(cells(settings, known))
+    found = {spec: store.read_cell(folder, spec) for spec in specs}
+    waiting = [spec for spec, result in found.items() if result is None]
+    progress.begin(len(specs), waiting, jobs)
+    info = _describe(settings, known, command, jobs, began, folder)
+    store.write_json(folder / "study.json", info)
+    try:
+        for result in _run_all(waiting, jobs):
+            store.write_cell(folder, result)
+            found[result.spec] = result
+            progress.finish(result)
+    finally:
+        done = [result for result in found.values() if result is not None]
+        if waiting or not (folder / "cells.parquet").exists():
+            info["provenance"]["finished"] = _now()
+            store.write_tables(folder, done)
+            store.write_json(folder / "study.json", info)
+    return done
+
+
+def check(settings: Settings, known: Registry) -> None:
+    """Raise UsageError for unknown names, dimensions that do not fit, and plugins that lack the contract."""
+    for name in settings.methods:
+        if known.method(name).origin != "built in":
+            known.make_method(name)
+    for name in settings.datasets:
+        item = known.dataset(name)
+        if item.origin != "built in":
+            latent = known.make_problem(name, settings.latent_dim).latent_dim
+        else:
+            latent = _fitting_dimension(name, item.latent_dim, settings.latent_dim)
+        if latent > 2:
+            raise UsageError(f"dataset {name!r} has latent dimension {latent}; exact likelihoods need 1 or 2")
+
+
+def _fitting_dimension(name: str, own: int | None, asked: int | None) -> int:
+    if own is not None and asked not in (None, own):
+        raise UsageError(f"dataset {name!r} has latent dimension {own}, got --latent-dim {asked}")
+    return own or asked or 1
+
+
+def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
+    """The cells of a study, dataset by dataset, then seed by seed."""
+    codes: dict[tuple[str, ...], str] = {}
+    versions = tuple(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "scipy", "scikit-learn"))
+    shared = {name: getattr(settings, name) for name in SHARED}
+    for dataset in settings.datasets:
+        for seed in range(settings.seeds):
+            for method in settings.methods:
+                files = {known.dataset(dataset).file, known.method(method).file} - {None}
+                used = tuple(sorted(str(file) for file in files))
+                code = codes.setdefault(used, code_version(used))
+                yield CellSpec(
+                    dataset=dataset,
+                    method=method,
+                    seed=seed,
+                    density=seed == 0,
+                    code=code,
+                    versions=versions,
+                    plugins=settings.plugins,
+                    **shared,
+                )
+
+
+def _open(settings: Settings, folder: Path) -> tuple[Settings, str]:
+    """Create or check the folder; settings extended by what it holds already, and when it was begun."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; --out needs a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with store.replacing(folder / "writable") as probe:
+            probe.write_text("")
+        (folder / "writable").unlink()
+        (folder / "cells").mkdir(exist_ok=True) if _is_ours(folder) else None
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written to: {error.strerror}") from None
+    if not (folder / "study.json").exists():
+        (folder / "cells").mkdir(exist_ok=True)
+        return settings, _now()
+    held = store.read_json(folder / "study.json")
+    if not isinstance(held, dict) or held.get("schema") != store.SCHEMA:
+        raise UsageError(f"{folder} holds results of another schema; use another --out, or --fresh to set it aside")
+    before = held["settings"]
+    for name in SHARED:
+        if before.get(name) != getattr(settings, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{folder} holds a study with {flag} {before.get(name)}, got {getattr(settings, name)}; "
+                "use another --out, or --fresh to set it aside"
+            )
+    extended = replace(
+        settings,
+        methods=_union(before["methods"], settings.methods),
+        datasets=_union(before["datasets"], settings.datasets),
+        seeds=max(before["seeds"], settings.seeds),
+        plugins=_union(before["plugins"], settings.plugins),
+    )
+    return extended, held["provenance"]["started"]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is empty or holds a study; raises UsageError if it holds anything else."""
+    names = [path.name for path in folder.iterdir() if path.name not in ("cells", "README.md")]
+    if names and not (folder / "study.json").exists():
+        raise UsageError(f"{folder} is not empty and holds no study ({names[0]}, ...); use another --out")
+    return True
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Rename a study folder out of the way, and return its new path; None if there was none."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    _is_ours(folder)
+    for number in range(1, 10_000):
+        aside = folder.with_name(f"{folder.name}.old-{number}")
+        if not aside.exists():
+            folder.rename(aside)
+            return aside
+    raise UsageError(f"{folder} has been set aside 9,999 times; remove some of its copies")
+
+
+def _union(first: Any, second: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*first, *second]))
+
+
+def _run_all(specs: list[CellSpec], jobs: int) -> Iterator[CellResult]:
+    """Run cells in worker processes of one thread each, yielding results as they come."""
+    if not specs:
+        return
+    from concurrent.futures import as_completed
+    from concurrent.futures.process import BrokenProcessPool
+
+    from loky import ProcessPoolExecutor
+
+    threads = dict.fromkeys(THREAD_VARIABLES, "1")
+    executor = ProcessPoolExecutor(min(jobs, len(specs)), env=threads, initializer=_ignore_interrupts)
+    try:
+        for future in as_completed([executor.submit(run_cell, spec, jobs > 1) for spec in specs]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise InterruptedStudyError("a worker process died, perhaps for lack of memory") from error
+    except KeyboardInterrupt:
+        raise InterruptedStudyError("interrupted") from None
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+def _ignore_interrupts() -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _describe(
+    settings: Settings, known: Registry, command: str, jobs: int, began: str, folder: Path
+) -> dict[str, Any]:
+    """The content of study.json."""
+    chosen = {name: known.dataset(name) for name in settings.datasets}
+    return {
+        "schema": store.SCHEMA,
+        "name": folder.resolve().name,
+        "command": command,
+        "settings": {**asdict(settings), "jobs": jobs},
+        "provenance": {
+            "version": metadata.version("mapa-bench"),
+            "commit": _commit(),
+            "python": platform.python_version(),
+            "torch": metadata.version("torch"),
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": 1,
+            "started": began,
+            "finished": None,
+        },
+        "datasets": {
+            name: {"summary": i.summary, "source": i.source, "latent_dim": i.latent_dim, "data_dim": i.data_dim}
+            for name, i in chosen.items()
+        },
+        "methods": {
+            name: {"summary": known.method(name).summary, "source": known.method(name).source}
+            for name in settings.methods
+        },
+    }
+
+
+def _commit() -> str | None:
+    """The commit that the code was checked out at, with a mark if it was changed since; None if not a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,81 @@
+"""Tables in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import store
+from bench.report.format import quantity
+
+if TYPE_CHECKING:
+    from bench.registry import Item, Registry
+
+COSTS = ("wall_s", "flops", "decoder_passes")
+WIDE = 140
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
+
+
+def print_summary(folder: Path, metric: str) -> None:
+    """Print the study's answers and, per dataset and method, the median of a metric and of the costs."""
+    from bench.report import summary
+    from bench.report.compare import answers
+
+    measurements, cells = store.read_table(folder, "measurements"), store.read_table(folder, "cells")
+    rows = summary(measurements, cells)
+    table = Table(title=f"{metric}: median over seeds (best in bold, *)", title_justify="left", box=None, pad_edge=False)
+    for name in ("dataset", "method", metric, "oracle gap", "seconds", "FLOPs", "decoder passes", "seeds"):
+        table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
+    previous = None
+    for row in rows.to_dict("records"):
+        if previous not in (None, row["dataset"]):
+            table.add_section()
+        style = "bold" if row["best"] else ""
+        table.add_row(
+            "" if row["dataset"] == previous else str(row["dataset"]),
+            str(row["method"]),
+            f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if row['best'] else '  '}",
+            f"{row.get('oracle_gap_median', float('nan')):.3f}",
+            *(quantity(cost, row[cost]) for cost in COSTS),
+            f"{row['seeds_done']}/{row['seeds_total']}",
+            style=style,
+        )
+        previous = row["dataset"]
+    console = _console()
+    console.print()
+    console.print(table)
+    for answer in answers(measurements, cells, rows):
+        console.print(f"\n{answer}", markup=False, highlight=False)
+
+
+def print_list(known: Registry, kinds: Iterable[str]) -> None:
+    """Print the methods, datasets or metrics there are."""
+    console = _console()
+    for kind in kinds:
+        table = Table(title=kind, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+        for name, summary, source in _rows(known, kind):
+            table.add_row(name, summary, source)
+        console.print(table)
+        console.print()
+
+
+def _rows(known: Registry, kind: str) -> Iterable[tuple[str, str, str]]:
+    if kind == "metrics":
+        from bench.report.definitions import METRICS
+
+        return [(metric.name, f"{metric.meaning} ({metric.unit})", metric.source) for metric in METRICS]
+    items = known.methods if kind == "methods" else known.datasets
+    return [(item.name, _described(item), item.source) for item in items.values()]
+
+
+def _described(item: Item) -> str:
+    size = f" (L = {item.latent_dim}, D = {item.data_dim})" if item.latent_dim else ""
+    return f"{item.summary}{size}"

@@ -1,0 +1,115 @@
+"""The contract between methods and the harness.
+
+A method is a value: a frozen dataclass whose fields are its hyperparameters and whose `fit` is a generator. It
+yields a `Fitted` whenever it may be looked at; whoever drives it owns the clock, the budget, the checkpoints and
+the evaluation. Nothing here depends on the harness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from methods.model import GaussianModel
+
+T = TypeVar("T")
+
+
+class DecoderModel(Protocol):
+    """A generative model p(z) p(x | z) = N(0, I) N(decode(z), noise I), in the units of the data."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of x given z: (..., L) -> (..., D)."""
+        ...
+
+    def variance(self) -> float:
+        """The variance s2 of the noise, in squared data units."""
+        ...
+
+
+class Posterior(Protocol):
+    """An approximate posterior q(z | x) with a density."""
+
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`count` draws for each x (n, D), (count, n, L), and log q(z | x) of each in nats, (count, n)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a method has learned so far: a view of live parameters, good until `fit` is resumed."""
+
+    model: DecoderModel
+    posterior: Posterior
+
+
+class Ledger(Protocol):
+    """Where a method accounts for its work.
+
+    Everything torch runs is counted without a word from the method. `run` makes counting free of overhead for work
+    that repeats; `charge` accounts for work done outside torch.
+    """
+
+    def run(self, name: str, work: Callable[..., T], *args: Any) -> T:
+        """work(*args), for work whose operators depend only on its name and the shapes of its arguments."""
+        ...
+
+    def charge(self, name: str, flops: float) -> None:
+        """Add FLOPs of a call that torch does not see, by a stated formula."""
+        ...
+
+    def watch(self, *, decoder: torch.nn.Module | None = None, encoder: torch.nn.Module | None = None) -> None:
+        """Count the rows that pass forward through a network as decoder or encoder passes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """One fitting problem, as a method sees it.
+
+    train (N, D), validation (V, D): float32, in original units; the test set is out of reach.
+    model: the generative model at its initial weights, the same for every method at a seed; train it in place.
+    generator: the only source of randomness. truth: the true model, for methods that set `sees_truth`; else None.
+    """
+
+    train: Tensor
+    validation: Tensor
+    model: GaussianModel
+    generator: torch.Generator
+    ledger: Ledger
+    truth: DecoderModel | None = None
+
+    @property
+    def latent_dim(self) -> int:
+        return self.model.latent_dim
+
+
+@runtime_checkable
+class Method(Protocol):
+    """An inference scheme. Also a frozen dataclass; its fields are its declared hyperparameters."""
+
+    def fit(self, task: Task) -> Iterator[Fitted]:
+        """Learn from task.train, yielding after each unit of work after which one may look or stop."""
+        ...
+
+
+def sees_truth(method: object) -> bool:
+    """Whether a method is a reference that is handed the true model."""
+    return bool(getattr(method, "sees_truth", False))
+
+
+class FreeLedger:
+    """A ledger that counts nothing, for using a method without the harness."""
+
+    def run(self, name: str, work: Callable[..., T], *args: Any) -> T:  # noqa: ARG002
+        return work(*args)
+
+    def charge(self, name: str, flops: float) -> None:
+        pass
+
+    def watch(self, *, decoder: torch.nn.Module | None = None, encoder: torch.nn.Module | None = None) -> None:
+        pass

@@ -1,0 +1,129 @@
+"""Aggressive training of the inference network: the lagging-inference VAE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.amortised import adam, batches, cosine, descend, elbo
+from methods.base import Fitted, Task
+from methods.posteriors import DiagonalGaussian, build_encoder
+
+
+@dataclass(frozen=True)
+class Iterative:
+    """Encoder steps to convergence before each decoder step (He et al. 2019, arXiv 1901.05534, algorithm 1).
+
+    Before a decoder step, encoder steps on fresh batches go on until the mean loss over a `window` of them rises
+    above that of the window before, or for `most_inner` steps. After each pass over the data the mutual information
+    I_q(x, z) is estimated on validation data; the first time that it falls, training turns joint for good.
+
+    steps: gradient steps, inner ones included. batch_size, learning_rate: as for the VAE; decoder and encoder have
+    an Adam each.
+    """
+
+    steps: int = 8000
+    batch_size: int = 100
+    learning_rate: float = 1e-2
+    window: int = 15
+    most_inner: int = 100
+
+    def fit(self, task: Task) -> Iterator[Fitted]:
+        """Yields after every gradient step."""
+        run = _Run(self, task)
+        yield from run.aggressive()
+        yield from run.joint()
+
+
+class _Run:
+    """The state of one training run: networks, their optimisers, batches and the steps taken."""
+
+    def __init__(self, method: Iterative, task: Task):
+        self.method, self.task = method, task
+        self.posterior = build_encoder(task.model, task.generator)
+        task.ledger.watch(encoder=self.posterior.network)
+        self.decoder_optimiser = adam(task.model.parameters(), method.learning_rate)
+        self.encoder_optimiser = adam(self.posterior.parameters(), method.learning_rate)
+        self.batches = batches(len(task.train), method.batch_size, task.generator)
+        self.steps_per_pass = max(1, len(task.train) // method.batch_size)
+        self.steps = 0
+        self.fitted = Fitted(task.model, self.posterior)
+
+    @property
+    def finished(self) -> bool:
+        return self.steps >= self.method.steps
+
+    def aggressive(self) -> Iterator[Fitted]:
+        """Inner encoder steps and a decoder step, in turn, for as long as mutual information rises."""
+        before = -math.inf
+        while not self.finished:
+            for _ in range(self.steps_per_pass):
+                yield from self.inner_loop()
+                if self.finished:
+                    return
+                self.step("decoder step", self.decoder_optimiser, held=self.posterior)
+                yield self.fitted
+            with torch.no_grad():
+                now = self.task.ledger.run("mutual information", self.mutual_information)
+            if now < before:
+                return
+            before = now
+
+    def inner_loop(self) -> Iterator[Fitted]:
+        """Encoder steps until the mean loss of a window of them is no lower than that of the one before."""
+        window: list[Tensor] = []
+        before = math.inf
+        for _ in range(self.method.most_inner):
+            if self.finished:
+                return
+            window.append(self.step("encoder step", self.encoder_optimiser, held=self.task.model.network))
+            yield self.fitted
+            if len(window) == self.method.window:
+                now = float(torch.stack(window).mean())
+                if now > before:
+                    return
+                window, before = [], now
+
+    def joint(self) -> Iterator[Fitted]:
+        """Steps of both networks at once, to the end."""
+        while not self.finished:
+            self.step("joint step", self.decoder_optimiser, self.encoder_optimiser)
+            yield self.fitted
+
+    def step(self, name: str, *optimisers: torch.optim.Optimizer, held: nn.Module | None = None) -> Tensor:
+        """One gradient step on a fresh batch, with the parameters of `held` constant; returns its mean loss."""
+        for optimiser in optimisers:
+            optimiser.param_groups[0]["lr"] = self.method.learning_rate * cosine(self.steps, self.method.steps)
+        if held is not None:
+            held.requires_grad_(False)
+        loss = self.task.ledger.run(name, self.descend, next(self.batches), *optimisers)
+        if held is not None:
+            held.requires_grad_(True)
+        self.steps += 1
+        return loss
+
+    def descend(self, index: Tensor, *optimisers: torch.optim.Optimizer) -> Tensor:
+        x = self.task.train[index]
+        noise = torch.randn(len(x), self.task.latent_dim, generator=self.task.generator, device=x.device)
+        return descend(lambda: -elbo(self.task.model, self.posterior, x, noise).mean(), *optimisers)
+
+    def mutual_information(self) -> float:
+        """I_q(x, z) on validation data, in nats."""
+        return mutual_information(self.posterior, self.task.validation, self.task.generator)
+
+
+def mutual_information(posterior: DiagonalGaussian, x: Tensor, generator: torch.Generator) -> float:
+    """I_q(x, z) = E log q(z | x) - E log q(z) in nats, from one draw of z for each x (n, D).
+
+    q(z) is the mean of q(z | x) over the same x (He et al. 2019, eq. 6; Hoffman & Johnson 2016).
+    """
+    mean, log_scale = posterior.moments(x)
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+    z = mean + log_scale.exp() * noise
+    each = torch.distributions.Normal(mean, log_scale.exp()).log_prob(z[:, None]).sum(-1)
+    aggregate = torch.logsumexp(each, 1) - math.log(len(x))
+    return float((each.diagonal() - aggregate).mean())

@@ -1,0 +1,58 @@
+"""The fit: with the posterior fixed, the bound over the generative model is weighted least squares.
+
+    sum_n sum_i p(i | x_n) log N(x_n; f(z_i), s2 I) = const - sum_i w_i |f(z_i) - t_i|^2 / (2 s2)
+
+It has no encoder, no sampling and no noise, so full-batch L-BFGS takes the place of stochastic steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from torch import Tensor
+
+from methods.base import Ledger
+from methods.lbfgs import lbfgs
+from methods.model import GaussianModel
+
+PATIENCE = 50
+
+
+@dataclass(frozen=True)
+class Regression:
+    """The weighted least squares that MAPA solves: codes (N, L), targets (N, D), weights (N,), in data units.
+
+    noise: s2, which turns squared distances to nats per datum.
+    """
+
+    codes: Tensor
+    targets: Tensor
+    weights: Tensor
+    noise: float
+
+    def nats(self, model: GaussianModel) -> Tensor:
+        """What is lost of the bound to imperfect fit, nats per datum."""
+        squared = (model.decode(self.codes) - self.targets).square().sum(1)
+        return (self.weights * squared).sum() / (2 * self.noise * self.weights.sum())
+
+
+def fit(
+    model: GaussianModel, regression: Regression, ledger: Ledger, steps: int, history: int, tolerance: float
+) -> Iterator[float]:
+    """Fit the decoder in place, yielding the loss after each step, until 50 steps gain less than `tolerance` nats."""
+    losses: list[float] = []
+    network = list(model.network.parameters())
+    for loss in islice(lbfgs(network, lambda: regression.nats(model), ledger, history), steps):
+        losses.append(loss)
+        yield loss
+        if len(losses) > PATIENCE and losses[-1 - PATIENCE] - loss < tolerance:
+            return
+
+
+
+def trial_loss(model: GaussianModel, regression: Regression, ledger: Ledger, steps: int, history: int) -> float:
+    """The loss that at most `steps` steps reach from the model's present weights, which are left as they are."""
+    return min(fit(copy.deepcopy(model), regression, ledger, steps, history, 0.0))

@@ -1,0 +1,167 @@
+"""Placement: where in latent space the codes lie, so that f is smooth and the codes follow the prior.
+
+The index posterior says which data share a code, not where the codes are, and no placement is the right one (f and
+p(z) are identified up to reparameterisation): what serves is any layout that puts like data near each other.
+Each function returns, for the data of row n, which of N codes it is given: a permutation of 0..N-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from methods.base import Ledger
+
+Array = NDArray[np.float64]
+Order = NDArray[np.int64]
+
+ISOMAP_NEIGHBOURS = (8, 15)
+TSNE_PERPLEXITY = (30, 60, 120)
+
+
+def candidates(atoms: Array, codes: Array, centres: int, ledger: Ledger) -> Iterator[tuple[str, Order]]:
+    """Named placements of atoms (N, D) on codes (N, L); the caller keeps the one that it can fit best.
+
+    Raises ValueError for a latent dimension above 2.
+    """
+    latent_dim, data_dim = codes.shape[1], atoms.shape[1]
+    if latent_dim > 2:
+        raise ValueError(f"mapa places codes in 1 or 2 latent dimensions, got {latent_dim}")
+    if latent_dim == 1:
+        yield "path", path_order(atoms, centres, ledger)
+        return
+    if data_dim == latent_dim:
+        yield "transport", transport(atoms, codes, ledger)
+    for name, layout in _layouts(atoms, latent_dim, ledger):
+        yield name, transport(layout, codes, ledger)
+
+
+def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
+    """Ranks of atoms (N, D) along a short open path through their k-means centres: (N,)."""
+    from sklearn.cluster import KMeans
+
+    n, dim = atoms.shape
+    count = min(centres, len(np.unique(atoms, axis=0)))
+    if count < 3:
+        return _ranks(atoms[:, 0] if count < 2 else (atoms - atoms.mean(0)) @ np.linalg.svd(atoms - atoms.mean(0))[2][0])
+    kmeans = KMeans(count, n_init=1, random_state=0).fit(atoms)
+    ledger.charge("k-means", 3.0 * n * count * dim * (kmeans.n_iter_ + 1))
+    nodes = kmeans.cluster_centers_
+    path = shortest_path(np.linalg.norm(nodes[:, None] - nodes, axis=-1), ledger)
+    ledger.charge("path projection", 8.0 * n * count * dim)
+    return _ranks(_position_along(atoms, nodes[path]))
+
+
+def _ranks(position: Array) -> Order:
+    order = np.argsort(position, kind="stable")
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
+
+
+def _position_along(points: Array, path: Array) -> Array:
+    """Arc length at which each point (n, D) is nearest to a polyline (m, D), which is extended at both ends."""
+    start, step = path[:-1], np.diff(path, axis=0)
+    length = np.linalg.norm(step, axis=1)
+    low, high = np.zeros(len(step)), np.ones(len(step))
+    low[0], high[-1] = -np.inf, np.inf
+    fraction = np.clip(((points[:, None] - start) * step).sum(-1) / length**2, low, high)
+    distance = np.linalg.norm(points[:, None] - start - fraction[..., None] * step, axis=-1)
+    segment = distance.argmin(1)
+    reached = np.concatenate([[0.0], length.cumsum()])
+    return reached[segment] + fraction[np.arange(len(points)), segment] * length[segment]
+
+
+def shortest_path(distance: Array, ledger: Ledger, restarts: int = 10) -> Order:
+    """A short open path through m >= 2 nodes with the given distances (m, m): nearest neighbour, then 2-opt."""
+    m = len(distance)
+    paths = [_two_opt(distance, _greedy(distance, first), ledger) for first in range(0, m, max(1, m // restarts))]
+    return min(paths, key=lambda path: float(distance[path[:-1], path[1:]].sum()))
+
+
+def _greedy(distance: Array, first: int) -> Order:
+    remaining = distance.copy()
+    remaining[:, first] = np.inf
+    path = [first]
+    while len(path) < len(distance):
+        path.append(int(remaining[path[-1]].argmin()))
+        remaining[:, path[-1]] = np.inf
+    return np.array(path, dtype=np.int64)
+
+
+def _two_opt(distance: Array, path: Order, ledger: Ledger) -> Order:
+    """Reverse stretches of an open path, those at its ends included, for as long as that shortens it."""
+    m = len(path)
+    # A node of distance 0 to all stands before the first and after the last: an open path becomes a tour.
+    padded = np.zeros((m + 1, m + 1))
+    padded[:m, :m] = distance
+    path = np.concatenate([[m], path, [m]])
+    improved = True
+    while improved:
+        improved = False
+        ledger.charge("2-opt", 2.5 * m * m)
+        for i in range(m - 1):
+            j = np.arange(i + 2, m + 1)
+            before = padded[path[i], path[i + 1]] + padded[path[j], path[j + 1]]
+            gain = before - padded[path[i], path[j]] - padded[path[i + 1], path[j + 1]]
+            best = int(gain.argmax())
+            if gain[best] > 1e-12 * padded.max():
+                path[i + 1 : j[best] + 1] = path[i + 1 : j[best] + 1][::-1].copy()
+                improved = True
+    return path[1:-1]
+
+
+def _layouts(atoms: Array, latent_dim: int, ledger: Ledger) -> Iterator[tuple[str, Array]]:
+    """Layouts (N, L) of atoms (N, D) that keep neighbours together, by methods that fail on different shapes."""
+    n = len(atoms)
+    for name, layout in _embedders(n, latent_dim):
+        ledger.charge(f"layout {name}", layout_flops(name, *atoms.shape, latent_dim))
+        yield name, layout(atoms)
+
+
+def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
+    """What a layout is charged: pairwise distances, and then its own work at its iteration limits.
+
+    Isomap: N shortest-path searches (N k log2 N each) and 30 products of an N x N matrix with L vectors. t-SNE: 1,000
+    steps on 3 x perplexity neighbours and a Barnes-Hut tree (10 flops a pair). Spectral: 100 products with a
+    sparse matrix of k neighbours.
+    """
+    kind, _, size = name.partition("-")
+    pairs = 3.0 * n * n * data_dim
+    neighbours = float(size)
+    if kind == "isomap":
+        return pairs + n * n * neighbours * np.log2(n) + 60.0 * n * n * latent_dim
+    if kind == "tsne":
+        return pairs + 1000.0 * 10 * n * (3 * neighbours + 20 * np.log2(n))
+    return pairs + 200.0 * n * neighbours * latent_dim
+
+
+def _embedders(n: int, latent_dim: int) -> Iterator[tuple[str, Callable[[Array], Array]]]:
+    from sklearn.manifold import TSNE, Isomap, SpectralEmbedding
+
+    for k in ISOMAP_NEIGHBOURS:
+        if k < n:
+            yield f"isomap-{k}", Isomap(n_neighbors=k, n_components=latent_dim).fit_transform
+    for perplexity in TSNE_PERPLEXITY:
+        if perplexity < n / 3:
+            tsne = TSNE(latent_dim, perplexity=perplexity, init="pca", random_state=0, n_jobs=1)
+            yield f"tsne-{perplexity}", tsne.fit_transform
+    if n > 10:
+        yield "spectral-10", SpectralEmbedding(latent_dim, n_neighbors=10, random_state=0).fit_transform
+
+
+def transport(layout: Array, codes: Array, ledger: Ledger) -> Order:
+    """The assignment of a layout (N, L) to codes (N, L) that moves it least, once both are standardised: (N,)."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    n = len(codes)
+    spread = layout.std(0)
+    standard = (layout - layout.mean(0)) / np.where(spread > 0, spread, 1.0)
+    ledger.charge("transport", float(n) ** 3)
+    order: Order = linear_sum_assignment(cdist(standard, codes, "sqeuclidean"))[1]
+    return order
