@@ -13,7 +13,7 @@ DEFAULT_METHODS = ("mapa", "vae", "iterative")
 DEFAULT_OUT = "results/compare"
 
 
-def compare(
+def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     methods: Sequence[str] = DEFAULT_METHODS,
     datasets: Sequence[str] | None = None,
     seeds: int = 3,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.registry import Registry
 
-CHECKPOINTS_PER_DECADE = 2
+CHECKPOINTS_PER_DECADE = 3
 GRID_POINTS = 80
 WARM_UP_DATA = 32
 WARM_UP_STEPS = 3
@@ -54,6 +54,7 @@ class CellSpec:
 
     @property
     def name(self) -> str:
+        """How people are told of the cell."""
         return f"{self.dataset} / {self.method} / seed {self.seed}"
 
 
@@ -221,7 +222,11 @@ class _Driver:
             self.ledger.stop()
             ledger = self.ledger
             self.result.cost = Cost(
-                cost.wall_s + wall, cost.cpu_s + cpu, ledger.flops, ledger.decoder_passes, ledger.encoder_passes
+                cost.wall_s + wall,
+                cost.cpu_s + cpu,
+                ledger.flops,
+                ledger.decoder_passes,
+                ledger.encoder_passes,
             )
         if fitted is not None:
             self.fitted = fitted
@@ -257,5 +262,5 @@ class _Driver:
         margin = 0.05 * (high - low)
         for name, model in (("truth", TrueModel(self.problem)), (self.spec.method, self.fitted.model)):
             rows = density_grid(model, self.problem.latent_dim, low - margin, high + margin, GRID_POINTS)
-            self.result.densities += [(name, *row) for row in rows]
+            self.result.densities += [(name, x1, x2, value) for x1, x2, value in rows]
         self.result.evaluation_s += time.perf_counter() - start

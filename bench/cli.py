@@ -52,7 +52,7 @@ def cli() -> None:
 @click.option("--test-size", default=2000, show_default=True, metavar="N", help="Held-out data for evaluation.")
 @click.option("--latent-dim", type=int, metavar="L", help="Latent dimension.  [default: the dataset's own]")
 @click.option("--noise", default="known", show_default=True, metavar="known|learned",
-              help="Whether the noise variance is given to the methods or learned by them.")  # fmt: skip
+              help="Whether the noise variance is given to the methods or learned.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where methods run.")
 @click.option("--max-flops", type=float, metavar="F", help="Stop each fit once it has spent F FLOPs, such as 1e9.")
 @click.option("--max-seconds", type=float, metavar="S", help="Stop each fit once it has run S seconds.")
@@ -60,7 +60,7 @@ def cli() -> None:
               help="Cells at a time, one thread each; 1 for clean timings.  [default: the number of cores]")  # fmt: skip
 @click.option("--out", default=DEFAULT_OUT, show_default=True, metavar="DIR", help="Folder for the results.")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py",
-              help="A Python file with METHODS or DATASETS of your own; may be repeated.")  # fmt: skip
+              help="A file with METHODS or DATASETS of your own; repeatable.")  # fmt: skip
 @click.option("--metric", default="test_ll", show_default=True, metavar="NAME", help="Shown in the final table.")
 @click.option("--fresh", is_flag=True, help="Start anew; results in DIR are renamed, not deleted.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no table; errors only.")

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -23,24 +22,39 @@ TRANSCENDENTAL = 10.0
 SOFTMAX = 13.0
 ADAM = 15.0
 
-FREE = frozenset(
-    "_local_scalar_dense _reshape_alias _to_copy _unsafe_view alias arange as_strided cat clone contiguous copy copy_ "
-    "detach diagonal empty empty_like empty_strided expand eye fill fill_ flatten full full_like gather index index_put "
-    "index_put_ index_select is_same_size lift_fresh linspace logspace masked_fill masked_fill_ new_empty "
-    "new_empty_strided new_full new_ones new_zeros ones ones_like permute pin_memory repeat repeat_interleave reshape "
-    "resize_ roll scalar_tensor scatter scatter_ select select_backward set_ slice slice_backward split "
-    "split_with_sizes squeeze stack t transpose tril tril_ triu triu_ unbind unfold unsafe_split unsqueeze "
-    "unsqueeze_ view where zero_ zeros zeros_like".split()
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FREE = _names(
+    """
+    _local_scalar_dense _reshape_alias _to_copy _unsafe_view alias arange as_strided cat clone contiguous copy
+    copy_ detach diagonal empty empty_like empty_strided expand eye fill fill_ flatten full full_like gather
+    index index_put index_put_ index_select is_same_size lift_fresh linspace logspace masked_fill masked_fill_
+    new_empty new_empty_strided new_full new_ones new_zeros ones ones_like permute pin_memory repeat
+    repeat_interleave reshape resize_ roll scalar_tensor scatter scatter_ select select_backward set_ slice
+    slice_backward split split_with_sizes squeeze stack t transpose tril tril_ triu triu_ unbind unfold
+    unsafe_split unsqueeze unsqueeze_ view where zero_ zeros zeros_like
+    """
 )
-COSTLY = frozenset(
-    "acos asin atan cos cosh elu erf erfc erfinv exp exp2 expm1 gelu gelu_backward log log10 log1p log2 log_normal_ "
-    "logit mish normal normal_ normal_functional pow randn randn_like reciprocal rsqrt sigmoid silu silu_backward sin "
-    "sinh softplus special_log_ndtr special_ndtr special_ndtri sqrt tan tanh".split()
+COSTLY = _names(
+    """
+    acos asin atan cos cosh elu erf erfc erfinv exp exp2 expm1 gelu gelu_backward log log10 log1p log2
+    log_normal_ logit mish normal normal_ normal_functional pow randn randn_like reciprocal rsqrt sigmoid silu
+    silu_backward sin sinh softplus special_log_ndtr special_ndtr special_ndtri sqrt tan tanh
+    """
 )
-REDUCTIONS = frozenset(
-    "all amax amin aminmax any argmax argmin cumsum linalg_vector_norm max mean min norm prod std sum var".split()
+REDUCTIONS = _names(
+    """
+    all amax amin aminmax any argmax argmin cumsum linalg_vector_norm max mean min norm prod std sum var
+    """
 )
-SORTS = frozenset("argsort msort multinomial randperm sort topk unique".split())
+SORTS = _names(
+    """
+    argsort msort multinomial randperm sort topk unique
+    """
+)
 
 
 def operator_flops(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> float:
@@ -99,7 +113,7 @@ class _Counting(TorchDispatchMode):
         super().__init__()
         self.ledger = ledger
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         self.ledger.flops += operator_flops(func, args, kwargs or {}, out)
         return out

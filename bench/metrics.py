@@ -15,7 +15,7 @@ from methods.base import DecoderModel, Fitted
 from methods.model import gaussian_log_prob, standard_normal_log_prob
 
 TOLERANCE = 1e-3
-DRAWS = 64
+DRAWS = 16
 DRAWS_AT_ONCE = 100_000
 
 
@@ -73,7 +73,7 @@ class Evaluator:
         return log_prob(model, self.test, self.problem.latent_dim)
 
     def elbo(self, fitted: Fitted) -> Tensor:
-        """E_q [log p(x | z) + log p(z) - log q(z | x)] for each test point, (n,), from 64 draws of z each."""
+        """E_q [log p(x | z) + log p(z) - log q(z | x)] for each test point, (n,), from 16 draws of z each."""
         generator = torch.Generator(self.device).manual_seed(self.seed)
         points = max(1, DRAWS_AT_ONCE // DRAWS)
         return torch.cat([self._elbo(fitted, x, generator) for x in self.test.split(points)])

@@ -106,7 +106,9 @@ def registry(plugins: Iterable[str] = ()) -> Registry:
     """
     if not hasattr(datasets, "BUILTIN") or not hasattr(methods, "BUILTIN"):
         where = getattr(datasets, "__file__", None) or getattr(methods, "__file__", None)
-        raise UsageError(f"another package hides mapa-bench's 'datasets' or 'methods' ({where}); use an environment of its own")
+        raise UsageError(
+            f"another package hides mapa-bench's 'datasets' or 'methods' ({where}); use an environment of its own"
+        )
     found_methods = {name: _builtin(name, entry, methods.load) for name, entry in methods.BUILTIN.items()}
     found_datasets = {name: _builtin_dataset(name, entry) for name, entry in datasets.BUILTIN.items()}
     _add(found_methods, _installed(METHOD_GROUP))
@@ -115,7 +117,9 @@ def registry(plugins: Iterable[str] = ()) -> Registry:
         module = load_plugin(str(Path(file).resolve()))
         offers = {group: getattr(module, name, None) for group, name in PLUGIN_NAMES.items()}
         if not any(offers.values()):
-            raise UsageError(f"plugin {file} offers nothing: it needs METHODS = {{name: class}} or DATASETS = {{name: factory}}")
+            raise UsageError(
+                f"plugin {file} offers nothing: it needs METHODS = {{name: class}} or DATASETS = {{name: factory}}"
+            )
         for group, into in ((METHOD_GROUP, found_methods), (DATASET_GROUP, found_datasets)):
             _add(into, _offered(offers[group] or {}, PLUGIN_NAMES[group], file))
     return Registry(found_methods, found_datasets)
@@ -205,8 +209,10 @@ def code_version(plugins: Iterable[str] = ()) -> str:
     """A digest of all code that can change a value: methods, datasets, what runs and scores them, and plugins."""
     digest = hashlib.sha256()
     for package in (methods, datasets):
-        for path in sorted(Path(package.__file__).parent.rglob("*.py")):
+        for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
             digest.update(path.read_bytes())
-    for path in [Path(__file__).with_name(f"{name}.py") for name in HARNESS_MODULES] + sorted(map(Path, plugins)):
+    for path in [Path(__file__).with_name(f"{name}.py") for name in HARNESS_MODULES] + [
+        Path(file) for file in sorted(plugins)
+    ]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -74,9 +74,13 @@ def read_cell(folder: Path, spec: CellSpec) -> CellResult | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("schema") != SCHEMA:
             return None
-        rows = [Row(**{**row, "stderr": _number(row["stderr"]), "cost": Cost(**row["cost"])}) for row in content["rows"]]
+        rows = [
+            Row(**{**row, "stderr": _number(row["stderr"]), "cost": Cost(**row["cost"])}) for row in content["rows"]
+        ]
         densities = [(name, x1, x2, value) for name, x1, x2, value in content["densities"]]
-        return CellResult(**{**content, "spec": spec, "cost": Cost(**content["cost"]), "rows": rows, "densities": densities})
+        return CellResult(
+            **{**content, "spec": spec, "cost": Cost(**content["cost"]), "rows": rows, "densities": densities}
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -91,7 +95,17 @@ def write_tables(folder: Path, results: list[CellResult]) -> None:
 
     measurements = pd.DataFrame(
         [_measurement(result, row) for result in results for row in result.rows],
-        columns=["dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit", *COST_COLUMNS],
+        columns=[
+            "dataset",
+            "method",
+            "seed",
+            "checkpoint",
+            "metric",
+            "value",
+            "stderr",
+            "unit",
+            *COST_COLUMNS,
+        ],
     )
     cells = pd.DataFrame([_cell(result) for result in results])
     densities = pd.DataFrame(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,6 +15,7 @@ from typing import Any, Protocol
 from bench import store
 from bench.cell import CellResult, CellSpec, run_cell
 from bench.errors import UsageError
+from bench.options import flag
 from bench.registry import Registry, code_version, registry
 
 # What a folder's cells have in common; methods, datasets and seeds may be added to it later.
@@ -59,10 +57,10 @@ class Silent:
     """Tells nobody."""
 
     def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
-        pass
+        """Nothing."""
 
     def finish(self, result: CellResult) -> None:
-        pass
+        """Nothing."""
 
 
 class InterruptedStudyError(Exception):
@@ -162,9 +160,8 @@ def _open(settings: Settings, folder: Path) -> tuple[Settings, str]:
     before = held["settings"]
     for name in SHARED:
         if before.get(name) != getattr(settings, name):
-            flag = f"--{name.replace('_', '-')}"
             raise UsageError(
-                f"{folder} holds a study with {flag} {before.get(name)}, got {getattr(settings, name)}; "
+                f"{folder} holds a study with {flag(name)} {before.get(name)}, got {getattr(settings, name)}; "
                 "use another --out, or --fresh to set it aside"
             )
     extended = replace(
@@ -234,9 +231,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _describe(
-    settings: Settings, known: Registry, command: str, jobs: int, began: str, folder: Path
-) -> dict[str, Any]:
+def _describe(settings: Settings, known: Registry, command: str, jobs: int, began: str, folder: Path) -> dict[str, Any]:
     """The content of study.json."""
     chosen = {name: known.dataset(name) for name in settings.datasets}
     return {
@@ -257,7 +252,12 @@ def _describe(
             "finished": None,
         },
         "datasets": {
-            name: {"summary": i.summary, "source": i.source, "latent_dim": i.latent_dim, "data_dim": i.data_dim}
+            name: {
+                "summary": i.summary,
+                "source": i.source,
+                "latent_dim": i.latent_dim,
+                "data_dim": i.data_dim,
+            }
             for name, i in chosen.items()
         },
         "methods": {
@@ -281,4 +281,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

@@ -31,7 +31,9 @@ def print_summary(folder: Path, metric: str) -> None:
 
     measurements, cells = store.read_table(folder, "measurements"), store.read_table(folder, "cells")
     rows = summary(measurements, cells)
-    table = Table(title=f"{metric}: median over seeds (best in bold, *)", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=f"{metric}: median over seeds (best in bold, *)", title_justify="left", box=None, pad_edge=False
+    )
     for name in ("dataset", "method", metric, "oracle gap", "seconds", "FLOPs", "decoder passes", "seeds"):
         table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
     previous = None

@@ -18,19 +18,27 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtri
 
-# Positive nodes from the outermost to 0, Kronrod weights, Gauss weights (0 at nodes that only Kronrod has).
+# Nodes from the outermost to 0, with their Kronrod and Gauss weights (0 at nodes that only Kronrod has).
 KRONROD = {
-    15: (
-        (0.991455371120813, 0.949107912342759, 0.864864423359769, 0.741531185599394)
-        + (0.586087235467691, 0.405845151377397, 0.207784955007898, 0.0),
-        (0.022935322010529, 0.063092092629979, 0.104790010322250, 0.140653259715525)
-        + (0.169004726639267, 0.190350578064785, 0.204432940075298, 0.209482141084728),
-        (0.0, 0.129484966168870, 0.0, 0.279705391489277, 0.0, 0.381830050505119, 0.0, 0.417959183673469),
+    15: np.array(
+        [
+            (0.991455371120813, 0.022935322010529, 0.0),
+            (0.949107912342759, 0.063092092629979, 0.129484966168870),
+            (0.864864423359769, 0.104790010322250, 0.0),
+            (0.741531185599394, 0.140653259715525, 0.279705391489277),
+            (0.586087235467691, 0.169004726639267, 0.0),
+            (0.405845151377397, 0.190350578064785, 0.381830050505119),
+            (0.207784955007898, 0.204432940075298, 0.0),
+            (0.0, 0.209482141084728, 0.417959183673469),
+        ]
     ),
-    7: (
-        (0.960491268708020283, 0.774596669241483377, 0.434243749346802558, 0.0),
-        (0.104656226026467265, 0.268488089868333441, 0.401397414775962223, 0.450916538658474142),
-        (0.0, 5 / 9, 0.0, 8 / 9),
+    7: np.array(
+        [
+            (0.960491268708020283, 0.104656226026467265, 0.0),
+            (0.774596669241483377, 0.268488089868333441, 5 / 9),
+            (0.434243749346802558, 0.401397414775962223, 0.0),
+            (0.0, 0.450916538658474142, 8 / 9),
+        ]
     ),
 }
 RULE = {1: 15, 2: 7}
@@ -103,7 +111,7 @@ def _rule(latent_dim: int) -> tuple[Tensor, Tensor]:
 
     Row 0 of the weights is Kronrod on every axis; row 1 + a has Gauss on axis a.
     """
-    half_nodes, half_kronrod, half_gauss = (np.array(row) for row in KRONROD[RULE[latent_dim]])
+    half_nodes, half_kronrod, half_gauss = KRONROD[RULE[latent_dim]].T
     nodes = np.concatenate([-half_nodes[:-1], half_nodes[::-1]])
     kronrod, gauss = (np.concatenate([w[:-1], w[::-1]]) for w in (half_kronrod, half_gauss))
     grid = np.stack([a.ravel() for a in np.meshgrid(*[nodes] * latent_dim, indexing="ij")], -1)
@@ -135,7 +143,12 @@ class _Integral:
     """
 
     def __init__(
-        self, decode: Callable[[Tensor], Tensor], noise: float, points: Tensor, weight: Tensor, latent_dim: int
+        self,
+        decode: Callable[[Tensor], Tensor],
+        noise: float,
+        points: Tensor,
+        weight: Tensor,
+        latent_dim: int,
     ):
         self.decode, self.noise, self.points, self.weight = decode, noise, points, weight
         self.latent_dim = latent_dim

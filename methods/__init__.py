@@ -22,7 +22,11 @@ _MAPA = "our reading of Yacoby, Pan & Doshi-Velez 2024, arXiv 2403.08941"
 
 BUILTIN: dict[str, Entry] = {
     "mapa": Entry("methods.mapa:MAPA", "posterior fixed before training, then the decoder alone", _MAPA),
-    "vae": Entry("methods.vae:VAE", "decoder and encoder trained jointly on the ELBO", "Kingma & Welling 2014, arXiv 1312.6114"),
+    "vae": Entry(
+        "methods.vae:VAE",
+        "decoder and encoder trained jointly on the ELBO",
+        "Kingma & Welling 2014, arXiv 1312.6114",
+    ),
     "iterative": Entry(
         "methods.iterative:Iterative",
         "encoder trained to convergence before each decoder step",

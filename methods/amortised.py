@@ -46,7 +46,7 @@ def descend(loss: Callable[[], Tensor], *optimisers: torch.optim.Optimizer) -> T
     for optimiser in optimisers:
         optimiser.zero_grad()
     value = loss()
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()
     for optimiser in optimisers:
         optimiser.step()
     return value.detach()

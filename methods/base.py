@@ -85,6 +85,7 @@ class Task:
 
     @property
     def latent_dim(self) -> int:
+        """L, the dimension of z."""
         return self.model.latent_dim
 
 
@@ -106,10 +107,11 @@ class FreeLedger:
     """A ledger that counts nothing, for using a method without the harness."""
 
     def run(self, name: str, work: Callable[..., T], *args: Any) -> T:  # noqa: ARG002
+        """work(*args)."""
         return work(*args)
 
     def charge(self, name: str, flops: float) -> None:
-        pass
+        """Nothing."""
 
     def watch(self, *, decoder: torch.nn.Module | None = None, encoder: torch.nn.Module | None = None) -> None:
-        pass
+        """Nothing."""

@@ -33,7 +33,7 @@ def lbfgs(
         position.copy_(point)
         gradient.zero_()
         value = loss()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value.detach()
 
     memory = _Memory(position, history)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
     if activation != "linear" and activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}; available: {', '.join([*ACTIVATIONS, 'linear'])}")
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in pairwise(sizes):
         layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
         bound = 1 / math.sqrt(fan_in)
         for parameter in layer.parameters():
@@ -67,6 +68,7 @@ class GaussianModel(nn.Module):
 
     @property
     def learns_noise(self) -> bool:
+        """Whether the noise variance is to be learned."""
         return self.log_noise.requires_grad
 
     def decode(self, z: Tensor) -> Tensor:

@@ -45,7 +45,10 @@ class DiagonalGaussian(nn.Module):
 
 
 def build_encoder(
-    model: GaussianModel, generator: torch.Generator, hidden: Sequence[int] = (64, 64), activation: str = "tanh"
+    model: GaussianModel,
+    generator: torch.Generator,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
 ) -> DiagonalGaussian:
     """An amortised diagonal Gaussian for `model`, at random initial weights."""
     network = mlp([model.data_dim, *hidden, 2 * model.latent_dim], activation, generator)

@@ -90,15 +90,11 @@ def _notes(study: Study) -> list[str]:
             "the cost ratios are of whole fits, the median over datasets."
         )
     if study.cells.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():
-        notes.append(
-            "Cells ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes."
-        )
+        notes.append("Cells ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes.")
     last = finished(study.measurements, study.cells)
     errors = last.loc[last["metric"] == "test_ll"].get("stderr", pd.Series(dtype=float)).dropna()
     if len(errors):
-        notes.append(
-            f"Largest standard error of any test log-likelihood: {format.number(errors.max(), 4)} nats."
-        )
+        notes.append(f"Largest standard error of any test log-likelihood: {format.number(errors.max(), 4)} nats.")
     return notes
 
 

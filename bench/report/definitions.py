@@ -54,19 +54,11 @@ METRICS = (
 )
 
 COSTS = (
-    Definition(
-        "wall_s", "wall time", "s", "lower", "elapsed time of fitting alone, evaluation off the clock", ""
-    ),
+    Definition("wall_s", "wall time", "s", "lower", "elapsed time of fitting alone, evaluation off the clock", ""),
     Definition("cpu_s", "CPU time", "s", "lower", "processor time of fitting alone, over all threads", ""),
-    Definition(
-        "flops", "FLOPs", "FLOP", "lower", "floating-point operations of everything that the method does", ""
-    ),
-    Definition(
-        "decoder_passes", "decoder passes", "data", "lower", "data put forward through the decoder", ""
-    ),
-    Definition(
-        "encoder_passes", "encoder passes", "data", "lower", "data put forward through the encoder", ""
-    ),
+    Definition("flops", "FLOPs", "FLOP", "lower", "floating-point operations of everything that the method does", ""),
+    Definition("decoder_passes", "decoder passes", "data", "lower", "data put forward through the decoder", ""),
+    Definition("encoder_passes", "encoder passes", "data", "lower", "data put forward through the encoder", ""),
 )
 
 COST_NAMES = tuple(cost.name for cost in COSTS)

@@ -152,9 +152,7 @@ def _below(lines: list[Curve], floor: float | None, bottom: float) -> str:
 def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> None:
     for line in lines:
         style = known[line.method]
-        ax.fill_between(
-            line.cost, line.low, line.high, step="post", color=style.color, alpha=0.18, linewidth=0
-        )
+        ax.fill_between(line.cost, line.low, line.high, step="post", color=style.color, alpha=0.18, linewidth=0)
         sns.lineplot(
             x=line.cost,
             y=line.median,
@@ -177,9 +175,7 @@ def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> 
 
 
 def _legend(fig: Figure, names: list[str], known: dict[str, Style]) -> None:
-    handles = [
-        Line2D([], [], color=known[n].color, linestyle=known[n].dash, marker=known[n].marker) for n in names
-    ]
+    handles = [Line2D([], [], color=known[n].color, linestyle=known[n].dash, marker=known[n].marker) for n in names]
     columns = max(min(len(names), _LEGEND), 1)
     fig.legend(
         handles,

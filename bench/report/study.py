@@ -70,9 +70,7 @@ def read(folder: Path) -> Study:
         folder=folder,
         measurements=_table(_existing(folder, "measurements.parquet"), MEASUREMENTS),
         cells=cells,
-        densities=_table(densities, DENSITIES)
-        if densities.exists()
-        else pd.DataFrame(columns=list(DENSITIES)),
+        densities=_table(densities, DENSITIES) if densities.exists() else pd.DataFrame(columns=list(DENSITIES)),
         info=info,
     )
 

@@ -52,7 +52,6 @@ def fit(
             return
 
 
-
 def trial_loss(model: GaussianModel, regression: Regression, ledger: Ledger, steps: int, history: int) -> float:
     """The loss that at most `steps` steps reach from the model's present weights, which are left as they are."""
     return min(fit(copy.deepcopy(model), regression, ledger, steps, history, 0.0))

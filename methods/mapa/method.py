@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from methods.base import Fitted, Task
-from methods.mapa import fit, index, placement
+from methods.mapa import index, placement
+from methods.mapa.fit import Regression, fit, trial_loss
 from methods.posteriors import CellPosterior, PriorCells
 
 LARGEST = 10_000
@@ -63,17 +64,19 @@ class MAPA:
         for _name, order in placement.candidates(atoms.cpu().numpy(), cells.codes.numpy(), self.centres, task.ledger):
             code_of = torch.from_numpy(order)
             codes = cells.codes[code_of].to(x.device)
-            problems.append((code_of, fit.Regression(*(t.float() for t in (codes, targets, weights)), noise)))
+            problems.append((code_of, Regression(codes.float(), targets.float(), weights.float(), noise)))
         code_of, regression = min(problems, key=lambda problem: self._trial(task, problem[1], len(problems)))
         by_code = atoms[code_of.argsort()]
         fitted = Fitted(
             task.model,
-            CellPosterior(lambda new: index.log_index_posterior(new.double(), by_code, self.kernel_width * noise), cells),
+            CellPosterior(
+                lambda new: index.log_index_posterior(new.double(), by_code, self.kernel_width * noise), cells
+            ),
         )
-        for _loss in fit.fit(task.model, regression, task.ledger, self.steps, self.history, self.tolerance):
+        for _loss in fit(task.model, regression, task.ledger, self.steps, self.history, self.tolerance):
             yield fitted
 
-    def _trial(self, task: Task, regression: fit.Regression, candidates: int) -> float:
+    def _trial(self, task: Task, regression: Regression, candidates: int) -> float:
         if candidates == 1:
             return 0.0
-        return fit.trial_loss(task.model, regression, task.ledger, self.trial_steps, self.history)
+        return trial_loss(task.model, regression, task.ledger, self.trial_steps, self.history)

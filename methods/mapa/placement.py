@@ -47,7 +47,9 @@ def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
     n, dim = atoms.shape
     count = min(centres, len(np.unique(atoms, axis=0)))
     if count < 3:
-        return _ranks(atoms[:, 0] if count < 2 else (atoms - atoms.mean(0)) @ np.linalg.svd(atoms - atoms.mean(0))[2][0])
+        return _ranks(
+            atoms[:, 0] if count < 2 else (atoms - atoms.mean(0)) @ np.linalg.svd(atoms - atoms.mean(0))[2][0]
+        )
     kmeans = KMeans(count, n_init=1, random_state=0).fit(atoms)
     ledger.charge("k-means", 3.0 * n * count * dim * (kmeans.n_iter_ + 1))
     nodes = kmeans.cluster_centers_
@@ -119,7 +121,7 @@ def _layouts(atoms: Array, latent_dim: int, ledger: Ledger) -> Iterator[tuple[st
     """Layouts (N, L) of atoms (N, D) that keep neighbours together, by methods that fail on different shapes."""
     n = len(atoms)
     for name, layout in _embedders(n, latent_dim):
-        ledger.charge(f"layout {name}", layout_flops(name, *atoms.shape, latent_dim))
+        ledger.charge(f"layout {name}", layout_flops(name, n, atoms.shape[1], latent_dim))
         yield name, layout(atoms)
 
 
