@@ -52,9 +52,9 @@ def cli() -> None:
 @click.option("--test-size", default=2000, show_default=True, metavar="N", help="Held-out data for evaluation.")
 @click.option("--latent-dim", type=int, metavar="L", help="Latent dimension.  [default: the dataset's own]")
 @click.option("--noise", default="known", show_default=True, metavar="known|learned",
-              help="Whether the noise variance is given to the methods or learned.")  # fmt: skip
+              help="Whether methods are given the noise variance or learn it.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where methods run.")
-@click.option("--max-flops", type=float, metavar="F", help="Stop each fit once it has spent F FLOPs, such as 1e9.")
+@click.option("--max-flops", type=float, metavar="F", help="Stop each fit once it has spent F FLOPs.")
 @click.option("--max-seconds", type=float, metavar="S", help="Stop each fit once it has run S seconds.")
 @click.option("--jobs", "-j", type=int, metavar="N",
               help="Cells at a time, one thread each; 1 for clean timings.  [default: the number of cores]")  # fmt: skip
