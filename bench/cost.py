@@ -71,7 +71,7 @@ def operator_flops(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
 def _by_class(name: str, args: tuple[Any, ...], out: Any) -> float:
     base = name.removesuffix("_")
     if base in SORTS:
-        n = _numel(out)
+        n = _numel(args[:1]) or _numel(out)
         return n * math.log2(max(n, 2.0))
     if base in REDUCTIONS:
         return _numel(args[:1])
