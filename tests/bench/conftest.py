@@ -1,0 +1,142 @@
+"""What the tests of the harness share: cells and studies small enough to run in a moment, and the command line."""
+
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import bench.registry
+from bench import store, study
+from bench.cell import CellSpec, run_cell
+from bench.cli import main
+from bench.registry import Item, Registry
+
+SECONDS = ("wall_s", "cpu_s", "evaluation_s", "concurrent")
+SMALL = ("--size", "40", "--test-size", "50", "--max-flops", "1e7")
+
+
+@pytest.fixture(scope="session")
+def cell_spec():
+    """A small cell, with the fields given changed."""
+    small = CellSpec(
+        dataset="circle",
+        method="vae",
+        seed=0,
+        size=40,
+        validation_size=40,
+        test_size=50,
+        latent_dim=None,
+        noise="known",
+        device="cpu",
+        max_flops=None,
+        max_seconds=None,
+        density=False,
+        code="",
+        versions=(),
+    )
+    return lambda **fields: dataclasses.replace(small, **fields)
+
+
+@pytest.fixture
+def offer(monkeypatch):
+    """Put a class among the methods, or a factory among the datasets, under a name."""
+    plain = bench.registry.registry
+    added = {"methods": {}, "datasets": {}}
+
+    def registry(plugins=()):
+        known = plain(plugins)
+        return Registry({**known.methods, **added["methods"]}, {**known.datasets, **added["datasets"]})
+
+    monkeypatch.setattr(bench.registry, "registry", registry)
+    monkeypatch.setattr(study, "registry", registry)
+
+    def put(name, target, kind="methods"):
+        added[kind][name] = Item(name, "", "", "a test", lambda: target)
+        return name
+
+    return put
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Run cells here rather than in workers, which take seconds to start; the list of the cells that ran."""
+    ran = []
+
+    def run_all(specs, jobs):
+        for spec in specs:
+            ran.append(spec.name)
+            yield run_cell(spec, jobs > 1)
+
+    monkeypatch.setattr(study, "_run_all", run_all)
+    return ran
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """The command line: exit code and what it wrote to standard output and error."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=end.value.code, out=out, err=err)
+
+    return run
+
+
+@pytest.fixture
+def compare(cli):
+    """`compare` on small data with the report left out, as it takes longer than all else."""
+
+    def run(out, methods="vae,untrained", datasets="circle", seeds=1, *more):
+        args = ("-m", methods, "-d", datasets, "--seeds", seeds, *SMALL, "--jobs", 1, "--out", out, "--quiet")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bench.report.write", lambda folder: folder / "report.html")
+            return cli("compare", *args, *more)
+
+    return run
+
+
+def _values(folder):
+    cells, rows = (store.read_table(Path(folder), name) for name in ("cells", "measurements"))
+    return (
+        cells.drop(columns=list(SECONDS)).sort_values(["dataset", "method", "seed"], ignore_index=True),
+        rows.drop(columns=["wall_s", "cpu_s"]).sort_values(
+            ["dataset", "method", "seed", "checkpoint", "metric"], ignore_index=True
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def values():
+    """The tables of a study without its seconds, in an order of their own."""
+    return _values
+
+
+@pytest.fixture(scope="session")
+def tree():
+    """What lies under a folder: paths, and the bytes of files; Python's caches aside."""
+
+    def look(folder):
+        paths = [path for path in Path(folder).rglob("*") if "__pycache__" not in path.parts]
+        return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+
+    return look
+
+
+@pytest.fixture
+def unchanged(tree):
+    """A context within which nothing may be created, changed or removed under a folder."""
+
+    @contextlib.contextmanager
+    def hold(folder):
+        before = tree(folder)
+        yield
+        assert tree(folder) == before
+
+    return hold
