@@ -236,11 +236,10 @@ class _Integral:
         estimates = volume * (self.rule @ integrand)
         value = estimates[:, 0]
         doubt = (estimates[:, 1:] - value[:, None]).abs()
-        mass = (log_prior.exp() @ self.rule[0]) * volume[:, 0, 0]
-        self._doubt_unresolved(doubt, mean.unflatten(0, (len(half), -1)), mass)
+        self._doubt_unresolved(doubt, mean.unflatten(0, (len(half), -1)), _log_mass(centre, half))
         return value, doubt
 
-    def _doubt_unresolved(self, doubt: Tensor, mean: Tensor, mass: Tensor) -> None:
+    def _doubt_unresolved(self, doubt: Tensor, mean: Tensor, log_mass: Tensor) -> None:
         """Add to `doubt` what a box could contribute along axes where its decoded nodes (b, k^L, D) lie far apart."""
         per_axis = mean.unflatten(1, (RULE[self.latent_dim],) * self.latent_dim)
         steps = [per_axis.diff(dim=1 + a).norm(dim=-1).flatten(1).amax(1) for a in range(self.latent_dim)]
@@ -250,7 +249,13 @@ class _Integral:
                 nearest = torch.cdist(mean[box], self.points).amin(1)
                 distance = (nearest - step[box, None]).clamp(min=0)
                 log_density = self.log_peak - distance**2 / (2 * self.noise) - self.scale
-                doubt[box, axis] += (mass[box, None].log() + log_density).clamp(max=600).exp()
+                doubt[box, axis] += (log_mass[box, None] + log_density).clamp(max=600).exp()
+
+
+def _log_mass(centre: Tensor, half: Tensor) -> Tensor:
+    """log of the mass of N(0, I) in boxes (b, L), also where the mass itself underflows: (b,)."""
+    near, far = log_ndtr(half - centre.abs()), log_ndtr(-half - centre.abs())
+    return (near + torch.log1p(-(far - near).exp())).sum(1)
 
 
 def _affordable(cost: Tensor, spare: float) -> Tensor:
