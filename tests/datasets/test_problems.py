@@ -1,0 +1,126 @@
+"""Every registered problem against its definition, and against the table of its mean log-density."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import datasets
+from datasets.base import draw
+
+ROOT = Path(__file__).parents[2]
+
+# E log p(x) in nats and its standard error, computed once from 20,000 draws (6,000 for surfaces) by other code.
+EXPECTED = {
+    "figure8": (-0.8826, 0.0048),
+    "circle": (-0.9442, 0.0049),
+    "absolute": (-0.2370, 0.0071),
+    "clusters": (-2.2723, 0.0057),
+    "spiral_dots": (-2.8591, 0.0112),
+    "swiss_roll": (-3.217, 0.010),
+    "s_curve": (-2.146, 0.010),
+    "torus": (-2.210, 0.010),
+}
+
+SHAPES = {
+    "figure8": lambda x, y: (x**2 + y**2 / 4) ** 2 - (x**2 - y**2 / 4) / 2,
+    "circle": lambda x, y: x**2 + y**2 - 1,
+    "absolute": lambda x, y: (x - y) + (x - abs(x)),
+    "clusters": lambda x, y: x**2 + y**2 - 1,
+    "spiral_dots": lambda x, y: np.hypot(x, y) * np.exp(1j * np.hypot(x, y)) - (x + 1j * y),
+    "swiss_roll": lambda x, _, z: np.hypot(x, z) * np.exp(6j * np.hypot(x, z)) - (x + 1j * z),
+    "s_curve": lambda x, _, z: x**2 + (abs(z) - 1) ** 2 - 1,
+    "torus": lambda x, y, z: (np.hypot(x, y) - 1.2) ** 2 + z**2 - 0.25,
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_mean_log_density_is_the_tabulated_one(name):
+    problem = datasets.load(name)
+    n = 20_000 if problem.latent_dim == 1 else 2_000
+    found = problem.log_prob(draw(problem, 41, 1, 1, n).test)
+    expected, stderr = EXPECTED[name]
+    combined = math.hypot(stderr, float(found.value.std()) / math.sqrt(n))
+    assert abs(float(found.value.mean()) - expected) < 4 * combined
+    assert float(found.error.mean()) <= 1e-3
+
+
+def test_pinwheel_agrees_with_an_integral_over_its_arms():
+    """Given the radius r, x is Gaussian in closed form, which leaves a mean over arms and an integral over r."""
+    problem = datasets.load("pinwheel")
+    x = draw(problem, 42, 1, 1, 300).test.numpy()
+    r = np.linspace(1 - 8 * 0.35, 1 + 8 * 0.35, 12_001)
+    log_weight = -(((r - 1) / 0.35) ** 2) / 2 - math.log(0.35 * math.sqrt(2 * math.pi)) + math.log(r[1] - r[0])
+    terms = []
+    for arm in range(5):
+        angle = 2 * math.pi * arm / 5 + np.exp(r) / 4
+        along = x[:, :1] * np.cos(angle) + x[:, 1:] * np.sin(angle) - r
+        across = -x[:, :1] * np.sin(angle) + x[:, 1:] * np.cos(angle)
+        wide = 0.01 + problem.noise
+        quadratic = along**2 / problem.noise + across**2 / wide
+        log_density = -quadratic / 2 - math.log(2 * math.pi * math.sqrt(wide * problem.noise))
+        terms.append(np.logaddexp.reduce(log_density + log_weight, axis=1))
+    expected = np.logaddexp.reduce(terms, axis=0) - math.log(5)
+    found = problem.log_prob(torch.tensor(x)).value.numpy()
+    assert abs(found.mean() - expected.mean()) < 2e-3
+    assert abs(found - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_noiseless_data_lie_on_the_shape(name):
+    problem = datasets.load(name)
+    z = torch.randn(500, problem.latent_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert abs(SHAPES[name](*problem.decoder(z).numpy().T)).max() < 1e-10
+
+
+@pytest.mark.parametrize("name", [name for name in datasets.BUILTIN if name != "linear_gaussian"])
+def test_entry_has_the_dimensions_of_its_problem(name):
+    entry, problem = datasets.BUILTIN[name], datasets.load(name)
+    assert problem.name == name
+    assert (problem.latent_dim, problem.data_dim) == (entry.latent_dim, entry.data_dim)
+    z = torch.zeros(4, 3, problem.latent_dim, dtype=torch.float64)
+    assert problem.decoder(z).shape == (4, 3, problem.data_dim)
+    assert problem.decoder(z).dtype == torch.float64
+    assert datasets.load(name, entry.latent_dim).latent_dim == entry.latent_dim
+
+
+@pytest.mark.parametrize("name", [name for name in datasets.BUILTIN if name != "linear_gaussian"])
+def test_another_latent_dimension_is_refused_with_both_named(name):
+    own = datasets.BUILTIN[name].latent_dim
+    with pytest.raises(ValueError, match=rf"'{name}'.*\b{own}\b.*\b5\b"):
+        datasets.load(name, 5)
+
+
+def test_curves_surfaces_and_the_linear_problem_are_all_there_is():
+    assert {*datasets.CURVES, *datasets.SURFACES, "linear_gaussian"} == set(datasets.BUILTIN)
+    assert {datasets.load(name).latent_dim for name in datasets.CURVES} == {1}
+    assert {datasets.load(name).latent_dim for name in datasets.SURFACES} == {2}
+
+
+def test_unknown_names_are_key_errors():
+    with pytest.raises(KeyError, match="nonesuch"):
+        datasets.load("nonesuch")
+
+
+@pytest.mark.parametrize("code", [40.0, -40.0, 8.5])
+@pytest.mark.parametrize("name", datasets.BUILTIN)
+def test_decoders_are_finite_far_out_in_latent_space(name, code):
+    problem = datasets.load(name)
+    assert torch.isfinite(problem.decoder(torch.full((1, problem.latent_dim), code, dtype=torch.float64))).all()
+
+
+@pytest.mark.parametrize("package", ["datasets", "methods"])
+def test_registries_are_importable_without_torch(package):
+    """Listing must be instant; and the check sees torch where it is."""
+    check = "; import sys; print(sum(m.split('.')[0] in ('torch', 'sklearn', 'scipy') for m in sys.modules))"
+
+    def heavy(module):
+        command = [sys.executable, "-c", f"import {module}{check}"]
+        return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+    assert heavy(package) == 0
+    assert heavy(f"{package}.base") > 0
