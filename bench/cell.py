@@ -130,15 +130,20 @@ def _run(result: CellResult, registry: Registry) -> None:
 
 
 def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:
-    """A few steps on other, fewer data, so that imports and first calls of kernels are off the clock."""
+    """A few counted steps on other, fewer data, so that imports and first calls of kernels are off the clock."""
     from datasets.base import draw
 
     small = dataclasses.replace(spec, size=min(spec.size, WARM_UP_DATA))
     split = draw(problem, 0, small.size, small.size, 1)
+    ledger = _ledger()
     with contextlib.suppress(Exception):
-        fit = method.fit(_task(method, problem, split, small, _ledger()))
-        for _ in zip(range(WARM_UP_STEPS), fit):  # noqa: B905 - stops at the shorter one
-            pass
+        fit = method.fit(_task(method, problem, split, small, ledger))
+        ledger.start()
+        try:
+            for _ in zip(range(WARM_UP_STEPS), fit):  # noqa: B905 - stops at the shorter one
+                pass
+        finally:
+            ledger.stop()
 
 
 def _ledger() -> Any:
