@@ -192,6 +192,7 @@ class _Driver:
         result.evaluation_s = time.perf_counter() - start
         self.fitted: Any = None
         self.looked_at = -1.0
+        self.unseen = False
         self.next_look = -math.inf
 
     def drive(self) -> None:
@@ -208,7 +209,7 @@ class _Driver:
                 break
         if self.fitted is None:
             raise RuntimeError("fit ended without yielding a fitted model")
-        if self.looked_at < self.result.cost.flops:
+        if self.unseen or self.looked_at < self.result.cost.flops:
             self._look()
         if self.spec.density and self.problem.data_dim == 2:
             self._densities()
@@ -234,7 +235,7 @@ class _Driver:
                 ledger.encoder_passes,
             )
         if fitted is not None:
-            self.fitted = fitted
+            self.fitted, self.unseen = fitted, True
         return fitted is not None
 
     def _synchronise(self) -> None:
@@ -256,7 +257,7 @@ class _Driver:
         checkpoint = self.result.rows[-1].checkpoint + 1 if self.result.rows else 0
         for m in self.evaluate(self.fitted):
             self.result.rows.append(Row(checkpoint, m.metric, m.value, m.stderr, m.unit, self.result.cost))
-        self.looked_at = self.result.cost.flops
+        self.looked_at, self.unseen = self.result.cost.flops, False
         self.result.evaluation_s += time.perf_counter() - start
 
     def _densities(self) -> None:
