@@ -57,8 +57,8 @@ def cli() -> None:
 @click.option("--max-flops", type=float, metavar="F", help="Stop each fit once it has spent F FLOPs.")
 @click.option("--max-seconds", type=float, metavar="S", help="Stop each fit once it has run S seconds.")
 @click.option("--jobs", "-j", type=int, metavar="N",
-              help="Cells at a time, one thread each; 1 for clean timings.  [default: the number of cores]")  # fmt: skip
-@click.option("--out", default=DEFAULT_OUT, show_default=True, metavar="DIR", help="Folder for the results.")
+              help="Cells at a time, one thread each; 1 for clean timings.  [default: all cores]")  # fmt: skip
+@click.option("--out", default=DEFAULT_OUT, show_default=True, metavar="DIR", help="Folder for results.")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py",
               help="A file with METHODS or DATASETS of your own; repeatable.")  # fmt: skip
 @click.option("--metric", default="test_ll", show_default=True, metavar="NAME", help="Shown in the final table.")

@@ -12,7 +12,7 @@ from bench.report import format
 from bench.report.compare import answers, rivals
 from bench.report.definitions import COSTS, Definition, define, in_order
 from bench.report.study import Study
-from bench.report.summary import UNFITTED, finished, oracle_levels
+from bench.report.summary import CELL, UNFITTED, finished, fitted, oracle_levels
 
 
 def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
@@ -91,11 +91,19 @@ def _notes(study: Study) -> list[str]:
         )
     if study.cells.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():
         notes.append("Cells ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes.")
-    last = finished(study.measurements, study.cells)
-    errors = last.loc[last["metric"] == "test_ll"].get("stderr", pd.Series(dtype=float)).dropna()
+    errors = _final_errors(study)
     if len(errors):
-        notes.append(f"Largest standard error of any test log-likelihood: {format.number(errors.max(), 4)} nats.")
+        middle, most = format.number(errors.median(), 4), format.number(errors.max(), 4)
+        notes.append(f"Standard error of a fitted method's final test log-likelihood: median {middle}, most {most} nats.")
     return notes
+
+
+def _final_errors(study: Study) -> pd.Series:
+    """The standard errors of test_ll at the last look at each finished cell of a fitted method."""
+    rows = finished(study.measurements, study.cells)
+    rows = rows[(rows["metric"] == "test_ll") & rows["method"].isin(fitted(study.methods))]
+    last = rows["checkpoint"] == rows.groupby(CELL)["checkpoint"].transform("max")
+    return rows.loc[last].get("stderr", pd.Series(dtype=float)).dropna()
 
 
 def _pairs(section: dict[str, Any]) -> list[tuple[str, str]]:
