@@ -94,7 +94,8 @@ def _notes(study: Study) -> list[str]:
     errors = _final_errors(study)
     if len(errors):
         middle, most = format.number(errors.median(), 4), format.number(errors.max(), 4)
-        notes.append(f"Standard error of a fitted method's final test log-likelihood: median {middle}, most {most} nats.")
+        text = f"Standard error of a fitted method's final test log-likelihood: median {middle}, most {most} nats."
+        notes.append(text)
     return notes
 
 
