@@ -101,7 +101,7 @@ class CellResult:
 
 
 def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
-    """Run a cell. What the method raises makes the result `failed`; what it prints is dropped."""
+    """Run a cell. What the method raises, or its exit, makes the result `failed`; what it prints is dropped."""
     import torch
 
     from bench.registry import describe, registry
@@ -111,7 +111,7 @@ def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             _run(result, registry(spec.plugins))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         result.status, result.message = "failed", describe(error)
     return result
 
@@ -136,7 +136,7 @@ def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:
     small = dataclasses.replace(spec, size=min(spec.size, WARM_UP_DATA))
     split = draw(problem, 0, small.size, small.size, 1)
     ledger = _ledger()
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         fit = method.fit(_task(method, problem, split, small, ledger))
         ledger.start()
         try:
