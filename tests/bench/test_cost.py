@@ -14,13 +14,11 @@ from bench.cost import CountingLedger
 from bench.registry import registry
 from datasets.base import draw
 
-# Operators of which each element of the result counts as one operation, or that do none but give no tensor either.
-ELEMENTWISE = set(
-    """
-    _foreach_add_ _is_all_true abs add add_ clamp div eq floor floor_divide gt mul neg remainder sign sub
-    tanh_backward uniform_
-    """.split()
-)
+# Operators that are meant to cost one operation per element of their result.
+ELEMENTWISE = {
+    *("_foreach_add_", "_is_all_true", "abs", "add", "add_", "clamp", "div", "eq", "floor", "floor_divide", "gt"),
+    *("mul", "neg", "remainder", "sign", "sub", "tanh_backward", "uniform_"),
+}
 BOOKKEEPING = {"profiler::_record_function_enter_new", "profiler::_record_function_exit"}
 
 
@@ -51,10 +49,10 @@ OPERATORS = {
     "addmv": (lambda: torch.addmv(full(3), full(3, 5), full(5)), 2 * 3 * 5 + 3),
     "add": (lambda: SQUARE + SQUARE, 256),
     "mul, broadcast": (lambda: SQUARE * full(16), 256),
-    "exp": (lambda: SQUARE.exp(), 10 * 256),
-    "tanh": (lambda: SQUARE.tanh(), 10 * 256),
+    "exp": (SQUARE.exp, 10 * 256),
+    "tanh": (SQUARE.tanh, 10 * 256),
     "randn": (lambda: torch.randn(10, 10), 10 * 100),
-    "sum": (lambda: LONG.sum(), 256),
+    "sum": (LONG.sum, 256),
     "mean of rows": (lambda: LONG.mean(1), 256),
     "amax": (lambda: LONG.amax(0), 256),
     "max with indices": (lambda: LONG.max(1), 256),
@@ -64,10 +62,10 @@ OPERATORS = {
     "cdist by products": (lambda: torch.cdist(full(30, 3), full(40, 3)), 3 * 3 * 30 * 40),
     "cdist": (lambda: torch.cdist(full(5, 3), full(4, 3)), 3 * 3 * 5 * 4),
     "triangular solve": (lambda: torch.linalg.solve_triangular(SQUARE, full(16, 2), upper=True), 16 * 16 * 2),
-    "views": (lambda: LONG.T.reshape(8, 32)[2:5].clone(), 0),
+    "views": (lambda: LONG.T.reshape(8, 32)[2:5].clone().permute(1, 0), 0),
     "filling": (lambda: torch.zeros(100).fill_(1), 0),
     "cat": (lambda: torch.cat([LONG, LONG]), 0),
-    "to float64": (lambda: LONG.double(), 0),
+    "to float64": (LONG.double, 0),
     "sort": (lambda: full(64).sort(), 64 * 6),
     "argsort": (lambda: full(64).argsort(), 64 * 6),
     "topk": (lambda: full(64).topk(3), 64 * 6),
