@@ -7,7 +7,9 @@ Each function returns, for the data of row n, which of N codes it is given: a pe
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,11 @@ Order = NDArray[np.int64]
 
 ISOMAP_NEIGHBOURS = (8, 15)
 TSNE_PERPLEXITY = (30, 60, 120)
+IN_PARTS = (
+    "The number of connected components of the neighbors graph",
+    "Changing the sparsity structure of a csr_matrix",
+    "Graph is not fully connected",
+)
 
 
 def candidates(atoms: Array, codes: Array, centres: int, ledger: Ledger) -> Iterator[tuple[str, Order]]:
@@ -122,7 +129,26 @@ def _layouts(atoms: Array, latent_dim: int, ledger: Ledger) -> Iterator[tuple[st
     n = len(atoms)
     for name, layout in _embedders(n, latent_dim):
         ledger.charge(f"layout {name}", layout_flops(name, n, atoms.shape[1], latent_dim))
-        yield name, layout(atoms)
+        with _sealed():
+            found = layout(atoms)
+        yield name, found
+
+
+@contextmanager
+def _sealed() -> Iterator[None]:
+    """Keeps scikit-learn from warning of neighbour graphs in several parts, and from numpy's global generator.
+
+    Data in clusters are no mistake. Isomap's eigensolver draws its start, and takes no generator but the global one.
+    """
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        with warnings.catch_warnings():
+            for message in IN_PARTS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
