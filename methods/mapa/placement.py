@@ -52,7 +52,7 @@ def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
     from sklearn.cluster import KMeans
 
     n, dim = atoms.shape
-    count = min(centres, len(np.unique(atoms, axis=0)))
+    count = min(centres, _distinct(atoms))
     if count < 3:
         return _ranks(
             atoms[:, 0] if count < 2 else (atoms - atoms.mean(0)) @ np.linalg.svd(atoms - atoms.mean(0))[2][0]
@@ -63,6 +63,13 @@ def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
     path = shortest_path(np.linalg.norm(nodes[:, None] - nodes, axis=-1), ledger)
     ledger.charge("path projection", 8.0 * n * count * dim)
     return _ranks(_position_along(atoms, nodes[path]))
+
+
+def _distinct(points: Array) -> int:
+    """How many points differ by more than rounding, which is all that separates the atoms of equal data."""
+    centred = points - points.mean(0)
+    unit = max(1e-9 * np.abs(centred).max(), 1e-14 * np.abs(points).max())
+    return len(np.unique((centred / unit).round(), axis=0)) if unit > 0 else 1
 
 
 def _ranks(position: Array) -> Order:
