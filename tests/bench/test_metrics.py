@@ -1,0 +1,267 @@
+"""Scores against closed forms, their standard errors against simulation, and both against planted errors."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from bench import metrics
+from bench.cell import run_cell
+from bench.metrics import DRAWS, Evaluator, NotFiniteError, TrueModel
+from datasets import load
+from datasets.base import draw
+from datasets.linear import linear_gaussian
+from methods.base import Fitted
+from methods.posteriors import Prior
+from methods.references import exact_posterior
+
+BUILTIN = ("mapa", "vae", "iterative", "oracle", "untrained")
+
+
+def by_name(measurements):
+    return {m.metric: m for m in measurements}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A model that is not known to be the truth: decoder z W^T + m and a variance."""
+
+    weight: torch.Tensor
+    offset: torch.Tensor
+    noise: float
+
+    @classmethod
+    def of(cls, problem, shift=0.0):
+        zero = torch.zeros(1, problem.latent_dim, dtype=torch.float64)
+        offset = problem.decoder(zero)[0]
+        weight = problem.decoder(torch.eye(problem.latent_dim, dtype=torch.float64)) - offset
+        return cls(weight.T, offset + shift, problem.noise)
+
+    def decode(self, z):
+        return z.double() @ self.weight.T + self.offset
+
+    def variance(self):
+        return self.noise
+
+    def posterior(self, x):
+        """The exact p(z | x) of L = 1: means (n,) and standard deviation."""
+        precision = 1 + self.weight.square().sum() / self.noise
+        return ((x - self.offset) @ self.weight)[:, 0] / self.noise / precision, precision.rsqrt()
+
+
+@dataclass(frozen=True)
+class Near:
+    """q(z | x) = the exact posterior of a linear model, moved and widened; L = 1."""
+
+    model: Linear
+    moved: float = 0.0
+    widened: float = 1.0
+
+    def at(self, x):
+        mean, scale = self.model.posterior(x)
+        return Normal(mean + self.moved * scale, self.widened * scale)
+
+    def gap(self, x):
+        """KL(q || p(z | x)) of each x."""
+        return kl_divergence(self.at(x), Normal(*self.model.posterior(x)))
+
+    def sample(self, x, count, generator):
+        q = self.at(x)
+        z = q.mean + q.stddev * torch.randn(count, len(x), generator=generator, dtype=torch.float64)
+        return z[..., None], q.log_prob(z)
+
+
+def scores(posterior=None, model=None, n=500, seed=0):
+    problem = linear_gaussian(1)
+    model = model or TrueModel(problem)
+    test = draw(problem, seed, 1, 1, n).test
+    posterior = posterior or Near(Linear.of(problem))
+    return test, by_name(Evaluator(problem, test, seed)(Fitted(model, posterior)))
+
+
+def bound_holds(found):
+    """ELBO <= log-likelihood, but for what drawing explains."""
+    gap = found["inference_gap"]
+    return gap.value >= -3 * gap.stderr - 1e-9
+
+
+def truth_has_no_gap(found):
+    """The true model, scored as if it were learned, is no other than the truth."""
+    return abs(found["oracle_gap"].value) <= found["oracle_gap"].stderr + 1e-9
+
+
+@pytest.mark.parametrize(("moved", "widened"), [(0.0, 1.0), (0.5, 1.0), (0.0, 2.0), (-1.0, 0.5)])
+def test_the_bound_of_a_known_posterior(moved, widened):
+    posterior = Near(Linear.of(linear_gaussian(1)), moved, widened)
+    test, found = scores(posterior)
+    gap = posterior.gap(test).mean()
+    exact = linear_gaussian(1).exact_log_prob(test)
+    # Per x the gap varies over draws as a quadratic in one standard normal: its deviation is that of the draws.
+    u = moved + widened * torch.randn(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spread = (u.square() / 2 - ((u - moved) / widened).square() / 2).std() / math.sqrt(len(test) * DRAWS)
+    assert abs(found["inference_gap"].value - gap) <= 4 * spread + 1e-9
+    assert abs(found["elbo"].value - (exact.mean() - gap)) <= 4 * spread + 1e-9
+    assert found["test_ll"].value == pytest.approx(exact.mean())
+
+
+def test_the_bound_is_tight_draw_by_draw_at_the_exact_posterior():
+    _, found = scores()
+    assert abs(found["inference_gap"].value) < 1e-9
+    assert found["inference_gap"].stderr < 1e-9
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1, 1.0])
+def test_the_gap_to_the_truth_of_a_shifted_model(shift):
+    problem = linear_gaussian(1)
+    model = Linear.of(problem, shift)
+    test, found = scores(Near(model), model)
+    moved = problem.exact_log_prob(test - shift)
+    assert found["test_ll"].value == pytest.approx(float(moved.mean()), abs=1e-3)
+    assert found["oracle_gap"].value == pytest.approx(float((problem.exact_log_prob(test) - moved).mean()), abs=1e-3)
+    assert abs(found["inference_gap"].value) < 1e-3
+
+
+COARSE = pytest.mark.xfail(reason="128 x 128 cells of latent space straddle the pinwheel's edges: the gap is 1 nat")
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        *("figure8", "circle", "absolute", "clusters", "spiral_dots", "linear_gaussian", "s_curve"),
+        pytest.param("pinwheel", marks=COARSE),
+    ],
+)
+def test_the_oracle_has_no_gaps(dataset):
+    problem = load(dataset)
+    test = draw(problem, 0, 1, 1, 200).test
+    truth = TrueModel(problem)
+    found = by_name(Evaluator(problem, test, 0)(Fitted(truth, exact_posterior(truth, problem.latent_dim))))
+    assert found["oracle_gap"].value == 0
+    assert bound_holds(found)
+    assert found["inference_gap"].value < 0.05
+
+
+@pytest.mark.parametrize("dataset", ["circle", "s_curve"])
+@pytest.mark.parametrize("method", BUILTIN)
+def test_the_bound_holds_at_every_checkpoint(cell_spec, method, dataset):
+    size = {"circle": 100, "s_curve": 40}[dataset]
+    result = run_cell(cell_spec(method=method, dataset=dataset, size=size, max_flops=3e7, test_size=60))
+    assert result.status == "done"
+    looks = {row.checkpoint for row in result.rows}
+    for look in looks:
+        found = by_name(row for row in result.rows if row.checkpoint == look)
+        assert bound_holds(found)
+        assert found["oracle_gap"].value >= -3 * found["oracle_gap"].stderr
+        assert found["inference_gap"].value == pytest.approx(found["test_ll"].value - found["elbo"].value)
+    assert len(looks) > (method in ("vae", "iterative"))
+
+
+@pytest.mark.parametrize("metric", ["test_ll", "oracle_gap", "elbo", "inference_gap"])
+def test_standard_errors_are_the_spread_over_test_sets(metric):
+    problem = linear_gaussian(1)
+    model = Linear.of(problem, 0.2)
+    posterior = Near(model, 0.3, 1.5)
+    found = [scores(posterior, model, n=40, seed=seed)[1][metric] for seed in range(300)]
+    values = torch.tensor([m.value for m in found])
+    claimed = torch.tensor([m.stderr for m in found]).square().mean().sqrt()
+    # The deviation of 300 values is known to 1 / sqrt(600) = 4 %.
+    assert abs(float(values.std() / claimed) - 1) < 4 * 0.041
+
+
+def test_a_standard_error_includes_the_numerical_error():
+    each, error = torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.full((4,), 0.25)
+    found = metrics._mean("test_ll", each, error)
+    assert found.value == 3.0
+    assert found.stderr == pytest.approx(math.hypot(float(each.std()) / 2, 0.25))
+
+
+def test_one_point_has_no_standard_error():
+    _, found = scores(n=1)
+    assert all(math.isfinite(m.value) for m in found.values())
+    assert all(math.isnan(m.stderr) for m in found.values())
+
+
+def test_evaluating_draws_from_no_generator_but_its_own():
+    problem = linear_gaussian(1)
+    test = draw(problem, 0, 1, 1, 20).test
+    evaluate = Evaluator(problem, test, 0)
+    fitted = Fitted(TrueModel(problem), Prior(1))
+    before = torch.random.get_rng_state()
+    first, second = evaluate(fitted), evaluate(fitted)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert first == second
+    assert by_name(Evaluator(problem, test, 1)(fitted))["elbo"] != by_name(first)["elbo"]
+
+
+def test_the_order_of_large_test_sets_is_kept(monkeypatch):
+    _, whole = scores(n=50)
+    monkeypatch.setattr(metrics, "DRAWS_AT_ONCE", 7 * DRAWS)
+    _, parts = scores(n=50)
+    assert parts["test_ll"] == whole["test_ll"]
+    assert parts["elbo"].value == pytest.approx(whole["elbo"].value)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_named(bad):
+    problem = linear_gaussian(1)
+    good = Linear.of(problem)
+
+    class Lost(Near):
+        def sample(self, x, count, generator):
+            z, log_q = super().sample(x, count, generator)
+            return z, log_q + bad
+
+    with pytest.raises(NotFiniteError, match=r"^elbo is "):
+        scores(Lost(good), good, n=20)
+    with pytest.raises(NotFiniteError, match="decoder"):
+        scores(Near(good), Linear(good.weight * bad, good.offset, good.noise), n=20)
+
+
+# Planted errors: each must be caught by the check that is meant to catch it.
+
+
+def learned_truth(model=None):
+    problem = linear_gaussian(1)
+    return scores(Near(Linear.of(problem)), model or Linear.of(problem), n=300)[1]
+
+
+def test_the_checks_pass_what_is_right():
+    assert bound_holds(learned_truth())
+    assert truth_has_no_gap(learned_truth())
+
+
+def test_a_forgotten_constant_of_the_likelihood_breaks_the_bound(monkeypatch):
+    def planted(residual, log_noise):
+        return -residual.square().sum(-1) / (2 * log_noise.exp()) - residual.shape[-1] / 2 * log_noise
+
+    monkeypatch.setattr(metrics, "gaussian_log_prob", planted)
+    assert not bound_holds(learned_truth())
+
+
+def test_a_forgotten_constant_of_the_prior_breaks_the_bound(monkeypatch):
+    monkeypatch.setattr(metrics, "standard_normal_log_prob", lambda z: -z.square().sum(-1) / 2)
+    assert not bound_holds(learned_truth())
+
+
+def test_a_posterior_that_is_not_normalised_breaks_the_bound():
+    good = Linear.of(linear_gaussian(1))
+
+    class Unnormalised(Near):
+        def sample(self, x, count, generator):
+            z, log_q = super().sample(x, count, generator)
+            return z, log_q - 1.0
+
+    _, found = scores(Unnormalised(good), good, n=300)
+    assert not bound_holds(found)
+
+
+def test_a_standard_deviation_in_the_place_of_the_variance_shows_as_a_gap():
+    good = Linear.of(linear_gaussian(1))
+    assert not truth_has_no_gap(learned_truth(Linear(good.weight, good.offset, math.sqrt(good.noise))))
+
+
+def test_a_precision_in_the_place_of_the_variance_shows_as_a_gap():
+    good = Linear.of(linear_gaussian(1))
+    assert not truth_has_no_gap(learned_truth(Linear(good.weight, good.offset, 1 / good.noise)))
