@@ -33,7 +33,7 @@ IN_PARTS = (
 def candidates(atoms: Array, codes: Array, centres: int, ledger: Ledger) -> Iterator[tuple[str, Order]]:
     """Named placements of atoms (N, D) on codes (N, L); the caller keeps the one that it can fit best.
 
-    Raises ValueError for a latent dimension above 2.
+    Raises ValueError for a latent dimension above 2, and for too few data to lay out.
     """
     latent_dim, data_dim = codes.shape[1], atoms.shape[1]
     if latent_dim > 2:
@@ -41,6 +41,8 @@ def candidates(atoms: Array, codes: Array, centres: int, ledger: Ledger) -> Iter
     if latent_dim == 1:
         yield "path", path_order(atoms, centres, ledger)
         return
+    if data_dim != latent_dim and len(atoms) <= min(ISOMAP_NEIGHBOURS):
+        raise ValueError(f"mapa lays out more than {min(ISOMAP_NEIGHBOURS)} data in the plane, got {len(atoms)}")
     if data_dim == latent_dim:
         yield "transport", transport(atoms, codes, ledger)
     for name, layout in _layouts(atoms, latent_dim, ledger):
