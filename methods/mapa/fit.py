@@ -8,6 +8,7 @@ It has no encoder, no sampling and no noise, so full-batch L-BFGS takes the plac
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -53,5 +54,8 @@ def fit(
 
 
 def trial_loss(model: GaussianModel, regression: Regression, ledger: Ledger, steps: int, history: int) -> float:
-    """The loss that at most `steps` steps reach from the model's present weights, which are left as they are."""
-    return min(fit(copy.deepcopy(model), regression, ledger, steps, history, 0.0))
+    """The loss that at most `steps` steps reach from the model's present weights, which are left as they are.
+
+    Infinite where no step lowers the loss.
+    """
+    return min(fit(copy.deepcopy(model), regression, ledger, steps, history, 0.0), default=math.inf)
