@@ -1,0 +1,235 @@
+"""The duties of every registered method."""
+
+import copy
+import dataclasses
+import inspect
+import math
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+import datasets
+import methods
+from bench.metrics import Evaluator, TrueModel, log_prob
+from datasets.base import draw
+from methods.base import Fitted, Method, sees_truth
+from methods.model import gaussian_log_prob, standard_normal_log_prob
+
+NAMES = list(methods.BUILTIN)
+REFERENCES = ("oracle", "untrained")
+TRAINED = [name for name in NAMES if name not in REFERENCES]
+PROBLEMS = ("circle", "s_curve")
+
+
+@pytest.fixture(params=PROBLEMS)
+def problem(request):
+    return datasets.load(request.param)
+
+
+@pytest.fixture
+def start(make_task, short):
+    """A function that gives a method's task and its fit, not yet begun."""
+
+    def begin(name, problem, n=60, **options):
+        method = short(methods.load(name)())
+        task = make_task(problem.name, n, **options)
+        if sees_truth(method):
+            task = dataclasses.replace(task, truth=TrueModel(problem))
+        return task, method.fit(task)
+
+    return begin
+
+
+def last(fit):
+    for fitted in fit:
+        final = fitted
+    return final
+
+
+def fingerprint(fitted, problem):
+    """What has been learned: decoded codes, noise, and draws of the posterior with their densities."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        codes = torch.randn(20, problem.latent_dim, generator=generator)
+        z, log_q = fitted.posterior.sample(draw(problem, 9, 1, 1, 10).test.float(), 4, generator)
+        return [t.double() for t in (fitted.model.decode(codes), torch.tensor(fitted.model.variance()), z, log_q)]
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_a_frozen_dataclass_of_defaults(name):
+    cls = methods.load(name)
+    assert dataclasses.is_dataclass(cls)
+    assert cls.__dataclass_params__.frozen
+    method = cls()
+    assert isinstance(method, Method)
+    assert method == cls()
+    assert inspect.isgeneratorfunction(cls.fit)
+    assert {type(getattr(method, f.name)) for f in dataclasses.fields(method)} <= {int, float, str, bool}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_yields_a_model_and_a_posterior_of_the_right_shapes(name, problem, start):
+    _, fit = start(name, problem)
+    fitted = next(fit)
+    assert isinstance(fitted, Fitted)
+    assert isinstance(fitted.model.variance(), float)
+    assert fitted.model.variance() > 0
+    for shape in ((7,), (3, 7), (2, 3, 7)):
+        decoded = fitted.model.decode(torch.zeros(*shape, problem.latent_dim))
+        assert decoded.shape == (*shape, problem.data_dim)
+    for n, count in ((1, 1), (5, 1), (1, 3), (5, 3)):
+        z, log_q = fitted.posterior.sample(
+            draw(problem, 1, 1, 1, n).test.float(), count, torch.Generator().manual_seed(0)
+        )
+        assert z.shape == (count, n, problem.latent_dim)
+        assert log_q.shape == (count, n)
+        assert torch.isfinite(z).all()
+        assert torch.isfinite(log_q).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_posterior_has_the_density_that_it_states(name, start):
+    """L = 1: integrating the stated density over the sorted draws gives the draws' own distribution function."""
+    problem = datasets.load("circle")
+    _, fit = start(name, problem)
+    fitted = last(fit)
+    count = 40_000
+    with torch.no_grad():
+        z, log_q = fitted.posterior.sample(
+            draw(problem, 1, 1, 1, 2).test.float(), count, torch.Generator().manual_seed(3)
+        )
+    for point in range(2):
+        code, order = z[:, point, 0].double().sort()
+        density = log_q[order, point].double().exp()
+        integral = torch.cumulative_trapezoid(density, code)
+        empirical = torch.arange(1, count, dtype=torch.float64) / count
+        assert (integral - empirical).abs().max() < 0.03
+        off_by_a_tenth = 1.1 * integral
+        assert (off_by_a_tenth - empirical).abs().max() > 0.03
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_decides_everything_whatever_the_global_generators(name, problem, start):
+    found = []
+    for elsewhere in (1, 2):
+        torch.manual_seed(elsewhere)
+        np.random.seed(elsewhere)  # noqa: NPY002
+        before = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+        _, fit = start(name, problem)
+        found.append(fingerprint(last(fit), problem))
+        assert torch.equal(before[0], torch.get_rng_state())
+        after = np.random.get_state()  # noqa: NPY002
+        assert all(np.array_equal(a, b) for a, b in zip(before[1], after, strict=True))
+    assert same(*found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_global_generator_of_numpy_is_left_alone_above_200_data(name, start):
+    """There scikit-learn takes another eigensolver, which draws."""
+    before = np.random.get_state()  # noqa: NPY002
+    _, fit = start(name, datasets.load("s_curve"), 210)
+    next(fit)
+    after = np.random.get_state()  # noqa: NPY002
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_another_seed_gives_another_result(name, start):
+    problem = datasets.load("circle")
+    first, second = (fingerprint(last(start(name, problem, seed=seed)[1]), problem) for seed in (0, 1))
+    assert not torch.equal(first[0], second[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_looking_changes_nothing(name, problem, start):
+    unseen = fingerprint(last(start(name, problem)[1]), problem)
+    evaluate = Evaluator(problem, draw(problem, 3, 1, 1, 4).test, seed=0)
+    for step, fitted in enumerate(start(name, problem)[1]):
+        if step % 12 < 2:
+            evaluate(fitted)
+    assert same(unseen, fingerprint(fitted, problem))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_are_not_modified(name, problem, start):
+    task, fit = start(name, problem)
+    train, validation = task.train.clone(), task.validation.clone()
+    last(fit)
+    assert torch.equal(train, task.train)
+    assert torch.equal(validation, task.validation)
+
+
+@pytest.mark.parametrize("steps", [1, 60])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_bound_is_below_the_likelihood(name, steps, problem, start):
+    _, fit = start(name, problem)
+    *_, fitted = islice(fit, steps)
+    x = draw(problem, 4, 1, 1, 100).test
+    with torch.no_grad():
+        z, log_q = fitted.posterior.sample(x.float(), 200, torch.Generator().manual_seed(1))
+        log_noise = torch.tensor(math.log(fitted.model.variance()), dtype=torch.float64)
+        joint = gaussian_log_prob(x - fitted.model.decode(z).double(), log_noise)
+        terms = joint + standard_normal_log_prob(z.double()) - log_q.double()
+        exact = log_prob(fitted.model, x, problem.latent_dim, 1e-2)
+    stderr = float(terms.mean(1).std()) / math.sqrt(200)
+    gap = float((exact.value - terms.mean(0)).mean())
+    assert gap > -4 * stderr - float(exact.error.mean())
+    assert torch.isfinite(terms).all()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_pays(name, problem, start):
+    """Few steps already raise the held-out likelihood far above that of the initial weights."""
+    x = draw(problem, 4, 1, 1, 100).test
+    task, fit = start(name, problem)
+    untrained = log_prob(copy.deepcopy(task.model), x, problem.latent_dim, 1e-2).value.mean()
+    trained = log_prob(last(fit).model, x, problem.latent_dim, 1e-2).value.mean()
+    assert trained > untrained + 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_known_noise_stays_and_noise_to_be_learned_moves(name, start):
+    problem = datasets.load("circle")
+    known = last(start(name, problem)[1]).model.variance()
+    assert known == pytest.approx(problem.noise, rel=1e-6)
+    task, fit = start(name, problem, noise="learned")
+    before = task.model.variance()
+    after = last(fit).model.variance()
+    assert (after != before) == (name != "untrained")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_fitted_is_a_live_view_of_the_model_given(name, start):
+    task, fit = start(name, datasets.load("circle"))
+    first = next(fit)
+    assert first.model is task.model
+    assert last(fit).model is task.model
+
+
+def test_the_oracle_refuses_a_task_without_truth(make_task):
+    with pytest.raises(ValueError, match="true model"):
+        next(methods.load("oracle")().fit(make_task("circle")))
+
+
+def test_only_the_oracle_sees_the_truth():
+    assert [name for name in NAMES if sees_truth(methods.load(name)())] == ["oracle"]
+
+
+def test_the_oracle_has_hardly_any_inference_gap(start):
+    for name, most in (("circle", 0.01), ("s_curve", 0.1)):
+        problem = datasets.load(name)
+        evaluate = Evaluator(problem, draw(problem, 4, 1, 1, 200).test, seed=0)
+        scores = {m.metric: m.value for m in evaluate(last(start("oracle", problem)[1]))}
+        assert scores["oracle_gap"] == 0
+        assert abs(scores["inference_gap"]) < most
+
+
+def test_unknown_names_are_key_errors():
+    with pytest.raises(KeyError, match="nonesuch"):
+        methods.load("nonesuch")
