@@ -119,7 +119,7 @@ def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
 def _run(result: CellResult, registry: Registry) -> None:
     spec = result.spec
     method = registry.make_method(spec.method)
-    result.parameters = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+    result.parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}
     problem = registry.make_problem(spec.dataset, spec.latent_dim)
     reason = getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
     if reason:
@@ -127,6 +127,11 @@ def _run(result: CellResult, registry: Registry) -> None:
         return
     _warm_up(method, problem, spec)
     _Driver(result, method, problem).drive()
+
+
+def _plain(value: Any) -> bool | int | float | str | None:
+    """A hyperparameter as it is stored: as text, if it is neither number nor text."""
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:

@@ -109,6 +109,8 @@ def write_tables(folder: Path, results: list[CellResult]) -> None:
         ],
     )
     cells = pd.DataFrame([_cell(result) for result in results])
+    for name in [name for name in cells if str(name).startswith("p_")]:
+        cells[name] = _of_one_type(cells[name])
     densities = pd.DataFrame(
         [(r.spec.dataset, name, r.spec.seed, *point) for r in results for name, *point in r.densities],
         columns=["dataset", "method", "seed", "x1", "x2", "log_density"],
@@ -139,6 +141,13 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "key": spec.key,
         **{f"p_{name}": value for name, value in result.parameters.items()},
     }
+
+
+def _of_one_type(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The column itself or, where its values differ in type, which Parquet cannot hold, as text."""
+    if len({type(value) for value in column.dropna()}) <= 1:
+        return column
+    return column.map(str, na_action="ignore")
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
