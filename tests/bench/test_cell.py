@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -298,6 +299,22 @@ def test_what_a_method_prints_is_dropped(cell_spec, offer, capsys):
 def test_hyperparameters_are_recorded(cell_spec, offer):
     offer("walk", Walk(steps=3))
     assert run_cell(cell_spec(method="walk")).parameters == {"steps": 3, "charge": 1000.0, "sleep": 0.0, "print": ""}
+
+
+def test_a_hyperparameter_of_any_kind_can_be_stored(cell_spec, offer, tmp_path):
+    @dataclass(frozen=True)
+    class Odd(Walk):
+        hidden: tuple = (64, 64)
+        place: Path = Path("here")
+        layer: type = torch.nn.Tanh
+        none: None = None
+
+    (tmp_path / "cells").mkdir()
+    spec = cell_spec(method=offer("odd", Odd()))
+    store.write_cell(tmp_path, run_cell(spec))
+    kept = store.read_cell(tmp_path, spec).parameters
+    assert (kept["hidden"], kept["place"], kept["none"]) == ("(64, 64)", "here", None)
+    assert "Tanh" in kept["layer"]
 
 
 def task_of(method, spec):
