@@ -74,7 +74,7 @@ def run(settings: Settings, folder: Path, jobs: int, progress: Progress, command
     """
     known = registry(settings.plugins)
     check(settings, known)
-    settings, began = _open(settings, folder)
+    settings, began, ended = _open(settings, folder)
     specs = list(cells(settings, known))
     found = {spec: store.read_cell(folder, spec) for spec in specs}
     waiting = [spec for spec, result in found.items() if result is None]
@@ -88,10 +88,9 @@ def run(settings: Settings, folder: Path, jobs: int, progress: Progress, command
             progress.finish(result)
     finally:
         done = [result for result in found.values() if result is not None]
-        if waiting or not (folder / "cells.parquet").exists():
-            info["provenance"]["finished"] = _now()
-            store.write_tables(folder, done)
-            store.write_json(folder / "study.json", info)
+        info["provenance"]["finished"] = _now() if waiting else ended
+        store.write_tables(folder, done)
+        store.write_json(folder / "study.json", info)
     return done
 
 
@@ -139,8 +138,8 @@ def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
                 )
 
 
-def _open(settings: Settings, folder: Path) -> tuple[Settings, str]:
-    """Create or check the folder; settings extended by what it holds already, and when it was begun."""
+def _open(settings: Settings, folder: Path) -> tuple[Settings, str, str | None]:
+    """Create or check the folder; settings extended by what it holds already, and when it was begun and finished."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; --out needs a folder")
     try:
@@ -153,25 +152,35 @@ def _open(settings: Settings, folder: Path) -> tuple[Settings, str]:
         raise UsageError(f"{folder} cannot be written to: {error.strerror}") from None
     if not (folder / "study.json").exists():
         (folder / "cells").mkdir(exist_ok=True)
-        return settings, _now()
+        return settings, _now(), None
     held = store.read_json(folder / "study.json")
     if not isinstance(held, dict) or held.get("schema") != store.SCHEMA:
         raise UsageError(f"{folder} holds results of another schema; use another --out, or --fresh to set it aside")
-    before = held["settings"]
+    try:
+        return (
+            _extended(settings, held["settings"], folder),
+            held["provenance"]["started"],
+            held["provenance"]["finished"],
+        )
+    except (KeyError, TypeError, AttributeError):
+        raise UsageError(f"{folder}/study.json is damaged; use another --out, or --fresh to set it aside") from None
+
+
+def _extended(settings: Settings, before: dict[str, Any], folder: Path) -> Settings:
+    """Settings with what the folder holds added; raises UsageError where its cells have other conditions."""
     for name in SHARED:
         if before.get(name) != getattr(settings, name):
             raise UsageError(
                 f"{folder} holds a study with {flag(name)} {before.get(name)}, got {getattr(settings, name)}; "
                 "use another --out, or --fresh to set it aside"
             )
-    extended = replace(
+    return replace(
         settings,
         methods=_union(before["methods"], settings.methods),
         datasets=_union(before["datasets"], settings.datasets),
         seeds=max(before["seeds"], settings.seeds),
         plugins=_union(before["plugins"], settings.plugins),
     )
-    return extended, held["provenance"]["started"]
 
 
 def _is_ours(folder: Path) -> bool:
