@@ -104,11 +104,10 @@ def compare(cli):
 
 def _values(folder):
     cells, rows = (store.read_table(Path(folder), name) for name in ("cells", "measurements"))
+    by = ["dataset", "method", "seed"]
     return (
-        cells.drop(columns=list(SECONDS)).sort_values(["dataset", "method", "seed"], ignore_index=True),
-        rows.drop(columns=["wall_s", "cpu_s"]).sort_values(
-            ["dataset", "method", "seed", "checkpoint", "metric"], ignore_index=True
-        ),
+        cells.drop(columns=list(SECONDS)).sort_index(axis=1).sort_values(by, ignore_index=True),
+        rows.drop(columns=["wall_s", "cpu_s"]).sort_values([*by, "checkpoint", "metric"], ignore_index=True),
     )
 
 
