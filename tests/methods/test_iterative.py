@@ -1,0 +1,166 @@
+"""Aggressive training, step by step, against the algorithm of He et al. (2019)."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.special import ndtri
+
+from methods.iterative import Iterative, mutual_information
+from methods.model import Standardiser
+from methods.posteriors import DiagonalGaussian
+
+METHOD = Iterative(steps=600, batch_size=20, learning_rate=5e-3, window=3, most_inner=14)
+DATA = 60
+
+
+class Recorder:
+    """A ledger that notes each piece of work, what it returned, and which networks it changed."""
+
+    def __init__(self):
+        self.notes, self.networks = [], {}
+
+    def watch(self, *, decoder=None, encoder=None):
+        self.networks |= {name: net for name, net in (("decoder", decoder), ("encoder", encoder)) if net}
+
+    def charge(self, name, flops):
+        raise AssertionError(f"nothing is done outside torch, yet {name} is charged")
+
+    def run(self, name, work, *args):
+        before = self._weights()
+        result = work(*args)
+        after = self._weights()
+        changed = {net for net in after if not torch.equal(before[net], after[net])}
+        self.notes.append((name, float(result), changed))
+        return result
+
+    def _weights(self):
+        return {name: nn.utils.parameters_to_vector(net.parameters()).clone() for name, net in self.networks.items()}
+
+
+@pytest.fixture(params=range(3))
+def record(request, make_task):
+    """What a run of 600 steps did: (name, value, changed networks) of each piece of work; and how often it yielded."""
+    ledger = Recorder()
+    task = make_task("circle", DATA, seed=request.param, ledger=ledger)
+    ledger.watch(decoder=task.model)
+    yields = sum(1 for _ in METHOD.fit(task))
+    return ledger.notes, yields
+
+
+def inner_length(losses):
+    """How many encoder steps the algorithm takes, given the loss of each that was taken."""
+    before = math.inf
+    for end in range(METHOD.window, len(losses) + 1, METHOD.window):
+        now = np.float32(losses[end - METHOD.window : end]).mean()
+        if now > before:
+            return end
+        before = now
+    return METHOD.most_inner
+
+
+def test_every_step_is_charged_and_yielded_once(record):
+    notes, yields = record
+    steps = [name for name, *_ in notes if name.endswith("step")]
+    assert len(steps) == yields == METHOD.steps
+    assert set(steps) == {"encoder step", "decoder step", "joint step"}
+
+
+def test_a_step_changes_the_networks_that_it_is_named_for(record):
+    expected = {
+        "encoder step": {"encoder"},
+        "decoder step": {"decoder"},
+        "joint step": {"encoder", "decoder"},
+        "mutual information": set(),
+    }
+    *notes, (last, _, _) = record[0]
+    assert last == "joint step"
+    for name, _, changed in notes:
+        assert changed == expected[name]
+
+
+def test_inner_loops_end_where_the_window_mean_rises_or_at_the_limit(record):
+    notes, _ = record
+    lengths = []
+    losses = []
+    for name, value, _ in notes:
+        if name == "encoder step":
+            losses.append(value)
+        elif name == "decoder step":
+            assert len(losses) == inner_length(losses)
+            lengths.append(len(losses))
+            losses = []
+    assert max(lengths) <= METHOD.most_inner
+    assert min(lengths) >= 2 * METHOD.window
+    assert len(set(lengths)) > 1
+
+
+def test_training_is_joint_for_good_after_the_first_fall_of_mutual_information(record):
+    notes, _ = record
+    names = [name for name, *_ in notes]
+    information = [value for name, value, _ in notes if name == "mutual information"]
+    falls = [now < before for before, now in itertools.pairwise(information)]
+    assert falls[-1]
+    assert not any(falls[:-1])
+    first_joint = names.index("joint step")
+    assert names[first_joint - 1] == "mutual information"
+    assert set(names[first_joint:]) == {"joint step"}
+
+
+def test_mutual_information_is_estimated_after_each_pass_of_decoder_steps(record):
+    names = [name for name, *_ in record[0]]
+    passes = " ".join(names).split("mutual information")[:-1]
+    assert [part.count("decoder step") for part in passes] == [DATA // METHOD.batch_size] * len(passes)
+
+
+def test_held_networks_are_free_again_afterwards(make_task):
+    task = make_task("circle", DATA)
+    fit = Iterative(steps=40, window=2, most_inner=4).fit(task)
+    for fitted in fit:
+        assert all(p.requires_grad for p in fitted.posterior.parameters())
+        assert all(p.requires_grad for p in fitted.model.network.parameters())
+        assert not fitted.model.log_noise.requires_grad
+
+
+def gaussian_encoder(slope, variance, latent=1):
+    """q(z | x) = N(slope x, variance I) for x in one dimension."""
+    layer = nn.Linear(1, 2 * latent)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[slope]] * latent + [[0.0]] * latent))
+        layer.bias.copy_(torch.tensor([0.0] * latent + [math.log(variance) / 2] * latent))
+    return DiagonalGaussian(nn.Sequential(layer), Standardiser(torch.tensor([[-1.0], [1.0]])))
+
+
+def estimate(posterior, x, repeats=20):
+    with torch.no_grad():
+        values = [mutual_information(posterior, x, torch.Generator().manual_seed(seed)) for seed in range(repeats)]
+    return np.mean(values), np.std(values, ddof=1) / math.sqrt(repeats)
+
+
+@pytest.mark.parametrize(("slope", "variance"), [(1.0, 1.0), (1.0, 0.1), (-2.0, 0.5)])
+def test_mutual_information_of_a_gaussian_channel(slope, variance):
+    """x ~ N(0, 1), z | x ~ N(a x, v): I = log(1 + a^2 / v) / 2."""
+    x = ndtri((torch.arange(1500) + 0.5) / 1500)[:, None]
+    mean, stderr = estimate(gaussian_encoder(slope, variance), x)
+    assert stderr < 0.01
+    assert abs(mean - 0.5 * math.log(1 + slope**2 / variance)) < 4 * stderr + 2e-3
+
+
+def test_mutual_information_of_a_two_dimensional_channel_counts_its_one_source():
+    """Both codes see the same x, which is as good as one code of half the variance."""
+    x = ndtri((torch.arange(1500) + 0.5) / 1500)[:, None]
+    mean, stderr = estimate(gaussian_encoder(1.0, 0.4, latent=2), x)
+    assert abs(mean - 0.5 * math.log(1 + 2 / 0.4)) < 4 * stderr + 2e-3
+
+
+def test_mutual_information_is_nil_where_the_code_ignores_the_data():
+    value, _ = estimate(gaussian_encoder(0.0, 0.3), torch.randn(100, 1), repeats=3)
+    assert abs(value) < 1e-5
+
+
+def test_mutual_information_is_at_most_the_log_of_the_sample_size():
+    value, _ = estimate(gaussian_encoder(1.0, 1e-10), torch.linspace(-2, 2, 50)[:, None], repeats=3)
+    assert value == pytest.approx(math.log(50), abs=1e-4)
