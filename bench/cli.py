@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 KINDS = ("methods", "datasets", "metrics")
-GROUPS = ("curves", "surfaces", "all")
 
 
 class _Commands(click.Group):

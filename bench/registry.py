@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 METHOD_GROUP = "mapa_bench.methods"
 DATASET_GROUP = "mapa_bench.datasets"
+NAME = re.compile(r"[\w.+-]+")
+GROUPS = ("curves", "surfaces", "all")
 PLUGIN_NAMES = {METHOD_GROUP: "METHODS", DATASET_GROUP: "DATASETS"}
 
 
@@ -166,6 +169,11 @@ def _offered(offers: Any, variable: str, file: str) -> Iterator[Item]:
     for name, target in offers.items():
         if not isinstance(name, str) or not callable(getattr(target, "fit", target)):
             raise UsageError(f"plugin {file}: {variable} must map names to callables, got {name!r}: {target!r}")
+        if not NAME.fullmatch(name) or name in GROUPS:
+            raise UsageError(
+                f"plugin {file}: {variable} has the name {name!r}, which cannot be asked for: "
+                f"use letters, digits and . _ + -, and none of {', '.join(GROUPS)}"
+            )
         origin = f"plugin {Path(file).name}"
         yield Item(name, first_line(target), origin, origin, partial(_identity, target), file)
 
