@@ -75,6 +75,7 @@ def run(settings: Settings, folder: Path, jobs: int, progress: Progress, command
     known = registry(settings.plugins)
     check(settings, known)
     settings, began, ended = _open(settings, folder)
+    known = registry(settings.plugins)  # those of the folder's cells, too
     specs = list(cells(settings, known))
     found = {spec: store.read_cell(folder, spec) for spec in specs}
     waiting = [spec for spec, result in found.items() if result is None]
