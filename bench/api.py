@@ -48,8 +48,8 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
         latent_dim=latent_dim,
         noise=noise,
         device=device,
-        max_flops=max_flops,
-        max_seconds=max_seconds,
+        max_flops=None if max_flops is None else float(max_flops),
+        max_seconds=None if max_seconds is None else float(max_seconds),
         plugins=tuple(str(Path(p).resolve()) for p in plugins),
     )
     check_numbers(settings, jobs)
