@@ -84,7 +84,7 @@ def cli(monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             main()
         out, err = capsys.readouterr()
-        return SimpleNamespace(code=end.value.code, out=out, err=err)
+        return SimpleNamespace(code=end.value.code or 0, out=out, err=err)
 
     return run
 
