@@ -10,7 +10,7 @@ from methods.base import FreeLedger, Task
 from methods.model import build_model
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_task():
     """A function that makes a task: make_task("circle", 60), or make_task(x) for data of one's own."""
 

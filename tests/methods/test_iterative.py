@@ -41,7 +41,7 @@ class Recorder:
         return {name: nn.utils.parameters_to_vector(net.parameters()).clone() for name, net in self.networks.items()}
 
 
-@pytest.fixture(params=range(3))
+@pytest.fixture(scope="module", params=range(3))
 def record(request, make_task):
     """What a run of 600 steps did: (name, value, changed networks) of each piece of work; and how often it yielded."""
     ledger = Recorder()

@@ -14,10 +14,10 @@ from methods.posteriors import build_encoder
 LINEAR = {"hidden": (), "activation": "linear"}
 # The posterior of a linear model is linear in x, so that a linear encoder leaves no inference gap.
 METHODS = {
-    "vae": (vae, vae.VAE(steps=2000, batch_size=250, learning_rate=5e-2)),
+    "vae": (vae, vae.VAE(steps=1500, batch_size=250, learning_rate=5e-2)),
     "iterative": (
         iterative,
-        iterative.Iterative(steps=3000, batch_size=250, learning_rate=5e-2, window=5, most_inner=10),
+        iterative.Iterative(steps=2000, batch_size=250, learning_rate=5e-2, window=5, most_inner=10),
     ),
 }
 
