@@ -45,7 +45,7 @@ RULE = {1: 15, 2: 7}
 POINTS_AT_ONCE = {1: 4096, 2: 128}
 PAIRS_AT_ONCE = 1_000_000
 PROBES = 256
-MAX_NODES = 4_000_000
+MAX_NODES = 400_000
 RESOLVED_STEP = 2.0
 RESCALE_ABOVE = 300.0
 
@@ -65,7 +65,7 @@ def log_marginal(
 
     The error of a value sums, over boxes and axes, the disagreement of the two rules and the possible mass of
     what the nodes do not resolve, relative to p(x), and a bound on the mass outside the domain. Refinement stops
-    when its mean over x is below the tolerance, or after 4 million nodes per group of points: a larger mean error is
+    when its mean over x is below the tolerance, or after 400,000 nodes per group of points: a larger mean error is
     then reported as it is.
 
     Raises ValueError for a latent dimension other than 1 or 2, and for points that are not finite.
