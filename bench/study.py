@@ -84,9 +84,11 @@ def run(settings: Settings, folder: Path, jobs: int, progress: Progress, command
     store.write_json(folder / "study.json", info)
     try:
         for result in _run_all(waiting, jobs):
-            store.write_cell(folder, result)
             found[result.spec] = result
+            store.write_cell(folder, result)
             progress.finish(result)
+    except KeyboardInterrupt:
+        raise InterruptedStudyError("interrupted") from None
     finally:
         done = [result for result in found.values() if result is not None]
         info["provenance"]["finished"] = _now() if waiting else ended
@@ -225,8 +227,6 @@ def _run_all(specs: list[CellSpec], jobs: int) -> Iterator[CellResult]:
             yield future.result()
     except BrokenProcessPool as error:
         raise InterruptedStudyError("a worker process died, perhaps for lack of memory") from error
-    except KeyboardInterrupt:
-        raise InterruptedStudyError("interrupted") from None
     finally:
         executor.shutdown(wait=True, kill_workers=True)
 
