@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,7 +13,6 @@ from bench import store
 from bench.errors import UsageError
 from bench.registry import code_version, registry
 
-ROOT = Path(__file__).parents[2]
 COLUMNS = (
     *("dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit"),
     *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
@@ -73,10 +71,6 @@ DATASETS = {"parabola": parabola, "sheet": sheet}
 '''
 
 
-def run(*args, cwd):
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, cwd=cwd, check=False)
-
-
 @pytest.fixture
 def plugins(tmp_path):
     paths = tmp_path / "mine.py", tmp_path / "own.py"
@@ -90,15 +84,13 @@ def no_report(monkeypatch):
     monkeypatch.setattr("bench.report.write", lambda folder: folder / "report.html")
 
 
-def test_a_method_and_a_dataset_of_ones_own(plugins, tmp_path):
-    small = ("--size", "30", "--test-size", "30", "--max-flops", "2e7", "--jobs", "1", "--seeds", "1")
-    files = [part for path in plugins for part in ("--plugin", str(path))]
-    args = ["-m", "untrained,mine", "-d", "parabola,sheet", *small, *files, "--out", str(tmp_path / "out")]
-    end = run("-m", "bench", "compare", *args, cwd=ROOT)
-    assert end.returncode == 1
-    assert "Traceback" not in end.stderr
-    assert "one step more" not in end.stdout + end.stderr
-    assert "sheet / mine / seed 0: failed - ValueError: three dimensions are too many" in end.stderr
+def test_a_method_and_a_dataset_of_ones_own(cli, plugins, tmp_path):
+    small = ("--size", 30, "--test-size", 30, "--max-flops", 2e7, "--jobs", 1, "--seeds", 1)
+    files = ("--plugin", plugins[0], "--plugin", plugins[1])
+    end = cli("compare", "-m", "untrained,mine", "-d", "parabola,sheet", *small, *files, "--out", tmp_path / "out")
+    assert end.code == 1
+    assert "one step more" not in end.out + end.err
+    assert "sheet / mine / seed 0: failed - ValueError: three dimensions are too many" in end.err
     cells = store.read_table(tmp_path / "out", "cells").set_index(["dataset", "method"])
     assert cells["status"].to_dict() == {
         ("parabola", "untrained"): "done",
@@ -255,7 +247,7 @@ print("rows", len(table))
 
 def test_a_script_without_a_guard(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    end = run("script.py", cwd=tmp_path)
+    end = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (end.returncode, end.stderr) == (0, "")
     assert end.stdout == "rows 8\n"
 
