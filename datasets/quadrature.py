@@ -75,7 +75,7 @@ def log_marginal(
     if not torch.isfinite(x).all():
         raise ValueError("quadrature needs finite points x")
     with torch.no_grad():
-        probes = decode(_normal_codebook(PROBES, latent_dim)).double()
+        probes = decode(normal_codebook(PROBES, latent_dim)).double()
         points = torch.cat([x.double(), probes])
         weight = torch.cat([torch.full((len(x),), 1 / len(x)), torch.full((PROBES,), 1 / PROBES)]).double()
         value, error = torch.empty_like(weight), torch.empty_like(weight)
@@ -98,7 +98,7 @@ def _neighbourhoods(points: Tensor, size: int) -> Iterator[Tensor]:
         pending += index[order].chunk(2)
 
 
-def _normal_codebook(n: int, latent_dim: int) -> Tensor:
+def normal_codebook(n: int, latent_dim: int) -> Tensor:
     """n well-spread codes of the prior, (n, L): quantiles for L = 1, a Sobol set above."""
     if latent_dim == 1:
         return ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)[:, None]
