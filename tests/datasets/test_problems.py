@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
+from scipy.stats import norm
 
 import datasets
 from datasets.base import draw
@@ -75,6 +77,47 @@ def test_noiseless_data_lie_on_the_shape(name):
     problem = datasets.load(name)
     z = torch.randn(500, problem.latent_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert abs(SHAPES[name](*problem.decoder(z).numpy().T)).max() < 1e-10
+
+
+def step(z, length, jump, rise, start):
+    """A staircase of fast jumps: t as a function of z."""
+    u = length * expit(np.pi * z / 2)
+    return jump * np.tanh(10 * u - 20 * (u // 2) - 10) + rise * (u // 2) + start
+
+
+# The parameter of a curve, or the two of a surface, as they are read off noiseless data and as they follow from z.
+PARAMETERS = {
+    "figure8": (
+        lambda x, y: x * (1 + (y / (2 * x)) ** 2),
+        lambda z: np.cos(np.pi * (0.6 + 1.8 * norm.cdf(z))) / 2**0.5,
+    ),
+    "circle": (lambda x, y: np.arctan2(y, x) % (2 * np.pi), lambda z: 2 * np.pi * norm.cdf(z)),
+    "absolute": (lambda x, _: x, np.abs),
+    "clusters": (
+        lambda x, y: np.arctan2(y, x) % (2 * np.pi),
+        lambda z: step(z, 2 * np.pi, 2, 4, 2) % (2 * np.pi),
+    ),
+    "spiral_dots": (np.hypot, lambda z: step(z, 4 * np.pi, 1, 2, 1)),
+    "swiss_roll": (lambda x, h, z: (6 * np.hypot(x, z), h), lambda a, b: (np.pi * (1.5 + 3 * a), 4 * b - 2)),
+    "s_curve": (
+        lambda x, h, z: (np.where(abs(z) > 1, np.sign(z) * -np.pi - np.arcsin(x), np.arcsin(x)), h),
+        lambda a, b: (3 * np.pi * (a - 0.5), 2 * b - 1),
+    ),
+    "torus": (
+        lambda x, y, z: (np.arctan2(y, x) % (2 * np.pi), np.arctan2(z, np.hypot(x, y) - 1.2) % (2 * np.pi)),
+        lambda a, b: (2 * np.pi * a, 2 * np.pi * b),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_noiseless_data_lie_where_their_code_says(name):
+    problem = datasets.load(name)
+    z = torch.randn(500, problem.latent_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    read, stated = PARAMETERS[name]
+    codes = z[:, 0].numpy() if problem.latent_dim == 1 else norm.cdf(z.numpy())
+    found, expected = read(*problem.decoder(z).numpy().T), stated(*np.atleast_2d(codes.T))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in datasets.BUILTIN if name != "linear_gaussian"])

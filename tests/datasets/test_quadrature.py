@@ -123,6 +123,41 @@ def test_log_mass_of_boxes_is_right_where_the_mass_underflows():
     np.testing.assert_allclose(_log_mass(centre, half).numpy(), expected.numpy(), atol=1e-3)
 
 
+@pytest.mark.parametrize("latent", [1, 2])
+def test_many_points_under_little_noise(latent):
+    """Their densities differ by more than a float can hold, in whatever order boxes come."""
+    problem = linear_gaussian(latent, 2, 1e-3)
+    x = draw(problem, 0, 1, 1, 2000 if latent == 1 else 100).test
+    expected = problem.log_prob(x).value
+    found = log_marginal(problem.decoder, 1e-3, x, latent)
+    assert (found.value - expected).abs().mean() <= 1e-3
+    assert ((found.value - expected).abs() <= found.error + 1e-9).all()
+
+
+@pytest.mark.parametrize("latent", [1, 2])
+def test_boxes_may_come_one_by_one_or_all_at_once(latent, monkeypatch):
+    """Values are kept relative to the greatest so far, which must not depend on when it is met."""
+    problem = linear_gaussian(latent, 2, 0.002 if latent == 1 else 0.02)
+    x = draw(problem, 0, 1, 1, 10).test
+    at_once = log_marginal(problem.decoder, problem.noise, x, latent)
+    monkeypatch.setattr("datasets.quadrature.PAIRS_AT_ONCE", 1)
+    one_by_one = log_marginal(problem.decoder, problem.noise, x, latent)
+    torch.testing.assert_close(one_by_one.value, at_once.value, atol=1e-9, rtol=0)
+    torch.testing.assert_close(one_by_one.error, at_once.error, atol=1e-9, rtol=1e-6)
+
+
+def test_a_bump_between_the_first_nodes_is_found():
+    """There alone x is likely, by hundreds of nats over all that is seen at first."""
+
+    def decode(z):
+        bump = 3 * torch.exp(-(((z - 0.327) / 0.006) ** 2) / 2)
+        return torch.cat([bump, 0 * z], -1)
+
+    x = torch.tensor([[3.0, 0.0]], dtype=torch.float64)
+    expected = brute_force(decode, 0.01, x, 1, 400_001, 9.0)
+    assert abs(float(log_marginal(decode, 0.01, x, 1).value - expected)) < 1e-3
+
+
 def test_order_of_points_does_not_matter():
     problem = datasets.load("torus")
     x = draw(problem, 1, 1, 1, 300).test
