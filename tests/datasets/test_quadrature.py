@@ -105,7 +105,7 @@ def test_a_point_alone_is_worth_what_it_is_in_company(name):
     problem = datasets.load(name)
     x = draw(problem, 1, 1, 1, 100).test
     together = problem.log_prob(x)
-    for i in range(0, 100, 40):
+    for i in range(0, 100, 60):
         alone = problem.log_prob(x[i : i + 1])
         gap = abs(float(alone.value[0] - together.value[i]))
         assert gap <= float(alone.error[0] + together.error[i]) + 1e-9
@@ -127,7 +127,7 @@ def test_log_mass_of_boxes_is_right_where_the_mass_underflows():
 def test_many_points_under_little_noise(latent):
     """Their densities differ by more than a float can hold, in whatever order boxes come."""
     problem = linear_gaussian(latent, 2, 1e-3)
-    x = draw(problem, 0, 1, 1, 2000 if latent == 1 else 100).test
+    x = draw(problem, 0, 1, 1, 2000 if latent == 1 else 30).test
     expected = problem.log_prob(x).value
     found = log_marginal(problem.decoder, 1e-3, x, latent)
     assert (found.value - expected).abs().mean() <= 1e-3
