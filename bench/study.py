@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -221,7 +223,9 @@ def _run_all(specs: list[CellSpec], jobs: int) -> Iterator[CellResult]:
     from loky import ProcessPoolExecutor
 
     threads = dict.fromkeys(THREAD_VARIABLES, "1")
-    executor = ProcessPoolExecutor(min(jobs, len(specs)), env=threads, initializer=_ignore_interrupts)
+    executor = ProcessPoolExecutor(
+        min(jobs, len(specs)), env=threads, initializer=_prepare_worker, initargs=(os.getpid(),)
+    )
     try:
         for future in as_completed([executor.submit(run_cell, spec, jobs > 1) for spec in specs]):
             yield future.result()
@@ -231,10 +235,18 @@ def _run_all(specs: list[CellSpec], jobs: int) -> Iterator[CellResult]:
         executor.shutdown(wait=True, kill_workers=True)
 
 
-def _ignore_interrupts() -> None:
+def _prepare_worker(parent: int) -> None:
+    """Leave interrupts to the parent, and do not outlive it: it may be killed without a chance to end its workers."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _now() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from bench.report.curves import Curve, curves, limits
 from bench.report.definitions import define
@@ -106,6 +106,45 @@ def against_cost(rows: pd.DataFrame, known: dict[str, Style], level: float | Non
     axes[0].set_ylim(bottom, top)
     axes[0].set_ylabel("test log-likelihood (nats)")
     return fig
+
+
+def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
+    """Oracle gap against FLOPs, both logarithmic, a panel per dataset: the answer at a glance.
+
+    rows: the finished measurements of oracle_gap. Gaps at or below zero, which chance allows a good model, lie on the
+    panel's floor. None where no method has a cost.
+    """
+    methods = fitted(list(rows["method"].unique()))
+    panels = [(str(name), curves(each, "flops")) for name, each in _by_dataset(rows[rows["method"].isin(methods)])]
+    panels = [(name, lines) for name, lines in panels if lines]
+    if not panels:
+        return None
+    columns = min(len(panels), 5)
+    fig = Figure(figsize=(2.4 * columns, 2.5 * -(-len(panels) // columns) + 0.3), layout="constrained")
+    axes = list(np.atleast_1d(fig.subplots(-(-len(panels) // columns), columns)).flatten())
+    for ax, (name, lines) in zip(axes, panels, strict=False):
+        _panel(ax, "flops", [_above_zero(line) for line in lines], known)
+        ax.set_yscale("log")
+        ax.set_title(plain(name))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_major_locator(LogLocator(base=100))
+        ax.set_ylabel("")
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    axes[0].set_ylabel("oracle gap (nats)")
+    handles = [Line2D([], [], color=known[n].color, linestyle=known[n].dash, marker=known[n].marker) for n in methods]
+    fig.legend(handles, [plain(n) for n in methods], loc="outside lower center", ncols=_LEGEND, frameon=False)
+    return fig
+
+
+def _by_dataset(rows: pd.DataFrame) -> Iterator[tuple[object, pd.DataFrame]]:
+    yield from rows.groupby("dataset", sort=False)
+
+
+def _above_zero(line: Curve) -> Curve:
+    floor = 1e-3
+    return replace(line, median=line.median.clip(floor), low=line.low.clip(floor), high=line.high.clip(floor))
 
 
 def _strip(title: str, note: str, names: list[str], known: dict[str, Style]) -> tuple[Figure, list[Axes]]:

@@ -50,12 +50,17 @@ def write(folder: Path) -> Path:
     """
     study = read(Path(folder))
     table = summary(study.measurements, study.cells)
-    quality, learned = _curves(study), _densities(study)
+    glance, quality, learned = _overview(study), _curves(study), _densities(study)
     (study.folder / "figures").mkdir(exist_ok=True)
-    for picture in (*quality, *learned):
+    for picture in (*glance, *quality, *learned):
         for kind, content in (("png", picture.png), ("svg", picture.svg)):
             _replace(study.folder / "figures" / f"{picture.stem}.{kind}", content)
-    context = statements(study, table) | {"curves": quality, "densities": learned, "star": Markup("**")}
+    context = statements(study, table) | {
+        "overview": glance,
+        "curves": quality,
+        "densities": learned,
+        "star": Markup("**"),
+    }
     _replace(study.folder / "report.md", _render("report.md.j2", context).encode())
     page = study.folder / "report.html"
     _replace(page, _render("report.html.j2", context).encode())
@@ -85,6 +90,14 @@ def _stems(datasets: list[str]) -> dict[str, str]:
         candidates = chain([base], (f"{base}-{i}" for i in count(2)))
         stems[dataset] = next(stem for stem in candidates if stem not in taken)
     return stems
+
+
+def _overview(study: Study) -> list[Picture]:
+    rows = finished(study.measurements, study.cells)
+    with figures.look():
+        fig = figures.overview(rows[rows["metric"] == "oracle_gap"], figures.styles(study.methods))
+        caption = "Oracle gap against FLOPs, per dataset: lower and further left is better"
+        return [] if fig is None else [_picture(fig, "overview", "", caption)]
 
 
 def _curves(study: Study) -> list[Picture]:
