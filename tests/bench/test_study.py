@@ -26,7 +26,7 @@ def command(*args, jobs=1):
 
 
 def in_subprocess(*args, jobs=1):
-    run = subprocess.run(command(*args, jobs=jobs), capture_output=True, text=True, cwd=ROOT, check=False)
+    run = subprocess.run(command(*args, jobs=jobs), capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
     return run.returncode, run.stdout, run.stderr
 
 
@@ -349,6 +349,32 @@ def test_a_worker_that_dies_ends_the_study_with_what_is_finished(tmp_path, compa
     assert "a worker process died" in end.err
     assert "Resume with:" in end.err
     assert (tmp_path / "out" / "cells.csv").exists()
+
+
+LINGERS = """
+import time
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Lingers:
+    def fit(self, task):
+        time.sleep(600)
+        yield
+
+METHODS = {"lingers": Lingers}
+"""
+
+
+def test_workers_do_not_outlive_a_study_that_is_killed(tmp_path):
+    (tmp_path / "lingers.py").write_text(LINGERS)
+    args = ("-m", "untrained,lingers", "-d", "circle", "--seeds", 1, "--plugin", tmp_path / "lingers.py")
+    with subprocess.Popen(command(*args, "--out", tmp_path / "out"), stderr=subprocess.PIPE, cwd=ROOT) as process:
+        while not finished(tmp_path / "out") and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        # Every worker holds this pipe open: that it ends means that they have.
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
 
 
 class Impatient(study.Silent):
