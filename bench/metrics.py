@@ -15,7 +15,7 @@ from methods.model import gaussian_log_prob, standard_normal_log_prob
 
 TOLERANCE = 1e-3
 DRAWS = 16
-DRAWS_AT_ONCE = 100_000
+POINTS_AT_ONCE = 500
 DENSITY_CODES = 4096
 
 
@@ -75,8 +75,7 @@ class Evaluator:
     def elbo(self, fitted: Fitted) -> Tensor:
         """E_q [log p(x | z) + log p(z) - log q(z | x)] for each test point, (n,), from 16 draws of z each."""
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        points = max(1, DRAWS_AT_ONCE // DRAWS)
-        return torch.cat([self._elbo(fitted, x, generator) for x in self.test.split(points)])
+        return torch.cat([self._elbo(fitted, x, generator) for x in self.test.split(POINTS_AT_ONCE)])
 
     def _elbo(self, fitted: Fitted, x: Tensor, generator: torch.Generator) -> Tensor:
         z, log_q = fitted.posterior.sample(x.to(self.device), DRAWS, generator)

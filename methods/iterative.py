@@ -26,7 +26,7 @@ class Iterative:
     an Adam each.
     """
 
-    steps: int = 8000
+    steps: int = 6000
     batch_size: int = 100
     learning_rate: float = 1e-2
     window: int = 15
@@ -74,7 +74,7 @@ class _Run:
             before = now
 
     def inner_loop(self) -> Iterator[Fitted]:
-        """Encoder steps until the mean loss of a window of them is no lower than that of the one before."""
+        """Encoder steps until the mean loss of a window of them rises above that of the one before."""
         window: list[Tensor] = []
         before = math.inf
         for _ in range(self.method.most_inner):

@@ -40,7 +40,8 @@ class Standardiser(nn.Module):
         super().__init__()
         self.register_buffer("shift", train.mean(0))
         spread = (train - train.mean(0)).square().mean().sqrt()
-        self.register_buffer("scale", torch.where(spread > 0, spread, torch.ones_like(spread)))
+        least = 1e-6 * train.abs().amax()  # below this, spread is rounding
+        self.register_buffer("scale", torch.where(spread > least, spread, torch.ones_like(spread)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Data (..., D) to standard units."""

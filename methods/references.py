@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from methods.base import DecoderModel, Fitted, Task
-from methods.model import gaussian_log_prob
 from methods.posteriors import CellPosterior, Prior, PriorCells
 
 CELLS = {1: 2048, 2: 128**2}
@@ -49,10 +48,9 @@ def exact_posterior(model: DecoderModel, latent_dim: int) -> CellPosterior:
     if latent_dim not in CELLS:
         raise ValueError(f"a grid posterior takes latent dimension 1 or 2, got {latent_dim}")
     cells = PriorCells(CELLS[latent_dim], latent_dim)
-    log_noise = torch.tensor(model.variance(), dtype=torch.float64).log()
     decoded = model.decode(cells.codes).double()
 
     def log_index(x: Tensor) -> Tensor:
-        return torch.log_softmax(gaussian_log_prob(x.double()[:, None] - decoded, log_noise), 1)
+        return torch.log_softmax(torch.cdist(x.double(), decoded).square() / (-2 * model.variance()), 1)
 
     return CellPosterior(log_index, cells)

@@ -21,7 +21,7 @@ class VAE:
     steps: gradient steps. batch_size: data per step. learning_rate: Adam's, falling to zero along a cosine.
     """
 
-    steps: int = 8000
+    steps: int = 6000
     batch_size: int = 100
     learning_rate: float = 1e-2
 

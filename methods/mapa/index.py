@@ -56,9 +56,13 @@ def pilot_noise(x: Tensor) -> float:
 
 
 def refine_noise(x: Tensor, centres: Tensor, noise: float, steps: int = 30) -> float:
-    """The noise variance of equal Gaussians at `centres` (N, D) that explains x (n, D), by expectation maximisation."""
+    """The noise variance of equal Gaussians at `centres` (N, D) that explains x (n, D), by expectation maximisation.
+
+    It stays above a millionth of the variance of x, where few data would let it vanish.
+    """
+    least = max(1e-6 * float(x.var(0, unbiased=False).mean()), 1e-12)
     squared = torch.cdist(x, centres).square()
     for _ in range(steps):
         posterior = torch.softmax(squared / (-2 * noise), 1)
-        noise = float((posterior * squared).sum() / x.numel())
+        noise = max(float((posterior * squared).sum() / x.numel()), least)
     return noise

@@ -36,7 +36,7 @@ class MAPA:
     noise_rounds: int = 3
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after each step of the fit.
+        """Yields after each step of the fit, and after each estimate of the noise.
 
         Raises ValueError for more than 10,000 data, for which the dense index posterior is too large.
         """
@@ -48,11 +48,6 @@ class MAPA:
             task.model.set_variance(index.pilot_noise(x))
         for _ in range(rounds):
             yield from self._fit_given_noise(task, x)
-            if task.model.learns_noise:
-                codes = PriorCells(len(x), task.latent_dim).codes.to(x.device)
-                with torch.no_grad():
-                    centres = task.model.decode(codes).double()
-                    task.model.set_variance(index.refine_noise(x, centres, task.model.variance()))
 
     def _fit_given_noise(self, task: Task, x: Tensor) -> Iterator[Fitted]:
         noise = task.model.variance()
@@ -74,6 +69,11 @@ class MAPA:
             ),
         )
         for _loss in fit(task.model, regression, task.ledger, self.steps, self.history, self.tolerance):
+            yield fitted
+        if task.model.learns_noise:
+            with torch.no_grad():
+                centres = task.model.decode(cells.codes.to(x.device)).double()
+                task.model.set_variance(index.refine_noise(x, centres, noise))
             yield fitted
 
     def _trial(self, task: Task, regression: Regression, candidates: int) -> float:

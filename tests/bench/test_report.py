@@ -85,9 +85,7 @@ def grid(dataset="circle", methods=("truth", "mapa"), seeds=(0,), n=8):
     x1, x2 = np.meshgrid(np.linspace(-2, 2, n), np.linspace(-2, 2, n))
     log = -0.5 * (x1**2 + x2**2) - np.log(2 * np.pi)
     flat = {"x1": x1.ravel(), "x2": x2.ravel(), "log_density": log.ravel()}
-    parts = [
-        pd.DataFrame({"dataset": dataset, "method": m, "seed": s, **flat}) for m in methods for s in seeds
-    ]
+    parts = [pd.DataFrame({"dataset": dataset, "method": m, "seed": s, **flat}) for m in methods for s in seeds]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -190,18 +188,13 @@ def test_the_verdict_flips_with_the_values():
     assert "behind" not in ahead
     assert "mapa is behind iterative on 1 of 1 dataset (a -0.250 nats), over 1 seed" in behind
     assert "ahead" not in behind
-    assert (
-        "mapa is level with iterative on 1 of 1 dataset (a), over"
-        in answers(*duel(0.0).frames(), pd.DataFrame())[0]
-    )
+    assert "mapa is level with iterative on 1 of 1 dataset (a), over" in answers(*duel(0.0).frames(), pd.DataFrame())[0]
 
 
 def test_wins_and_losses_stand_side_by_side():
     tables = duel(0.25).cell("b", "mapa", 0, -3).cell("b", "iterative", 0, -2)
     text = answers(*tables.frames(), pd.DataFrame())[0]
-    assert (
-        "ahead of iterative on 1 of 2 datasets (a +0.250 nats) and behind on 1 (b -1.000 nats), over" in text
-    )
+    assert "ahead of iterative on 1 of 2 datasets (a +0.250 nats) and behind on 1 (b -1.000 nats), over" in text
 
 
 def test_the_sentence_gives_seeds_medians_and_cost_ratios():
@@ -279,7 +272,7 @@ def page(tmp_path_factory):
 
 def test_the_files_are_there_and_no_other(page):
     names = sorted(p.relative_to(page.parent).as_posix() for p in page.parent.rglob("*") if p.is_file())
-    figures = [f"figures/{s}.{k}" for s in ("circle-cost", "circle-density", "script-alert-1-script-x-cost")
+    figures = [f"figures/{s}.{k}" for s in ("overview", "circle-cost", "circle-density", "script-alert-1-script-x-cost")
                for k in ("png", "svg")]  # fmt: skip
     tables = ["cells.parquet", "densities.parquet", "measurements.parquet", "study.json"]
     assert names == sorted([*figures, *tables, "report.html", "report.md"])
@@ -342,9 +335,7 @@ def test_a_bare_study_of_one_method_without_densities(tmp_path):
 
 
 def test_a_study_in_which_nothing_finished(tmp_path):
-    tables = (
-        Tables().cell("a", "mapa", 0, status="failed", message=None).cell("a", "vae", 0, status="timeout")
-    )
+    tables = Tables().cell("a", "mapa", 0, status="failed", message=None).cell("a", "vae", 0, status="timeout")
     text = Page(write(tables.study(tmp_path, grid().iloc[:0])).read_text()).text
     assert "2 of 2 cells did not finish: 1 failed and 1 timed out." in text
     assert "no reason given" in text
@@ -352,12 +343,10 @@ def test_a_study_in_which_nothing_finished(tmp_path):
 
 def test_a_metric_that_is_not_known_gets_its_own_column(tmp_path):
     measurements, cells = Tables().cell("a", "mapa", 0, -1.5).frames()
-    extra = measurements[measurements["metric"] == "elbo"].assign(
-        metric="novelty", value=42.0, unit="bananas"
+    extra = measurements[measurements["metric"] == "elbo"].assign(metric="novelty", value=42.0, unit="bananas")
+    Tables(measurements=pd.concat([measurements, extra]).to_dict("records"), cells=cells.to_dict("records")).study(
+        tmp_path
     )
-    Tables(
-        measurements=pd.concat([measurements, extra]).to_dict("records"), cells=cells.to_dict("records")
-    ).study(tmp_path)
     text = Page(write(tmp_path).read_text()).text
     assert "novelty" in text
     assert "42.000" in text
@@ -373,7 +362,7 @@ def test_contended_wall_times_are_owned_up_to(tmp_path):
 def test_datasets_whose_names_fall_together_keep_their_own_files(tmp_path):
     write(Tables().cell("a/b", "mapa").cell("a b", "mapa").cell("../..", "mapa").study(tmp_path))
     names = {path.name for path in (tmp_path / "figures").glob("*.png")}
-    assert names == {"a-b-cost.png", "a-b-2-cost.png", "dataset-cost.png"}
+    assert names == {"overview.png", "a-b-cost.png", "a-b-2-cost.png", "dataset-cost.png"}
 
 
 @pytest.mark.parametrize("missing", ["study.json", "cells.parquet", "measurements.parquet"])
@@ -401,9 +390,7 @@ def test_markdown_shows_text_literally_on_one_line():
 
 def run(code):
     root = Path(__file__).resolve().parents[2]
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    ).stdout
+    return subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_report_never_imports_torch_methods_or_datasets(tmp_path):

@@ -86,9 +86,7 @@ def test_a_method_keeps_its_style_whatever_else_is_on_the_figure():
         alone = figures.against_cost(looks("iterative"), known, None, "a")
         both = figures.against_cost(pd.concat([looks("mapa"), looks("iterative")]), known, None, "b")
     assert {line.get_color() for line in alone.axes[0].lines} == {known["iterative"].color}
-    assert {known["iterative"].color, known["mapa"].color} <= {
-        line.get_color() for line in both.axes[0].lines
-    }
+    assert {known["iterative"].color, known["mapa"].color} <= {line.get_color() for line in both.axes[0].lines}
 
 
 def level_curves():
