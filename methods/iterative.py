@@ -80,7 +80,7 @@ class _Run:
         for _ in range(self.method.most_inner):
             if self.finished:
                 return
-            window.append(self.step("encoder step", self.encoder_optimiser, held=self.task.model.network))
+            window.append(self.step("encoder step", self.encoder_optimiser, held=self.task.model))
             yield self.fitted
             if len(window) == self.method.window:
                 now = float(torch.stack(window).mean())
@@ -98,11 +98,12 @@ class _Run:
         """One gradient step on a fresh batch, with the parameters of `held` constant; returns its mean loss."""
         for optimiser in optimisers:
             optimiser.param_groups[0]["lr"] = self.method.learning_rate * cosine(self.steps, self.method.steps)
-        if held is not None:
-            held.requires_grad_(False)
+        constant = [p for p in held.parameters() if p.requires_grad] if held is not None else []
+        for parameter in constant:
+            parameter.requires_grad_(False)
         loss = self.task.ledger.run(name, self.descend, next(self.batches), *optimisers)
-        if held is not None:
-            held.requires_grad_(True)
+        for parameter in constant:
+            parameter.requires_grad_(True)
         self.steps += 1
         return loss
 

@@ -197,7 +197,7 @@ def test_evaluating_draws_from_no_generator_but_its_own():
 
 def test_the_order_of_large_test_sets_is_kept(monkeypatch):
     _, whole = scores(n=50)
-    monkeypatch.setattr(metrics, "DRAWS_AT_ONCE", 7 * DRAWS)
+    monkeypatch.setattr(metrics, "POINTS_AT_ONCE", 7)
     _, parts = scores(n=50)
     assert parts["test_ll"] == whole["test_ll"]
     assert parts["elbo"].value == pytest.approx(whole["elbo"].value)
@@ -217,6 +217,22 @@ def test_what_is_not_finite_is_named(bad):
         scores(Lost(good), good, n=20)
     with pytest.raises(NotFiniteError, match="decoder"):
         scores(Near(good), Linear(good.weight * bad, good.offset, good.noise), n=20)
+
+
+@pytest.mark.parametrize("dataset", ["linear_gaussian", "circle", "pinwheel"])
+def test_densities_are_right_where_there_is_anything_to_see(dataset):
+    problem = load(dataset)
+    test = draw(problem, 0, 1, 1, 200).test
+    rows = torch.tensor(
+        metrics.density_grid(TrueModel(problem), problem.latent_dim, test.amin(0), test.amax(0), 12),
+        dtype=torch.float64,
+    )
+    exact = metrics.log_prob(TrueModel(problem), rows[:, :2], problem.latent_dim, 0.1).value
+    seen = exact > exact.max() - 4
+    assert seen.sum() > 5
+    error = (rows[seen, 2] - exact[seen]).abs()
+    assert error.mean() < 0.05
+    assert error.max() < 0.2  # a shade of the picture
 
 
 # Planted errors: each must be caught by the check that is meant to catch it.
