@@ -19,6 +19,7 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     seeds: int = 3,
     *,
     size: int = 500,
+    test_size: int = 2000,
     latent_dim: int | None = None,
     noise: str = "known",
     device: str = "cpu",
@@ -29,10 +30,12 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     plugins: Sequence[str] = (),
     report: bool = True,
 ) -> pd.DataFrame:
-    """Compare methods on datasets and return the tidy table of measurements (the columns are in docs and README).
+    """Compare methods on datasets and return the tidy table of measurements.
 
-    Does what `python -m bench compare` does: results go to the folder `out`, what is there already is not run
-    again. size: training data. seeds: runs with seeds 0..seeds-1. max_flops, max_seconds: budget of one fit.
+    Does what `python -m bench compare` does: results go to the folder `out`, and what is there already is not run
+    again. size, test_size: numbers of training and held-out data. seeds: runs with seeds 0 to seeds - 1.
+    max_flops, max_seconds: the budget of one fit. plugins: paths of Python files.
+
     Raises bench.errors.UsageError for names, numbers or folders that do not fit.
     """
     import datasets as registry_of_datasets
@@ -40,11 +43,12 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     from bench.options import check_numbers
 
     settings = study.Settings(
-        methods=tuple(methods),
-        datasets=tuple(datasets or registry_of_datasets.CURVES),
+        methods=_names(methods),
+        datasets=_names(datasets or registry_of_datasets.CURVES),
         seeds=seeds,
         size=size,
         validation_size=size,
+        test_size=test_size,
         latent_dim=latent_dim,
         noise=noise,
         device=device,
@@ -60,3 +64,8 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
 
         write(Path(out))
     return store.read_table(Path(out), "measurements")
+
+
+def _names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names in order; a single string, which is a sequence of letters too, is one name."""
+    return (names,) if isinstance(names, str) else tuple(names)
