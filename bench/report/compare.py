@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Margin:
-    """How far one method is ahead of another on a dataset, in nats of median test_ll over their shared seeds.
+    """How far one method is ahead of another on a dataset: the median over shared seeds of the difference in test_ll.
+
+    Each seed is one draw of the data, on which both were fitted and scored, so differences are taken seed by seed.
 
     agree: whether the difference has the same sign on every seed. flops and wall: how many times the other's.
     """
@@ -80,7 +82,7 @@ def _margin(ends: pd.DataFrame, dataset: str, subject: str, other: str) -> Margi
     mine, theirs = mine.loc[shared], theirs.loc[shared]
     by_seed = mine["test_ll"] - theirs["test_ll"]
     mid, base = mine.median(skipna=False), theirs.median(skipna=False)
-    nats = float(mid["test_ll"] - base["test_ll"])
+    nats = float(by_seed.median(skipna=False))
     if len(shared) == 0 or math.isnan(nats):
         return None
     agree = any(bool(same.all()) for same in (by_seed > 0, by_seed < 0, by_seed == 0))

@@ -86,7 +86,7 @@ def _notes(study: Study) -> list[str]:
     notes = []
     if rivals(study.methods):
         notes.append(
-            "Ahead and behind are by the median test log-likelihood over seeds; "
+            "Ahead and behind are by the median over seeds of the difference on the same data; "
             "the cost ratios are of whole fits, the median over datasets."
         )
     if study.cells.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():

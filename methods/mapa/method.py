@@ -30,7 +30,7 @@ class MAPA:
     kernel_width: float = 1.0
     centres: int = 45
     steps: int = 2000
-    tolerance: float = 0.01
+    tolerance: float = 0.02
     history: int = 30
     trial_steps: int = 100
     noise_rounds: int = 3

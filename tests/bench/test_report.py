@@ -200,7 +200,7 @@ def test_wins_and_losses_stand_side_by_side():
 def test_the_sentence_gives_seeds_medians_and_cost_ratios():
     text = sentence(comparisons(*typical().frames())[0])
     assert text == (
-        f"mapa is ahead of iterative on 2 of 2 datasets (circle +0.400, {HOSTILE} +0.400 nats), "
+        f"mapa is ahead of iterative on 2 of 2 datasets (circle +0.600, {HOSTILE} +0.600 nats), "
         "over 3 seeds, at 0.25× the FLOPs and 0.25× the wall time."
     )
 
