@@ -328,46 +328,36 @@ def test_an_interrupted_study_is_resumed(tmp_path, cli, compare, in_process, val
     same_values(values(folder), values(tmp_path / "straight"))
 
 
-DIES = """
+def plugin(path, name, act):
+    """A plugin file whose method does no more than `act` before it would first yield."""
+    path.write_text(f"""
 import os
+import time
 from dataclasses import dataclass
 
 @dataclass(frozen=True)
-class Dies:
+class Acts:
     def fit(self, task):
-        os._exit(1)
+        {act}
         yield
 
-METHODS = {"dies": Dies}
-"""
+METHODS = {{"{name}": Acts}}
+""")
+    return path
 
 
 def test_a_worker_that_dies_ends_the_study_with_what_is_finished(tmp_path, compare):
-    (tmp_path / "dies.py").write_text(DIES)
-    end = compare(tmp_path / "out", "untrained,dies", "circle", 1, "--plugin", tmp_path / "dies.py")
+    dies = plugin(tmp_path / "dies.py", "dies", "os._exit(1)")
+    end = compare(tmp_path / "out", "untrained,dies", "circle", 1, "--plugin", dies)
     assert end.code == 1
     assert "a worker process died" in end.err
     assert "Resume with:" in end.err
     assert (tmp_path / "out" / "cells.csv").exists()
 
 
-LINGERS = """
-import time
-from dataclasses import dataclass
-
-@dataclass(frozen=True)
-class Lingers:
-    def fit(self, task):
-        time.sleep(600)
-        yield
-
-METHODS = {"lingers": Lingers}
-"""
-
-
 def test_workers_do_not_outlive_a_study_that_is_killed(tmp_path):
-    (tmp_path / "lingers.py").write_text(LINGERS)
-    args = ("-m", "untrained,lingers", "-d", "circle", "--seeds", 1, "--plugin", tmp_path / "lingers.py")
+    lingers = plugin(tmp_path / "lingers.py", "lingers", "time.sleep(600)")
+    args = ("-m", "untrained,lingers", "-d", "circle", "--seeds", 1, "--plugin", lingers)
     with subprocess.Popen(command(*args, "--out", tmp_path / "out"), stderr=subprocess.PIPE, cwd=ROOT) as process:
         while not finished(tmp_path / "out") and process.poll() is None:
             time.sleep(0.01)
