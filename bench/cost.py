@@ -65,7 +65,7 @@ def operator_flops(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
     if function.overloadpacket in flop_registry:
         products = float(flop_registry[function.overloadpacket](*args, **kwargs, out_val=out))
         return products + (_numel(out) if "add" in name else 0.0)
-    return _special(name, args, out) if name in SPECIAL else _by_class(name, args, out)
+    return SPECIAL[name](args, out) if name in SPECIAL else _by_class(name, args, out)
 
 
 def _by_class(name: str, args: tuple[Any, ...], out: Any) -> float:
@@ -94,10 +94,6 @@ SPECIAL: dict[str, Callable[[tuple[Any, ...], Any], float]] = {
     "addmv": lambda args, _: 2.0 * _numel(args[1:2]) + _numel(args[:1]),
     "linalg_solve_triangular": lambda args, _: float(args[0].shape[-1]) * _numel(args[1:2]),
 }
-
-
-def _special(name: str, args: tuple[Any, ...], out: Any) -> float:
-    return SPECIAL[name](args, out)
 
 
 def _numel(values: Any) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,6 @@ class Lines:
         """Say how much there is to do."""
         self.total, self.done = total, total - len(waiting)
         self.left = TimeLeft(waiting, jobs)
-        self.started = time.monotonic()
         self._say(_plan(total, len(waiting), jobs))
 
     def finish(self, result: CellResult) -> None:

@@ -130,13 +130,14 @@ def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
             for method in settings.methods:
                 files = {known.dataset(dataset).file, known.method(method).file} - {None}
                 used = tuple(sorted(str(file) for file in files))
-                code = codes.setdefault(used, code_version(used))
+                if used not in codes:
+                    codes[used] = code_version(used)
                 yield CellSpec(
                     dataset=dataset,
                     method=method,
                     seed=seed,
                     density=seed == 0,
-                    code=code,
+                    code=codes[used],
                     versions=versions,
                     plugins=settings.plugins,
                     **shared,

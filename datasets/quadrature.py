@@ -122,19 +122,6 @@ def _rule(latent_dim: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(grid), torch.tensor(np.stack(rows))
 
 
-@dataclass(frozen=True)
-class _Boxes:
-    """Boxes of latent space, all (b, L), with what the rules say of them, times exp(-scale).
-
-    value: (b, n), their shares of p(x). doubt: (b, L, n), the error of that along each axis.
-    """
-
-    centre: Tensor
-    half: Tensor
-    value: Tensor
-    doubt: Tensor
-
-
 class _Integral:
     """p(x) of one model at a few points, of which each has a weight in the mean error.
 
@@ -178,16 +165,16 @@ class _Integral:
         centre, half = self._first_boxes(radius)
         evaluated = 0
         while len(half):
-            boxes, shrunk = self._evaluate(centre, half)
+            value, doubt, shrunk = self._evaluate(centre, half)
             evaluated += len(half) * len(self.nodes)
             accepted, error = accepted * shrunk, error * shrunk
-            per_nat = self.weight / (accepted + boxes.value.sum(0))
-            cost = boxes.doubt @ per_nat
+            per_nat = self.weight / (accepted + value.sum(0))
+            cost = doubt @ per_nat
             keep = _affordable(cost.sum(1), tolerance - float(per_nat @ error))
             if evaluated > MAX_NODES:
                 keep[:] = True
-            accepted += boxes.value[keep].sum(0)
-            error += boxes.doubt[keep].sum((0, 1))
+            accepted += value[keep].sum(0)
+            error += doubt[keep].sum((0, 1))
             centre, half = _bisect(centre[~keep], half[~keep], cost[~keep].argmax(1))
         return accepted.log() + self.scale, error / accepted
 
@@ -204,8 +191,11 @@ class _Integral:
             halves = _bisect(centre[split], half[split], half[split].argmax(1))
             centre, half = torch.cat([centre[~split], halves[0]]), torch.cat([half[~split], halves[1]])
 
-    def _evaluate(self, centre: Tensor, half: Tensor) -> tuple[_Boxes, Tensor]:
-        """The boxes with their values, and the factor by which values found earlier shrink."""
+    def _evaluate(self, centre: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the rules say of boxes (b, L), and the factor by which values found earlier shrink, (n,).
+
+        That is their shares of p(x), (b, n), and the error of those along each axis, (b, L, n), times exp(-scale).
+        """
         before = self.scale
         value = torch.empty(len(half), len(self.points), dtype=torch.float64)
         doubt = torch.empty(len(half), self.latent_dim, len(self.points), dtype=torch.float64)
@@ -218,7 +208,7 @@ class _Integral:
                 shrink = (raised_from - self.scale).exp()
                 value[:start] *= shrink
                 doubt[:start] *= shrink
-        return _Boxes(centre, half, value, doubt), (before - self.scale).nan_to_num(nan=0.0).exp()
+        return value, doubt, (before - self.scale).nan_to_num(nan=0.0).exp()
 
     def _estimates(self, centre: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
         z = centre[:, None] + half[:, None] * self.nodes

@@ -115,7 +115,8 @@ def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
     panel's floor. None where no method has a cost.
     """
     methods = fitted(list(rows["method"].unique()))
-    panels = [(str(name), curves(each, "flops")) for name, each in _by_dataset(rows[rows["method"].isin(methods)])]
+    chosen = rows[rows["method"].isin(methods)]
+    panels = [(str(name), curves(each, "flops")) for name, each in chosen.groupby("dataset", sort=False)]
     panels = [(name, lines) for name, lines in panels if lines]
     if not panels:
         return None
@@ -133,13 +134,8 @@ def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
     for ax in axes[len(panels) :]:
         ax.remove()
     axes[0].set_ylabel("oracle gap (nats)")
-    handles = [Line2D([], [], color=known[n].color, linestyle=known[n].dash, marker=known[n].marker) for n in methods]
-    fig.legend(handles, [plain(n) for n in methods], loc="outside lower center", ncols=_LEGEND, frameon=False)
+    fig.legend(*_entries(methods, known), loc="outside lower center", ncols=_LEGEND, frameon=False)
     return fig
-
-
-def _by_dataset(rows: pd.DataFrame) -> Iterator[tuple[object, pd.DataFrame]]:
-    yield from rows.groupby("dataset", sort=False)
 
 
 def _above_zero(line: Curve) -> Curve:
@@ -214,17 +210,21 @@ def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> 
 
 
 def _legend(fig: Figure, names: list[str], known: dict[str, Style]) -> None:
-    handles = [Line2D([], [], color=known[n].color, linestyle=known[n].dash, marker=known[n].marker) for n in names]
     columns = max(min(len(names), _LEGEND), 1)
     fig.legend(
-        handles,
-        [plain(n) for n in names],
+        *_entries(names, known),
         loc="lower left",
         bbox_to_anchor=(0.05, 0),
         ncols=columns,
         frameon=False,
         handlelength=3,
     )
+
+
+def _entries(names: list[str], known: dict[str, Style]) -> tuple[list[Line2D], list[str]]:
+    """What a legend shows of methods: their lines, and their names."""
+    lines = [Line2D([], [], color=known[n].color, linestyle=known[n].dash, marker=known[n].marker) for n in names]
+    return lines, [plain(n) for n in names]
 
 
 def plain(name: str) -> str:
