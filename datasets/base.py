@@ -55,11 +55,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Split:
-    """Independent draws of one problem: train (N, D), validation (V, D), test (T, D), float64."""
+    """Independent draws of one problem: train (N, D), validation (V, D), test (T, D), float64.
+
+    codes: those that gave the training data, (N, L); for scoring, and never for a method.
+    """
 
     train: Tensor
     validation: Tensor
     test: Tensor
+    codes: Tensor
 
 
 def stream(problem: str, seed: int, name: str) -> torch.Generator:
@@ -71,7 +75,10 @@ def stream(problem: str, seed: int, name: str) -> torch.Generator:
 def draw(problem: Problem, seed: int, train: int, validation: int, test: int) -> Split:
     """Training, validation and test sets of a problem at a seed; no size changes another set's draws."""
     sizes = zip(STREAMS, (train, validation, test), strict=True)
-    return Split(*(problem.sample(n, stream(problem.name, seed, name)) for name, n in sizes))
+    (codes, first), (_, second), (_, third) = (
+        problem.sample_joint(n, stream(problem.name, seed, name)) for name, n in sizes
+    )
+    return Split(first, second, third, codes)
 
 
 def require_latent_dim(name: str, own: int, asked: int | None) -> int:

@@ -4,13 +4,14 @@
 
 Boxes of latent space are bisected until, on each, a Kronrod rule and its nested Gauss rule agree (QUADPACK,
 Piessens et al. 1983), one axis at a time. Agreement means nothing where both rules step over a feature of f, so a
-box whose decoded nodes lie further apart than the noise is charged with all that it could contribute.
+box whose decoded nodes lie further apart than the noise is charged with all that it could contribute. A box is
+decoded once for all points, but integrated and bisected for those groups of neighbouring points alone that need it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +43,14 @@ KRONROD = {
     ),
 }
 RULE = {1: 15, 2: 7}
-POINTS_AT_ONCE = {1: 4096, 2: 128}
-PAIRS_AT_ONCE = 1_000_000
-PROBES = 256
+POINTS_AT_ONCE = 2048
+GROUP_SIZE = 64
+DECODED_AT_ONCE = 16_384
+INTEGRANDS_AT_ONCE = 100_000
 MAX_NODES = 400_000
+PROBES = 256
+FIRST_WIDTH = {1: 1 / 32, 2: 1 / 2}
 RESOLVED_STEP = 2.0
-RESCALE_ABOVE = 300.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def log_marginal(
 
     The error of a value sums, over boxes and axes, the disagreement of the two rules and the possible mass of
     what the nodes do not resolve, relative to p(x), and a bound on the mass outside the domain. Refinement stops
-    when its mean over x is below the tolerance, or after 400,000 nodes per group of points: a larger mean error is
+    when its mean over x is below the tolerance, or after 400,000 nodes per point on average: a larger mean error is
     then reported as it is.
 
     Raises ValueError for a latent dimension other than 1 or 2, and for points that are not finite.
@@ -76,26 +79,42 @@ def log_marginal(
         raise ValueError("quadrature needs finite points x")
     with torch.no_grad():
         probes = decode(normal_codebook(PROBES, latent_dim)).double()
-        points = torch.cat([x.double(), probes])
-        weight = torch.cat([torch.full((len(x),), 1 / len(x)), torch.full((PROBES,), 1 / PROBES)]).double()
-        value, error = torch.empty_like(weight), torch.empty_like(weight)
-        for group in _neighbourhoods(points, POINTS_AT_ONCE[latent_dim]):
-            integral = _Integral(decode, noise, points[group], weight[group], latent_dim)
-            value[group], error[group] = integral.log_value(tolerance * float(weight[group].sum()) / 2)
-        return LogProb(value[: len(x)], error[: len(x)])
+        parts = [_log_marginal(decode, noise, part, probes, latent_dim, tolerance) for part in x.split(POINTS_AT_ONCE)]
+    return LogProb(torch.cat([part.value for part in parts]), torch.cat([part.error for part in parts]))
 
 
-def _neighbourhoods(points: Tensor, size: int) -> Iterator[Tensor]:
-    """Indices of the points in groups of at most `size` near one another, by halving along the widest axis."""
-    pending = [torch.arange(len(points))]
-    while pending:
-        index = pending.pop()
-        if len(index) <= size:
-            yield index
-            continue
-        spread = points[index].amax(0) - points[index].amin(0)
-        order = points[index, spread.argmax()].argsort()
-        pending += index[order].chunk(2)
+def _log_marginal(
+    decode: Callable[[Tensor], Tensor], noise: float, x: Tensor, probes: Tensor, latent_dim: int, tolerance: float
+) -> LogProb:
+    """log p(x), where the mean errors at x and at the probes together are below `tolerance`.
+
+    The probes are decoded codes. They make the rules resolve every part of latent space that carries prior mass,
+    however few the points x and wherever they lie.
+    """
+    points = torch.cat([x.double(), probes])
+    weight = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in (x, probes)])
+    guess = torch.logsumexp(torch.cdist(points, probes).square() / (-2 * noise), 1) - math.log(PROBES)
+    index = _neighbourhoods(points, GROUP_SIZE)
+    integral = _Integral(decode, noise, points[index], weight[index], latent_dim)
+    value, error = torch.empty_like(weight), torch.empty_like(weight)
+    value[index], error[index] = integral.log_value(guess[index], tolerance)
+    log_peak = -x.shape[1] / 2 * math.log(2 * math.pi * noise)
+    return LogProb(value[: len(x)] + log_peak, error[: len(x)])
+
+
+def _neighbourhoods(points: Tensor, size: int) -> Tensor:
+    """Indices of the points in g groups of m <= `size` near one another, by halving along the widest axis: (g, m).
+
+    The last point fills up the groups.
+    """
+    groups = 2 ** math.ceil(math.log2(max(1.0, len(points) / size)))
+    index = torch.arange(groups * math.ceil(len(points) / groups)).clamp(max=len(points) - 1)[None]
+    while len(index) < groups:
+        near = points[index]
+        widest = (near.amax(1) - near.amin(1)).argmax(1)
+        order = near[torch.arange(len(near)), :, widest].argsort(1)
+        index = index.gather(1, order).reshape(2 * len(index), -1)
+    return index
 
 
 def normal_codebook(n: int, latent_dim: int) -> Tensor:
@@ -122,12 +141,24 @@ def _rule(latent_dim: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(grid), torch.tensor(np.stack(rows))
 
 
-class _Integral:
-    """p(x) of one model at a few points, of which each has a weight in the mean error.
+@dataclass(frozen=True)
+class _Boxes:
+    """Decoded boxes, b of them, as the integrand needs them.
 
-    Some points are probes, that is decoded codes: they make the rules resolve every part of latent space that
-    carries prior mass, however few the points and wherever they lie.
+    rows: (b, k^L, D + 2), which times the columns of a group are the logarithms of the integrand. volume: (b,), with
+    sides of 2 as its unit. step: how far apart neighbouring nodes come to lie at most, along each axis, (b, L).
+    log_prior: the least logarithm of the prior density at a node, (b,), and log_mass that of the prior's mass, (b,).
     """
+
+    rows: Tensor
+    volume: Tensor
+    step: Tensor
+    log_prior: Tensor
+    log_mass: Tensor
+
+
+class _Integral:
+    """p(x) (2 pi s2)^(D/2), at most 1, at groups of points (g, m, D), of which each has a weight in the mean error."""
 
     def __init__(
         self,
@@ -137,109 +168,119 @@ class _Integral:
         weight: Tensor,
         latent_dim: int,
     ):
-        self.decode, self.noise, self.points, self.weight = decode, noise, points, weight
-        self.latent_dim = latent_dim
+        self.decode, self.noise, self.weight, self.latent_dim = decode, noise, weight, latent_dim
         self.nodes, self.rule = _rule(latent_dim)
-        self.square = (points**2).sum(1)
-        self.log_peak = -points.shape[1] / 2 * math.log(2 * math.pi * noise)
-        self.scale = torch.full_like(self.square, -math.inf)
+        square = (points**2).sum(2, keepdim=True)
+        self.columns = torch.cat([points / noise, torch.ones_like(square), -square / (2 * noise)], 2).mT.contiguous()
 
-    def log_value(self, tolerance: float) -> tuple[Tensor, Tensor]:
-        """log p(x) and its error, (n,) each, over a domain wide enough for the weighted error asked for."""
-        radius = 8.0
+    def log_value(self, guess: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+        """The logarithm and its error, (g, m) each, over a domain that is wide enough for them.
+
+        A guess of the logarithm, (g, m), only saves narrower domains from being tried.
+        """
+        value, radius = guess, 8.0
         while True:
-            value, error = self._integrate(radius, tolerance)
-            outside = (self._log_bound_outside(radius) - value).exp().clamp(max=1.0)
-            if self.weight @ outside <= tolerance:
+            while (self.weight * self._outside(radius, value)).sum() > tolerance / 10:
+                radius *= 1.5
+            value, error = self._integrate(radius, 0.9 * tolerance)
+            outside = self._outside(radius, value)
+            if not (self.weight * outside).sum() > tolerance / 10:  # which holds for nan
                 return value, error + outside
-            radius *= 1.5
 
-    def _log_bound_outside(self, radius: float) -> float:
+    def _outside(self, radius: float, value: Tensor) -> Tensor:
+        """A bound on the part of the integral outside the cube of half-width `radius`: (g, m)."""
         one_tail = float(log_ndtr(torch.tensor(-radius, dtype=torch.float64)))
-        return self.log_peak + math.log(2 * self.latent_dim) + one_tail
+        return (math.log(2 * self.latent_dim) + one_tail - value).exp().clamp(max=1.0)
 
     def _integrate(self, radius: float, tolerance: float) -> tuple[Tensor, Tensor]:
-        """log p(x) and its error over the cube of half-width `radius`, breadth first."""
-        self.scale.fill_(-math.inf)
-        accepted, error = torch.zeros_like(self.square), torch.zeros_like(self.square)
+        """The logarithm and its error over the cube of half-width `radius`, breadth first."""
+        value, error = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        scale = torch.full_like(value, -math.inf)
         centre, half = self._first_boxes(radius)
+        box, group = torch.cartesian_prod(torch.arange(len(half)), torch.arange(len(value))).T
         evaluated = 0
-        while len(half):
-            value, doubt, shrunk = self._evaluate(centre, half)
-            evaluated += len(half) * len(self.nodes)
-            accepted, error = accepted * shrunk, error * shrunk
-            per_nat = self.weight / (accepted + value.sum(0))
-            cost = doubt @ per_nat
-            keep = _affordable(cost.sum(1), tolerance - float(per_nat @ error))
-            if evaluated > MAX_NODES:
+        while len(box):
+            share, doubt, raised = self._evaluate(self._decoded(centre, half), box, group, scale)
+            evaluated += len(box) * len(self.nodes)
+            value, error, scale = value * (scale - raised).exp(), error * (scale - raised).exp(), raised
+            per_nat = self.weight / value.index_add(0, group, share)
+            cost = (doubt * per_nat[group, None]).sum(2)
+            # As p(x) is found to be less than it seemed, relative errors grow and can overdraw the tolerance.
+            spare = max(tolerance - float((per_nat * error).sum()), tolerance / 100)
+            keep = _affordable(cost.sum(1), spare)
+            if evaluated + 2 * int((~keep).sum()) * len(self.nodes) > MAX_NODES * len(value):
                 keep[:] = True
-            accepted += value[keep].sum(0)
-            error += doubt[keep].sum((0, 1))
-            centre, half = _bisect(centre[~keep], half[~keep], cost[~keep].argmax(1))
-        return accepted.log() + self.scale, error / accepted
+            value.index_add_(0, group[keep], share[keep])
+            error.index_add_(0, group[keep], doubt[keep].sum(1))
+            centre, half, box = _refine(centre, half, box[~keep], cost[~keep])
+            group = group[~keep].repeat(2)
+        return value.log() + scale, error / value
 
     def _first_boxes(self, radius: float) -> tuple[Tensor, Tensor]:
-        """Boxes that tile the cube, at most 1/2 wide at the origin and wider outwards."""
+        """Boxes that tile the cube, at most FIRST_WIDTH wide at the origin and wider outwards."""
         centre = torch.zeros(1, self.latent_dim, dtype=torch.float64)
         half = torch.full_like(centre, radius)
         while True:
             nearest = (centre.abs() - half).clamp(min=0).norm(dim=1, keepdim=True)
-            large = half > 0.25 * nearest.clamp(min=1.0)
+            large = half > FIRST_WIDTH[self.latent_dim] / 2 * nearest.clamp(min=1.0)
             if not large.any():
                 return centre, half
             split = large.any(1)
             halves = _bisect(centre[split], half[split], half[split].argmax(1))
             centre, half = torch.cat([centre[~split], halves[0]]), torch.cat([half[~split], halves[1]])
 
-    def _evaluate(self, centre: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the rules say of boxes (b, L), and the factor by which values found earlier shrink, (n,).
-
-        That is their shares of p(x), (b, n), and the error of those along each axis, (b, L, n), times exp(-scale).
-        """
-        before = self.scale
-        value = torch.empty(len(half), len(self.points), dtype=torch.float64)
-        doubt = torch.empty(len(half), self.latent_dim, len(self.points), dtype=torch.float64)
-        count = max(1, PAIRS_AT_ONCE // (len(self.nodes) * len(self.points)))
-        for start in range(0, len(half), count):
-            part = slice(start, start + count)
-            raised_from = self.scale
-            value[part], doubt[part] = self._estimates(centre[part], half[part])
-            if raised_from is not self.scale:
-                shrink = (raised_from - self.scale).exp()
-                value[:start] *= shrink
-                doubt[:start] *= shrink
-        return value, doubt, (before - self.scale).nan_to_num(nan=0.0).exp()
-
-    def _estimates(self, centre: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    def _decoded(self, centre: Tensor, half: Tensor) -> _Boxes:
         z = centre[:, None] + half[:, None] * self.nodes
-        mean = self.decode(z.flatten(0, 1)).double()
-        log_prior = -(z**2).sum(-1) / 2 - self.latent_dim / 2 * math.log(2 * math.pi)
-        offset = log_prior.flatten() + self.log_peak - (mean**2).sum(1) / (2 * self.noise)
-        exponent = torch.addmm(offset[:, None], mean, self.points.T, alpha=1 / self.noise)
-        exponent -= self.square / (2 * self.noise)
-        peak = exponent.amax(0)
-        raised = peak > self.scale + RESCALE_ABOVE
-        if raised.any():
-            self.scale = torch.where(raised, peak, self.scale)
-        integrand = exponent.sub_(self.scale).exp_().unflatten(0, (len(half), -1))
-        volume = half.prod(1)[:, None, None]
-        estimates = volume * (self.rule @ integrand)
-        value = estimates[:, 0]
-        doubt = (estimates[:, 1:] - value[:, None]).abs()
-        self._doubt_unresolved(doubt, mean.unflatten(0, (len(half), -1)), _log_mass(centre, half))
-        return value, doubt
+        parts = [self.decode(part).double() for part in z.flatten(0, 1).split(DECODED_AT_ONCE)]
+        mean = torch.cat(parts).unflatten(0, z.shape[:2])
+        square = (mean**2).sum(2, keepdim=True)
+        log_prior = -(z**2).sum(2) / 2 - self.latent_dim / 2 * math.log(2 * math.pi)
+        rows = torch.cat([mean, log_prior[..., None] - square / (2 * self.noise), torch.ones_like(square)], 2)
+        return _Boxes(rows, half.prod(1), self._steps(mean), log_prior.amin(1), _log_mass(centre, half))
 
-    def _doubt_unresolved(self, doubt: Tensor, mean: Tensor, log_mass: Tensor) -> None:
-        """Add to `doubt` what a box could contribute along axes where its decoded nodes (b, k^L, D) lie far apart."""
+    def _steps(self, mean: Tensor) -> Tensor:
         per_axis = mean.unflatten(1, (RULE[self.latent_dim],) * self.latent_dim)
-        steps = [per_axis.diff(dim=1 + a).norm(dim=-1).flatten(1).amax(1) for a in range(self.latent_dim)]
-        for axis, step in enumerate(steps):
-            box = (step > RESOLVED_STEP * math.sqrt(self.noise)).nonzero()[:, 0]
-            if len(box):
-                nearest = torch.cdist(mean[box], self.points).amin(1)
-                distance = (nearest - step[box, None]).clamp(min=0)
-                log_density = self.log_peak - distance**2 / (2 * self.noise) - self.scale
-                doubt[box, axis] += (log_mass[box, None] + log_density).clamp(max=600).exp()
+        steps = [per_axis.diff(dim=1 + axis).norm(dim=-1).flatten(1).amax(1) for axis in range(self.latent_dim)]
+        return torch.stack(steps, 1)
+
+    def _evaluate(self, boxes: _Boxes, box: Tensor, group: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the rules say of pairs of a box and a group of points, (p,) each, and the scale (g, m) raised to suit.
+
+        That is the shares of the boxes in the integral, (p, m), and the error of those along each axis, (p, L, m),
+        both times exp(-scale).
+        """
+        estimate, peak = self._estimates(boxes, box, group)
+        scale = scale.scatter_reduce(0, group[:, None].expand_as(peak), peak, "amax")
+        estimate *= (boxes.volume[box, None] * (peak - scale[group]).exp())[:, None]
+        share = estimate[:, 0]
+        doubt = (estimate[:, 1:] - share[:, None]).abs()
+        log_likelihood = peak - boxes.log_prior[box, None]
+        doubt += self._unresolved(boxes.step[box], log_likelihood, boxes.log_mass[box, None] - scale[group])
+        return share, doubt, scale
+
+    def _estimates(self, boxes: _Boxes, box: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+        """Each rule's integral, (p, 1 + L, m), over a box of unit volume times exp(-peak), and that peak, (p, m).
+
+        The peak is the greatest logarithm of the integrand at a node.
+        """
+        count = max(1, INTEGRANDS_AT_ONCE // (len(self.nodes) * self.weight.shape[1]))
+        estimates, peaks = [], []
+        for b, g in zip(box.split(count), group.split(count), strict=True):
+            log_integrand = boxes.rows[b] @ self.columns[g]
+            peaks.append(log_integrand.amax(1))
+            estimates.append(self.rule @ log_integrand.sub_(peaks[-1][:, None]).exp_())
+        return torch.cat(estimates), torch.cat(peaks)
+
+    def _unresolved(self, step: Tensor, log_likelihood: Tensor, log_mass: Tensor) -> Tensor:
+        """What a pair could contribute along axes where its nodes lie further apart than the noise: (p, L, m).
+
+        That is the mass of the box, (p, m), at the greatest density within one step, (p, L), of the nearest node, whose
+        likelihood is bounded, (p, m).
+        """
+        nearest = (-2 * self.noise * log_likelihood).clamp(min=0).sqrt()
+        distance = (nearest[:, None] - step[..., None]).clamp(min=0)
+        bound = (log_mass[:, None] - distance**2 / (2 * self.noise)).clamp(max=600).exp()
+        return bound * (step > RESOLVED_STEP * math.sqrt(self.noise))[..., None]
 
 
 def _log_mass(centre: Tensor, half: Tensor) -> Tensor:
@@ -249,12 +290,20 @@ def _log_mass(centre: Tensor, half: Tensor) -> Tensor:
 
 
 def _affordable(cost: Tensor, spare: float) -> Tensor:
-    """Which boxes to accept: all if their errors sum to at most `spare`, else the best ones worth half of it."""
+    """Which boxes to accept: all if their errors sum to at most `spare`, else the best ones worth an eighth of it."""
     order = cost.argsort()
     running = cost[order].cumsum(0)
     accept = torch.zeros(len(cost), dtype=torch.bool)
-    accept[order] = running <= (spare if running[-1] <= spare else spare / 2)
+    accept[order] = running <= (spare if running[-1] <= spare else spare / 8)
     return accept
+
+
+def _refine(centre: Tensor, half: Tensor, box: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The boxes of pairs (p,) halved along the axis of greatest cost (p, L), and the boxes of their halves, (2 p,)."""
+    used, box = box.unique(return_inverse=True)
+    axis = torch.zeros(len(used), half.shape[1], dtype=torch.float64).index_add(0, box, cost).argmax(1)
+    centre, half = _bisect(centre[used], half[used], axis)
+    return centre, half, torch.cat([box, box + len(used)])
 
 
 def _bisect(centre: Tensor, half: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
