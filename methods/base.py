@@ -32,7 +32,12 @@ class DecoderModel(Protocol):
 
 
 class Posterior(Protocol):
-    """An approximate posterior q(z | x) with a density."""
+    """An approximate posterior q(z | x) with a density.
+
+    It may also have `from_uniform(x, u)`, the map from the unit cube, (m, K) with K > L at hand, to points of q(z | x),
+    (m, n, L), by which a few well-spread points stand for q; and `best(model, x)`, the posterior of its family that is
+    best under a model for each of certain x, by which what the family costs is told from what amortisation costs.
+    """
 
     def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`count` draws for each x (n, D), (count, n, L), and log q(z | x) of each in nats, (count, n)."""
@@ -41,10 +46,15 @@ class Posterior(Protocol):
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a method has learned so far: a view of live parameters, good until `fit` is resumed."""
+    """What a method has learned so far: a view of live parameters, good until `fit` is resumed.
+
+    log_index: for a method that has one, its index posterior log p(i | x) over the training data in their order,
+    (n, D) -> (n, N).
+    """
 
     model: DecoderModel
     posterior: Posterior
+    log_index: Callable[[Tensor], Tensor] | None = None
 
 
 class Ledger(Protocol):

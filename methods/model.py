@@ -74,7 +74,7 @@ class GaussianModel(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """The mean of x given z: (..., L) -> (..., D), in data units."""
-        decoded: Tensor = self.units.inverse(self.network(z.to(self.units.scale.dtype)))
+        decoded: Tensor = self.units.inverse(self.network(z.to(self.units.scale)))
         return decoded
 
     def variance(self) -> float:

@@ -1,14 +1,16 @@
-"""Families of approximate posteriors q(z | x)."""
+"""Gaussian families of approximate posteriors q(z | x)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.special import ndtri
 
+from methods.base import DecoderModel
+from methods.local import laplace, maximise_elbo
 from methods.model import GaussianModel, Standardiser, mlp, standard_normal_log_prob
 
 
@@ -23,9 +25,63 @@ class Prior:
         z = torch.randn(count, len(x), self.latent_dim, generator=generator, device=x.device)
         return z, standard_normal_log_prob(z)
 
+    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
+        """The quantiles of u along each axis: (n, D), (m, L) -> (m, n, L)."""
+        return ndtri(u).to(x)[:, None].expand(-1, len(x), -1)
 
-class DiagonalGaussian(nn.Module):
-    """q(z | x) = N(mu(x), diag sigma(x)^2) with a network for mu and log sigma (Kingma & Welling 2014, eq. 9)."""
+    def best(self, model: DecoderModel, x: Tensor) -> Prior:  # noqa: ARG002
+        """The only member of the family."""
+        return self
+
+
+class Gaussian(ABC):
+    """q(z | x) = N(mu(x), diag sigma(x)^2)."""
+
+    @abstractmethod
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation: (n, D) -> (n, L), (n, L)."""
+
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws (count, n, L) and their log-densities (count, n)."""
+        mean, log_scale = self.moments(x)
+        noise = torch.randn(count, *mean.shape, generator=generator, device=mean.device)
+        return mean + log_scale.exp() * noise, standard_normal_log_prob(noise) - log_scale.sum(-1)
+
+    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
+        """The quantiles of u along each axis: (n, D), (m, L) -> (m, n, L)."""
+        mean, log_scale = self.moments(x)
+        return mean + log_scale.exp() * ndtri(u).to(mean)[:, None]
+
+    def best(self, model: DecoderModel, x: Tensor) -> LocalGaussian:
+        """The highest ELBO that gradient ascent finds for each x (n, D), from here and from a mode of p(z | x)."""
+        here = self.moments(x)
+        return LocalGaussian(*maximise_elbo(model, x, here, laplace(model, x, here[0].shape[1])))
+
+
+class LocalGaussian(Gaussian):
+    """A Gaussian for each of certain data, without an encoder; every x must be those data. mean, log_scale: (n, L)."""
+
+    def __init__(self, mean: Tensor, log_scale: Tensor):
+        self.mean, self.log_scale = mean, log_scale
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """The moments of the data in their order."""
+        return self.mean, self.log_scale
+
+
+class PerDatumGaussian(Gaussian):
+    """The best diagonal Gaussian that is found for each datum anew, from a mode of the posterior of `model`."""
+
+    def __init__(self, model: DecoderModel, latent_dim: int):
+        self.model, self.latent_dim = model, latent_dim
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation: (n, D) -> (n, L), (n, L)."""
+        return maximise_elbo(self.model, x, laplace(self.model, x, self.latent_dim))
+
+
+class DiagonalGaussian(Gaussian, nn.Module):
+    """A Gaussian with a network for mu and log sigma (Kingma & Welling 2014, eq. 9)."""
 
     def __init__(self, network: nn.Sequential, units: Standardiser):
         super().__init__()
@@ -37,12 +93,6 @@ class DiagonalGaussian(nn.Module):
         mean, log_scale = self.network(self.units(x.to(self.units.scale.dtype))).chunk(2, -1)
         return mean, log_scale
 
-    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws (count, n, L) and their log-densities (count, n)."""
-        mean, log_scale = self.moments(x)
-        noise = torch.randn(count, *mean.shape, generator=generator, device=mean.device)
-        return mean + log_scale.exp() * noise, standard_normal_log_prob(noise) - log_scale.sum(-1)
-
 
 def build_encoder(
     model: GaussianModel,
@@ -53,60 +103,3 @@ def build_encoder(
     """An amortised diagonal Gaussian for `model`, at random initial weights."""
     network = mlp([model.data_dim, *hidden, 2 * model.latent_dim], activation, generator)
     return DiagonalGaussian(network, model.units)
-
-
-class PriorCells:
-    """N boxes, each with 1/N of the mass of N(0, I_L), that part latent space.
-
-    A balanced k-d tree in u = Phi(z): a box that stands for n codes is cut along one axis after another, in the
-    proportion of ceil(n/2) to floor(n/2). For L = 1 the boxes are the N quantile intervals, in order.
-
-    low, high: the boxes' corners in u, (N, L). codes: their centres in u, taken back to z, (N, L).
-    """
-
-    def __init__(self, n: int, latent_dim: int):
-        low, high = torch.zeros(1, latent_dim).double(), torch.ones(1, latent_dim).double()
-        share = torch.tensor([n])
-        axis = 0
-        while share.max() > 1:
-            low, high, share = _cut(low, high, share, axis)
-            axis = (axis + 1) % latent_dim
-        self.low, self.high = low, high
-        self.codes = ndtri((low + high) / 2)
-
-    def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw of the prior within each box of `index`: (...) -> (..., L)."""
-        low, high = self.low.to(index.device)[index], self.high.to(index.device)[index]
-        u = torch.rand(low.shape, generator=generator, dtype=torch.float64, device=index.device)
-        return ndtri((low + (high - low) * u).clamp(1e-16, 1 - 1e-16))
-
-
-def _cut(low: Tensor, high: Tensor, share: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut the boxes that stand for several codes in two along an axis, keeping the order of boxes."""
-    first = (share + 1) // 2
-    middle = low[:, axis] + (high - low)[:, axis] * first / share
-    lows, highs = low.repeat_interleave(2, 0), high.repeat_interleave(2, 0)
-    highs[0::2, axis] = middle
-    lows[1::2, axis] = middle
-    shares = torch.stack([first, share - first], 1).flatten()
-    return lows[shares > 0], highs[shares > 0], shares[shares > 0]
-
-
-class CellPosterior:
-    """q(z | x) = sum_i p(i | x) p(z | z in box i), the prior reweighted box by box.
-
-    As every box has 1/N of the prior, KL(q(z | x) || prior) = KL(p(i | x) || uniform), exactly.
-    log_index: log p(i | x), (n, D) -> (n, N), normalised over i.
-    """
-
-    def __init__(self, log_index: Callable[[Tensor], Tensor], cells: PriorCells):
-        self.log_index = log_index
-        self.cells = cells
-
-    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws (count, n, L) and their log-densities log(N p(i | x)) + log N(z; 0, I), (count, n)."""
-        log_index = self.log_index(x)
-        index = torch.multinomial(log_index.exp(), count, replacement=True, generator=generator)
-        z = self.cells.draw(index.T, generator)
-        log_weight = log_index.gather(1, index).T + math.log(log_index.shape[1])
-        return z, log_weight + standard_normal_log_prob(z)
