@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from methods.base import Ledger
 from methods.model import GaussianModel
 from methods.posteriors import DiagonalGaussian
 
@@ -23,12 +24,16 @@ def elbo(model: GaussianModel, posterior: DiagonalGaussian, x: Tensor, noise: Te
     return model.log_likelihood(x, mean + scale * noise) - kl
 
 
-def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(n: int, size: int, generator: torch.Generator, ledger: Ledger) -> Iterator[Tensor]:
     """Indices of mini-batches, for ever: each pass over the data in a fresh order, all batches of one size."""
     size = min(size, n)
-    while True:
+
+    def shuffle() -> tuple[Tensor, ...]:
         order = torch.randperm(n, generator=generator, device=generator.device)
-        yield from order[: n - n % size].split(size)
+        return order[: n - n % size].split(size)
+
+    while True:
+        yield from ledger.run("shuffle", shuffle)
 
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:

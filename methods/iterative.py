@@ -48,7 +48,7 @@ class _Run:
         task.ledger.watch(encoder=self.posterior.network)
         self.decoder_optimiser = adam(task.model.parameters(), method.learning_rate)
         self.encoder_optimiser = adam(self.posterior.parameters(), method.learning_rate)
-        self.batches = batches(len(task.train), method.batch_size, task.generator)
+        self.batches = batches(len(task.train), method.batch_size, task.generator, task.ledger)
         self.steps_per_pass = max(1, len(task.train) // method.batch_size)
         self.steps = 0
         self.fitted = Fitted(task.model, self.posterior)
@@ -83,7 +83,7 @@ class _Run:
             window.append(self.step("encoder step", self.encoder_optimiser, held=self.task.model))
             yield self.fitted
             if len(window) == self.method.window:
-                now = float(torch.stack(window).mean())
+                now = self.task.ledger.run("window", _mean, window)
                 if now > before:
                     return
                 window, before = [], now
@@ -115,6 +115,10 @@ class _Run:
     def mutual_information(self) -> float:
         """I_q(x, z) on validation data, in nats."""
         return mutual_information(self.posterior, self.task.validation, self.task.generator)
+
+
+def _mean(losses: list[Tensor]) -> float:
+    return float(torch.stack(losses).mean())
 
 
 def mutual_information(posterior: DiagonalGaussian, x: Tensor, generator: torch.Generator) -> float:

@@ -28,62 +28,69 @@ def lbfgs(
     Ends when no step along the direction lowers the loss, which in exact arithmetic is at a stationary point.
     """
     position, gradient = _flatten(parameters)
+    memory = _Memory(position, history)
+    point = position.clone()
 
-    def evaluate(point: Tensor) -> Tensor:
-        position.copy_(point)
+    def evaluate(direction: Tensor, length: float) -> tuple[float, float]:
+        """The loss at point + length * direction, and its slope along the direction."""
+        position.copy_(point + length * direction)
         gradient.zero_()
         value = loss()
         value.backward()
-        return value.detach()
+        return value.item(), float(gradient @ direction)
 
-    memory = _Memory(position, history)
-    point = position.clone()
-    value, slope = float(ledger.run("evaluate", evaluate, point)), gradient.clone()
+    value, _ = ledger.run("evaluate", evaluate, torch.zeros_like(point), 0.0)
+    slope = gradient.clone()
     while True:
-        direction = ledger.run("direction", memory.direction, slope, memory.steps[: memory.size])
-        along = float(direction @ slope)
-        if not along < 0:
-            if not memory.size:
-                return
-            memory.size = 0
-            continue
-        length = 1.0 if memory.size else min(1.0, 1.0 / float(slope.abs().sum()))
-        found = _line_search(evaluate, gradient, ledger, point, direction, value, along, length)
+        direction, along, size = ledger.run("direction" if memory.size else "steepest", memory.descent, slope)
+        found = None
+        if along < 0:
+            first = 1.0 if memory.size else min(1.0, 1.0 / size)
+            found = _line_search(evaluate, ledger, direction, value, along, first)
         if found is None:
             position.copy_(point)
             if not memory.size:
                 return
-            memory.size = 0
+            memory.forget()
             continue
-        new_point, value = found
-        ledger.run("remember", memory.add, new_point - point, gradient - slope)
-        point, slope = new_point, gradient.clone()
+        value = found
+        step, change, bends = ledger.run("move", _move, point, position, slope, gradient)
+        if bends:
+            ledger.run("remember", memory.add, step, change)
         yield value
 
 
 def _line_search(
-    evaluate: Callable[[Tensor], Tensor],
-    gradient: Tensor,
+    evaluate: Callable[[Tensor, float], tuple[float, float]],
     ledger: Ledger,
-    point: Tensor,
     direction: Tensor,
     value: float,
     along: float,
     length: float,
-) -> tuple[Tensor, float] | None:
-    """The first trial point that meets the weak Wolfe conditions, or at worst one that lowers the loss."""
+) -> float | None:
+    """The loss at the first trial that meets the weak Wolfe conditions, or at worst at one that lowers the loss."""
     low, high = 0.0, float("inf")
     for _ in range(MAX_TRIALS):
-        trial = point + length * direction
-        trial_value = float(ledger.run("evaluate", evaluate, trial))
+        trial_value, trial_along = ledger.run("evaluate", evaluate, direction, length)
         if not trial_value <= value + SUFFICIENT_DECREASE * length * along:
             high = length
-        elif float(gradient @ direction) < CURVATURE * along:
+        elif trial_along < CURVATURE * along:
             low = length
         else:
-            return trial, trial_value
+            return trial_value
         length = 2 * low if high == float("inf") else (low + high) / 2
-    return (trial, trial_value) if trial_value < value else None
+    return trial_value if trial_value < value else None
+
+
+def _move(point: Tensor, position: Tensor, slope: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Take point and slope to where position and gradient are: the step, the change of slope, and whether it bends.
+
+    It bends if its curvature is positive beyond rounding.
+    """
+    step, change = position - point, gradient - slope
+    point.copy_(position)
+    slope.copy_(gradient)
+    return step, change, float(step @ change) > 1e-10 * float(step.norm() * change.norm())
 
 
 def _flatten(parameters: Sequence[nn.Parameter]) -> tuple[Tensor, Tensor]:
@@ -100,41 +107,53 @@ def _flatten(parameters: Sequence[nn.Parameter]) -> tuple[Tensor, Tensor]:
 
 
 class _Memory:
-    """The last steps s and gradient changes y, and their inner products; rows are reused in a ring."""
+    """The last steps s and gradient changes y, and their inner products; rows are reused in a ring.
+
+    Rows that hold no pair are zero and take part in every product, so that each direction is the same work.
+    """
 
     def __init__(self, like: Tensor, history: int):
         self.steps = like.new_zeros(history, len(like))
         self.changes = like.new_zeros(history, len(like))
         self.step_change = torch.zeros(history, history, dtype=torch.float64, device=like.device)
         self.change_change = torch.zeros_like(self.step_change)
-        self.size = self.newest = 0
+        self.size, self.newest = 0, -1
+
+    def forget(self) -> None:
+        """Drop all pairs."""
+        for each in (self.steps, self.changes, self.step_change, self.change_change):
+            each.zero_()
+        self.size = 0
 
     def add(self, step: Tensor, change: Tensor) -> None:
-        """Remember a pair, unless its curvature is not positive beyond rounding."""
-        curvature = float(step @ change)
-        if curvature <= 1e-10 * float(step.norm() * change.norm()):
-            return
-        self.newest = (self.newest + 1) % len(self.steps) if self.size else 0
+        """Remember a pair, in the place of the oldest."""
         self.size = min(self.size + 1, len(self.steps))
-        row = self.newest
+        self.newest = row = (self.newest + 1) % len(self.steps)
         self.steps[row], self.changes[row] = step, change
         self.step_change[row] = self.changes @ step
         self.step_change[:, row] = self.steps @ change
         self.change_change[row] = self.change_change[:, row] = self.changes @ change
 
-    def direction(self, gradient: Tensor, _used: Tensor) -> Tensor:
+    def descent(self, gradient: Tensor) -> tuple[Tensor, float, float]:
+        """The quasi-Newton direction, the slope along it, and the sum of |g|."""
+        direction = self.direction(gradient)
+        return direction, float(direction @ gradient), float(gradient.abs().sum())
+
+    def direction(self, gradient: Tensor) -> Tensor:
         """The quasi-Newton direction -H g."""
         if not self.size:
             return -gradient
-        rows = (torch.arange(self.size) + self.newest + 1) % self.size
-        upper = self.step_change[rows][:, rows].triu()
-        inner = self.change_change[rows][:, rows]
-        scale = upper[-1, -1] / inner[-1, -1]
-        along_steps = (self.steps @ gradient)[rows].double()
-        along_changes = (self.changes @ gradient)[rows].double()
+        oldest_first = (torch.arange(len(self.steps)) + self.newest + 1) % len(self.steps)
+        inner = self.change_change[oldest_first][:, oldest_first]
+        upper = self.step_change[oldest_first][:, oldest_first].triu()
+        diagonal = upper.diagonal()
+        diagonal[: len(diagonal) - self.size] = 1.0  # any number: what it divides is zero
+        scale = diagonal[-1] / inner[-1, -1]
+        along_steps = (self.steps @ gradient)[oldest_first].double()
+        along_changes = (self.changes @ gradient)[oldest_first].double()
         u = torch.linalg.solve_triangular(upper, along_steps[:, None], upper=True)[:, 0]
-        right = upper.diagonal() * u + scale * (inner @ u - along_changes)
+        right = diagonal * u + scale * (inner @ u - along_changes)
         v = torch.linalg.solve_triangular(upper.T, right[:, None], upper=False)[:, 0]
-        combined_steps = self.steps[rows].T @ v.to(gradient.dtype)
-        combined_changes = self.changes[rows].T @ (scale * u).to(gradient.dtype)
+        combined_steps = self.steps[oldest_first].T @ v.to(gradient.dtype)
+        combined_changes = self.changes[oldest_first].T @ (scale * u).to(gradient.dtype)
         return combined_changes - combined_steps - scale.to(gradient.dtype) * gradient

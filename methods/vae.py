@@ -37,7 +37,8 @@ class VAE:
             descend(lambda: -elbo(model, posterior, x, noise).mean(), optimiser)
 
         fitted = Fitted(model, posterior)
-        for i, index in enumerate(islice(batches(len(task.train), self.batch_size, task.generator), self.steps)):
+        indices = batches(len(task.train), self.batch_size, task.generator, task.ledger)
+        for i, index in enumerate(islice(indices, self.steps)):
             optimiser.param_groups[0]["lr"] = self.learning_rate * cosine(i, self.steps)
             task.ledger.run("joint step", step, index)
             yield fitted

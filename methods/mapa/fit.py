@@ -8,7 +8,6 @@ It has no encoder, no sampling and no noise, so full-batch L-BFGS takes the plac
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -53,9 +52,6 @@ def fit(
             return
 
 
-def trial_loss(model: GaussianModel, regression: Regression, ledger: Ledger, steps: int, history: int) -> float:
-    """The loss that at most `steps` steps reach from the model's present weights, which are left as they are.
-
-    Infinite where no step lowers the loss.
-    """
-    return min(fit(copy.deepcopy(model), regression, ledger, steps, history, 0.0), default=math.inf)
+def trial(model: GaussianModel, regression: Regression, ledger: Ledger, steps: int, history: int) -> Iterator[float]:
+    """The losses of at most `steps` steps from the model's present weights, which are left as they are."""
+    return fit(copy.deepcopy(model), regression, ledger, steps, history, 0.0)

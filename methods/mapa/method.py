@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from methods.base import Fitted, Task
+from methods.cells import CellPosterior, PriorCells
 from methods.mapa import index, placement
-from methods.mapa.fit import Regression, fit, trial_loss
-from methods.posteriors import CellPosterior, PriorCells
+from methods.mapa.fit import Regression, fit, trial
+from methods.posteriors import Prior
 
 LARGEST = 10_000
 
@@ -35,8 +38,12 @@ class MAPA:
     trial_steps: int = 100
     noise_rounds: int = 3
 
+    def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
+        """Why such data cannot be fitted, or None."""
+        return "mapa places codes in 1 or 2 latent dimensions only" if latent_dim > 2 else None
+
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after each step of the fit, and after each estimate of the noise.
+        """Yields after each placement, each step of its trial or of the fit, and each estimate of the noise.
 
         Raises ValueError for more than 10,000 data, for which the dense index posterior is too large.
         """
@@ -46,37 +53,42 @@ class MAPA:
         rounds = self.noise_rounds if task.model.learns_noise else 1
         if task.model.learns_noise:
             task.model.set_variance(index.pilot_noise(x))
+        fitted = Fitted(task.model, Prior(task.latent_dim))
         for _ in range(rounds):
-            yield from self._fit_given_noise(task, x)
+            fitted = yield from self._fit_given_noise(task, x, fitted)
 
-    def _fit_given_noise(self, task: Task, x: Tensor) -> Iterator[Fitted]:
+    def _fit_given_noise(self, task: Task, x: Tensor, before: Fitted) -> Generator[Fitted, None, Fitted]:
+        """One round at the present noise; what was fitted before stands until the codes are placed."""
         noise = task.model.variance()
         atoms = index.denoise(x, noise, self.denoise_steps)
-        posterior = index.log_index_posterior(x, atoms, self.kernel_width * noise).exp()
-        targets, weights = index.mean_given_index(posterior, x)
-        cells = PriorCells(len(x), task.latent_dim)
-        problems = []
-        for _name, order in placement.candidates(atoms.cpu().numpy(), cells.codes.numpy(), self.centres, task.ledger):
-            code_of = torch.from_numpy(order)
-            codes = cells.codes[code_of].to(x.device)
-            problems.append((code_of, Regression(codes.float(), targets.float(), weights.float(), noise)))
-        code_of, regression = min(problems, key=lambda problem: self._trial(task, problem[1], len(problems)))
-        by_code = atoms[code_of.argsort()]
-        fitted = Fitted(
-            task.model,
-            CellPosterior(
-                lambda new: index.log_index_posterior(new.double(), by_code, self.kernel_width * noise), cells
-            ),
+        targets, weights = index.mean_given_index(
+            index.log_index_posterior(x, atoms, self.kernel_width * noise).exp(), x
         )
-        for _loss in fit(task.model, regression, task.ledger, self.steps, self.history, self.tolerance):
+        cells = PriorCells.equal(len(x), task.latent_dim)
+        places: list[Tensor] = []
+        for _name, order in placement.candidates(atoms.cpu().numpy(), cells.codes.numpy(), self.centres, task.ledger):
+            yield before
+            places.append(torch.from_numpy(order))
+        problems = [
+            Regression(cells.codes[place].to(x).float(), targets.float(), weights.float(), noise) for place in places
+        ]
+        losses = [math.inf] * len(problems)
+        for i, problem in enumerate(problems if len(problems) > 1 else []):
+            for losses[i] in trial(task.model, problem, task.ledger, self.trial_steps, self.history):
+                yield before
+        chosen = losses.index(min(losses))
+        by_code = atoms[places[chosen].argsort()]
+
+        def log_index(new: Tensor, among: Tensor = atoms) -> Tensor:
+            return index.log_index_posterior(new.double(), among, self.kernel_width * noise)
+
+        fitted = Fitted(task.model, CellPosterior(partial(log_index, among=by_code), cells), log_index)
+        yield fitted
+        for _loss in fit(task.model, problems[chosen], task.ledger, self.steps, self.history, self.tolerance):
             yield fitted
         if task.model.learns_noise:
             with torch.no_grad():
                 centres = task.model.decode(cells.codes.to(x.device)).double()
                 task.model.set_variance(index.refine_noise(x, centres, noise))
             yield fitted
-
-    def _trial(self, task: Task, regression: Regression, candidates: int) -> float:
-        if candidates == 1:
-            return 0.0
-        return trial_loss(task.model, regression, task.ledger, self.trial_steps, self.history)
+        return fitted

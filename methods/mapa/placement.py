@@ -3,6 +3,9 @@
 The index posterior says which data share a code, not where the codes are, and no placement is the right one (f and
 p(z) are identified up to reparameterisation): what serves is any layout that puts like data near each other.
 Each function returns, for the data of row n, which of N codes it is given: a permutation of 0..N-1.
+
+Nothing here runs in torch, so all of it is charged by formula; CHARGES states what, for n data in D dimensions, m nodes
+of a path and L latent dimensions.
 """
 
 from __future__ import annotations
@@ -23,6 +26,21 @@ Order = NDArray[np.int64]
 
 ISOMAP_NEIGHBOURS = (8, 15)
 TSNE_PERPLEXITY = (30, 60, 120)
+DENSE_EIGENSOLVER = 200
+CHARGES = {
+    "distinct": "n D (log2 n + 6)",
+    "principal axis": "4 n^2 D + 8 n D^2 + 9 D^3, a whole singular value decomposition",
+    "k-means": "n m ((3 D + 1) (iterations + 1) + (3 D + 2) (2 + ln m)): Lloyd's steps, and k-means++ with its trials",
+    "node distances": "(3 D + 1) m^2",
+    "nearest neighbours": "m^2 for each start of a path",
+    "2-opt": "2.5 m^2 for each sweep over all pairs",
+    "path projection": "(8 D + 5) n m",
+    "ranks": "n log2 n",
+    "layout isomap-k": "3 D n^2 + n^2 k log2 n + 6 n^2, and 60 L n^2 (4/3 n^3 for n <= 200) for the eigenvectors",
+    "layout tsne-p": "3 D n^2 + 10,000 n (3 p + 20 log2 n)",
+    "layout spectral-k": "3 D n^2 + 200 n k L",
+    "transport": "n^3 + 3 L n^2",
+}
 IN_PARTS = (
     "The number of connected components of the neighbors graph",
     "Changing the sparsity structure of a csr_matrix",
@@ -54,17 +72,30 @@ def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
     from sklearn.cluster import KMeans
 
     n, dim = atoms.shape
+    ledger.charge("distinct", n * dim * (np.log2(n) + 6))
     count = min(centres, _distinct(atoms))
+    ledger.charge("ranks", n * np.log2(n))
+    if count < 2:
+        return _ranks(atoms[:, 0])
     if count < 3:
-        return _ranks(
-            atoms[:, 0] if count < 2 else (atoms - atoms.mean(0)) @ np.linalg.svd(atoms - atoms.mean(0))[2][0]
-        )
+        ledger.charge("principal axis", 4.0 * n * n * dim + 8 * n * dim**2 + 9 * dim**3)
+        return _ranks((atoms - atoms.mean(0)) @ np.linalg.svd(atoms - atoms.mean(0))[2][0])
     kmeans = KMeans(count, n_init=1, random_state=0).fit(atoms)
-    ledger.charge("k-means", 3.0 * n * count * dim * (kmeans.n_iter_ + 1))
+    ledger.charge("k-means", kmeans_flops(n, count, dim, kmeans.n_iter_))
     nodes = kmeans.cluster_centers_
+    ledger.charge("node distances", (3.0 * dim + 1) * count**2)
     path = shortest_path(np.linalg.norm(nodes[:, None] - nodes, axis=-1), ledger)
-    ledger.charge("path projection", 8.0 * n * count * dim)
+    ledger.charge("path projection", (8.0 * dim + 5) * n * count)
     return _ranks(_position_along(atoms, nodes[path]))
+
+
+def kmeans_flops(n: int, centres: int, dim: int, iterations: int) -> float:
+    """What k-means is charged: Lloyd's steps and a last assignment, and the start.
+
+    The start is scikit-learn's greedy k-means++, which tries 2 + ln m data for each of m centres.
+    """
+    trials = 2 + int(np.log(centres))
+    return n * centres * ((3.0 * dim + 1) * (iterations + 1) + (3 * dim + 2) * trials)
 
 
 def _distinct(points: Array) -> int:
@@ -97,7 +128,9 @@ def _position_along(points: Array, path: Array) -> Array:
 def shortest_path(distance: Array, ledger: Ledger, restarts: int = 10) -> Order:
     """A short open path through m >= 2 nodes with the given distances (m, m): nearest neighbour, then 2-opt."""
     m = len(distance)
-    paths = [_two_opt(distance, _greedy(distance, first), ledger) for first in range(0, m, max(1, m // restarts))]
+    starts = range(0, m, max(1, m // restarts))
+    ledger.charge("nearest neighbours", len(starts) * m**2)
+    paths = [_two_opt(distance, _greedy(distance, first), ledger) for first in starts]
     return min(paths, key=lambda path: float(distance[path[:-1], path[1:]].sum()))
 
 
@@ -118,6 +151,7 @@ def _two_opt(distance: Array, path: Order, ledger: Ledger) -> Order:
     padded = np.zeros((m + 1, m + 1))
     padded[:m, :m] = distance
     path = np.concatenate([[m], path, [m]])
+    least = 1e-12 * padded.max()
     improved = True
     while improved:
         improved = False
@@ -127,7 +161,7 @@ def _two_opt(distance: Array, path: Order, ledger: Ledger) -> Order:
             before = padded[path[i], path[i + 1]] + padded[path[j], path[j + 1]]
             gain = before - padded[path[i], path[j]] - padded[path[i + 1], path[j + 1]]
             best = int(gain.argmax())
-            if gain[best] > 1e-12 * padded.max():
+            if gain[best] > least:
                 path[i + 1 : j[best] + 1] = path[i + 1 : j[best] + 1][::-1].copy()
                 improved = True
     return path[1:-1]
@@ -163,15 +197,16 @@ def _sealed() -> Iterator[None]:
 def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
     """What a layout is charged: pairwise distances, and then its own work at its iteration limits.
 
-    Isomap: N shortest-path searches (N k log2 N each) and 30 products of an N x N matrix with L vectors. t-SNE: 1,000
-    steps on 3 x perplexity neighbours and a Barnes-Hut tree (10 flops a pair). Spectral: 100 products with a
-    sparse matrix of k neighbours.
+    Isomap: N shortest-path searches (N k log2 N each), centring, and 30 products of an N x N matrix with L vectors, or
+    for few data a dense eigensolver. t-SNE: 1,000 steps on 3 x perplexity neighbours and a Barnes-Hut tree (10 flops
+    a pair). Spectral: 100 products with a sparse matrix of k neighbours.
     """
     kind, _, size = name.partition("-")
     pairs = 3.0 * n * n * data_dim
     neighbours = float(size)
     if kind == "isomap":
-        return pairs + n * n * neighbours * np.log2(n) + 60.0 * n * n * latent_dim
+        eigenvectors = 4 / 3 * n**3 if n <= DENSE_EIGENSOLVER else 60.0 * n * n * latent_dim
+        return pairs + n * n * neighbours * np.log2(n) + 6.0 * n * n + eigenvectors
     if kind == "tsne":
         return pairs + 1000.0 * 10 * n * (3 * neighbours + 20 * np.log2(n))
     return pairs + 200.0 * n * neighbours * latent_dim
@@ -199,6 +234,6 @@ def transport(layout: Array, codes: Array, ledger: Ledger) -> Order:
     n = len(codes)
     spread = layout.std(0)
     standard = (layout - layout.mean(0)) / np.where(spread > 0, spread, 1.0)
-    ledger.charge("transport", float(n) ** 3)
+    ledger.charge("transport", float(n) ** 3 + 3.0 * n * n * codes.shape[1])
     order: Order = linear_sum_assignment(cdist(standard, codes, "sqeuclidean"))[1]
     return order

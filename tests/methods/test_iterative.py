@@ -34,7 +34,8 @@ class Recorder:
         result = work(*args)
         after = self._weights()
         changed = {net for net in after if not torch.equal(before[net], after[net])}
-        self.notes.append((name, float(result), changed))
+        if name not in ("shuffle", "window"):
+            self.notes.append((name, float(result), changed))
         return result
 
     def _weights(self):

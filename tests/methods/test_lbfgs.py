@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from methods.base import FreeLedger
-from methods.lbfgs import _Memory, lbfgs
+from methods.lbfgs import _Memory, _move, lbfgs
 
 
 def doubles(*values):
@@ -89,22 +89,38 @@ def test_direction_is_that_of_the_two_loop_recursion(pairs):
         memory.add(s, y)
     gradient = torch.randn(9, generator=generator, dtype=torch.float64)
     expected = two_loop(gradient, steps[-5:], changes[-5:])
-    found = memory.direction(gradient, memory.steps)
+    found = memory.direction(gradient)
     assert (found - expected).abs().max() < 1e-8 * expected.abs().max()
 
 
 def test_an_empty_memory_gives_steepest_descent():
     gradient = torch.tensor([1.0, -2.0], dtype=torch.float64)
     memory = _Memory(gradient, 5)
-    assert torch.equal(memory.direction(gradient, memory.steps), -gradient)
+    assert torch.equal(memory.direction(gradient), -gradient)
 
 
 @pytest.mark.parametrize("curvature", [-1.0, 0.0])
-def test_a_pair_without_positive_curvature_is_not_remembered(curvature):
+def test_a_pair_without_positive_curvature_is_told(curvature):
+    point, slope = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     step = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    memory = _Memory(step, 5)
-    memory.add(step, curvature * step + torch.tensor([0.0, 1.0], dtype=torch.float64))
-    assert memory.size == 0
+    change = curvature * step + torch.tensor([0.0, 1.0], dtype=torch.float64)
+    *moved, bends = _move(point, point + step, slope, slope + change)
+    for found, expected in zip((*moved, point, slope), (step, change, step, 1 + change), strict=True):
+        assert torch.equal(found, expected)
+    assert not bends
+    assert _move(point, point + step, slope, slope + step)[-1]
+
+
+def test_what_is_forgotten_takes_no_part():
+    generator = torch.Generator().manual_seed(0)
+    pairs = [torch.randn(9, generator=generator, dtype=torch.float64) for _ in range(4)]
+    memory, fresh = (_Memory(pairs[0], 5) for _ in range(2))
+    for step in pairs[:3]:
+        memory.add(step, 2 * step)
+    memory.forget()
+    for each in (memory, fresh):
+        each.add(pairs[3], 3 * pairs[3])
+    torch.testing.assert_close(memory.direction(pairs[0]), fresh.direction(pairs[0]))
 
 
 def test_parameters_keep_their_identity_and_keep_training():

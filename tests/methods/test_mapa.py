@@ -11,10 +11,10 @@ from torch.distributions import Independent, Normal
 import datasets
 from datasets.base import draw
 from methods.base import FreeLedger
+from methods.cells import CellPosterior, PriorCells
 from methods.mapa import MAPA
-from methods.mapa.fit import PATIENCE, Regression, fit, trial_loss
+from methods.mapa.fit import PATIENCE, Regression, fit, trial
 from methods.mapa.index import denoise, log_index_posterior, mean_given_index, pilot_noise, refine_noise
-from methods.posteriors import PriorCells
 from methods.vae import VAE
 
 NOISE = 0.01
@@ -113,7 +113,7 @@ def problem(data, make_task):
     """Index posterior, codes, regression and model of a small problem, in double precision."""
     task = make_task(data, noise=NOISE, latent_dim=1)
     posterior = log_index_posterior(data, denoise(data, NOISE, 1), NOISE).exp()
-    codes = PriorCells(len(data), 1).codes
+    codes = PriorCells.equal(len(data), 1).codes
     targets, weights = mean_given_index(posterior, data)
     model = task.model.double()
     model.units.double()
@@ -172,14 +172,14 @@ def test_a_trial_leaves_the_model_as_it_was(problem):
     *_, regression, model = problem
     before = copy.deepcopy(model.state_dict())
     start = float(regression.nats(model).detach())
-    assert trial_loss(model, regression, FreeLedger(), 10, 30) < start
+    assert min(trial(model, regression, FreeLedger(), 10, 30)) < start
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-def test_a_trial_that_cannot_take_a_step_is_lost(problem):
+def test_a_trial_that_cannot_take_a_step_takes_none(problem):
     *_, regression, model = problem
     model.decode = lambda z: regression.targets + 0 * model.network(z)
-    assert trial_loss(model, regression, FreeLedger(), 10, 30) == math.inf
+    assert list(trial(model, regression, FreeLedger(), 10, 30)) == []
 
 
 @pytest.mark.parametrize("truth", [0.01, 0.2, 3.0])
@@ -242,7 +242,17 @@ def test_too_few_data_for_a_surface_are_refused(n, make_task):
 
 
 def test_nine_data_are_enough_for_a_surface(make_task, short):
-    assert len(list(short(MAPA(), 5).fit(make_task("s_curve", 9)))) == 5
+    *_, fitted = short(MAPA(), 5).fit(make_task("s_curve", 9))
+    assert isinstance(fitted.posterior, CellPosterior)
+
+
+def test_one_may_stop_before_the_codes_are_placed(make_task, short):
+    """Each placement and each step of its trial is a unit of work; what stands until then is the untrained model."""
+    yielded = list(short(MAPA(), 5).fit(make_task("s_curve", 40)))
+    placed = [isinstance(fitted.posterior, CellPosterior) for fitted in yielded]
+    assert placed == sorted(placed)
+    assert placed.count(True) == 1 + 5
+    assert placed.count(False) > 3 * 10
 
 
 def test_three_latent_dimensions_are_refused(make_task):

@@ -12,10 +12,12 @@ import torch
 
 import datasets
 import methods
-from bench.metrics import Evaluator, TrueModel, log_prob
+from bench.metrics import Evaluator, TrueModel
+from bench.metrics.likelihood import learned_likelihood
 from datasets.base import draw
 from methods.base import Fitted, Method, sees_truth
 from methods.model import gaussian_log_prob, standard_normal_log_prob
+from methods.posteriors import Prior
 
 NAMES = list(methods.BUILTIN)
 REFERENCES = ("oracle", "untrained")
@@ -149,10 +151,10 @@ def test_another_seed_gives_another_result(name, start):
 @pytest.mark.parametrize("name", NAMES)
 def test_looking_changes_nothing(name, problem, start):
     unseen = fingerprint(last(start(name, problem)[1]), problem)
-    evaluate = Evaluator(problem, draw(problem, 3, 1, 1, 4).test, seed=0)
+    evaluator = Evaluator(problem, draw(problem, 3, 1, 1, 4), seed=0)
     for step, fitted in enumerate(start(name, problem)[1]):
         if step % 25 < 2:
-            evaluate(fitted)
+            evaluator.look(fitted)
     assert same(unseen, fingerprint(fitted, problem))
 
 
@@ -176,7 +178,7 @@ def test_the_bound_is_below_the_likelihood(name, steps, problem, start):
         log_noise = torch.tensor(math.log(fitted.model.variance()), dtype=torch.float64)
         joint = gaussian_log_prob(x - fitted.model.decode(z).double(), log_noise)
         terms = joint + standard_normal_log_prob(z.double()) - log_q.double()
-        exact = log_prob(fitted.model, x, problem.latent_dim, 1e-2)
+        exact = learned_likelihood(fitted, x, problem.latent_dim, 0)
     stderr = float(terms.mean(1).std()) / math.sqrt(200)
     gap = float((exact.value - terms.mean(0)).mean())
     assert gap > -4 * stderr - float(exact.error.mean())
@@ -188,8 +190,10 @@ def test_training_pays(name, problem, start):
     """Few steps already raise the held-out likelihood far above that of the initial weights."""
     x = draw(problem, 4, 1, 1, 100).test
     task, fit = start(name, problem)
-    untrained = log_prob(copy.deepcopy(task.model), x, problem.latent_dim, 1e-2).value.mean()
-    trained = log_prob(last(fit).model, x, problem.latent_dim, 1e-2).value.mean()
+    before = Fitted(copy.deepcopy(task.model), Prior(problem.latent_dim))
+    untrained, trained = (
+        learned_likelihood(each, x, problem.latent_dim, 0).value.mean() for each in (before, last(fit))
+    )
     assert trained > untrained + 5
 
 
@@ -224,8 +228,8 @@ def test_only_the_oracle_sees_the_truth():
 def test_the_oracle_has_hardly_any_inference_gap(start):
     for name, most in (("circle", 0.01), ("s_curve", 0.1)):
         problem = datasets.load(name)
-        evaluate = Evaluator(problem, draw(problem, 4, 1, 1, 200).test, seed=0)
-        scores = {m.metric: m.value for m in evaluate(last(start("oracle", problem)[1]))}
+        evaluator = Evaluator(problem, draw(problem, 4, 1, 1, 200), seed=0)
+        scores = {m.metric: m.value for m in evaluator.look(last(start("oracle", problem)[1]))}
         assert scores["oracle_gap"] == 0
         assert abs(scores["inference_gap"]) < most
 

@@ -10,9 +10,9 @@ import torch
 import datasets
 from datasets.base import draw
 from methods.base import FreeLedger
+from methods.cells import PriorCells
 from methods.mapa.index import denoise
 from methods.mapa.placement import _position_along, candidates, path_order, shortest_path, transport
-from methods.posteriors import PriorCells
 
 LEDGER = FreeLedger()
 
@@ -130,19 +130,19 @@ def test_transport_is_the_best_of_all_permutations(n, latent):
 
 def test_transport_ignores_the_units_of_a_layout():
     rng = np.random.default_rng(0)
-    layout, codes = rng.normal(size=(50, 2)), PriorCells(50, 2).codes.numpy()
+    layout, codes = rng.normal(size=(50, 2)), PriorCells.equal(50, 2).codes.numpy()
     assert np.array_equal(transport(layout, codes, LEDGER), transport(layout * [3, 0.1] + 9, codes, LEDGER))
 
 
 def test_transport_of_the_codes_to_themselves_moves_none():
-    codes = PriorCells(64, 2).codes.numpy()
+    codes = PriorCells.equal(64, 2).codes.numpy()
     shuffle = np.random.default_rng(0).permutation(64)
     assert np.array_equal(transport(codes[shuffle], codes, LEDGER), shuffle)
 
 
 def test_a_constant_coordinate_of_a_layout_is_no_obstacle():
     layout = np.stack([np.arange(6.0), np.ones(6)], 1)
-    assert sorted(transport(layout, PriorCells(6, 2).codes.numpy(), LEDGER)) == list(range(6))
+    assert sorted(transport(layout, PriorCells.equal(6, 2).codes.numpy(), LEDGER)) == list(range(6))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_constant_coordinate_of_a_layout_is_no_obstacle():
 def test_candidates_suit_the_dimensions_and_the_number_of_data(name, n, expected):
     problem = datasets.load(name)
     x = draw(problem, 0, n, 1, 1).train.numpy()
-    found = dict(candidates(x, PriorCells(n, problem.latent_dim).codes.numpy(), 45, LEDGER))
+    found = dict(candidates(x, PriorCells.equal(n, problem.latent_dim).codes.numpy(), 45, LEDGER))
     assert set(found) == expected
     assert all(sorted(order) == list(range(n)) for order in found.values())
 
@@ -167,7 +167,7 @@ def test_layouts_of_a_flat_sheet_keep_neighbours_together():
     """A sheet in space is as good as the plane: neighbours get codes much nearer than chance would."""
     rng = np.random.default_rng(0)
     sheet = rng.normal(size=(150, 2)) @ rng.normal(size=(2, 3))
-    codes = PriorCells(150, 2).codes.numpy()
+    codes = PriorCells.equal(150, 2).codes.numpy()
     nearest = np.linalg.norm(sheet[:, None] - sheet, axis=-1) + 1e9 * np.eye(150)
     for name, order in candidates(sheet, codes, 45, LEDGER):
         placed = codes[order]
