@@ -1,107 +1,146 @@
 """The cost of fitting: FLOPs of every operator that torch runs, charges for other work, and network passes.
 
-Cost model, in FLOPs: a matrix product of m x k by k x n is 2 m k n; an elementwise operation 1 per element of its
-result, 10 if transcendental (exp, log, tanh, a normal draw); a reduction 1 per element read; a softmax 13 per
-element; pairwise distances 3 D per pair; a sort n log2 n; a triangular solve one multiply-add per entry; an Adam
-update 15 per parameter. Moving, copying and filling memory is free.
+What an operator costs stands in `bench.prices`. All prices are whole numbers, so that sums are exact up to 2^53 FLOPs.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from bench import prices
+from bench.prices import Work, cost_model
+
+__all__ = ["CountingLedger", "Work", "cost_model"]
+
 T = TypeVar("T")
+Arguments = tuple[Any, ...]
+Rule = Callable[[Arguments, Mapping[str, Any], Any], int]
 
-TRANSCENDENTAL = 10.0
-SOFTMAX = 13.0
-ADAM = 15.0
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+OTHER = "other operators"
+POWERS = {1: 0, 2: 1, 3: 2, 0.5: 1, -0.5: 1, -1: 1, -2: 2}
 
 
-FREE = _names(
-    """
-    _local_scalar_dense _reshape_alias _to_copy _unsafe_view alias arange as_strided cat clone contiguous copy
-    copy_ detach diagonal empty empty_like empty_strided expand eye fill fill_ flatten full full_like gather
-    index index_put index_put_ index_select is_same_size lift_fresh linspace logspace masked_fill masked_fill_
-    new_empty new_empty_strided new_full new_ones new_zeros ones ones_like permute pin_memory repeat
-    repeat_interleave reshape resize_ roll scalar_tensor scatter scatter_ select select_backward set_ slice
-    slice_backward split split_with_sizes squeeze stack t transpose tril tril_ triu triu_ unbind unfold
-    unsafe_split unsqueeze unsqueeze_ view where zero_ zeros zeros_like
-    """
-)
-COSTLY = _names(
-    """
-    acos asin atan cos cosh elu erf erfc erfinv exp exp2 expm1 gelu gelu_backward log log10 log1p log2
-    log_normal_ logit mish normal normal_ normal_functional pow randn randn_like reciprocal rsqrt sigmoid silu
-    silu_backward sin sinh softplus special_log_ndtr special_ndtr special_ndtri sqrt tan tanh
-    """
-)
-REDUCTIONS = _names(
-    """
-    all amax amin aminmax any argmax argmin cumsum linalg_vector_norm max mean min norm prod std sum var
-    """
-)
-SORTS = _names(
-    """
-    argsort msort multinomial randperm sort topk unique
-    """
-)
+def _numel(values: Any) -> int:
+    if isinstance(values, Tensor):
+        return values.numel()
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        return sum(_numel(value) for value in values)
+    return 0
 
 
-def operator_flops(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> float:
-    """FLOPs of one call of a torch operator, by the cost model above."""
-    name = function._schema.name.removeprefix("aten::")
-    if name in FREE or name.removesuffix("_") in FREE:
-        return 0.0
-    if function.overloadpacket in flop_registry:
-        products = float(flop_registry[function.overloadpacket](*args, **kwargs, out_val=out))
-        return products + (_numel(out) if "add" in name else 0.0)
-    return SPECIAL[name](args, out) if name in SPECIAL else _by_class(name, args, out)
+def _log2(n: int) -> int:
+    """log2 n, rounded up; 0 for n = 0."""
+    return max(n - 1, 0).bit_length()
 
 
-def _by_class(name: str, args: tuple[Any, ...], out: Any) -> float:
-    base = name.removesuffix("_")
-    if base in SORTS:
-        n = _numel(args[:1]) or _numel(out)
-        return n * math.log2(max(n, 2.0))
-    if base in REDUCTIONS:
-        return _numel(args[:1])
-    if base == "logsumexp" or "softmax" in base:
-        return SOFTMAX * _numel(args[:1])
-    return (TRANSCENDENTAL if base in COSTLY else 1.0) * _numel(out)
+def _per_result(flops: int) -> Rule:
+    """A price per element of the result, which operators on lists in place do not return."""
+    return lambda args, _, out: flops * _numel(args[0] if out is None else out)
 
 
-def _distance(args: tuple[Any, ...], out: Any) -> float:
-    return 3.0 * _numel(out) * args[0].shape[-1]
+def _per_read(flops: int) -> Rule:
+    return lambda args, _kwargs, _out: flops * _numel(args[0])
 
 
-SPECIAL: dict[str, Callable[[tuple[Any, ...], Any], float]] = {
-    "_cdist_forward": _distance,
-    "_cdist_backward": _distance,
-    "_euclidean_dist": _distance,
-    "_fused_adam_": lambda args, _: ADAM * _numel(args[0]),
-    "dot": lambda args, _: 2.0 * _numel(args[:1]),
-    "mv": lambda args, _: 2.0 * _numel(args[:1]),
-    "addmv": lambda args, _: 2.0 * _numel(args[1:2]) + _numel(args[:1]),
-    "linalg_solve_triangular": lambda args, _: float(args[0].shape[-1]) * _numel(args[1:2]),
+def _sorting(function: Any) -> Rule:
+    """A price per sorted row; an operator that takes no dimension sorts all elements as one row."""
+    place = {argument.name: i for i, argument in enumerate(function._schema.arguments)}.get("dim")
+
+    def price(args: Arguments, kwargs: Mapping[str, Any], _out: Any) -> int:
+        x = args[0]
+        along = kwargs.get("dim", args[place] if place is not None and place < len(args) else -1)
+        n = x.shape[along] if place is not None and x.dim() else x.numel()
+        return x.numel() * _log2(n)
+
+    return price
+
+
+def _product(function: Any, extra: bool) -> Rule:
+    count = flop_registry[function]
+
+    def price(args: Arguments, kwargs: Mapping[str, Any], out: Any) -> int:
+        return int(count(*args, **kwargs, out_val=out)) + extra * _numel(out)
+
+    return price
+
+
+def _sum(args: Arguments, kwargs: Mapping[str, Any], out: Any) -> int:
+    return (1 if kwargs.get("alpha", 1) == 1 else 2) * _numel(args[0] if out is None else out)
+
+
+def _power(args: Arguments, _kwargs: Mapping[str, Any], out: Any) -> int:
+    known = isinstance(args[1], int | float)
+    return (POWERS.get(args[1], prices.TRANSCENDENTAL) if known else prices.TRANSCENDENTAL) * _numel(out)
+
+
+def _euclidean(args: Arguments, _kwargs: Mapping[str, Any], out: Any) -> int:
+    dim = args[0].shape[-1]
+    return (2 * dim + 6) * _numel(out) + 3 * _numel(args[:2])
+
+
+def _multinomial(args: Arguments, kwargs: Mapping[str, Any], out: Any) -> int:
+    weights, count = args[:2]
+    if count == 1 or not kwargs.get("replacement", len(args) > 2 and args[2]):
+        return (prices.DRAW + 2) * _numel(weights)
+    return 2 * _numel(weights) + (prices.DRAW + _log2(weights.shape[-1])) * _numel(out)
+
+
+def _accumulating(args: Arguments, kwargs: Mapping[str, Any], _out: Any) -> int:
+    return _numel(args[2]) if kwargs.get("accumulate", len(args) > 3 and args[3]) else 0
+
+
+RULES: dict[str, Rule] = {
+    **{
+        name: _per_result(flops) for name, flops in (prices.PER_RESULT | prices.PER_DRAW | prices.PER_PARAMETER).items()
+    },
+    **{name: _per_read(flops) for name, flops in prices.PER_READ.items()},
+    **dict.fromkeys(("add", "sub", "rsub"), _sum),
+    **dict.fromkeys(("mv", "dot", "vdot"), _per_read(2)),
+    **dict.fromkeys(("index_put", "_index_put_impl"), _accumulating),
+    "_cdist_backward": lambda args, *_: 4 * args[1].shape[-1] * _numel(args[0]),
+    "_cdist_forward": lambda args, _, out: (3 * args[0].shape[-1] + 1) * _numel(out),
+    "_euclidean_dist": _euclidean,
+    "_pdist_forward": lambda args, _, out: (3 * args[0].shape[-1] + 1) * _numel(out),
+    "addmv": lambda args, *_: 2 * _numel(args[1]) + _numel(args[0]),
+    "bucketize": lambda args, _, out: _log2(_numel(args[1])) * _numel(out),
+    "index_add": lambda args, *_: _numel(args[3]),
+    "linalg_solve_triangular": lambda args, *_: args[0].shape[-1] * _numel(args[1]),
+    "multinomial": _multinomial,
+    "pow": _power,
+    "scatter_add": lambda args, *_: _numel(args[3]),
+    "searchsorted": lambda args, _, out: _log2(args[0].shape[-1]) * _numel(out),
 }
 
 
-def _numel(values: Any) -> float:
-    if isinstance(values, Tensor):
-        return float(values.numel())
-    if isinstance(values, Iterable) and not isinstance(values, str):
-        return sum(_numel(value) for value in values)
-    return 0.0
+@dataclass(frozen=True)
+class _Operator:
+    """What is known of an operator: its name, its price (None if it is free), and whether the cost model lists it."""
+
+    name: str
+    price: Rule | None
+    listed: bool = True
+
+
+@functools.cache
+def _look_up(function: Any) -> _Operator:
+    name = function._schema.name.removeprefix("aten::")
+    base = name.removeprefix("_foreach_").removesuffix("_")
+    if base in prices.FREE:
+        return _Operator(name, None)
+    if function.overloadpacket in flop_registry:
+        return _Operator(name, _product(function.overloadpacket, extra="add" in name))
+    if base in prices.SORTS:
+        return _Operator(name, _sorting(function))
+    rule = RULES.get(base)
+    return _Operator(name, rule or _per_result(prices.UNLISTED), rule is not None)
 
 
 class _Counting(TorchDispatchMode):
@@ -110,9 +149,26 @@ class _Counting(TorchDispatchMode):
         self.ledger = ledger
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.ledger.flops += operator_flops(func, args, kwargs or {}, out)
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        start = perf_counter()
+        self.ledger._count(func, args, kwargs, out)
+        self.ledger.overhead_s += perf_counter() - start
         return out
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False spares every operator a wrapper that costs more than the counting does."""
+        return False
+
+
+class _Tally:
+    """The calls and FLOPs of one kind of work so far."""
+
+    __slots__ = ("calls", "flops")
+
+    def __init__(self) -> None:
+        self.calls = self.flops = 0
 
 
 class CountingLedger:
@@ -120,16 +176,48 @@ class CountingLedger:
 
     Operators are counted one by one as they run, but for work under `run`, which is so counted the first time that
     its name meets the shapes of its arguments, and is then known, so that repeating it runs at full speed.
+    unlisted: operators that ran and that the cost model does not list. overhead_s: seconds that counting itself has
+    taken, which are no part of the method's time.
     """
 
     def __init__(self) -> None:
-        self.flops = 0.0
-        self.decoder_passes = 0
-        self.encoder_passes = 0
+        self.passes = {"decoder": 0, "encoder": 0}
+        self.overhead_s = 0.0
         self.active = False
-        self._known: dict[tuple[Any, ...], float] = {}
+        self.unlisted: set[str] = set()
+        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._current = self._other = self._tally(OTHER, "operators")
+        self._known: dict[tuple[Any, ...], list[tuple[_Tally, int, int]]] = {}
         self._within_known = False
         self._mode = _Counting(self)
+
+    @property
+    def decoder_passes(self) -> int:
+        """Rows that passed forward through the decoder so far."""
+        return self.passes["decoder"]
+
+    @property
+    def encoder_passes(self) -> int:
+        """Rows that passed forward through the encoder so far."""
+        return self.passes["encoder"]
+
+    @property
+    def flops(self) -> float:
+        """All FLOPs so far."""
+        return float(sum(tally.flops for tally in self._tallies.values()))
+
+    @property
+    def formula_flops(self) -> float:
+        """The part of them that was charged by formula."""
+        return sum(work.flops for work in self.account() if work.by == "formula")
+
+    def account(self) -> list[Work]:
+        """The FLOPs by kind of work, which add up to all of them exactly.
+
+        The operators of work under `run` stand under its name, or that of the innermost such work; those outside any,
+        under 'other operators', with their number for calls.
+        """
+        return [Work(name, t.calls, float(t.flops), by) for (name, by), t in self._tallies.items() if t.calls]
 
     def start(self) -> None:
         """Begin to count."""
@@ -145,40 +233,79 @@ class CountingLedger:
         """work(*args), whose operators depend only on `name` and the shapes of its arguments."""
         if self._within_known or not self.active:
             return work(*args)
+        start = perf_counter()
         key = (name, *(a.shape if isinstance(a, Tensor) else None for a in args))
-        if key not in self._known:
-            before = self.flops
-            result = work(*args)
-            self._known[key] = self.flops - before
-            return result
+        changes = self._known.get(key)
+        if changes is None:
+            return self._run_new(key, work, *args)
+        for tally, calls, flops in changes:
+            tally.calls += calls
+            tally.flops += flops
+        return self._run_known(start, work, *args)
+
+    def _run_known(self, start: float, work: Callable[..., T], *args: Any) -> T:
         self._within_known = True
         self._mode.__exit__(None, None, None)
+        self.overhead_s += perf_counter() - start
         try:
             return work(*args)
         finally:
+            end = perf_counter()
             self._mode.__enter__()
             self._within_known = False
-            self.flops += self._known[key]
+            self.overhead_s += perf_counter() - end
 
-    def charge(self, name: str, flops: float) -> None:  # noqa: ARG002
-        """Add the FLOPs of work that torch does not see."""
+    def _run_new(self, key: tuple[Any, ...], work: Callable[..., T], *args: Any) -> T:
+        before = {tally: (tally.calls, tally.flops) for tally in self._tallies.values()}
+        outer, self._current = self._current, self._tally(key[0], "operators")
+        self._current.calls += 1
+        try:
+            result = work(*args)
+        finally:
+            self._current = outer
+        changes = []
+        for tally in self._tallies.values():
+            calls, flops = before.get(tally, (0, 0))
+            if tally.calls > calls:
+                changes.append((tally, tally.calls - calls, tally.flops - flops))
+        self._known[key] = changes
+        return result
+
+    def charge(self, name: str, flops: float) -> None:
+        """Add the FLOPs of work that torch does not see, to the nearest whole number."""
         if self.active and not self._within_known:
-            self.flops += flops
+            tally = self._tally(name, "formula")
+            tally.calls += 1
+            tally.flops += round(flops)
 
     def watch(self, *, decoder: nn.Module | None = None, encoder: nn.Module | None = None) -> None:
-        """Count the rows that pass forward through a network while the ledger counts."""
-        if decoder is not None:
-            decoder.register_forward_pre_hook(self._decoder_rows)
-        if encoder is not None:
-            encoder.register_forward_pre_hook(self._encoder_rows)
+        """Count the rows that pass forward through a network while the ledger counts.
 
-    def _decoder_rows(self, _module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if self.active:
-            self.decoder_passes += args[0].shape[:-1].numel()
+        A hook would do so too, but takes every call of the network through torch's slow path. Copies are watched too.
+        """
+        for name, network in (("decoder", decoder), ("encoder", encoder)):
+            if network is not None:
+                network.forward = functools.partial(self._pass, name, network.forward)
 
-    def _encoder_rows(self, _module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def _pass(self, network: str, forward: Callable[..., T], rows: Tensor, *args: Any, **kwargs: Any) -> T:
         if self.active:
-            self.encoder_passes += args[0].shape[:-1].numel()
+            start = perf_counter()
+            self.passes[network] += rows.shape[:-1].numel()
+            self.overhead_s += perf_counter() - start
+        return forward(rows, *args, **kwargs)
+
+    def _tally(self, name: str, by: str) -> _Tally:
+        return self._tallies.setdefault((name, by), _Tally())
+
+    def _count(self, function: Any, args: Arguments, kwargs: Mapping[str, Any], out: Any) -> None:
+        operator = _look_up(function)
+        if operator.price is None:
+            return
+        self._current.flops += operator.price(args, kwargs, out)
+        if self._current is self._other:
+            self._other.calls += 1
+        if not operator.listed:
+            self.unlisted.add(operator.name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CountingLedger:
         """A copied network is still watched by the one ledger."""

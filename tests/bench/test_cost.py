@@ -1,25 +1,20 @@
 """FLOPs and passes against hand counts, and the memo of `run` against counting everything."""
 
-import collections
 import copy
+import dataclasses
+import math
+import time
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import flop_registry
 
-from bench import cell, cost
-from bench.cost import CountingLedger
+from bench import cell, cost, prices
+from bench.cost import CountingLedger, Work, cost_model
 from bench.registry import registry
 from datasets.base import draw
-
-# Operators that are meant to cost one operation per element of their result.
-ELEMENTWISE = {
-    *("_foreach_add_", "_is_all_true", "abs", "add", "add_", "clamp", "div", "eq", "floor", "floor_divide", "gt"),
-    *("mul", "neg", "remainder", "sign", "sub", "tanh_backward", "uniform_"),
-}
-BOOKKEEPING = {"profiler::_record_function_enter_new", "profiler::_record_function_exit"}
 
 
 def flops(work, *args):
@@ -38,6 +33,7 @@ def full(*shape, dtype=torch.float32):
 
 
 SQUARE, LONG = full(16, 16), full(4, 64)
+TRUE = torch.ones(16, 16, dtype=torch.bool)
 
 
 OPERATORS = {
@@ -52,6 +48,20 @@ OPERATORS = {
     "exp": (SQUARE.exp, 10 * 256),
     "tanh": (SQUARE.tanh, 10 * 256),
     "randn": (lambda: torch.randn(10, 10), 10 * 100),
+    "rand": (lambda: torch.rand(10, 10), 10 * 100),
+    "uniform in place": (lambda: full(100).uniform_(), 10 * 100),
+    "square": (SQUARE.square, 256),
+    "cube": (lambda: SQUARE**3, 2 * 256),
+    "square root as a power": (lambda: SQUARE**0.5, 256),
+    "power": (lambda: SQUARE**2.5, 10 * 256),
+    "power of tensors": (lambda: SQUARE**SQUARE, 10 * 256),
+    "sqrt": (SQUARE.sqrt, 256),
+    "where": (lambda: torch.where(TRUE, SQUARE, SQUARE), 256),
+    "add with a factor": (lambda: torch.add(SQUARE, SQUARE, alpha=3), 2 * 256),
+    "a list of tensors in place": (lambda: torch._foreach_mul_([full(5), full(3)], 2.0), 8),
+    "silu": (lambda: nn.functional.silu(SQUARE), 11 * 256),
+    "norm": (LONG.norm, 2 * 256),
+    "variance": (lambda: LONG.var(0), 4 * 256),
     "sum": (LONG.sum, 256),
     "mean of rows": (lambda: LONG.mean(1), 256),
     "amax": (lambda: LONG.amax(0), 256),
@@ -59,8 +69,8 @@ OPERATORS = {
     "softmax": (lambda: LONG.softmax(1), 13 * 256),
     "log_softmax": (lambda: LONG.log_softmax(1), 13 * 256),
     "logsumexp": (lambda: torch.logsumexp(LONG, 1), 13 * 256),
-    "cdist by products": (lambda: torch.cdist(full(30, 3), full(40, 3)), 3 * 3 * 30 * 40),
-    "cdist": (lambda: torch.cdist(full(5, 3), full(4, 3)), 3 * 3 * 5 * 4),
+    "cdist by products": (lambda: torch.cdist(full(30, 3), full(40, 3)), (2 * 3 + 6) * 30 * 40 + 3 * 3 * 70),
+    "cdist": (lambda: torch.cdist(full(5, 3), full(4, 3)), (3 * 3 + 1) * 5 * 4),
     "triangular solve": (lambda: torch.linalg.solve_triangular(SQUARE, full(16, 2), upper=True), 16 * 16 * 2),
     "views": (lambda: LONG.T.reshape(8, 32)[2:5].clone().permute(1, 0), 0),
     "filling": (lambda: torch.zeros(100).fill_(1), 0),
@@ -69,7 +79,20 @@ OPERATORS = {
     "sort": (lambda: full(64).sort(), 64 * 6),
     "argsort": (lambda: full(64).argsort(), 64 * 6),
     "topk": (lambda: full(64).topk(3), 64 * 6),
-    "randperm": (lambda: torch.randperm(64), 64 * 6),
+    "sort of rows": (lambda: full(10, 64).sort(), 10 * 64 * 6),
+    "sort of columns": (lambda: full(10, 64).sort(0), 10 * 64 * 4),
+    "stable sort of columns": (lambda: full(10, 64).sort(stable=True, dim=0), 10 * 64 * 4),
+    "median of all": (lambda: full(10, 64).median(), 640 * 10),
+    "unique": (lambda: full(10, 64).unique(), 640 * 10),
+    "sort of a number": (lambda: torch.tensor(1.0).sort(), 0),
+    "search": (lambda: torch.searchsorted(full(64), full(5)), 5 * 6),
+    "bucketize": (lambda: torch.bucketize(full(5), full(64)), 5 * 6),
+    "randperm": (lambda: torch.randperm(64), 10 * 64),
+    "multinomial": (lambda: torch.multinomial(full(3, 64), 7, replacement=True), 2 * 3 * 64 + 3 * 7 * 16),
+    "multinomial, one draw": (lambda: torch.multinomial(full(3, 64), 1), 12 * 3 * 64),
+    "adding at indices": (lambda: full(9).index_put_((torch.tensor([1, 2]),), full(2), accumulate=True), 2),
+    "putting at indices": (lambda: full(9).index_put_((torch.tensor([1, 2]),), full(2)), 0),
+    "index_add": (lambda: full(9).index_add(0, torch.tensor([1, 2]), full(2)), 2),
 }
 
 
@@ -94,15 +117,66 @@ def test_forward_and_backward_of_a_network():
     forward = 2 * n * d * h + n * h + 10 * n * h + 2 * n * h * k + n * k
     assert flops(network, x) == forward
     out = network(x)
-    backward = (2 * n * h * k) + (2 * n * h * k) + n * k + n * h + (2 * n * d * h) + n * h
+    backward = (2 * n * h * k) + (2 * n * h * k) + n * k + 3 * n * h + (2 * n * d * h) + n * h
     assert flops(out.backward, torch.ones(n, k)) == backward
 
 
-def test_an_update_of_adam():
+def adam_update(**options):
     parameter = nn.Parameter(full(100))
     parameter.grad = full(100)
-    optimiser = torch.optim.Adam([parameter], fused=True)
-    assert flops(optimiser.step) == 15 * 100
+    optimiser = torch.optim.Adam([parameter], **options)
+    optimiser.step()
+    return flops(optimiser.step) - 1  # the count of steps
+
+
+def test_an_update_of_adam():
+    """As a fused kernel it costs what it does step by step: two running means and a scaled step."""
+    assert adam_update(fused=True) == adam_update(foreach=True) == adam_update(foreach=False) == 13 * 100
+
+
+@pytest.mark.parametrize(
+    ("activation", "forward", "backward"),
+    [(nn.Tanh(), 10, 3), (nn.Sigmoid(), 10, 3), (nn.SiLU(), 11, 15), (nn.ReLU(), 1, 1), (nn.GELU(), 14, 27)],
+)
+def test_an_activation_and_its_derivative(activation, forward, backward):
+    x = full(50).requires_grad_()
+    assert flops(activation, x) == forward * 50
+    assert flops(activation(x).backward, torch.ones(50)) == backward * 50
+
+
+def test_the_derivative_of_distances():
+    x, y = full(5, 3).requires_grad_(), torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    assert flops(torch.cdist(x, y).backward, torch.ones(5, 4)) == 4 * 3 * 5 * 4
+
+
+def test_an_operator_outside_the_cost_model_costs_one_per_result_and_is_remembered():
+    ledger = CountingLedger()
+    ledger.start()
+    torch.heaviside(SQUARE, SQUARE)
+    SQUARE.exp()
+    ledger.stop()
+    assert ledger.flops == 256 + 10 * 256
+    assert ledger.unlisted == {"heaviside"}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 100, 1024, 1025])
+def test_logarithms_are_rounded_up(n):
+    assert cost._log2(n) == math.ceil(math.log2(n))
+
+
+def test_the_cost_model_states_every_price_once():
+    stated = [name for row in cost_model() for name in row.operators.split(", ")]
+    assert len(stated) == len(set(stated))
+    assert set(stated) >= {*prices.FREE, *prices.SORTS, *cost.RULES}
+    assert {row.operators: row.flops for row in cost_model()}["silu"] == "11"
+
+
+def test_the_cost_model_names_operators_that_torch_has():
+    """A misspelt name would be a price that is never charged."""
+    names = {name.removeprefix("aten::") for name in torch._C._dispatch_get_all_op_names()}
+    known = {name.partition(".")[0].removeprefix("_foreach_").removesuffix("_") for name in names}
+    listed = prices.FREE | prices.SORTS | cost.RULES.keys()
+    assert {name for name in listed if name not in known and not name.startswith("profiler::")} == set()
 
 
 def test_random_walks_through_the_ledger_never_lower_it():
@@ -118,44 +192,126 @@ def test_random_walks_through_the_ledger_never_lower_it():
     assert seen[-1] == 10 * 10 + 6
 
 
-def drive(spec, steps, ledger):
-    """Run a method for some steps with all its work counted: FLOPs, passes, and steps done."""
+BRIEF = {"steps": 40, "trial_steps": 5, "noise_rounds": 2, "most_inner": 20, "window": 4}
+
+
+def drive(spec, ledger):
+    """Run a method, at few steps, with all its work counted: FLOPs by name, passes, and the number of yields."""
     known = registry()
     method, problem = known.make_method(spec.method), known.make_problem(spec.dataset, None)
+    brief = {field.name: BRIEF[field.name] for field in dataclasses.fields(method) if field.name in BRIEF}
+    method = dataclasses.replace(method, **brief)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, 1)
     fit = method.fit(cell._task(method, problem, split, spec, ledger))
     ledger.start()
     try:
-        done = sum(1 for _ in islice(fit, steps))
+        done = sum(1 for _ in islice(fit, 100))
     finally:
         ledger.stop()
-    return ledger.flops, ledger.decoder_passes, ledger.encoder_passes, done
+    return sorted(ledger.account(), key=str), ledger.passes, done
 
 
 class Thorough(CountingLedger):
     """Counts everything, operator by operator."""
 
     def run(self, name, work, *args):
-        return work(*args)
+        self._known.clear()
+        return super().run(name, work, *args)
 
 
-@pytest.mark.parametrize(
-    ("method", "dataset", "size", "noise"),
-    [
-        ("vae", "circle", 40, "known"),
-        ("vae", "s_curve", 250, "learned"),
-        ("iterative", "circle", 40, "known"),
-        ("iterative", "circle", 250, "known"),
-        ("iterative", "circle", 40, "learned"),
-        ("mapa", "circle", 40, "known"),
-        ("mapa", "circle", 40, "learned"),
-        ("mapa", "s_curve", 40, "known"),
-        ("oracle", "circle", 40, "known"),
-    ],
-)
-def test_the_memo_counts_what_counting_everything_does(cell_spec, method, dataset, size, noise):
+@pytest.fixture(scope="module", params=registry().methods)
+def method(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=["known", "learned"])
+def noise(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[("circle", 31), ("s_curve", 24)], ids=["circle", "s_curve"])
+def counts(request, cell_spec, method, noise):
+    """The ledger after a brief run of a method, and what was counted with the memo and without."""
+    dataset, size = request.param
     spec = cell_spec(method=method, dataset=dataset, size=size, validation_size=size, noise=noise)
-    assert drive(spec, 120, CountingLedger()) == drive(spec, 120, Thorough())
+    ledger = CountingLedger()
+    return ledger, drive(spec, ledger), drive(spec, Thorough())
+
+
+def test_the_memo_counts_what_counting_everything_does(counts):
+    _, memoised, thorough = counts
+    assert memoised == thorough
+
+
+def test_the_account_of_a_method_adds_up_exactly(counts):
+    ledger, (account, _, _), _ = counts
+    assert sum(work.flops for work in account) == ledger.flops
+    assert all(work.flops == int(work.flops) >= 0 and work.calls > 0 for work in account)
+    assert sum(work.flops for work in account if work.by == "formula") == ledger.formula_flops
+
+
+def test_every_operator_that_a_method_uses_is_listed(counts):
+    assert counts[0].unlisted == set()
+
+
+def test_the_account_tells_work_by_name_and_by_how_it_was_counted():
+    ledger = CountingLedger()
+
+    def inner(x):
+        ledger.charge("library", 5.4)
+        return x.exp()
+
+    def outer(x):
+        return ledger.run("inner", inner, x.neg())
+
+    ledger.start()
+    for _ in range(3):
+        ledger.run("outer", outer, full(4))
+        full(4) + 1
+    ledger.charge("library", 0.6)
+    ledger.stop()
+    assert sorted(ledger.account(), key=str) == [
+        Work("inner", 3, 120.0, "operators"),
+        Work("library", 4, 16.0, "formula"),
+        Work("other operators", 3, 12.0, "operators"),
+        Work("outer", 3, 12.0, "operators"),
+    ]
+    assert (ledger.flops, ledger.formula_flops) == (160.0, 16.0)
+
+
+def test_a_ledger_that_saw_nothing_has_an_empty_account():
+    ledger = CountingLedger()
+    assert (ledger.account(), ledger.flops, ledger.formula_flops, ledger.unlisted) == ([], 0.0, 0.0, set())
+
+
+def test_the_account_of_random_work_adds_up_exactly():
+    ledger, rng = CountingLedger(), np.random.default_rng(0)
+    for _ in range(200):
+        ledger.start()
+        ledger.run(str(rng.integers(5)), torch.exp, full(int(rng.integers(4))))
+        ledger.charge(str(rng.integers(5)), float(rng.uniform(0, 1e12)))
+        full(3).neg()
+        ledger.stop()
+    account = ledger.account()
+    assert sum(work.flops for work in rng.permutation(account)) == ledger.flops
+    assert sum(work.calls for work in account) == 600
+
+
+def test_counting_times_itself_and_not_the_work():
+    ledger = CountingLedger()
+
+    def work(x):
+        time.sleep(0.05)
+        return x.neg()
+
+    ledger.start()
+    start = time.perf_counter()
+    for _ in range(3):
+        ledger.run("work", work, full(4))
+        full(4).neg()
+    passed = time.perf_counter() - start
+    ledger.stop()
+    assert 0 < ledger.overhead_s < passed - 3 * 0.05
 
 
 def test_the_memo_tells_names_and_shapes_apart():
@@ -271,28 +427,14 @@ def test_a_copy_of_a_network_is_watched_by_the_same_ledger():
     assert ledger.decoder_passes == 5
 
 
-def test_every_operator_that_built_in_methods_use_is_placed_deliberately(cell_spec, monkeypatch):
-    used = collections.defaultdict(set)
-
-    def look(function, args, kwargs, out, plain=cost.operator_flops):
-        name = function._schema.name.removeprefix("aten::")
-        base = name.removesuffix("_")
-        placed = (
-            {name, base} & cost.FREE
-            or function.overloadpacket in flop_registry
-            or name in cost.SPECIAL
-            or base in cost.SORTS | cost.REDUCTIONS | cost.COSTLY
-            or base == "logsumexp"
-            or "softmax" in base
-        )
-        if not placed:
-            used[name].add(method)
-        return plain(function, args, kwargs, out)
-
-    monkeypatch.setattr(cost, "operator_flops", look)
-    for noise in ("known", "learned"):
-        for dataset in ("circle", "s_curve", "pinwheel"):
-            for method in ("mapa", "vae", "iterative", "oracle", "untrained"):
-                drive(cell_spec(method=method, dataset=dataset, noise=noise, size=30), 40, CountingLedger())
-    assert used
-    assert {name: methods for name, methods in used.items() if name not in ELEMENTWISE | BOOKKEEPING} == {}
+def test_a_copy_of_a_watched_network_has_weights_of_its_own():
+    ledger, network = CountingLedger(), nn.Sequential(nn.Linear(2, 3))
+    ledger.watch(decoder=network)
+    before = network(full(1, 2))
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        copied[0].weight.zero_()
+        copied[0].bias.zero_()
+    assert copied(full(1, 2)).eq(0).all()
+    assert network(full(1, 2)).equal(before)
+    assert network.state_dict().keys() == copied.state_dict().keys() == {"0.weight", "0.bias"}

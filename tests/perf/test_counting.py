@@ -1,0 +1,67 @@
+"""What counting adds to the time of a fit, as a ratio within one run."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from bench import cell
+from bench.cost import CountingLedger
+from bench.registry import registry
+from datasets.base import draw
+from methods.base import FreeLedger
+
+LIMIT = 1.02
+PATIENCE_S = 17.0
+LEAST_ROUNDS = 12
+
+
+class Uncounted(FreeLedger):
+    """Counts nothing and takes no time to do so."""
+
+    overhead_s = 0.0
+
+    def start(self):
+        pass
+
+    def stop(self):
+        pass
+
+
+def step_times(method, ledger, spec, steps):
+    """Seconds of each step on the clock, as a cell reads it: less what the ledger says that counting took."""
+    problem = registry().make_problem(spec.dataset, None)
+    split = draw(problem, spec.seed, spec.size, spec.validation_size, 1)
+    fit = method.fit(cell._task(method, problem, split, spec, ledger))
+    seconds = np.empty(steps)
+    for step in range(steps):
+        ledger.start()
+        start, before = time.perf_counter(), ledger.overhead_s
+        next(fit)
+        seconds[step] = time.perf_counter() - start - (ledger.overhead_s - before)
+        ledger.stop()
+    return seconds
+
+
+@pytest.mark.parametrize(("name", "first", "steps"), [("vae", 3, 43), ("iterative", 3, 63), ("mapa", 35, 75)])
+def test_counting_adds_next_to_nothing_to_a_fit(name, first, steps):
+    """Each step is deterministic, so that its fastest of many rounds is its time without what else the machine does.
+
+    Rounds go on until that is known well enough, or patience ends: more of them lower both times towards the truth, and
+    let no slow ledger pass. mapa: once its history of 30 pairs is full, after which all its work is known.
+    """
+    method = registry().make_method(name)
+    spec = cell.CellSpec(
+        **{field.name: None for field in dataclasses.fields(cell.CellSpec)}
+        | {"dataset": "circle", "method": name, "seed": 0, "size": 500, "validation_size": 500}
+        | {"noise": "known", "device": "cpu", "plugins": ()}
+    )
+    fastest = {CountingLedger: np.full(steps, np.inf), Uncounted: np.full(steps, np.inf)}
+    deadline, rounds, ratio = time.monotonic() + PATIENCE_S, 0, np.inf
+    while time.monotonic() < deadline and (rounds < LEAST_ROUNDS or ratio > LIMIT):
+        for ledger in list(fastest)[:: 1 if rounds % 2 else -1]:
+            fastest[ledger] = np.minimum(fastest[ledger], step_times(method, ledger(), spec, steps))
+        rounds += 1
+        ratio = fastest[CountingLedger][first:].sum() / fastest[Uncounted][first:].sum()
+    assert ratio <= LIMIT
