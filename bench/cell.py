@@ -8,12 +8,14 @@ import hashlib
 import io
 import json
 import math
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.prices import Work
     from bench.registry import Registry
 
 CHECKPOINTS_PER_DECADE = 3
@@ -81,23 +83,44 @@ class Row:
     cost: Cost
 
 
+@dataclass(frozen=True)
+class Diagnostic:
+    """What tells whether the estimator of a metric worked at a checkpoint."""
+
+    checkpoint: int
+    metric: str
+    diagnostic: str
+    value: float
+
+
 @dataclass
 class CellResult:
     """What became of a cell.
 
     status: done, failed or skipped. concurrent: whether other cells ran beside it, so that its seconds are contended.
-    densities: rows (method, x1, x2, log density).
+    formula_flops: the part of its FLOPs that is charged by formula, not counted. peak_memory_mb: the most memory that
+    fitting held at once beyond what it began with, in 1e6 bytes. overrun_flops, overrun_s: what was spent beyond the
+    budget that ended the fit. work: the FLOPs by kind of work. densities: rows (method, x1, x2, log density).
+    references: draws of the true posterior that the cell was scored with, as rows (test point, R-hat, effective sample
+    size, z).
     """
 
     spec: CellSpec
     status: str = "done"
     message: str = ""
     cost: Cost = field(default_factory=Cost)
+    formula_flops: float = 0.0
+    peak_memory_mb: float = math.nan
+    overrun_flops: float = 0.0
+    overrun_s: float = 0.0
     evaluation_s: float = 0.0
     concurrent: bool = False
     rows: list[Row] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
     densities: list[tuple[str, float, float, float]] = field(default_factory=list)
+    references: list[tuple[int, float, float, list[float]]] = field(default_factory=list)
 
 
 def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
@@ -184,17 +207,19 @@ class _Driver:
     """
 
     def __init__(self, result: CellResult, method: Any, problem: Any):
+        from bench.memory import PeakMemory
         from bench.metrics import Evaluator
         from datasets.base import draw
 
         spec = result.spec
         self.result, self.spec, self.problem = result, spec, problem
-        self.split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
+        split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
+        with self._off_the_clock():
+            self.evaluator = Evaluator(problem, split, spec.seed, spec.device)
+        self.corners = split.test.amin(0), split.test.amax(0)
         self.ledger = _ledger()
-        self.fit: Iterator[Any] = iter(method.fit(_task(method, problem, self.split, spec, self.ledger)))
-        start = time.perf_counter()
-        self.evaluate = Evaluator(problem, self.split.test, spec.seed, spec.device)
-        result.evaluation_s = time.perf_counter() - start
+        self.memory = PeakMemory(spec.device)
+        self.fit = _begun_when_resumed(method, _task(method, problem, split, spec, self.ledger))
         self.fitted: Any = None
         self.looked_at = -1.0
         self.unseen = False
@@ -202,39 +227,52 @@ class _Driver:
 
     def drive(self) -> None:
         """Fit to the end or to the budget; raises what the method raises, with the cost up to there recorded."""
-        while self._advance():
-            cost = self.result.cost
-            if cost.flops >= self.next_look:
+        try:
+            while self._stretch():
                 self._look()
-                step = math.floor(CHECKPOINTS_PER_DECADE * math.log10(max(cost.flops, 1.0))) + 1
-                self.next_look = 10 ** (step / CHECKPOINTS_PER_DECADE)
-            reached = self._budget_reached()
-            if reached:
-                self.result.message = reached
-                break
+        finally:
+            self._account()
         if self.fitted is None:
             raise RuntimeError("fit ended without yielding a fitted model")
         if self.unseen or self.looked_at < self.result.cost.flops:
             self._look()
-        if self.spec.density and self.problem.data_dim == 2:
-            self._densities()
+        with self._off_the_clock():
+            self._record(self.evaluator.last_look(self.fitted))
+            if self.evaluator.reference is not None:
+                self.result.references = self.evaluator.reference.rows()
+            if self.spec.density and self.problem.data_dim == 2:
+                self._densities()
+
+    def _stretch(self) -> bool:
+        """Fit up to the next checkpoint; whether there is one, rather than the end or the budget."""
+        self.memory.begin()
+        try:
+            while self._advance():
+                if self._budget_reached():
+                    return False
+                if self.result.cost.flops >= self.next_look:
+                    return True
+            return False
+        finally:
+            self.memory.end()
 
     def _advance(self) -> bool:
         """One resumption of the method, on the clock; whether it yielded."""
-        cost = self.result.cost
+        cost, overhead = self.result.cost, self.ledger.overhead_s
         self._synchronise()
         self.ledger.start()
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = time.perf_counter(), _cpu_seconds()
         try:
             fitted = next(self.fit, None)
             self._synchronise()
         finally:
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
             self.ledger.stop()
             ledger = self.ledger
+            counting = ledger.overhead_s - overhead
             self.result.cost = Cost(
-                cost.wall_s + wall,
-                cost.cpu_s + cpu,
+                cost.wall_s + max(wall - counting, 0.0),
+                cost.cpu_s + max(cpu - counting, 0.0),
                 ledger.flops,
                 ledger.decoder_passes,
                 ledger.encoder_passes,
@@ -249,29 +287,65 @@ class _Driver:
 
             torch.cuda.synchronize()
 
-    def _budget_reached(self) -> str:
-        cost, spec = self.result.cost, self.spec
-        if spec.max_flops is not None and cost.flops >= spec.max_flops:
-            return f"stopped by --max-flops at {cost.flops:.3g} FLOPs"
-        if spec.max_seconds is not None and cost.wall_s >= spec.max_seconds:
-            return f"stopped by --max-seconds after {cost.wall_s:.3g} s"
-        return ""
+    def _budget_reached(self) -> bool:
+        """Whether the budget is spent; the step that spent the last of it may have spent more, which is recorded."""
+        result, spec = self.result, self.spec
+        if spec.max_flops is not None and result.cost.flops >= spec.max_flops:
+            result.message = f"stopped by --max-flops at {result.cost.flops:.3g} FLOPs"
+            result.overrun_flops = result.cost.flops - spec.max_flops
+        elif spec.max_seconds is not None and result.cost.wall_s >= spec.max_seconds:
+            result.message = f"stopped by --max-seconds after {result.cost.wall_s:.3g} s"
+            result.overrun_s = result.cost.wall_s - spec.max_seconds
+        return bool(result.message)
+
+    def _account(self) -> None:
+        """Where the FLOPs and the memory went."""
+        self.result.formula_flops = self.ledger.formula_flops
+        self.result.work = self.ledger.account()
+        self.result.peak_memory_mb = self.memory.peak / 1e6
 
     def _look(self) -> None:
-        start = time.perf_counter()
         checkpoint = self.result.rows[-1].checkpoint + 1 if self.result.rows else 0
-        for m in self.evaluate(self.fitted):
-            self.result.rows.append(Row(checkpoint, m.metric, m.value, m.stderr, m.unit, self.result.cost))
-        self.looked_at, self.unseen = self.result.cost.flops, False
+        with self._off_the_clock():
+            self._record(self.evaluator.look(self.fitted), checkpoint)
+        flops = self.result.cost.flops
+        self.looked_at, self.unseen = flops, False
+        step = math.floor(CHECKPOINTS_PER_DECADE * math.log10(max(flops, 1.0))) + 1
+        self.next_look = 10 ** (step / CHECKPOINTS_PER_DECADE)
+
+    def _record(self, measurements: list[Any], checkpoint: int | None = None) -> None:
+        """Note measurements at a checkpoint, by default the last one."""
+        result, cost = self.result, self.result.cost
+        if checkpoint is None:
+            checkpoint, cost = result.rows[-1].checkpoint, result.rows[-1].cost
+        for m in measurements:
+            result.rows.append(Row(checkpoint, m.metric, m.value, m.stderr, m.unit, cost))
+            result.diagnostics += [
+                Diagnostic(checkpoint, m.metric, name, value) for name, value in m.diagnostics.items()
+            ]
+
+    @contextlib.contextmanager
+    def _off_the_clock(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
         self.result.evaluation_s += time.perf_counter() - start
 
     def _densities(self) -> None:
         from bench.metrics import TrueModel, density_grid
 
-        start = time.perf_counter()
-        low, high = self.split.test.amin(0), self.split.test.amax(0)
+        low, high = self.corners
         margin = 0.05 * (high - low)
         for name, model in (("truth", TrueModel(self.problem)), (self.spec.method, self.fitted.model)):
             rows = density_grid(model, self.problem.latent_dim, low - margin, high + margin, GRID_POINTS)
             self.result.densities += [(name, x1, x2, value) for x1, x2, value in rows]
-        self.result.evaluation_s += time.perf_counter() - start
+
+
+def _begun_when_resumed(method: Any, task: Any) -> Iterator[Any]:
+    """method.fit(task), called with the clock running: it need not be a generator, and may work before it yields."""
+    yield from method.fit(task)
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process with all its threads, and of the children that it has waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime

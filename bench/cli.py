@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.study import Settings
 
 INTERRUPTED = 130
-KINDS = ("methods", "datasets", "metrics")
+KINDS = ("methods", "datasets", "metrics", "costs")
 
 
 class _Commands(click.Group):
@@ -158,16 +158,89 @@ def _report(folder: Path, metric: str, quiet: bool) -> None:
 
 
 @cli.command("list")
-@click.argument("kind", required=False, metavar="[methods|datasets|metrics]")
+@click.argument("kind", required=False, metavar="[methods|datasets|metrics|costs]")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="List what a plugin file offers as well.")
 def list_(kind: str | None, plugins: tuple[str, ...]) -> None:
-    """List what can be compared and what is measured, with sources."""
+    """List what can be compared, what is measured with sources, and what each operation is charged in FLOPs."""
     from bench.registry import registry
     from bench.terminal import print_list
 
     if kind is not None and kind not in KINDS:
         raise unknown("kind", kind, KINDS)
-    print_list(registry(plugins), KINDS if kind is None else (kind,))
+    print_list(registry(plugins), KINDS[:-1] if kind is None else (kind,))
+    if kind is None:
+        click.echo("What each operation is charged in FLOPs: python -m bench list costs")
+
+
+@cli.command("timing")
+@click.option("--methods", "-m", default="mapa,vae", show_default=True, metavar="NAMES",
+              help="Two methods or more, with commas between; the first is compared with each other one.")  # fmt: skip
+@click.option("--dataset", "-d", default="figure8", show_default=True, metavar="NAME", help="One dataset.")
+@click.option("--size", default=500, show_default=True, metavar="N", help="Training data (validation: as many).")
+@click.option(
+    "--seed", default=0, show_default=True, metavar="N", help="Of data, weights, draws and the order of fits."
+)
+@click.option("--rounds", default=10, show_default=True, metavar="N",
+              help="Rounds that count, at least 5; each fits every method twice.")  # fmt: skip
+@click.option("--max-steps", type=int, metavar="N", help="Stop each fit after N steps.  [default: whole fits]")
+@click.option("--noise", default="known", show_default=True, metavar="known|learned",
+              help="Whether methods are given the noise variance or learn it.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where methods run.")
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py",
+              help="A file with METHODS or DATASETS of your own; repeatable.")  # fmt: skip
+@click.option("--out", metavar="DIR", help="Folder for results; timings that it holds are replaced.  [default: none]")
+@click.option("--quiet", "-q", is_flag=True, help="No progress, no table; errors only. Needs --out.")
+def timing_(**options: Any) -> None:
+    """Time methods against each other and against themselves, to tell differences from noise.
+
+    Fits every method twice in each round, as arms A and A', all in random order, on one core and one thread; a round
+    before the first warms up and does not count. Seconds are those of fitting alone, with no counting of FLOPs.
+    All fits of a method do the same work, so that intervals are about the machine, not about other data.
+
+    A method's ratio to itself, A / A', is 1 in truth: how far its 95% interval reaches from 1 is its noise. The noise
+    floor of a pair is the larger noise of the two. A method is 'faster' or 'slower' only where the interval of the
+    ratio excludes 1 and the ratio lies beyond the floor; otherwise the two are 'indistinguishable'.
+
+    A step ends where a method may be looked at. Steps of two methods are not the same amount of work, so that times
+    with --max-steps compare the cost of N steps of each, and whole fits the cost of a fit at its default settings.
+
+    \b
+    Examples:
+      python -m bench timing
+      python -m bench timing -m mapa,vae,iterative --max-steps 300
+      python -m bench timing -m vae,mine --plugin mine.py -d torus --rounds 20 --out results/timing
+
+    \b
+    Results, in DIR: timings (.parquet, .csv), one row per fit; timing.json, the ratios and what they were measured on.
+    Exit code: 0 done, 1 a method failed, 2 bad usage, 130 interrupted; but for 0, nothing is written.
+    """  # noqa: D301
+    sys.exit(_timing(**options))
+
+
+def _timing(methods: str, dataset: str, plugins: tuple[str, ...], out: str | None, quiet: bool, **rest: Any) -> int:
+    from bench import timing
+
+    if quiet and out is None:
+        raise UsageError("--quiet without --out leaves no result; give --out DIR")
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    files = tuple(str(Path(file).resolve()) for file in plugins)
+    settings = timing.Settings(methods=names, dataset=dataset.strip(), plugins=files, **rest)
+    folder = None if out is None else Path(out)
+    watch = timing.silent if quiet else timing.bar if sys.stderr.isatty() else timing.lines
+    try:
+        result = timing.run(settings, folder, watch)
+    except timing.FitFailedError as error:
+        click.echo(f"error: {error}", err=True)
+        return 1
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing was written", err=True)
+        return INTERRUPTED
+    if folder is not None:
+        timing.write(result, folder, shlex.join(["python", "-m", "bench", *sys.argv[1:]]))
+    if not quiet:
+        timing.show(result)
+        click.echo(f"\nTimings:  {folder}/timings.csv (and .parquet), timing.json" if folder else "")
+    return 0
 
 
 def main() -> NoReturn:

@@ -40,6 +40,7 @@ class Item:
     file: str | None = None
     latent_dim: int | None = None
     data_dim: int | None = None
+    expected_log_prob: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,17 @@ def _builtin_dataset(name: str, entry: datasets.Entry) -> Item:
     def load() -> Any:
         return lambda latent_dim: datasets.load(name, latent_dim)
 
-    return Item(name, entry.summary, entry.source, "built in", load, None, entry.latent_dim, entry.data_dim)
+    return Item(
+        name,
+        entry.summary,
+        entry.source,
+        "built in",
+        load,
+        None,
+        entry.latent_dim,
+        entry.data_dim,
+        entry.expected_log_prob,
+    )
 
 
 def _add(into: dict[str, Item], items: Iterable[Item]) -> None:
@@ -210,17 +221,16 @@ def load_plugin(file: str) -> ModuleType:
     return module
 
 
-HARNESS_MODULES = ("cell", "cost", "metrics")
+HARNESS_CODE = ("cell.py", "cost.py", "prices.py", "metrics/*.py")
 
 
 def code_version(plugins: Iterable[str] = ()) -> str:
     """A digest of all code that can change a value: methods, datasets, what runs and scores them, and plugins."""
+    here = Path(__file__).parent
+    packages = [Path(str(package.__file__)).parent for package in (methods, datasets)]
+    files = [path for package in packages for path in sorted(package.rglob("*.py"))]
+    files += [path for pattern in HARNESS_CODE for path in sorted(here.glob(pattern))]
     digest = hashlib.sha256()
-    for package in (methods, datasets):
-        for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
-            digest.update(path.read_bytes())
-    for path in [Path(__file__).with_name(f"{name}.py") for name in HARNESS_MODULES] + [
-        Path(file) for file in sorted(plugins)
-    ]:
+    for path in [*files, *(Path(file) for file in sorted(plugins))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

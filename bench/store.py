@@ -12,13 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cell import CellResult, CellSpec, Cost, Row
+from bench.cell import CellResult, CellSpec, Cost, Diagnostic, Row
 from bench.errors import UsageError
+from bench.prices import Work
+from bench.report.definitions import SCHEMA as SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
+CELL = ("dataset", "method", "seed")
 COST_COLUMNS = tuple(Cost.__dataclass_fields__)
 
 
@@ -75,13 +77,17 @@ def read_cell(folder: Path, spec: CellSpec) -> CellResult | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("schema") != SCHEMA:
             return None
-        rows = [
-            Row(**{**row, "stderr": _number(row["stderr"]), "cost": Cost(**row["cost"])}) for row in content["rows"]
-        ]
-        densities = [(name, x1, x2, value) for name, x1, x2, value in content["densities"]]
-        return CellResult(
-            **{**content, "spec": spec, "cost": Cost(**content["cost"]), "rows": rows, "densities": densities}
-        )
+        content |= {
+            "spec": spec,
+            "cost": Cost(**content["cost"]),
+            "peak_memory_mb": _number(content["peak_memory_mb"]),
+            "rows": [Row(**{**r, "stderr": _number(r["stderr"]), "cost": Cost(**r["cost"])}) for r in content["rows"]],
+            "diagnostics": [Diagnostic(**{**d, "value": _number(d["value"])}) for d in content["diagnostics"]],
+            "work": [Work(**each) for each in content["work"]],
+            "densities": [(name, x1, x2, value) for name, x1, x2, value in content["densities"]],
+            "references": [(point, rhat, ess, z) for point, rhat, ess, z in content["references"]],
+        }
+        return CellResult(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -90,55 +96,75 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
+MEASUREMENTS = (*CELL, "checkpoint", "metric", "value", "stderr", "unit", *COST_COLUMNS, "concurrent")
+TABLES: dict[str, tuple[str, ...]] = {
+    "measurements": MEASUREMENTS,
+    "diagnostics": (*CELL, "checkpoint", "metric", "diagnostic", "value"),
+    "work": (*CELL, *Work.__dataclass_fields__),
+    "densities": (*CELL, "x1", "x2", "log_density"),
+    "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
+}
+
+
+PARQUET_ONLY = ("densities", "references")
+
+
 def write_tables(folder: Path, results: list[CellResult]) -> None:
-    """Write measurements, cells and densities, as Parquet and (but for densities) CSV."""
+    """Write the tables as Parquet and, but for the bulky ones, CSV."""
     import pandas as pd
 
-    measurements = pd.DataFrame(
-        [_measurement(result, row) for result in results for row in result.rows],
-        columns=[
-            "dataset",
-            "method",
-            "seed",
-            "checkpoint",
-            "metric",
-            "value",
-            "stderr",
-            "unit",
-            *COST_COLUMNS,
-        ],
-    )
-    cells = pd.DataFrame([_cell(result) for result in results])
-    for name in [name for name in cells if str(name).startswith("p_")]:
-        cells[name] = _of_one_type(cells[name])
-    densities = pd.DataFrame(
-        [(r.spec.dataset, name, r.spec.seed, *point) for r in results for name, *point in r.densities],
-        columns=["dataset", "method", "seed", "x1", "x2", "log_density"],
-    ).drop_duplicates(["dataset", "method", "seed", "x1", "x2"])
-    for name, table in (("measurements", measurements), ("cells", cells), ("densities", densities)):
-        _write_table(folder / f"{name}.parquet", table)
-    for name, table in (("measurements", measurements), ("cells", cells)):
-        _write_table(folder / f"{name}.csv", table)
+    rows: dict[str, list[dict[str, Any]]] = {
+        "measurements": [_measurement(result, row) for result in results for row in result.rows],
+        "diagnostics": [_of_cell(result) | asdict(row) for result in results for row in result.diagnostics],
+        "work": [_of_cell(result) | asdict(row) for result in results for row in result.work],
+        "densities": [_density(result, row) for result in results for row in result.densities],
+        "references": _references(results),
+    }
+    tables = {name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in TABLES.items()}
+    tables["densities"] = tables["densities"].drop_duplicates([*CELL, "x1", "x2"])
+    tables["cells"] = pd.DataFrame([_cell(result) for result in results])
+    for name in [name for name in tables["cells"] if str(name).startswith("p_")]:
+        tables["cells"][name] = _of_one_type(tables["cells"][name])
+    for name, table in tables.items():
+        for suffix in ("parquet",) if name in PARQUET_ONLY else ("parquet", "csv"):
+            _write_table(folder / f"{name}.{suffix}", table)
+
+
+def _of_cell(result: CellResult) -> dict[str, Any]:
+    return {name: getattr(result.spec, name) for name in CELL}
 
 
 def _measurement(result: CellResult, row: Row) -> dict[str, Any]:
-    spec, fields = result.spec, asdict(row)
+    fields = asdict(row)
     cost = fields.pop("cost")
-    return {"dataset": spec.dataset, "method": spec.method, "seed": spec.seed, **fields, **cost}
+    return {**_of_cell(result), **fields, **cost, "concurrent": result.concurrent}
+
+
+def _density(result: CellResult, row: tuple[str, float, float, float]) -> dict[str, Any]:
+    method, x1, x2, value = row
+    return {**_of_cell(result), "method": method, "x1": x1, "x2": x2, "log_density": value}
+
+
+def _references(results: list[CellResult]) -> list[dict[str, Any]]:
+    """The draws of the true posterior, which all cells of a dataset and seed share."""
+    shared = {(result.spec.dataset, result.spec.seed): result.references for result in results if result.references}
+    names = ("point", "rhat", "ess", "z")
+    return [
+        {"dataset": dataset, "seed": seed, "draw": draw, **dict(zip(names, row, strict=True))}
+        for (dataset, seed), rows in shared.items()
+        for draw, row in enumerate(rows)
+    ]
 
 
 def _cell(result: CellResult) -> dict[str, Any]:
-    spec = result.spec
+    totals = ("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent")
     return {
-        "dataset": spec.dataset,
-        "method": spec.method,
-        "seed": spec.seed,
+        **_of_cell(result),
         "status": result.status,
         "message": result.message,
         **asdict(result.cost),
-        "evaluation_s": result.evaluation_s,
-        "concurrent": result.concurrent,
-        "key": spec.key,
+        **{name: getattr(result, name) for name in totals},
+        "key": result.spec.key,
         **{f"p_{name}": value for name, value in result.parameters.items()},
     }
 

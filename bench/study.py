@@ -107,17 +107,11 @@ def check(settings: Settings, known: Registry) -> None:
     for name in settings.datasets:
         item = known.dataset(name)
         if item.origin != "built in":
-            latent = known.make_problem(name, settings.latent_dim).latent_dim
-        else:
-            latent = _fitting_dimension(name, item.latent_dim, settings.latent_dim)
-        if latent > 2:
-            raise UsageError(f"dataset {name!r} has latent dimension {latent}; exact likelihoods need 1 or 2")
-
-
-def _fitting_dimension(name: str, own: int | None, asked: int | None) -> int:
-    if own is not None and asked not in (None, own):
-        raise UsageError(f"dataset {name!r} has latent dimension {own}, got --latent-dim {asked}")
-    return own or asked or 1
+            known.make_problem(name, settings.latent_dim)
+        elif item.latent_dim is not None and settings.latent_dim not in (None, item.latent_dim):
+            raise UsageError(
+                f"dataset {name!r} has latent dimension {item.latent_dim}, got --latent-dim {settings.latent_dim}"
+            )
 
 
 def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
@@ -280,6 +274,7 @@ def _describe(settings: Settings, known: Registry, command: str, jobs: int, bega
                 "source": i.source,
                 "latent_dim": i.latent_dim,
                 "data_dim": i.data_dim,
+                "expected_log_prob": i.expected_log_prob,
             }
             for name, i in chosen.items()
         },

@@ -59,10 +59,13 @@ def print_summary(folder: Path, metric: str) -> None:
 
 
 def print_list(known: Registry, kinds: Iterable[str]) -> None:
-    """Print the methods, datasets or metrics there are."""
+    """Print the methods, datasets, metrics or costs there are."""
     console = _console()
     for kind in kinds:
-        table = Table(title=kind, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+        title = "costs, in FLOPs" if kind == "costs" else kind
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False
+        )
         for name, summary, source in _rows(known, kind):
             table.add_row(name, summary, source)
         console.print(table)
@@ -74,10 +77,18 @@ def _rows(known: Registry, kind: str) -> Iterable[tuple[str, str, str]]:
         from bench.report.definitions import METRICS
 
         return [(metric.name, f"{metric.meaning} ({metric.unit})", metric.source) for metric in METRICS]
+    if kind == "costs":
+        from bench.prices import cost_model
+
+        return [(f"{price.flops} per {price.per}", price.operators, "") for price in cost_model()]
     items = known.methods if kind == "methods" else known.datasets
     return [(item.name, _described(item), item.source) for item in items.values()]
 
 
 def _described(item: Item) -> str:
-    size = f" (L = {item.latent_dim}, D = {item.data_dim})" if item.latent_dim else ""
-    return f"{item.summary}{size}"
+    if not item.latent_dim:
+        return item.summary
+    size = f" (L = {item.latent_dim}, D = {item.data_dim}"
+    if item.expected_log_prob:
+        size += f"; E log p = {item.expected_log_prob[0]:.3f}"
+    return f"{item.summary}{size})"

@@ -10,9 +10,9 @@ import pandas as pd
 
 from bench.report import format
 from bench.report.compare import answers, rivals
-from bench.report.definitions import COSTS, Definition, define, in_order
+from bench.report.definitions import COSTS, MAIN_METRICS, MEMORY, Definition, define, in_order
 from bench.report.study import Study
-from bench.report.summary import CELL, UNFITTED, finished, fitted, oracle_levels
+from bench.report.summary import CELL, UNFITTED, finished, fitted, oracle_levels, work_shares
 
 
 def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
@@ -25,10 +25,12 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         "notes": _notes(study),
         "run": _run(study),
         "groups": _groups(study, table),
-        "metrics": metrics,
-        "costs": list(COSTS),
+        "metrics": [m for m in metrics if m.name in MAIN_METRICS],
+        "other_metrics": [m for m in metrics if m.name not in MAIN_METRICS],
+        "costs": [*COSTS, MEMORY],
+        "work": _work(study),
         "problems": study.problems.fillna({"message": ""}).to_dict("records"),
-        "definitions": [*metrics, *COSTS],
+        "definitions": [*metrics, *COSTS, MEMORY],
         "settings": _pairs(study.section("settings")),
         "provenance": _pairs(study.section("provenance")),
         "entries": [("Datasets", _datasets(study)), ("Methods", _methods(study))],
@@ -50,6 +52,19 @@ def _groups(study: Study, table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {"name": name, "level": levels.get(str(name)), "rows": rows.to_dict("records")}
         for name, rows in table.groupby("dataset", sort=False)
+    ]
+
+
+def _work(study: Study) -> list[dict[str, Any]]:
+    """Each fitted method with its share of FLOPs that is charged by formula, and its kinds of work with theirs."""
+    shares = work_shares(study.work[study.work["method"].isin(fitted(study.methods))])
+    return [
+        {
+            "method": method,
+            "formula": format.percent(kinds.loc[kinds["by"] == "formula", "share"].sum()),
+            "kinds": [(k["name"], format.percent(k["share"]), k["by"]) for k in kinds.to_dict("records")],
+        }
+        for method, kinds in shares.groupby("method", sort=False)
     ]
 
 
@@ -120,10 +135,12 @@ def _methods(study: Study) -> list[tuple[str, str, str]]:
 def _datasets(study: Study) -> list[tuple[str, str, str]]:
     """Name, what it is with its dimensions and noise, and its source."""
     texts = {"latent_dim": "latent dimension {}", "data_dim": "data dimension {}", "noise": "noise {}"}
-    texts["expected_log_prob"] = "E log p = {} nats"
     entries = []
     for name, each in study.section("datasets").items():
         facts = [text.format(_short(each[key])) for key, text in texts.items() if each.get(key) is not None]
+        if each.get("expected_log_prob"):
+            value, error = each["expected_log_prob"]
+            facts.append(f"E log p = {format.number(value)} ± {format.number(error)} nats")
         parts = [each.get("summary"), ", ".join(facts)]
         entries.append((name, "; ".join(filter(None, parts)), str(each.get("source") or "")))
     return entries
@@ -144,6 +161,8 @@ def _plain(value: Any) -> str:
 def _files(folder: Path) -> list[tuple[str, str]]:
     known = {
         "measurements.parquet": "every look at every cell, one metric a row",
+        "diagnostics.parquet": "what tells whether the estimator of a metric worked: numerical errors, sample sizes",
+        "work.parquet": "where the FLOPs went, by kind of work, counted or charged by formula",
         "cells.parquet": "one row per dataset, method and seed, with status and total cost",
         "densities.parquet": "true and learned log densities on a grid, for two-dimensional data",
         "study.json": "settings, provenance and the command",

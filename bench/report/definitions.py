@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+SCHEMA = 2  # of the tables and of study.json
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -25,7 +27,7 @@ METRICS = (
         "nats",
         "higher",
         "mean log p(x) of the learned model over held-out points",
-        "quadrature up to 2 latent dimensions, else importance sampling: Burda et al. 2016, arXiv 1509.00519",
+        "quadrature up to 2 latent dimensions; above, importance sampling or annealing: Wu et al. 2017",
     ),
     Definition(
         "oracle_gap",
@@ -51,7 +53,70 @@ METRICS = (
         "test_ll - elbo = mean KL(q(z|x) || p(z|x)): how far inference is from its own model's posterior",
         "Cremer et al. 2018, arXiv 1801.03558",
     ),
+    Definition(
+        "approximation_gap",
+        "approximation gap",
+        "nats",
+        "lower",
+        "the part of the inference gap that the best member of q's family would leave, on 100 held-out points",
+        "Cremer et al. 2018, eq. 4",
+    ),
+    Definition(
+        "amortisation_gap",
+        "amortisation gap",
+        "nats",
+        "lower",
+        "the rest of it: the ELBO of that best member less q's own, on the same points",
+        "Cremer et al. 2018, eq. 5",
+    ),
+    Definition(
+        "index_kl",
+        "index KL",
+        "nats",
+        "lower",
+        "mean KL from the true model's posterior over which training code gave x to the method's, over training data; "
+        "the oracle's, which does not know the codes, is the floor",
+        "our reading of Yacoby et al. 2024, arXiv 2403.08941",
+    ),
+    Definition(
+        "index_tv", "index TV", "probability", "lower", "their mean total variation distance", "as for the index KL"
+    ),
+    Definition(
+        "signal_w2",
+        "signal W2",
+        "data units",
+        "lower",
+        "root mean square over held-out x of the 2-Wasserstein distance between the true posterior of f(z) given x and "
+        "the method's",
+        "Peyre & Cuturi 2019, arXiv 1803.00567",
+    ),
+    Definition(
+        "sample_w2",
+        "sample W2",
+        "data units",
+        "lower",
+        "2-Wasserstein distance between 500 draws of the learned model and 500 of the true one",
+        "Peyre & Cuturi 2019, arXiv 1803.00567",
+    ),
+    Definition(
+        "sample_w2_floor",
+        "sample W2 of the truth",
+        "data units",
+        "",
+        "the same distance between two sets of the true model: what a perfect model would show",
+        "",
+    ),
+    Definition(
+        "annealing_gap",
+        "annealing gap",
+        "nats",
+        "lower",
+        "distance between bounds from above and from below on log p(x) of data drawn from the learned model: how far "
+        "annealed importance sampling can be off (above 2 latent dimensions)",
+        "Grosse et al. 2015, arXiv 1511.02543; Wu et al. 2017, arXiv 1611.04273",
+    ),
 )
+MAIN_METRICS = ("test_ll", "oracle_gap", "elbo", "inference_gap")
 
 COSTS = (
     Definition("wall_s", "wall time", "s", "lower", "elapsed time of fitting alone, evaluation off the clock", ""),
@@ -61,8 +126,12 @@ COSTS = (
     Definition("encoder_passes", "encoder passes", "data", "lower", "data put forward through the encoder", ""),
 )
 
+MEMORY = Definition(
+    "peak_memory_mb", "peak memory", "MB", "lower", "the most memory that fitting held beyond what it began with", ""
+)
+
 COST_NAMES = tuple(cost.name for cost in COSTS)
-_KNOWN = {definition.name: definition for definition in (*METRICS, *COSTS)}
+_KNOWN = {definition.name: definition for definition in (*METRICS, *COSTS, MEMORY)}
 
 
 def define(name: str, unit: str = "") -> Definition:

@@ -76,6 +76,14 @@ def seconds(value: float | None) -> str:
     return f"{float(f'{value / 3600:.3g}'):g} h"
 
 
+def megabytes(value: float | None) -> str:
+    """Memory given in 1e6 bytes: '250 kB', '12.3 MB', '1.5 GB'."""
+    if value is None or math.isnan(value):
+        return MISSING
+    digits, prefix = _scaled(value * 1e6)
+    return f"{digits} {prefix}B"
+
+
 def ratio(value: float | None) -> str:
     """How many times as much, to two significant digits: '0.21×'."""
     if value is None or math.isnan(value):
@@ -83,6 +91,13 @@ def ratio(value: float | None) -> str:
     if math.isinf(value):
         return "inf×"
     return f"{float(f'{value:.2g}'):g}×"
+
+
+def percent(share: float | None) -> str:
+    """A share of one: '12 %', '0.3 %', '<0.1 %'."""
+    if share is None or math.isnan(share):
+        return MISSING
+    return "<0.1 %" if 0 < share < 1e-3 else f"{float(f'{100 * share:.2g}'):g} %"
 
 
 def plural(n: int, noun: str) -> str:
@@ -105,6 +120,7 @@ _FORMATS = {
     "cpu_s": seconds,
     "evaluation_s": seconds,
     "flops": flops,
+    "peak_memory_mb": megabytes,
     "decoder_passes": count,
     "encoder_passes": count,
 }

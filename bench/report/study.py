@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.definitions import COST_NAMES
+from bench.report.definitions import COST_NAMES, SCHEMA
 
-SCHEMA = 1
 MEASUREMENTS = ("dataset", "method", "seed", "checkpoint", "metric", "value", *COST_NAMES)
 CELLS = ("dataset", "method", "seed", "status", "message", *COST_NAMES)
+WORK = ("dataset", "method", "seed", "name", "calls", "flops", "by")
 DENSITIES = ("dataset", "method", "seed", "x1", "x2", "log_density")
 
 
@@ -26,6 +26,7 @@ class Study:
     measurements: pd.DataFrame
     cells: pd.DataFrame
     densities: pd.DataFrame
+    work: pd.DataFrame
     info: dict[str, Any]
 
     @property
@@ -54,7 +55,7 @@ class Study:
 
 
 def read(folder: Path) -> Study:
-    """Read a study folder; densities.parquet may be absent.
+    """Read a study folder; densities.parquet and work.parquet may be absent.
 
     Raises FileNotFoundError for another missing file, and ValueError for a missing column, an empty cells
     table or a schema other than SCHEMA.
@@ -65,12 +66,12 @@ def read(folder: Path) -> Study:
     cells = _table(_existing(folder, "cells.parquet"), CELLS)
     if cells.empty:
         raise ValueError(f"{folder / 'cells.parquet'} has no rows, so there is nothing to report")
-    densities = folder / "densities.parquet"
     return Study(
         folder=folder,
         measurements=_table(_existing(folder, "measurements.parquet"), MEASUREMENTS),
         cells=cells,
-        densities=_table(densities, DENSITIES) if densities.exists() else pd.DataFrame(columns=list(DENSITIES)),
+        densities=_perhaps(folder / "densities.parquet", DENSITIES),
+        work=_perhaps(folder / "work.parquet", WORK),
         info=info,
     )
 
@@ -82,6 +83,10 @@ def _existing(folder: Path, name: str) -> Path:
         held = f"it holds {', '.join(present) or 'nothing'}" if folder.is_dir() else "it is not a folder"
         raise FileNotFoundError(f"{folder} is not a study: {name} is missing; {held}")
     return path
+
+
+def _perhaps(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    return _table(path, columns) if path.exists() else pd.DataFrame(columns=list(columns))
 
 
 def _table(path: Path, columns: Iterable[str]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.report.definitions import COST_NAMES, in_order
+from bench.report.definitions import COST_NAMES, MEMORY, in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def summary(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
     Columns: dataset, method, seeds_done, seeds_total; {metric}_median, _low and _high (the least and the
     greatest seed) for each metric; the median total of each cost, under the cost's own name (seconds, FLOPs,
-    passes); best, the highest median test_ll of the dataset among fitted methods. Only cells that are done
+    passes, megabytes); best, the highest median test_ll of the dataset among fitted methods. Only cells that are done
     count; a seed whose value is NaN makes the median NaN rather than being left out. A method that fits
     nothing has NaN costs.
     """
@@ -87,8 +87,9 @@ def _row(dataset: str, method: str, cells: pd.DataFrame, last: pd.DataFrame) -> 
         row[f"{metric}_median"] = values.median(skipna=False)
         row[f"{metric}_low"] = values.min(skipna=False)
         row[f"{metric}_high"] = values.max(skipna=False)
-    costs = done.reindex(columns=list(COST_NAMES)).astype(float)
-    for cost in COST_NAMES:
+    totals = [*COST_NAMES, MEMORY.name]
+    costs = done.reindex(columns=totals).astype(float)
+    for cost in totals:
         row[cost] = float("nan") if method in UNFITTED else costs[cost].median(skipna=False)
     return row
 
@@ -98,3 +99,18 @@ def _best(table: pd.DataFrame) -> pd.Series:
     median = table.reindex(columns=["test_ll_median"])["test_ll_median"]
     median = median.where(~table["method"].isin(UNFITTED))
     return median.notna() & (median == median.groupby(table["dataset"]).transform("max"))
+
+
+def work_shares(work: pd.DataFrame) -> pd.DataFrame:
+    """Where each method's FLOPs went: one row per method and kind of work, greatest first.
+
+    Columns: method, name, by ('operators' if counted as torch ran them, 'formula' if charged), share: of the FLOPs of
+    all of the method's cells.
+    """
+    total = work.groupby("method", sort=False)["flops"].sum()
+    kinds = work.groupby(["method", "name", "by"], sort=False)["flops"].sum().reset_index()
+    kinds = kinds[kinds["flops"] > 0]
+    kinds["share"] = kinds["flops"] / kinds["method"].map(total)
+    rank = {method: i for i, method in enumerate(total.index)}
+    order = kinds.assign(rank=kinds["method"].map(rank)).sort_values(["rank", "share"], ascending=[True, False])
+    return order[["method", "name", "by", "share"]].reset_index(drop=True)

@@ -15,7 +15,7 @@ from bench.registry import code_version, registry
 
 COLUMNS = (
     *("dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit"),
-    *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
+    *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes", "concurrent"),
 )
 
 METHOD = '''
@@ -204,7 +204,7 @@ def test_comparing_from_python(in_process, no_report, tmp_path):
     assert tuple(table.columns) == COLUMNS
     assert len(in_process) == 4
     assert set(table["method"]) == {"vae", "untrained"}
-    assert set(table["metric"]) == {"test_ll", "oracle_gap", "elbo", "inference_gap"}
+    assert {"test_ll", "oracle_gap", "elbo", "inference_gap", "signal_w2", "sample_w2"} <= set(table["metric"])
     pd.testing.assert_frame_equal(table, store.read_table(tmp_path / "out", "measurements"))
 
 
@@ -249,7 +249,7 @@ def test_a_script_without_a_guard(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     end = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (end.returncode, end.stderr) == (0, "")
-    assert end.stdout == "rows 8\n"
+    assert end.stdout == "rows 18\n"
 
 
 def test_the_names_that_bench_has():

@@ -64,7 +64,7 @@ class Tables:
         cells.to_parquet(folder / "cells.parquet")
         if densities is not None:
             densities.to_parquet(folder / "densities.parquet")
-        (folder / "study.json").write_text(json.dumps({"schema": 1, "name": "a study", **info}))
+        (folder / "study.json").write_text(json.dumps({"schema": 2, "name": "a study", **info}))
         return folder
 
 
@@ -374,7 +374,7 @@ def test_a_missing_table_is_named(tmp_path, missing):
 
 def test_what_cannot_be_read_is_refused(tmp_path):
     folder = Tables().cell("a", "mapa").study(tmp_path, schema=9)
-    with pytest.raises(ValueError, match="schema 9; this version reads schema 1"):
+    with pytest.raises(ValueError, match="schema 9; this version reads schema 2"):
         read(folder)
     Tables().cell("a", "mapa").study(tmp_path)
     pd.DataFrame({"dataset": ["a"]}).to_parquet(tmp_path / "cells.parquet")

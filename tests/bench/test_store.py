@@ -8,16 +8,18 @@ import pandas as pd
 import pytest
 
 from bench import store
-from bench.cell import CellResult, Cost, Row
+from bench.cell import CellResult, Cost, Diagnostic, Row
 from bench.errors import UsageError
+from bench.prices import Work
 
 MEASUREMENTS = (
     *("dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit"),
-    *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
+    *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes", "concurrent"),
 )
 CELLS = (
     *("dataset", "method", "seed", "status", "message"),
     *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
+    *("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent", "key"),
 )
 
 
@@ -89,7 +91,14 @@ def test_reading_rubbish_names_the_file(tmp_path):
 def test_a_cell_returns_as_it_was(folder, cell_spec):
     spec = cell_spec()
     before = result(
-        spec, message="é \n |", densities=[("truth", 0.1, -0.2, -3.0)], parameters={"steps": 3, "name": None}
+        spec,
+        message="é \n |",
+        peak_memory_mb=3.5,
+        diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
+        work=[Work("k-means", 2, 1e6, "formula")],
+        densities=[("truth", 0.1, -0.2, -3.0)],
+        references=[(0, 1.001, 300.0, [0.5, -1.0, 2.0])],
+        parameters={"steps": 3, "name": None},
     )
     store.write_cell(folder, before)
     assert store.read_cell(folder, spec) == before
@@ -175,6 +184,34 @@ def test_parquet_and_csv_agree(folder, cell_spec, name):
     for row, kept in zip(rows, parquet.itertuples(index=False), strict=True):
         expected = [None if value == "" or pd.isna(value) else value for value in kept]
         assert [as_read(text) for text in row] == expected
+
+
+def test_every_list_of_a_cell_has_its_table(folder, cell_spec):
+    references = [(0, 1.001, 300.0, [0.5, -1.0, 2.0]), (0, 1.001, 300.0, [0.6, -1.1, 2.1])]
+    cells = [
+        result(
+            cell_spec(method=method),
+            diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
+            work=[Work("k-means", 2, 1e6, "formula")],
+            densities=[("truth", 0.1, -0.2, -3.0), (method, 0.1, -0.2, -4.0)],
+            references=references,
+        )
+        for method in ("vae", "mapa")
+    ]
+    store.write_tables(folder, cells)
+    diagnostics, work, densities, draws = (
+        store.read_table(folder, name) for name in ("diagnostics", "work", "densities", "references")
+    )
+    columns = ["method", "checkpoint", "metric", "diagnostic", "value"]
+    assert diagnostics[columns].to_numpy().tolist() == [[m, 1, "a", "khat", 0.3] for m in ("vae", "mapa")]
+    columns = ["method", "name", "calls", "flops", "by"]
+    assert work[columns].to_numpy().tolist() == [[m, "k-means", 2, 1e6, "formula"] for m in ("vae", "mapa")]
+    assert sorted(densities["method"]) == ["mapa", "truth", "vae"]
+    assert [(row.point, row.draw, row.rhat, row.ess, row.z.tolist()) for row in draws.itertuples()] == [
+        (point, draw, rhat, ess, z) for draw, (point, rhat, ess, z) in enumerate(references)
+    ]
+    assert (folder / "diagnostics.csv").exists()
+    assert (folder / "work.csv").exists()
 
 
 def test_tables_of_nothing_have_their_columns(folder):

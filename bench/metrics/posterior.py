@@ -1,0 +1,118 @@
+"""How near an approximate posterior is to that of its own model, and to that of the true one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.special import ndtr
+
+from bench.metrics.likelihood import Likelihood, elbo
+from bench.metrics.measurement import Measurement, mean, root_mean
+from bench.metrics.reference import Reference
+from bench.metrics.transport import squared_w2
+from datasets.base import Problem
+from datasets.quadrature import normal_codebook
+from methods.base import Fitted, Posterior
+
+GAP_POINTS = 100
+GAP_DRAWS = 64
+SIGNAL_POINTS = 200
+NODES = {1: 128, 2: 256}
+REFERENCE_POINTS = 32
+LEAST_LOG = -700.0
+
+
+def gap_split(fitted: Fitted, x: Tensor, learned: Likelihood, seed: int) -> list[Measurement]:
+    """The inference gap of x (n, D) in two: what the family costs, and what amortisation adds.
+
+    approximation_gap: log p(x) less the ELBO of the best member of q's family for each x (Cremer et al. 2018, eq. 4).
+    amortisation_gap: that ELBO less q's own (eq. 5). The best is the best that was found, so that the first is an upper
+    bound; both ELBOs are means over the same 64 random numbers. Empty for a posterior without `best`.
+    """
+    if not hasattr(fitted.posterior, "best"):
+        return []
+    best = Fitted(fitted.model, fitted.posterior.best(fitted.model, x))
+    own, highest = (elbo(each, x, GAP_DRAWS, seed) for each in (fitted, best))
+    return [mean("approximation_gap", learned.value - highest, learned.error), mean("amortisation_gap", highest - own)]
+
+
+def index_divergence(fitted: Fitted, problem: Problem, train: Tensor, codes: Tensor) -> list[Measurement]:
+    """index_kl = mean KL(p(i | x) || q(i | x)) and index_tv = mean total variation, over the training data x (N, D).
+
+    p(i | x) is the true model's posterior over which of the codes (N, L) gave x, with equal weights before x is seen:
+    proportional to N(x; f(z_i), s2 I). q(i | x) is the method's; below exp(-700) it counts as that. Empty for a method
+    without one.
+    """
+    if fitted.log_index is None:
+        return []
+    squared = torch.cdist(train, problem.decoder(codes)).square()
+    log_p = torch.log_softmax(-squared / (2 * problem.noise), 1)
+    log_q = fitted.log_index(train).double().cpu().clamp(min=LEAST_LOG)
+    p = log_p.exp()
+    kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(1)
+    return [
+        mean("index_kl", kl),
+        mean("index_tv", (p - log_q.exp()).abs().sum(1) / 2, unit="probability"),
+    ]
+
+
+def signal_distance(fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, seed: int) -> list[Measurement]:
+    """signal_w2: from p(f(z) | x) of the true model to that of the learned one under q, over the first 200 of x (n, D).
+
+    The root mean square over x of the 2-Wasserstein distance, in data space, where no parameterisation of z is seen.
+    Each posterior stands as equally weighted points, 128 of them (L = 1) or 256, whose number is halved for the error.
+    A posterior without `from_uniform` is represented by as many draws, which leaves a distance even between equals.
+    """
+    x = x[:SIGNAL_POINTS]
+    count = NODES[problem.latent_dim]
+    fine, coarse = (_squared(fitted, problem, truth, x, m, seed) for m in (count, count // 2))
+    return [root_mean("signal_w2", fine, abs(float((fine - coarse).mean())), "data units")]
+
+
+def signal_distance_from_draws(fitted: Fitted, problem: Problem, reference: Reference, x: Tensor) -> list[Measurement]:
+    """signal_w2 where the true posterior is known by draws alone, over the x (n, D) for which these have converged.
+
+    From the squared distance of two sets of draws, half of what two sets of the same posterior are apart is taken, for
+    each of both posteriors, so that it vanishes in expectation between equals (Genevay et al. 2018, eq. 7).
+    """
+    good = reference.converged
+    if not good.any():
+        return []
+    x = x[good.to(x.device)]
+    true = problem.decoder(reference.draws[:, good]).transpose(0, 1)
+    z = fitted.posterior.sample(x, true.shape[1], torch.Generator(x.device).manual_seed(0))[0]
+    learned = fitted.model.decode(z).double().cpu().transpose(0, 1)
+    between = (squared_w2(true[:, ::2], learned[:, ::2]) + squared_w2(true[:, 1::2], learned[:, 1::2])) / 2
+    within = (squared_w2(true[:, ::2], true[:, 1::2]) + squared_w2(learned[:, ::2], learned[:, 1::2])) / 2
+    found = root_mean("signal_w2", between - within, 0.0, "data units")
+    diagnostics = {
+        "rhat_max": float(reference.rhat[good].max()),
+        "ess_min": float(reference.ess[good].min()),
+        "not_converged": float((~good).double().mean()),
+    }
+    return [replace(found, diagnostics=diagnostics)]
+
+
+def _squared(fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, count: int, seed: int) -> Tensor:
+    """The squared distance for each x (n, D) between posteriors of `count` points each: (n,)."""
+    true = problem.decoder(_points(truth, x.cpu(), count, problem.latent_dim, seed))
+    learned = fitted.model.decode(_points(fitted.posterior, x, count, problem.latent_dim, seed)).double().cpu()
+    return squared_w2(true.transpose(0, 1), learned.transpose(0, 1))
+
+
+def _points(posterior: Posterior, x: Tensor, count: int, latent_dim: int, seed: int) -> Tensor:
+    """Equally weighted points that stand for q(z | x) of each x (n, D): (count, n, L)."""
+    if hasattr(posterior, "from_uniform"):
+        points: Tensor = posterior.from_uniform(x, cube_points(count, latent_dim).to(x.device))
+        return points
+    return posterior.sample(x, count, torch.Generator(x.device).manual_seed(seed))[0]
+
+
+def cube_points(count: int, dim: int) -> Tensor:
+    """Well-spread points of the unit cube, (count, dim): midpoints along the first axis, a Sobol set along others."""
+    first = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    if dim == 1:
+        return first[:, None]
+    return torch.cat([first[:, None], ndtr(normal_codebook(count, dim))[:, 1:]], 1)

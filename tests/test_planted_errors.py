@@ -1,0 +1,431 @@
+"""Deliberate mistakes, each of which a named check must catch; and the same checks on the code as it is.
+
+A check is a small measurement with a known answer, which returns whether it got it. Here it is shown that it can fail.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+import datasets
+from bench import cell
+from bench.cell import CellSpec, run_cell
+from bench.cost import CountingLedger
+from bench.metrics import Evaluator, TrueModel, importance, likelihood, measurement, posterior, transport
+from bench.registry import registry
+from datasets import quadrature
+from datasets.base import draw, stream
+from datasets.linear import linear_gaussian
+from methods import amortised
+from methods.base import Fitted, FreeLedger, Task
+from methods.cells import exact_posterior
+from methods.model import build_model
+from methods.posteriors import Prior, build_encoder
+
+SPEC = CellSpec(
+    dataset="circle",
+    method="vae",
+    seed=0,
+    size=40,
+    validation_size=40,
+    test_size=50,
+    latent_dim=None,
+    noise="known",
+    device="cpu",
+    max_flops=6e7,
+    max_seconds=None,
+    density=False,
+    code="",
+    versions=(),
+)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear-Gaussian model of L = 1 that is not known to be the truth, with its exact posterior."""
+
+    problem: datasets.base.Problem
+
+    def decode(self, z):
+        return self.problem.decoder(z.double())
+
+    def variance(self):
+        return self.problem.noise
+
+    def at(self, x):
+        zero = self.decode(torch.zeros(1, 1))
+        slope = self.decode(torch.ones(1, 1)) - zero
+        precision = 1 + slope.square().sum() / self.variance()
+        return Normal((x - zero) @ slope.T / self.variance() / precision, precision.rsqrt())
+
+    def sample(self, x, count, generator):
+        q = self.at(x)
+        z = q.mean + q.stddev * torch.randn(count, len(x), 1, generator=generator, dtype=torch.float64)
+        return z, q.log_prob(z).sum(-1)
+
+
+def linear_scores(n=300):
+    problem = linear_gaussian(1)
+    split = draw(problem, 0, 1, 1, n)
+    model = Linear(problem)
+    return {m.metric: m for m in Evaluator(problem, split, 0).look(Fitted(model, model))}
+
+
+def task(name="circle", n=60, train=None, ledger=None):
+    problem = datasets.load(name)
+    split = draw(problem, 0, n, n, 1)
+    train = (split.train if train is None else train).float()
+    model = build_model(train, problem.latent_dim, problem.noise, stream("initial weights", 0, "decoder"))
+    return Task(train, split.validation.float(), model, stream("training", 0, "draws"), ledger or FreeLedger())
+
+
+# The checks
+
+
+def bound_is_below_the_likelihood_and_tight_at_the_exact_posterior():
+    return abs(linear_scores()["inference_gap"].value) < 1e-9
+
+
+def truth_scored_as_a_learned_model_has_no_gap():
+    found = linear_scores()["oracle_gap"]
+    return abs(found.value) <= found.stderr + 1e-9
+
+
+def training_bound_is_the_expected_likelihood_less_the_kl_of_torch():
+    model = task().model
+    encoder, x = build_encoder(model, stream("check", 0, "encoder")), task().train
+    noise = torch.randn(len(x), 1, generator=stream("check", 0, "noise"))
+    with torch.no_grad():
+        mean, log_scale = encoder.moments(x)
+        q = Normal(mean, log_scale.exp())
+        z = mean + log_scale.exp() * noise
+        likelihood_of = Normal(model.decode(z), math.sqrt(model.variance())).log_prob(x).sum(-1)
+        expected = likelihood_of - kl_divergence(q, Normal(0.0, 1.0)).sum(-1)
+        return torch.allclose(amortised.elbo(model, encoder, x, noise), expected, atol=1e-3)
+
+
+def importance_sampling_from_the_exact_posterior_is_exact():
+    problem = linear_gaussian(1)
+    x = draw(problem, 0, 1, 1, 20).test
+    model = Linear(problem)
+    found = importance.importance_log_prob(model, model, x, 50, torch.Generator().manual_seed(0))
+    return torch.allclose(found.value, problem.exact_log_prob(x))
+
+
+def all_work_is_counted_as_counting_everything_does():
+    class Thorough(CountingLedger):
+        def run(self, name, work, *args):
+            return work(*args)
+
+    def count(ledger):
+        method, one = registry().make_method("iterative"), task(ledger=ledger)
+        fit = method.fit(one)
+        ledger.start()
+        for _ in zip(range(40), fit, strict=False):
+            pass
+        ledger.stop()
+        return ledger.flops
+
+    return count(CountingLedger()) == count(Thorough())
+
+
+def an_update_of_adam_is_charged_for():
+    parameter = torch.nn.Parameter(torch.ones(100))
+    parameter.grad = torch.ones(100)
+    optimiser, ledger = torch.optim.Adam([parameter], fused=True), CountingLedger()
+    ledger.start()
+    optimiser.step()
+    ledger.stop()
+    return ledger.flops >= 5 * 100
+
+
+def looking_changes_nothing():
+    """The last values of a cell are those of a fit that nobody looked at before its end."""
+    looked = run_cell(SPEC)
+    method, problem = registry().make_method("vae"), datasets.load("circle")
+    split = draw(problem, 0, 40, 40, 50)
+    ledger = CountingLedger()
+    fit = method.fit(cell._task(method, problem, split, SPEC, ledger))
+    ledger.start()
+    while ledger.flops < SPEC.max_flops:
+        fitted = next(fit)
+    ledger.stop()
+    unlooked = Evaluator(problem, split, 0).look(fitted)[0].value
+    last = [row.value for row in looked.rows if row.metric == "test_ll"][-1]
+    return len({row.checkpoint for row in looked.rows}) > 3 and last == unlooked
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A model that gives the data that it was handed, and little noise."""
+
+    data: torch.Tensor
+
+    def decode(self, z):
+        n = len(self.data)
+        return self.data[(torch.special.ndtr(z[..., 0]) * n).long().clamp(max=n - 1)]
+
+    def variance(self):
+        return 1e-3
+
+
+def nothing_is_better_than_the_truth():
+    problem = datasets.load("figure8")
+    split = draw(problem, 0, 60, 60, 60)
+    fitted = Fitted(Memory(handed(split)), Prior(1))
+    found = {m.metric: m for m in Evaluator(problem, split, 0).look(fitted)}["oracle_gap"]
+    return found.value >= -3 * found.stderr
+
+
+def handed(split):
+    """The data that a method is given."""
+    return split.train
+
+
+def evaluation_is_off_the_clock():
+    return run_cell(SPEC).cost.wall_s < 0.5
+
+
+def log_likelihood_is_that_of_brute_force():
+    problem = datasets.load("spiral_dots")
+    x = draw(problem, 0, 1, 1, 20).test
+    z = torch.linspace(-9, 9, 400_001, dtype=torch.float64)[:, None]
+    exponent = torch.cdist(x, problem.decoder(z)).square() / (-2 * problem.noise) - z[:, 0].square() / 2
+    normaliser = 0.5 * math.log(2 * math.pi) + math.log(2 * math.pi * problem.noise)
+    brute = torch.logsumexp(exponent, 1) + math.log(float(z[1] - z[0])) - normaliser
+    return float((problem.log_prob(x).value - brute).abs().mean()) < 2e-3
+
+
+def standard_errors_are_the_spread_of_means():
+    values = torch.randn(400, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = [measurement.mean("x", each) for each in values]
+    spread = torch.tensor([m.value for m in found]).std()
+    return 0.8 < float(spread) / found[0].stderr < 1.25
+
+
+def signal_distance_does_not_see_the_parameterisation():
+    problem = datasets.load("figure8")
+    x = draw(problem, 0, 1, 1, 20).test
+
+    class Mirrored(TrueModel):
+        def decode(self, z):
+            return super().decode(-z)
+
+    truth = exact_posterior(TrueModel(problem), 1)
+    mirrored = Mirrored(problem)
+    fitted = Fitted(mirrored, exact_posterior(mirrored, 1))
+    (found,) = posterior.signal_distance(fitted, problem, truth, x, 0)
+    return found.value < 0.02
+
+
+def transport_does_not_see_the_order_of_points():
+    points = torch.randn(1, 30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return float(transport.squared_w2(points, points.flip(1))) < 1e-12
+
+
+def index_divergence_of_the_uniform_posterior_is_the_missing_entropy():
+    problem, n = datasets.load("figure8"), 40
+    split = draw(problem, 0, n, 1, 1)
+    fitted = Fitted(TrueModel(problem), Prior(1), lambda x: torch.full((len(x), n), -math.log(n)).double())
+    found = posterior.index_divergence(fitted, problem, split.train, split.codes)[0]
+    squared = torch.cdist(split.train, problem.decoder(split.codes)).square()
+    entropy = torch.distributions.Categorical(logits=-squared / (2 * problem.noise)).entropy().mean()
+    return abs(found.value - (math.log(n) - float(entropy))) < 1e-6
+
+
+# The mistakes
+
+
+def flipped_kl(patch):
+    right = amortised.elbo
+
+    def wrong(model, encoder, x, noise):
+        mean, log_scale = encoder.moments(x)
+        kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 1).sum(-1) - log_scale.sum(-1)
+        return right(model, encoder, x, noise) + 2 * kl
+
+    patch.setattr(amortised, "elbo", wrong)
+
+
+def lost_constant(patch):
+    def wrong(residual, log_noise):
+        return -residual.square().sum(-1) / (2 * log_noise.exp()) - residual.shape[-1] / 2 * log_noise
+
+    patch.setattr(likelihood, "gaussian_log_prob", wrong)
+
+
+def lost_constant_of_the_prior(patch):
+    patch.setattr(likelihood, "standard_normal_log_prob", lambda z: -z.square().sum(-1) / 2)
+
+
+def deviation_for_variance(patch):
+    patch.setattr(Linear, "variance", lambda self: math.sqrt(self.problem.noise))
+
+
+def unnormalised_weights(patch):
+    right = importance.summarise
+
+    def wrong(log_weight, khat):
+        found = right(log_weight, khat)
+        return importance.Sampled(found.value + math.log(len(log_weight)), found.error, found.ess, found.khat)
+
+    patch.setattr(importance, "summarise", wrong)
+
+
+def skipped_inner_loop(patch):
+    right = CountingLedger.run
+
+    def wrong(self, name, work, *args):
+        if name != "encoder step":
+            return right(self, name, work, *args)
+        self.stop()
+        try:
+            return work(*args)
+        finally:
+            self.start()
+
+    patch.setattr(CountingLedger, "run", wrong)
+
+
+def free_optimiser(patch):
+    right = CountingLedger._count
+
+    def wrong(self, function, *call):
+        if "adam" not in function._schema.name:
+            right(self, function, *call)
+
+    patch.setattr(CountingLedger, "_count", wrong)
+
+
+def evaluation_with_the_training_generator(patch):
+    make, look = cell._task, Evaluator.look
+    seen = []
+
+    def remember(*args):
+        made = make(*args)
+        seen.append(made.generator)
+        return made
+
+    def wrong(self, fitted):
+        torch.randn(3, generator=seen[-1])
+        return look(self, fitted)
+
+    patch.setattr(cell, "_task", remember)
+    patch.setattr(Evaluator, "look", wrong)
+
+
+def leaked_test_set(patch):
+    patch.setitem(globals(), "handed", lambda split: split.test)
+
+
+def clock_that_runs_on(patch):
+    look = Evaluator.look
+
+    def slow(self, fitted):
+        time.sleep(0.2)
+        return look(self, fitted)
+
+    def wrong(self, score=cell._Driver._look):
+        start = time.perf_counter()
+        score(self)
+        spent = self.result.cost
+        self.result.cost = cell.Cost(spent.wall_s + time.perf_counter() - start, spent.cpu_s, spent.flops)
+
+    patch.setattr(Evaluator, "look", slow)
+    patch.setattr(cell._Driver, "_look", wrong)
+
+
+def quantiles_for_nodes(patch):
+    """Midpoints of equal quantiles, which miss the tails."""
+
+    def wrong(decode, noise, x, latent_dim, tolerance):
+        centres = decode(quadrature.normal_codebook(180, latent_dim))
+        value = torch.logsumexp(torch.cdist(x, centres).square() / (-2 * noise), 1) - math.log(180)
+        value -= x.shape[1] / 2 * math.log(2 * math.pi * noise)
+        return quadrature.LogProb(value, torch.zeros_like(value))
+
+    patch.setattr(datasets.base, "log_marginal", wrong)
+
+
+def error_of_one_point(patch):
+    patch.setattr(measurement, "standard_error", lambda each: float(each.std()) / len(each))
+
+
+def distance_in_latent_space(patch):
+    right = posterior._points
+
+    def wrong(fitted, problem, truth, x, count, seed):
+        sides = (right(q, x, count, problem.latent_dim, seed).transpose(0, 1) for q in (truth, fitted.posterior))
+        return transport.squared_w2(*sides)
+
+    patch.setattr(posterior, "_squared", wrong)
+
+
+def transport_in_order(patch):
+    patch.setattr(transport, "_cheapest", lambda cost: cost.diagonal().mean())
+
+
+def reversed_divergence(patch):
+    right = posterior.index_divergence
+
+    def wrong(fitted, problem, train, codes):
+        squared = torch.cdist(train, problem.decoder(codes)).square()
+        log_p = torch.log_softmax(-squared / (2 * problem.noise), 1).clamp(min=-700)
+        log_q = fitted.log_index(train)
+        kl = (log_q.exp() * (log_q - log_p)).sum(1)
+        return [measurement.mean("index_kl", kl), *right(fitted, problem, train, codes)[1:]]
+
+    patch.setattr(posterior, "index_divergence", wrong)
+
+
+def stale_weights(patch):
+    """Each look sees the weights of the look before."""
+    look = Evaluator.look
+    kept = {}
+
+    def wrong(self, fitted):
+        state = {k: v.clone() for k, v in fitted.model.state_dict().items()}
+        before = kept.get("state", state)
+        kept["state"] = state
+        fitted.model.load_state_dict(before)
+        try:
+            return look(self, fitted)
+        finally:
+            fitted.model.load_state_dict(state)
+
+    patch.setattr(Evaluator, "look", wrong)
+
+
+PLANTED = {
+    flipped_kl: training_bound_is_the_expected_likelihood_less_the_kl_of_torch,
+    lost_constant: bound_is_below_the_likelihood_and_tight_at_the_exact_posterior,
+    lost_constant_of_the_prior: bound_is_below_the_likelihood_and_tight_at_the_exact_posterior,
+    deviation_for_variance: truth_scored_as_a_learned_model_has_no_gap,
+    unnormalised_weights: importance_sampling_from_the_exact_posterior_is_exact,
+    skipped_inner_loop: all_work_is_counted_as_counting_everything_does,
+    free_optimiser: an_update_of_adam_is_charged_for,
+    evaluation_with_the_training_generator: looking_changes_nothing,
+    stale_weights: looking_changes_nothing,
+    leaked_test_set: nothing_is_better_than_the_truth,
+    clock_that_runs_on: evaluation_is_off_the_clock,
+    quantiles_for_nodes: log_likelihood_is_that_of_brute_force,
+    error_of_one_point: standard_errors_are_the_spread_of_means,
+    distance_in_latent_space: signal_distance_does_not_see_the_parameterisation,
+    transport_in_order: transport_does_not_see_the_order_of_points,
+    reversed_divergence: index_divergence_of_the_uniform_posterior_is_the_missing_entropy,
+}
+
+
+@pytest.mark.parametrize("check", dict.fromkeys(PLANTED.values()), ids=lambda check: check.__name__)
+def test_a_check_passes_the_code_as_it_is(check):
+    assert check()
+
+
+@pytest.mark.parametrize("mistake", PLANTED, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_is_caught_by_its_check(mistake, monkeypatch):
+    mistake(monkeypatch)
+    assert not PLANTED[mistake]()
