@@ -11,7 +11,7 @@ from torch.special import ndtri
 from methods.base import DecoderModel
 from methods.model import gaussian_log_prob
 
-NODES = 32
+NODES = 24
 STEPS = 150
 LEARNING_RATE = 0.1
 CODES = 4096
@@ -25,7 +25,7 @@ def spread_codes(count: int, latent_dim: int) -> Tensor:
 
 
 def nodes_of_normal(latent_dim: int) -> Tensor:
-    """32 nodes (32, L) whose mean and covariance are exactly those of N(0, I)."""
+    """24 nodes (24, L) whose mean and covariance are exactly those of N(0, I)."""
     half = spread_codes(NODES // 2, latent_dim)
     nodes = torch.cat([half, -half])
     return torch.linalg.solve_triangular(torch.linalg.cholesky(nodes.T @ nodes / NODES), nodes.T, upper=False).T
@@ -34,7 +34,7 @@ def nodes_of_normal(latent_dim: int) -> Tensor:
 def maximise_elbo(model: DecoderModel, x: Tensor, *starts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The mean and log standard deviation, (n, L) each, of the highest ELBO of each x (n, D) over several starts.
 
-    Adam on a deterministic ELBO: the KL to the prior in closed form, the likelihood averaged over 32 fixed nodes.
+    Adam on a deterministic ELBO: the KL to the prior in closed form, the likelihood averaged over 24 fixed nodes.
     """
     start_mean, start_log_scale = (torch.stack(each).detach().double() for each in zip(*starts, strict=True))
     nodes = nodes_of_normal(start_mean.shape[-1]).to(x.device)
