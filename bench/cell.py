@@ -165,7 +165,7 @@ def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:
     split = draw(problem, 0, small.size, small.size, 1)
     ledger = _ledger()
     with contextlib.suppress(Exception, SystemExit):
-        fit = method.fit(_task(method, problem, split, small, ledger))
+        fit = method.fit(make_task(method, problem, split, small, ledger))
         ledger.start()
         try:
             for _ in zip(range(WARM_UP_STEPS), fit):  # noqa: B905 - stops at the shorter one
@@ -180,7 +180,7 @@ def _ledger() -> Any:
     return CountingLedger()
 
 
-def _task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any) -> Any:
+def make_task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any) -> Any:
     """What the method is given: the same data, initial weights and random stream for every method at a seed."""
     import torch
 
@@ -219,7 +219,7 @@ class _Driver:
         self.corners = split.test.amin(0), split.test.amax(0)
         self.ledger = _ledger()
         self.memory = PeakMemory(spec.device)
-        self.fit = _begun_when_resumed(method, _task(method, problem, split, spec, self.ledger))
+        self.fit = _begun_when_resumed(method, make_task(method, problem, split, spec, self.ledger))
         self.fitted: Any = None
         self.looked_at = -1.0
         self.unseen = False
@@ -261,12 +261,12 @@ class _Driver:
         cost, overhead = self.result.cost, self.ledger.overhead_s
         self._synchronise()
         self.ledger.start()
-        wall, cpu = time.perf_counter(), _cpu_seconds()
+        wall, cpu = time.perf_counter(), cpu_seconds()
         try:
             fitted = next(self.fit, None)
             self._synchronise()
         finally:
-            wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
+            wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
             self.ledger.stop()
             ledger = self.ledger
             counting = ledger.overhead_s - overhead
@@ -345,7 +345,7 @@ def _begun_when_resumed(method: Any, task: Any) -> Iterator[Any]:
     yield from method.fit(task)
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """Processor time of this process with all its threads, and of the children that it has waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime

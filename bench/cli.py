@@ -188,7 +188,7 @@ def list_(kind: str | None, plugins: tuple[str, ...]) -> None:
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where methods run.")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py",
               help="A file with METHODS or DATASETS of your own; repeatable.")  # fmt: skip
-@click.option("--out", metavar="DIR", help="Folder for results; timings that it holds are replaced.  [default: none]")
+@click.option("--out", metavar="DIR", help="Folder for results, new or empty.  [default: none]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no table; errors only. Needs --out.")
 def timing_(**options: Any) -> None:
     """Time methods against each other and against themselves, to tell differences from noise.

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import store
+from bench import provenance, store
 from bench.cell import CellResult, CellSpec, run_cell
 from bench.errors import UsageError
 from bench.options import flag
@@ -93,7 +90,7 @@ def run(settings: Settings, folder: Path, jobs: int, progress: Progress, command
         raise InterruptedStudyError("interrupted") from None
     finally:
         done = [result for result in found.values() if result is not None]
-        info["provenance"]["finished"] = _now() if waiting else ended
+        info["provenance"]["finished"] = provenance.now() if waiting else ended
         store.write_tables(folder, done)
         store.write_json(folder / "study.json", info)
     return done
@@ -152,7 +149,7 @@ def _open(settings: Settings, folder: Path) -> tuple[Settings, str, str | None]:
         raise UsageError(f"{folder} cannot be written to: {error.strerror}") from None
     if not (folder / "study.json").exists():
         (folder / "cells").mkdir(exist_ok=True)
-        return settings, _now(), None
+        return settings, provenance.now(), None
     held = store.read_json(folder / "study.json")
     if not isinstance(held, dict) or held.get("schema") != store.SCHEMA:
         raise UsageError(f"{folder} holds results of another schema; use another --out, or --fresh to set it aside")
@@ -244,10 +241,6 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _describe(settings: Settings, known: Registry, command: str, jobs: int, began: str, folder: Path) -> dict[str, Any]:
     """The content of study.json."""
     chosen = {name: known.dataset(name) for name in settings.datasets}
@@ -256,18 +249,7 @@ def _describe(settings: Settings, known: Registry, command: str, jobs: int, bega
         "name": folder.resolve().name,
         "command": command,
         "settings": {**asdict(settings), "jobs": jobs},
-        "provenance": {
-            "version": metadata.version("mapa-bench"),
-            "commit": _commit(),
-            "python": platform.python_version(),
-            "torch": metadata.version("torch"),
-            "platform": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "threads": 1,
-            "started": began,
-            "finished": None,
-        },
+        "provenance": {**provenance.collect(), "started": began, "finished": None},
         "datasets": {
             name: {
                 "summary": i.summary,
@@ -283,23 +265,3 @@ def _describe(settings: Settings, known: Registry, command: str, jobs: int, bega
             for name in settings.methods
         },
     }
-
-
-def _commit() -> str | None:
-    """The commit that the code was checked out at, with a mark if it was changed since; None if not a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )

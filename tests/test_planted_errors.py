@@ -149,7 +149,7 @@ def looking_changes_nothing():
     method, problem = registry().make_method("vae"), datasets.load("circle")
     split = draw(problem, 0, 40, 40, 50)
     ledger = CountingLedger()
-    fit = method.fit(cell._task(method, problem, split, SPEC, ledger))
+    fit = method.fit(cell.make_task(method, problem, split, SPEC, ledger))
     ledger.start()
     while ledger.flops < SPEC.max_flops:
         fitted = next(fit)
@@ -302,7 +302,7 @@ def free_optimiser(patch):
 
 
 def evaluation_with_the_training_generator(patch):
-    make, look = cell._task, Evaluator.look
+    make, look = cell.make_task, Evaluator.look
     seen = []
 
     def remember(*args):
@@ -314,7 +314,7 @@ def evaluation_with_the_training_generator(patch):
         torch.randn(3, generator=seen[-1])
         return look(self, fitted)
 
-    patch.setattr(cell, "_task", remember)
+    patch.setattr(cell, "make_task", remember)
     patch.setattr(Evaluator, "look", wrong)
 
 

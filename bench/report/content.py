@@ -14,6 +14,11 @@ from bench.report.definitions import COSTS, MAIN_METRICS, MEMORY, Definition, de
 from bench.report.study import Study
 from bench.report.summary import CELL, UNFITTED, finished, fitted, oracle_levels, work_shares
 
+LEAST_SHARE = 1e-3
+
+
+LEAST_SHARE = 1e-3
+
 
 def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     """Everything the templates name except the figures; table is the study's summary."""
@@ -62,7 +67,10 @@ def _work(study: Study) -> list[dict[str, Any]]:
         {
             "method": method,
             "formula": format.percent(kinds.loc[kinds["by"] == "formula", "share"].sum()),
-            "kinds": [(k["name"], format.percent(k["share"]), k["by"]) for k in kinds.to_dict("records")],
+            "kinds": [
+                (k["name"], format.percent(k["share"]), k["by"])
+                for k in kinds[kinds["share"] >= LEAST_SHARE].to_dict("records")
+            ],
         }
         for method, kinds in shares.groupby("method", sort=False)
     ]

@@ -7,7 +7,6 @@ It has no encoder, no sampling and no noise, so full-batch L-BFGS takes the plac
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -50,8 +49,3 @@ def fit(
         yield loss
         if len(losses) > PATIENCE and losses[-1 - PATIENCE] - loss < tolerance:
             return
-
-
-def trial(model: GaussianModel, regression: Regression, ledger: Ledger, steps: int, history: int) -> Iterator[float]:
-    """The losses of at most `steps` steps from the model's present weights, which are left as they are."""
-    return fit(copy.deepcopy(model), regression, ledger, steps, history, 0.0)

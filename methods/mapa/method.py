@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from torch import Tensor
 from methods.base import Fitted, Task
 from methods.cells import CellPosterior, PriorCells
 from methods.mapa import index, placement
-from methods.mapa.fit import Regression, fit, trial
+from methods.mapa.fit import Regression, fit
+from methods.model import GaussianModel
 from methods.posteriors import Prior
 
 LARGEST = 10_000
@@ -25,8 +28,8 @@ class MAPA:
 
     denoise_steps: expectation-maximisation steps from the data to the atoms. kernel_width: the index posterior's
     variance, in units of the noise. centres: k-means centres of the path (L = 1). steps: most L-BFGS steps, which
-    end when 50 of them gain less than `tolerance` nats. history: L-BFGS pairs. trial_steps: steps that compare
-    placements (L = 2). noise_rounds: rounds of noise estimation and refitting, where the noise is learned.
+    end when 50 of them gain less than `tolerance` nats. history: L-BFGS pairs. trial_steps: steps after which only the
+    best placement goes on (L = 2). noise_rounds: rounds of noise estimation and refitting, where the noise is learned.
     """
 
     denoise_steps: int = 1
@@ -57,38 +60,58 @@ class MAPA:
         for _ in range(rounds):
             fitted = yield from self._fit_given_noise(task, x, fitted)
 
-    def _fit_given_noise(self, task: Task, x: Tensor, before: Fitted) -> Generator[Fitted, None, Fitted]:
-        """One round at the present noise; what was fitted before stands until the codes are placed."""
+    def _fit_given_noise(self, task: Task, x: Tensor, fitted: Fitted) -> Generator[Fitted, None, Fitted]:
+        """One round at the present noise; what was fitted before stands until the first codes are placed."""
+        best = _Attempt(task.model, fitted, iter(()))
+        for attempt in self._attempts(task, x):
+            yield best.fitted
+            for _ in attempt.go_on(self.trial_steps):
+                yield min(attempt, best, key=_loss).fitted
+            best = min(attempt, best, key=_loss)
+        for _ in best.go_on():
+            yield best.fitted
+        task.model.load_state_dict(best.model.state_dict())
+        if task.model.learns_noise:
+            with torch.no_grad():
+                centres = task.model.decode(PriorCells.equal(len(x), task.latent_dim).codes.to(x)).double()
+                task.model.set_variance(index.refine_noise(x, centres, task.model.variance()))
+        fitted = replace(best.fitted, model=task.model)
+        yield fitted
+        return fitted
+
+    def _attempts(self, task: Task, x: Tensor) -> Iterator[_Attempt]:
+        """A fit, not yet begun, for each placement of the codes."""
         noise = task.model.variance()
         atoms = index.denoise(x, noise, self.denoise_steps)
-        targets, weights = index.mean_given_index(
-            index.log_index_posterior(x, atoms, self.kernel_width * noise).exp(), x
-        )
-        cells = PriorCells.equal(len(x), task.latent_dim)
-        places: list[Tensor] = []
-        for _name, order in placement.candidates(atoms.cpu().numpy(), cells.codes.numpy(), self.centres, task.ledger):
-            yield before
-            places.append(torch.from_numpy(order))
-        problems = [
-            Regression(cells.codes[place].to(x).float(), targets.float(), weights.float(), noise) for place in places
-        ]
-        losses = [math.inf] * len(problems)
-        for i, problem in enumerate(problems if len(problems) > 1 else []):
-            for losses[i] in trial(task.model, problem, task.ledger, self.trial_steps, self.history):
-                yield before
-        chosen = losses.index(min(losses))
-        by_code = atoms[places[chosen].argsort()]
 
         def log_index(new: Tensor, among: Tensor = atoms) -> Tensor:
             return index.log_index_posterior(new.double(), among, self.kernel_width * noise)
 
-        fitted = Fitted(task.model, CellPosterior(partial(log_index, among=by_code), cells), log_index)
-        yield fitted
-        for _loss in fit(task.model, problems[chosen], task.ledger, self.steps, self.history, self.tolerance):
-            yield fitted
-        if task.model.learns_noise:
-            with torch.no_grad():
-                centres = task.model.decode(cells.codes.to(x.device)).double()
-                task.model.set_variance(index.refine_noise(x, centres, noise))
-            yield fitted
-        return fitted
+        targets, weights = index.mean_given_index(log_index(x).exp(), x)
+        cells = PriorCells.equal(len(x), task.latent_dim)
+        for _name, order in placement.candidates(atoms.cpu().numpy(), cells.codes.numpy(), self.centres, task.ledger):
+            place, model = torch.from_numpy(order), copy.deepcopy(task.model)
+            regression = Regression(cells.codes[place].to(x).float(), targets.float(), weights.float(), noise)
+            by_code = CellPosterior(partial(log_index, among=atoms[place.argsort()]), cells)
+            losses = fit(model, regression, task.ledger, self.steps, self.history, self.tolerance)
+            yield _Attempt(model, Fitted(model, by_code, log_index), losses)
+
+
+@dataclass
+class _Attempt:
+    """A fit under one placement of the codes, as far as it has come: its loss in nats, and those to come."""
+
+    model: GaussianModel
+    fitted: Fitted
+    losses: Iterator[float]
+    loss: float = math.inf
+
+    def go_on(self, steps: int | None = None) -> Iterator[None]:
+        """Take at most so many more steps, one at a time."""
+        for loss in islice(self.losses, steps):
+            self.loss = loss
+            yield
+
+
+def _loss(attempt: _Attempt) -> float:
+    return attempt.loss

@@ -220,7 +220,7 @@ def test_the_last_state_is_always_scored(cell_spec, offer, charge):
     spec = cell_spec()
     problem = known.make_problem("circle", None)
     split = draw(problem, 0, spec.size, spec.validation_size, spec.test_size)
-    task = cell._task(Walk(), problem, split, spec, cell._ledger())
+    task = cell.make_task(Walk(), problem, split, spec, cell._ledger())
     *_, fitted = Walk(steps=7).fit(task)
     evaluator = metrics.Evaluator(problem, split, 0)
     assert looked[-1][1] == {m.metric: m.value for m in evaluator.look(fitted)}
@@ -408,7 +408,7 @@ def task_of(method, spec):
     known = registry()
     problem = known.make_problem(spec.dataset, spec.latent_dim)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
-    return cell._task(known.make_method(method), problem, split, spec, cell._ledger())
+    return cell.make_task(known.make_method(method), problem, split, spec, cell._ledger())
 
 
 def same(first, second):

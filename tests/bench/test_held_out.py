@@ -6,7 +6,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 import pytest
 import torch
 
-from bench.cell import _ledger, _task
+from bench.cell import _ledger, make_task
 from bench.registry import registry
 from datasets.base import draw
 
@@ -45,7 +45,7 @@ def handed(request, cell_spec):
     known, spec = registry(), cell_spec(method=request.param)
     problem = known.make_problem(spec.dataset, None)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
-    return _task(known.make_method(spec.method), problem, split, spec, _ledger()), split
+    return make_task(known.make_method(spec.method), problem, split, spec, _ledger()), split
 
 
 def test_a_method_is_handed_nothing_of_the_test_set(handed):

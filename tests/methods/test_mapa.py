@@ -1,6 +1,6 @@
 """MAPA's index posterior, its bound, its noise and its fit."""
 
-import copy
+import itertools
 import math
 
 import numpy as np
@@ -13,7 +13,7 @@ from datasets.base import draw
 from methods.base import FreeLedger
 from methods.cells import CellPosterior, PriorCells
 from methods.mapa import MAPA
-from methods.mapa.fit import PATIENCE, Regression, fit, trial
+from methods.mapa.fit import PATIENCE, Regression, fit
 from methods.mapa.index import denoise, log_index_posterior, mean_given_index, pilot_noise, refine_noise
 from methods.vae import VAE
 
@@ -168,20 +168,6 @@ def test_fit_takes_at_most_its_steps(problem):
     assert len(list(fit(model, regression, FreeLedger(), steps=7, history=30, tolerance=0.0))) == 7
 
 
-def test_a_trial_leaves_the_model_as_it_was(problem):
-    *_, regression, model = problem
-    before = copy.deepcopy(model.state_dict())
-    start = float(regression.nats(model).detach())
-    assert min(trial(model, regression, FreeLedger(), 10, 30)) < start
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-
-
-def test_a_trial_that_cannot_take_a_step_takes_none(problem):
-    *_, regression, model = problem
-    model.decode = lambda z: regression.targets + 0 * model.network(z)
-    assert list(trial(model, regression, FreeLedger(), 10, 30)) == []
-
-
 @pytest.mark.parametrize("truth", [0.01, 0.2, 3.0])
 @pytest.mark.parametrize("guess", [0.1, 10.0])
 def test_noise_of_known_centres_is_found_from_any_start(truth, guess):
@@ -247,12 +233,30 @@ def test_nine_data_are_enough_for_a_surface(make_task, short):
 
 
 def test_one_may_stop_before_the_codes_are_placed(make_task, short):
-    """Each placement and each step of its trial is a unit of work; what stands until then is the untrained model."""
-    yielded = list(short(MAPA(), 5).fit(make_task("s_curve", 40)))
+    """Each placement and each step is a unit of work; what stands is the untrained model, and then the best so far."""
+    task = make_task("s_curve", 40)
+    yielded = list(short(MAPA(), 30).fit(task))
     placed = [isinstance(fitted.posterior, CellPosterior) for fitted in yielded]
     assert placed == sorted(placed)
-    assert placed.count(True) == 1 + 5
-    assert placed.count(False) > 3 * 10
+    assert placed.count(False) == 1
+    assert len(yielded) > 30 + 2 * 10
+    models = [id(fitted.model) for fitted in yielded[1:-1]]
+    changes = sum(first != second for first, second in itertools.pairwise(models))
+    assert 0 < changes < 12
+    assert yielded[-1].model is task.model
+
+
+def test_the_placement_that_fits_best_after_its_trial_goes_on(make_task, short):
+    method = short(MAPA(), 30)
+    task = make_task("s_curve", 40)
+    attempts = list(method._attempts(task, task.train.double()))
+    for attempt in attempts:
+        list(attempt.go_on(method.trial_steps))
+    chosen = min(attempts, key=lambda attempt: attempt.loss)
+    list(chosen.go_on())
+    *_, fitted = method.fit(task)
+    assert len(attempts) > 2
+    assert all(torch.equal(a, b) for a, b in zip(chosen.model.parameters(), fitted.model.parameters(), strict=True))
 
 
 def test_three_latent_dimensions_are_refused(make_task):

@@ -33,7 +33,7 @@ def step_times(method, ledger, spec, steps):
     """Seconds of each step on the clock, as a cell reads it: less what the ledger says that counting took."""
     problem = registry().make_problem(spec.dataset, None)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, 1)
-    fit = method.fit(cell._task(method, problem, split, spec, ledger))
+    fit = method.fit(cell.make_task(method, problem, split, spec, ledger))
     seconds = np.empty(steps)
     for step in range(steps):
         ledger.start()

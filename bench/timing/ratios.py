@@ -1,0 +1,80 @@
+"""Ratios of times: medians over rounds, intervals, and the noise floor below which no difference counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    Times = NDArray[np.float64]
+
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of times: its median over rounds, and the bounds of a 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def reach(self) -> float:
+        """How far the interval reaches from 1: 0.03 if it reaches to 1.03 or to 1 / 1.03."""
+        return math.expm1(max(abs(math.log(self.low)), abs(math.log(self.high))))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method's time over another's.
+
+    noise_floor: the larger reach of the two methods' ratios to themselves, as a fraction.
+    """
+
+    first: str
+    second: str
+    ratio: Ratio
+    noise_floor: float
+
+    @property
+    def verdict(self) -> str:
+        """Not 'indistinguishable' only if the interval excludes 1 and the ratio lies beyond the noise floor."""
+        ratio = self.ratio
+        if ratio.low <= 1 <= ratio.high or abs(math.log(ratio.value)) <= math.log1p(self.noise_floor):
+            return "indistinguishable"
+        return "faster" if ratio.value < 1 else "slower"
+
+
+def time_ratio(first: Times, second: Times, seed: int) -> Ratio:
+    """The ratio of paired times, (rounds,) each, in seconds.
+
+    The interval is the percentile bootstrap of the median log ratio over rounds (Efron & Tibshirani 1993, chapter
+    13). From 5 to 20 rounds it covers the truth 92 to 95 times in 100.
+    """
+    from scipy.stats import bootstrap
+
+    logs = np.log(first / second)
+    random = np.random.default_rng(seed)
+    bounds = bootstrap((logs,), np.median, n_resamples=RESAMPLES, method="percentile", rng=random).confidence_interval
+    return Ratio(*np.exp([np.median(logs), bounds.low, bounds.high]).tolist())
+
+
+def self_ratios(times: dict[str, Times], seed: int) -> dict[str, Ratio]:
+    """Each method's arm A over its arm A', which is 1 but for noise. times: (rounds, 2) seconds by method."""
+    return {name: time_ratio(arms[:, 0], arms[:, 1], seed) for name, arms in times.items()}
+
+
+def comparisons(times: dict[str, Times], seed: int) -> list[Comparison]:
+    """The first method against each other one, by the mean of their arms. times: (rounds, 2) seconds by method."""
+    noise = {name: ratio.reach for name, ratio in self_ratios(times, seed).items()}
+    means = {name: arms.mean(1) for name, arms in times.items()}
+    first, *others = times
+    return [
+        Comparison(first, other, time_ratio(means[first], means[other], seed), max(noise[first], noise[other]))
+        for other in others
+    ]
