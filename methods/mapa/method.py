@@ -20,6 +20,7 @@ from methods.model import GaussianModel
 from methods.posteriors import Prior
 
 LARGEST = 10_000
+POOR_FIT = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class MAPA:
     denoise_steps: expectation-maximisation steps from the data to the atoms. kernel_width: the index posterior's
     variance, in units of the noise. centres: k-means centres of the path (L = 1). steps: most L-BFGS steps, which
     end when 50 of them gain less than `tolerance` nats. history: L-BFGS pairs. trial_steps: steps after which only the
-    best placement goes on (L = 2). noise_rounds: rounds of noise estimation and refitting, where the noise is learned.
+    best placement goes on (L = 2). steepness: by how much the first layer's initial weights are multiplied where a fit
+    along a path (L = 1) is still more than a nat away after its trial; the better of both starts goes on.
+    noise_rounds: rounds of noise estimation and refitting, where the noise is learned.
     """
 
     denoise_steps: int = 1
@@ -39,6 +42,7 @@ class MAPA:
     tolerance: float = 0.02
     history: int = 30
     trial_steps: int = 100
+    steepness: float = 8.0
     noise_rounds: int = 3
 
     def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
@@ -80,7 +84,7 @@ class MAPA:
         return fitted
 
     def _attempts(self, task: Task, x: Tensor) -> Iterator[_Attempt]:
-        """A fit, not yet begun, for each placement of the codes."""
+        """A fit, not yet begun, for each placement of the codes, and another one where the trial of it went badly."""
         noise = task.model.variance()
         atoms = index.denoise(x, noise, self.denoise_steps)
 
@@ -90,11 +94,25 @@ class MAPA:
         targets, weights = index.mean_given_index(log_index(x).exp(), x)
         cells = PriorCells.equal(len(x), task.latent_dim)
         for _name, order in placement.candidates(atoms.cpu().numpy(), cells.codes.numpy(), self.centres, task.ledger):
-            place, model = torch.from_numpy(order), copy.deepcopy(task.model)
+            place = torch.from_numpy(order)
             regression = Regression(cells.codes[place].to(x).float(), targets.float(), weights.float(), noise)
             by_code = CellPosterior(partial(log_index, among=atoms[place.argsort()]), cells)
-            losses = fit(model, regression, task.ledger, self.steps, self.history, self.tolerance)
-            yield _Attempt(model, Fitted(model, by_code, log_index), losses)
+            for steepness in (1.0, self.steepness) if task.latent_dim == 1 else (1.0,):
+                model = _steepened(task.model, steepness)
+                losses = fit(model, regression, task.ledger, self.steps, self.history, self.tolerance)
+                attempt = _Attempt(model, Fitted(model, by_code, log_index), losses)
+                yield attempt
+                if attempt.loss < POOR_FIT:
+                    break
+
+
+def _steepened(model: GaussianModel, factor: float) -> GaussianModel:
+    """A copy whose first layer turns as often and as sharply over z as one of the model does over factor z."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.network[0].parameters():
+            parameter.mul_(factor)
+    return model
 
 
 @dataclass

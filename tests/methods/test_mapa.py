@@ -15,6 +15,7 @@ from methods.cells import CellPosterior, PriorCells
 from methods.mapa import MAPA
 from methods.mapa.fit import PATIENCE, Regression, fit
 from methods.mapa.index import denoise, log_index_posterior, mean_given_index, pilot_noise, refine_noise
+from methods.mapa.method import POOR_FIT
 from methods.vae import VAE
 
 NOISE = 0.01
@@ -244,6 +245,21 @@ def test_one_may_stop_before_the_codes_are_placed(make_task, short):
     changes = sum(first != second for first, second in itertools.pairwise(models))
     assert 0 < changes < 12
     assert yielded[-1].model is task.model
+
+
+@pytest.mark.parametrize(("name", "gains"), [("circle", [1]), ("spiral_dots", [1, MAPA().steepness])])
+def test_a_poor_fit_along_a_path_begins_again_more_steeply(name, gains, make_task):
+    task = make_task(name, 120)
+    first = task.model.network[0].weight.detach().clone()
+    found, losses = [], []
+    for attempt in MAPA()._attempts(task, task.train.double()):
+        found.append(float((attempt.model.network[0].weight.detach() / first).median()))
+        list(attempt.go_on(100))
+        losses.append(attempt.loss)
+    assert found == pytest.approx(gains)
+    assert torch.equal(task.model.network[0].weight, first)
+    assert (losses[0] < POOR_FIT) == (name == "circle")
+    assert losses[-1] < 0.8 * losses[0] or len(losses) == 1
 
 
 def test_the_placement_that_fits_best_after_its_trial_goes_on(make_task, short):
