@@ -43,7 +43,7 @@ class Evaluator:
     def __init__(self, problem: Problem, split: Split, seed: int, device: str = "cpu"):
         self.problem, self.split, self.seed = problem, split, seed
         points = None if problem.latent_dim <= EXACT_UP_TO else SAMPLED_POINTS
-        self.test = split.test[:points].to(device)
+        self.train, self.test = split.train.to(device), split.test[:points].to(device)
         self.truth = true_likelihood(problem, split.test[:points], seed)
 
     @torch.no_grad()
@@ -70,7 +70,7 @@ class Evaluator:
         """
         found = [
             *gap_split(fitted, self.test[:GAP_POINTS], self._likelihood(fitted, GAP_POINTS), self.seed),
-            *index_divergence(fitted, self.problem, self.split.train, self.split.codes),
+            *index_divergence(fitted, self.problem, self.train, self.split.codes),
             *self._signal_distance(fitted),
             *sample_quality(self.problem, fitted.model, self.seed),
             *self._annealing_gap(fitted),

@@ -47,7 +47,7 @@ def index_divergence(fitted: Fitted, problem: Problem, train: Tensor, codes: Ten
     """
     if fitted.log_index is None:
         return []
-    squared = torch.cdist(train, problem.decoder(codes)).square()
+    squared = torch.cdist(train.cpu(), problem.decoder(codes)).square()
     log_p = torch.log_softmax(-squared / (2 * problem.noise), 1)
     log_q = fitted.log_index(train).double().cpu().clamp(min=LEAST_LOG)
     p = log_p.exp()

@@ -25,7 +25,8 @@ Array = NDArray[np.float64]
 Order = NDArray[np.int64]
 
 ISOMAP_NEIGHBOURS = (8, 15)
-TSNE_PERPLEXITY = (30, 60, 120)
+TSNE_PERPLEXITY = 60
+LEAST_FOR_TSNE = 20
 DENSE_EIGENSOLVER = 200
 CHARGES = {
     "distinct": "n D (log2 n + 6)",
@@ -38,7 +39,6 @@ CHARGES = {
     "ranks": "n log2 n",
     "layout isomap-k": "3 D n^2 + n^2 k log2 n + 6 n^2, and 60 L n^2 (4/3 n^3 for n <= 200) for the eigenvectors",
     "layout tsne-p": "3 D n^2 + 10,000 n (3 p + 20 log2 n)",
-    "layout spectral-k": "3 D n^2 + 200 n k L",
     "transport": "n^3 + 3 L n^2",
 }
 IN_PARTS = (
@@ -199,7 +199,7 @@ def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
 
     Isomap: N shortest-path searches (N k log2 N each), centring, and 30 products of an N x N matrix with L vectors, or
     for few data a dense eigensolver. t-SNE: 1,000 steps on 3 x perplexity neighbours and a Barnes-Hut tree (10 flops
-    a pair). Spectral: 100 products with a sparse matrix of k neighbours.
+    a pair).
     """
     kind, _, size = name.partition("-")
     pairs = 3.0 * n * n * data_dim
@@ -207,23 +207,19 @@ def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
     if kind == "isomap":
         eigenvectors = 4 / 3 * n**3 if n <= DENSE_EIGENSOLVER else 60.0 * n * n * latent_dim
         return pairs + n * n * neighbours * np.log2(n) + 6.0 * n * n + eigenvectors
-    if kind == "tsne":
-        return pairs + 1000.0 * 10 * n * (3 * neighbours + 20 * np.log2(n))
-    return pairs + 200.0 * n * neighbours * latent_dim
+    return pairs + 1000.0 * 10 * n * (3 * neighbours + 20 * np.log2(n))
 
 
 def _embedders(n: int, latent_dim: int) -> Iterator[tuple[str, Callable[[Array], Array]]]:
-    from sklearn.manifold import TSNE, Isomap, SpectralEmbedding
+    from sklearn.manifold import TSNE, Isomap
 
     for k in ISOMAP_NEIGHBOURS:
         if k < n:
             yield f"isomap-{k}", Isomap(n_neighbors=k, n_components=latent_dim).fit_transform
-    for perplexity in TSNE_PERPLEXITY:
-        if perplexity < n / 3:
-            tsne = TSNE(latent_dim, perplexity=perplexity, init="pca", random_state=0, n_jobs=1)
-            yield f"tsne-{perplexity}", tsne.fit_transform
-    if n > 10:
-        yield "spectral-10", SpectralEmbedding(latent_dim, n_neighbors=10, random_state=0).fit_transform
+    if n > LEAST_FOR_TSNE:
+        perplexity = min(TSNE_PERPLEXITY, n // 4)
+        tsne = TSNE(latent_dim, perplexity=perplexity, init="pca", random_state=0, n_jobs=1)
+        yield f"tsne-{perplexity}", tsne.fit_transform
 
 
 def transport(layout: Array, codes: Array, ledger: Ledger) -> Order:
