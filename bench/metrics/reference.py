@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -81,6 +82,10 @@ def _reference(target: _Target) -> Reference:
 def _sample(problem: Problem, x: Tensor, start: Tensor, count: int, seed: int) -> Tensor:
     """Draws (count, chains, n, L)."""
     from pyro.infer.mcmc import MCMC, NUTS
+    from tqdm import tqdm
+
+    # The bar that Pyro makes, shown or not, would take a lock between processes, which a worker leaves behind.
+    tqdm.set_lock(RLock())
 
     def potential(parameters: dict[str, Tensor]) -> Tensor:
         z = parameters["z"]
