@@ -96,16 +96,13 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-MEASUREMENTS = (*CELL, "checkpoint", "metric", "value", "stderr", "unit", *COST_COLUMNS, "concurrent")
 TABLES: dict[str, tuple[str, ...]] = {
-    "measurements": MEASUREMENTS,
+    "measurements": (*CELL, "checkpoint", "metric", "value", "stderr", "unit", *COST_COLUMNS, "concurrent"),
     "diagnostics": (*CELL, "checkpoint", "metric", "diagnostic", "value"),
     "work": (*CELL, *Work.__dataclass_fields__),
     "densities": (*CELL, "x1", "x2", "log_density"),
     "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
 }
-
-
 PARQUET_ONLY = ("densities", "references")
 
 

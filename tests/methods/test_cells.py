@@ -9,6 +9,7 @@ from torch.distributions import Independent, Normal
 from torch.special import ndtr, ndtri
 
 import datasets
+from bench.metrics import TrueModel
 from datasets.base import draw
 from datasets.linear import linear_gaussian
 from methods.cells import CellPosterior, PriorCells, exact_posterior
@@ -111,17 +112,6 @@ def test_kl_to_the_prior_is_that_of_the_index_to_uniform(latent):
     assert ((terms.mean(0) - expected).abs() < 4 * stderr).all()
 
 
-class Model:
-    def __init__(self, problem):
-        self.problem = problem
-
-    def decode(self, z):
-        return self.problem.decoder(z)
-
-    def variance(self):
-        return self.problem.noise
-
-
 def uneven(latent):
     """Boxes of unequal mass: finer where a steep decoder moves."""
     return PriorCells.resolving(lambda z: torch.tanh(100 * z).cumsum(-1), latent, 0.5)
@@ -184,7 +174,7 @@ def test_points_on_a_line_are_quantiles():
 def test_the_exact_posterior_of_a_linear_model_is_gaussian(latent):
     problem = linear_gaussian(latent)
     x = draw(problem, 0, 1, 1, 5).test
-    posterior = exact_posterior(Model(problem), latent)
+    posterior = exact_posterior(TrueModel(problem), latent)
     z, log_q = posterior.sample(x, 4000, generator())
     log_joint = Independent(Normal(problem.decoder(z), math.sqrt(problem.noise)), 1).log_prob(x) + standard_normal(z)
     gap = problem.exact_log_prob(x) - (log_joint - log_q).mean(0)
@@ -196,7 +186,7 @@ def test_the_exact_posterior_is_as_likely_as_its_code_is_surprising(name):
     """Simulation-based calibration (Talts et al. 2018): the true code's rank among draws is uniform, on every axis."""
     problem = datasets.load(name)
     codes, x = problem.sample_joint(400, generator(5))
-    draws = exact_posterior(Model(problem), problem.latent_dim).sample(x, 99, generator(6))[0]
+    draws = exact_posterior(TrueModel(problem), problem.latent_dim).sample(x, 99, generator(6))[0]
     rank = (draws < codes).double().mean(0)
     assert all(kstest(axis.numpy(), "uniform").pvalue > 1e-3 for axis in rank.T)
 
@@ -208,7 +198,7 @@ def test_the_best_weights_of_boxes_are_the_best(latent):
     x = draw(problem, 0, 1, 1, 5).test
     n = {1: 400, 2: 10_000}[latent]
     cells, other = PriorCells.equal(n, latent), index_posterior(n, 5)
-    best = CellPosterior(lambda _: other, cells).best(Model(problem), x)
+    best = CellPosterior(lambda _: other, cells).best(TrueModel(problem), x)
     moved = torch.log_softmax(best.log_index(x) + 0.3 * other, 1)
 
     def elbo(posterior):

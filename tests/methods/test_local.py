@@ -6,22 +6,11 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from bench.metrics import TrueModel
 from datasets.base import draw
 from datasets.linear import linear_gaussian
-from methods.base import DecoderModel
 from methods.local import _elbo, laplace, maximise_elbo, nodes_of_normal, spread_codes
 from methods.posteriors import LocalGaussian, PerDatumGaussian, Prior, build_encoder
-
-
-class Truth(DecoderModel):
-    def __init__(self, problem):
-        self.problem = problem
-
-    def decode(self, z):
-        return self.problem.decoder(z)
-
-    def variance(self):
-        return self.problem.noise
 
 
 def exact(problem, x):
@@ -42,7 +31,7 @@ def test_the_best_gaussian_has_the_mean_and_the_precision_along_each_axis_of_the
     """Of diagonal Gaussians the one of least KL(q || p) has p's mean and its conditional variances."""
     problem, x = linear
     expected, precision = exact(problem, x)
-    found = PerDatumGaussian(Truth(problem), problem.latent_dim)
+    found = PerDatumGaussian(TrueModel(problem), problem.latent_dim)
     mean, log_scale = found.moments(x)
     scale = precision.diagonal().rsqrt()
     assert ((mean - expected).abs() < 0.01 * scale).all()
@@ -53,7 +42,7 @@ def test_the_gap_that_is_left_is_that_of_the_family(linear):
     """KL = (sum of log precisions along the axes - log det) / 2, which is 0 for L = 1."""
     problem, x = linear
     mean, precision = exact(problem, x)
-    q_mean, log_scale = PerDatumGaussian(Truth(problem), problem.latent_dim).moments(x)
+    q_mean, log_scale = PerDatumGaussian(TrueModel(problem), problem.latent_dim).moments(x)
     p = MultivariateNormal(mean, precision_matrix=precision)
     q = MultivariateNormal(q_mean, scale_tril=torch.diag_embed(log_scale.exp()))
     family = (precision.diagonal().log().sum() - torch.logdet(precision)) / 2
@@ -67,14 +56,14 @@ def test_ascent_finds_the_best_from_afar(start):
     x = draw(problem, 0, 1, 1, 20).test
     expected, precision = exact(problem, x)
     first = tuple(torch.full((20, 1), value, dtype=torch.float64) for value in start)
-    mean, _ = maximise_elbo(Truth(problem), x, (expected + first[0], first[1]))
+    mean, _ = maximise_elbo(TrueModel(problem), x, (expected + first[0], first[1]))
     assert ((mean - expected).abs() < 0.1 * precision.rsqrt()).all()
 
 
 def test_no_start_is_made_worse_and_the_best_of_several_is_kept():
     problem = linear_gaussian(2)
     x = draw(problem, 0, 1, 1, 20).test
-    model, nodes = Truth(problem), nodes_of_normal(2)
+    model, nodes = TrueModel(problem), nodes_of_normal(2)
     good, bad = laplace(model, x, 2), (torch.full((20, 2), 40.0), torch.zeros(20, 2))
     both = _elbo(model, x, *maximise_elbo(model, x, bad, good), nodes)
     assert (both >= _elbo(model, x, *good, nodes)).all()
@@ -88,7 +77,7 @@ def test_the_elbo_of_nodes_is_the_expected_one():
     q_mean, q_scale = expected + 0.1, 1.5 * precision.rsqrt()
     q = Normal(q_mean, q_scale.expand_as(q_mean))
     gap = kl_divergence(q, Normal(expected, precision.rsqrt().expand_as(expected)))[:, 0]
-    found = _elbo(Truth(problem), x, q_mean, q_scale.log().expand_as(q_mean), spread_codes(4096, 1))
+    found = _elbo(TrueModel(problem), x, q_mean, q_scale.log().expand_as(q_mean), spread_codes(4096, 1))
     torch.testing.assert_close(found, problem.exact_log_prob(x) - gap, atol=2e-3, rtol=0)
 
 
