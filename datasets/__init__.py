@@ -1,4 +1,4 @@
-"""Synthetic problems whose true model is known: z ~ N(0, I_L), x | z ~ N(f(z), s2 I_D).
+"""Problems whose true model is known, z ~ N(0, I_L), x | z ~ N(f(z), s2 I_D), and observations, whose is not.
 
 This module is the registry and stays importable without torch, so that listing the problems is instant.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datasets.base import Problem
+    from datasets.base import DataSource
 
 _YACOBY = "after Yacoby et al., Failure Modes of Variational Autoencoders, arXiv 2007.07124"
 _FOLKLORE = "manifold-learning folklore; the formula here is the definition"
@@ -17,7 +17,7 @@ _FOLKLORE = "manifold-learning folklore; the formula here is the definition"
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered problem: where its factory is, and what `list` says of it.
+    """A registered source of data: where its factory is, and what `list` says of it.
 
     `latent_dim` None means that the factory takes any latent dimension. `expected_log_prob` is E log p(x) under the
     true model in nats, which no method can beat on average, and its standard error: the mean of log p by quadrature
@@ -58,16 +58,30 @@ BUILTIN: dict[str, Entry] = {
         None,
         None,
     ),
+    "manifold": Entry(
+        "datasets.manifold:manifold",
+        "a random curved manifold in many dimensions",
+        "random features: Rahimi & Recht 2007",
+        None,
+        None,
+    ),
+    "digits": Entry(
+        "datasets.digits:digits",
+        "handwritten digits, 8 x 8 pixels; no true model",
+        "Alpaydin & Kaynak 1998; bundled with scikit-learn",
+        None,
+        64,
+    ),
 }
 
 CURVES = ("figure8", "circle", "absolute", "clusters", "spiral_dots")
 SURFACES = ("swiss_roll", "s_curve", "torus", "pinwheel")
 
 
-def load(name: str, latent_dim: int | None = None) -> Problem:
-    """The built-in problem `name`, at its own latent dimension or at the one asked for.
+def load(name: str, latent_dim: int | None = None) -> DataSource:
+    """The built-in source `name`, at its own latent dimension or at the one asked for.
 
-    Raises KeyError for an unknown name and ValueError for a latent dimension that the problem does not have.
+    Raises KeyError for an unknown name and ValueError for a latent dimension that it does not have.
     """
     from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""A problem: a true model that can be sampled and scored exactly."""
+"""What data come from: a problem, whose true model is known, or observations, of which there are only so many."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from datasets.quadrature import LogProb, log_marginal
 
 Decode = Callable[[Tensor], Tensor]
 STREAMS = ("train", "validation", "test")
+LEAST_TEST = 200
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,36 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Independent draws of one problem: train (N, D), validation (V, D), test (T, D), float64.
+class Observations:
+    """Data (n, D), float64, in no order that matters, whose true model is not known.
 
-    codes: those that gave the training data, (N, L); for scoring, and never for a method.
+    latent_dim: that of the models to be fitted.
+    """
+
+    name: str
+    latent_dim: int
+    data: Tensor
+
+    @property
+    def data_dim(self) -> int:
+        """D, the dimension of x."""
+        return self.data.shape[1]
+
+
+DataSource = Problem | Observations
+
+
+@dataclass(frozen=True)
+class Split:
+    """Data of one source that have nothing in common: train (N, D), validation (V, D), test (T, D), float64.
+
+    codes: those that gave the training data, (N, L); for scoring, and never for a method. None where there are none.
     """
 
     train: Tensor
     validation: Tensor
     test: Tensor
-    codes: Tensor
+    codes: Tensor | None
 
 
 def stream(problem: str, seed: int, name: str) -> torch.Generator:
@@ -72,13 +93,37 @@ def stream(problem: str, seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
 
 
-def draw(problem: Problem, seed: int, train: int, validation: int, test: int) -> Split:
-    """Training, validation and test sets of a problem at a seed; no size changes another set's draws."""
+def draw(source: DataSource, seed: int, train: int, validation: int, test: int) -> Split:
+    """Training, validation and test sets at a seed.
+
+    Of a problem, independent draws; no size changes another set. Of observations, parts of their permutation by the
+    seed: training data from its beginning, as many as asked; test data from its end and validation data before these,
+    as many as asked of what is left, but of that at most half (rounded down) for validation.
+
+    Raises ValueError where training leaves fewer than 200 observations for the test set.
+    """
+    if isinstance(source, Observations):
+        return _partition(source, seed, train, validation, test)
     sizes = zip(STREAMS, (train, validation, test), strict=True)
     (codes, first), (_, second), (_, third) = (
-        problem.sample_joint(n, stream(problem.name, seed, name)) for name, n in sizes
+        source.sample_joint(n, stream(source.name, seed, name)) for name, n in sizes
     )
     return Split(first, second, third, codes)
+
+
+def _partition(source: Observations, seed: int, train: int, validation: int, test: int) -> Split:
+    count = len(source.data)
+    left = count - train
+    validation = min(validation, left // 2)
+    if left - validation < LEAST_TEST:
+        raise ValueError(
+            f"{source.name} has {count} data: {train} for training leave {max(left - validation, 0)} for the test set, "
+            f"fewer than {LEAST_TEST}"
+        )
+    order = torch.randperm(count, generator=stream(source.name, seed, "permutation"))
+    shuffled = source.data[order]
+    end = left - validation
+    return Split(shuffled[:train], shuffled[train : train + validation], shuffled[count - min(test, end) :], None)
 
 
 def require_latent_dim(name: str, own: int, asked: int | None) -> int:

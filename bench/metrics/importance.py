@@ -12,6 +12,7 @@ from methods.base import DecoderModel, Posterior
 from methods.model import gaussian_log_prob, standard_normal_log_prob
 
 ROWS_AT_ONCE = 65_536
+VALUES_AT_ONCE = 8_000_000
 LEAST_TAIL = 5
 EQUAL_TO = 1e-4
 SMALLEST = -700.0
@@ -46,7 +47,8 @@ def importance_log_prob(
         raise ValueError(f"importance sampling needs at least 2 draws for an error, got {draws}")
     with torch.no_grad():
         parts = []
-        for group in x.to(generator.device).split(max(1, ROWS_AT_ONCE // draws)):
+        rows = min(ROWS_AT_ONCE, VALUES_AT_ONCE // x.shape[1])
+        for group in x.to(generator.device).split(max(1, rows // draws)):
             z, log_q = posterior.sample(group, draws, generator)
             log_weight = _log_joint(model, group, z) - log_q.double().to(home(model))
             parts.append(summarise(log_weight, pareto_shape(log_weight)))

@@ -18,6 +18,7 @@ MOST_RHAT = 1.01
 THIN_TO = 256
 CODES = 2**16
 WIDENED = 4.0
+ENOUGH = 0.9
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def reference_posterior(problem: Problem, x: Tensor, seed: int) -> Reference:
 
     The data and chains, which do not depend on one another, are one target, so that a step of the sampler is one call
     of the decoder. Chains start at prior draws weighted by the likelihood at four times the noise: in each mode that
-    matters, and too widely. If any datum has not converged after 500 draws per chain, 2,000 are taken.
+    matters, and too widely. If more than a tenth of the data have not converged after 500 draws per chain, 2,000 are
+    taken.
     """
     return _reference(_Target(x.numpy().tobytes(), seed, problem, x))
 
@@ -74,7 +76,7 @@ def _reference(target: _Target) -> Reference:
     start = codes[torch.multinomial(weight, CHAINS, replacement=True, generator=generator).T]
     for count in DRAWS:
         found = _diagnosed(_sample(problem, x, start, count, seed))
-        if found.converged.all():
+        if found.converged.double().mean() >= ENOUGH:
             break
     return found
 

@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch.special import ndtr, ndtri
 
-from bench.metrics import TrueModel
-from bench.metrics.posterior import cube_points, gap_split, index_divergence, signal_distance
+from bench.metrics import TrueModel, posterior
+from bench.metrics.posterior import cube_points, gap_split, index_divergence, index_floor, signal_distance
 from datasets import load
 from datasets.base import Problem, draw
 from datasets.linear import linear_gaussian
 from methods.base import Fitted
 from methods.cells import exact_posterior
-from methods.mapa.index import log_index_posterior
 from methods.posteriors import LocalGaussian, Prior
 from methods.references import index_without_codes
 
@@ -166,6 +165,10 @@ def test_signal_w2_sees_a_wrong_decoder():
 # The index posterior.
 
 
+def log_index_posterior(x, atoms, variance):
+    return torch.log_softmax(-(x[:, None] - atoms).square().sum(-1) / (2 * variance), 1)
+
+
 def index(problem, log_index, n=80):
     split = draw(problem, 0, n, 1, 1)
     fitted = Fitted(TrueModel(problem), Prior(problem.latent_dim), log_index(split))
@@ -233,6 +236,90 @@ def test_the_floors_that_a_prototype_found(name, floor, plain):
     assert found["index_kl"].value == pytest.approx(floor, abs=0.05)
     found = index(problem, lambda s: lambda x: log_index_posterior(x, s.train, 2 * problem.noise), 500)
     assert found["index_kl"].value == pytest.approx(plain, abs=0.06)
+
+
+def floor_of(problem, n, seed=0):
+    split = draw(problem, seed, n, 1, 1)
+    exact = exact_posterior(TrueModel(problem), problem.latent_dim)
+    return {m.metric: m.value for m in index_floor(problem, exact, split.train, split.codes)}, split, exact
+
+
+@pytest.mark.parametrize("name", ["figure8", "circle"])
+def test_the_floor_is_the_mean_of_the_true_posterior_over_codes_drawn_given_the_data(name):
+    """That mean is the best by KL, since the true codes are themselves such a draw."""
+    problem = load(name)
+    found, split, exact = floor_of(problem, 100)
+    codes, _ = exact.sample(split.train, 400, generator())
+    average = torch.stack([truth_at(split.train, problem, each).exp() for each in codes]).mean(0)
+    best = index(problem, lambda _: lambda _: average.log(), 100)
+    assert found["index_kl_floor"] == pytest.approx(best["index_kl"].value, abs=5e-3)
+    assert found["index_tv_floor"] == pytest.approx(best["index_tv"].value, abs=5e-3)
+
+
+def truth_at(x, problem, codes):
+    return log_index_posterior(x, problem.decoder(codes), problem.noise)
+
+
+@pytest.mark.parametrize("name", ["figure8", "s_curve"])
+def test_the_floor_is_where_the_oracle_is(name):
+    problem = load(name)
+    found, *_ = floor_of(problem, 40)
+    exact = exact_posterior(TrueModel(problem), problem.latent_dim)
+    oracle = index(problem, lambda split: index_without_codes(exact, split.train), 40)
+    assert found["index_kl_floor"] == pytest.approx(oracle["index_kl"].value, rel=1e-9)
+    assert found["index_tv_floor"] == pytest.approx(oracle["index_tv"].value, rel=1e-9)
+
+
+def test_the_floor_is_computed_once_for_the_same_data(monkeypatch):
+    problem = load("figure8")
+    posterior._index_floor.cache_clear()
+    calls = []
+    plain = posterior.index_without_codes
+    monkeypatch.setattr(posterior, "index_without_codes", lambda *each: calls.append(1) or plain(*each))
+    same, again, other = (floor_of(problem, 50, seed)[0] for seed in (0, 0, 1))
+    assert same == again != other
+    assert len(calls) == 2
+
+
+def test_of_many_data_the_first_thousand_are_scored_against_all(monkeypatch):
+    """In chunks, of which none holds more than so many probabilities."""
+    problem, n = load("figure8"), 1200
+    monkeypatch.setattr(posterior, "ENTRIES_AT_ONCE", 300 * n)
+    split = draw(problem, 0, n, 1, 1)
+    asked = []
+
+    def doubled(x):
+        asked.append(len(x))
+        return log_index_posterior(x, split.train, 2 * problem.noise)
+
+    found = index(problem, lambda _: doubled, n)
+    assert asked == [300, 300, 300, 100]
+    p, q = truth(split, problem)(split.train[:1000]), doubled(split.train[:1000])
+    assert found["index_kl"].value == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-9)
+    assert found["index_tv"].value == pytest.approx(float((p.exp() - q.exp()).abs().sum(1).mean() / 2), rel=1e-9)
+
+
+def test_of_up_to_a_thousand_data_all_are_scored_at_once():
+    asked = []
+
+    def uniform(x):
+        asked.append(len(x))
+        return torch.full((len(x), 1000), -math.log(1000), dtype=torch.float64)
+
+    index(load("circle"), lambda _: uniform, 1000)
+    assert asked == [1000]
+
+
+def test_what_memory_does_not_hold_is_left_out(monkeypatch):
+    monkeypatch.setattr(posterior, "MOST_INDICES", 60)
+    problem = load("figure8")
+    assert index(problem, lambda split: truth(split, problem), 61) == {}
+    assert floor_of(problem, 61)[0] == {}
+    assert floor_of(problem, 60)[0] != {}
+    exact = exact_posterior(TrueModel(problem), 1)
+    monkeypatch.setattr(posterior, "MOST_ENTRIES", 30 * len(exact.log_mass))
+    assert floor_of(problem, 31)[0] == {}
+    assert floor_of(problem, 30)[0] != {}
 
 
 def test_a_method_without_an_index_posterior_has_no_such_rows():

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from bench.metrics import TrueModel
-from bench.metrics.samples import DRAWS, SETS, sample_quality
+from bench.metrics.samples import DRAWS, SETS, sample_quality, sample_quality_on_data
 from datasets import load
-from datasets.base import Problem
+from datasets.base import Observations, Problem, draw
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,24 @@ def test_the_model_is_never_scored_on_the_draws_that_it_is_compared_with():
     assert first != other
     assert first[0].value > 0.01
     assert SETS * DRAWS == 2000
+
+
+def on_data(problem, sizes=(400, 100, 400), **changes):
+    data = Observations("own", problem.latent_dim, draw(problem, 0, 1, 1, 1000).test)
+    split = draw(data, 0, *sizes)
+    return {m.metric: m for m in sample_quality_on_data(data, split, Changed(problem, **changes), 0)}
+
+
+def test_on_data_the_truth_is_as_far_as_training_from_test_data_and_a_shift_farther():
+    found = on_data(load("circle"))
+    error = 4 * (found["sample_w2"].stderr + found["sample_w2_floor"].stderr)
+    assert abs(found["sample_w2"].value - found["sample_w2_floor"].value) < error
+    shifted = on_data(load("circle"), shift=5.0)
+    assert shifted["sample_w2"].value == pytest.approx(5 * 2**0.5, abs=0.15)
+    assert shifted["sample_w2_floor"] == found["sample_w2_floor"]
+
+
+def test_on_fewer_data_sets_are_smaller_and_on_too_few_there_are_none():
+    problem = load("circle")
+    assert on_data(problem, (40, 100, 400))["sample_w2_floor"].value > on_data(problem)["sample_w2_floor"].value
+    assert on_data(problem, (3, 100, 400)) == {}
