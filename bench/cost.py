@@ -108,6 +108,7 @@ RULES: dict[str, Rule] = {
     "_cdist_backward": lambda args, *_: 4 * args[1].shape[-1] * _numel(args[0]),
     "_cdist_forward": lambda args, _, out: (3 * args[0].shape[-1] + 1) * _numel(out),
     "_euclidean_dist": _euclidean,
+    "_linalg_eigh": lambda args, *_: 9 * args[0].shape[-1] * _numel(args[0]),
     "_pdist_forward": lambda args, _, out: (3 * args[0].shape[-1] + 1) * _numel(out),
     "addmv": lambda args, *_: 2 * _numel(args[1]) + _numel(args[0]),
     "bucketize": lambda args, _, out: _log2(_numel(args[1])) * _numel(out),

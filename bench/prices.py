@@ -75,7 +75,7 @@ PER_DRAW: dict[str, int] = _each(
 )
 PER_READ: dict[str, int] = {
     **_each(1, "_is_all_true all amax amin aminmax any argmax argmin count_nonzero cummax cummin cumprod cumsum"),
-    **_each(1, "max mean min nansum prod sum trace"),
+    **_each(1, "bincount max mean min nansum prod sum trace"),
     **_each(2, "linalg_vector_norm norm"),
     **_each(4, "_softmax_backward_data std std_mean var var_mean"),
     **_each(SOFTMAX, "_log_softmax _log_softmax_backward_data _softmax logcumsumexp logsumexp"),
@@ -93,6 +93,7 @@ FORMULAS: dict[str, tuple[str, str]] = {
     "_euclidean_dist": ("2 D + 6, and 3 D for each point", "pair of points in D dimensions, from matrix products"),
     "_cdist_forward, _pdist_forward": ("3 D + 1", "pair of points in D dimensions"),
     "_cdist_backward": ("4 D", "pair of points in D dimensions"),
+    "_linalg_eigh": ("9 n^3, eigenvectors included", "symmetric n x n"),
     "linalg_solve_triangular": ("n^2 (n^2 / 2 multiply-adds)", "right-hand side of n x n"),
     "index_put, _index_put_impl": ("1 if it accumulates, else 0", "value put"),
     "index_add, scatter_add": ("1", "value added"),

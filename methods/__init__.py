@@ -22,10 +22,25 @@ _MAPA = "our reading of Yacoby, Pan & Doshi-Velez 2024, arXiv 2403.08941"
 
 BUILTIN: dict[str, Entry] = {
     "mapa": Entry("methods.mapa:MAPA", "posterior fixed before training, then the decoder alone", _MAPA),
+    "mapa-polished": Entry(
+        "methods.mapa.polish:PolishedMAPA",
+        "mapa, then the exact likelihood over a shared codebook",
+        "our own addition to mapa",
+    ),
     "vae": Entry(
         "methods.vae:VAE",
         "decoder and encoder trained jointly on the ELBO",
         "Kingma & Welling 2014, arXiv 1312.6114",
+    ),
+    "iwae": Entry(
+        "methods.iwae:IWAE",
+        "decoder and encoder trained jointly on the importance weighted bound",
+        "Burda, Grosse & Salakhutdinov 2016, arXiv 1509.00519",
+    ),
+    "iwae-dreg": Entry(
+        "methods.iwae:DoublyReparameterisedIWAE",
+        "the same bound, with encoder gradients of less variance",
+        "Tucker et al. 2019, Doubly Reparameterized Gradient Estimators, arXiv 1810.04152",
     ),
     "iterative": Entry(
         "methods.iterative:Iterative",

@@ -44,6 +44,13 @@ class PriorCells:
         return PriorCells(low, high)
 
     @staticmethod
+    def intervals(mass: Tensor) -> PriorCells:
+        """Intervals of the given shares of the prior, (N,), in order (L = 1)."""
+        above = (mass.double() / mass.double().sum()).cumsum(0).clamp(max=1)[:, None]
+        above[-1] = 1.0
+        return PriorCells(torch.cat([above.new_zeros(1, 1), above[:-1]]), above)
+
+    @staticmethod
     def resolving(decode: Callable[[Tensor], Tensor], latent_dim: int, step: float) -> PriorCells:
         """Boxes across each of which `decode` moves by at most `step`, or whose mass is negligible, in order."""
         cells = PriorCells.equal(COARSEST, latent_dim)
@@ -154,9 +161,12 @@ class CellPosterior:
         return CellPosterior(lambda _: log_index, self.cells)
 
 
-def exact_posterior(model: DecoderModel, latent_dim: int) -> CellPosterior:
-    """The posterior p(z | x) of a model on boxes fine enough that within each it has hardly a shape but the prior's."""
-    cells = PriorCells.resolving(model.decode, latent_dim, 0.5 * math.sqrt(model.variance()))
+def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> CellPosterior:
+    """The posterior p(z | x) of a model on boxes fine enough that within each it has hardly a shape but the prior's.
+
+    step: how far the decoder may move across a box, in standard deviations of the noise.
+    """
+    cells = PriorCells.resolving(model.decode, latent_dim, step * math.sqrt(model.variance()))
     decoded, log_mass = model.decode(cells.codes).double(), cells.mass.log()
 
     def log_index(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ form of Byrd, Nocedal & Schnabel (1994, eq. 3.1); the line search is the weak-Wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +22,16 @@ MAX_TRIALS = 25
 
 
 def lbfgs(
-    parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], ledger: Ledger, history: int = 30
+    parameters: Sequence[nn.Parameter],
+    loss: Callable[[], Tensor],
+    ledger: Ledger,
+    history: int = 30,
+    name: str = "loss",
 ) -> Iterator[float]:
     """Minimise a deterministic `loss` over parameters, in place; yields the loss after each step.
 
-    Ends when no step along the direction lowers the loss, which in exact arithmetic is at a stationary point.
+    name: what an evaluation is called in the ledger. Ends when no step along the direction lowers the loss, which in
+    exact arithmetic is at a stationary point.
     """
     position, gradient = _flatten(parameters)
     memory = _Memory(position, history)
@@ -39,14 +45,15 @@ def lbfgs(
         value.backward()
         return value.item(), float(gradient @ direction)
 
-    value, _ = ledger.run("evaluate", evaluate, torch.zeros_like(point), 0.0)
+    counted = partial(ledger.run, name, evaluate)
+    value, _ = counted(torch.zeros_like(point), 0.0)
     slope = gradient.clone()
     while True:
         direction, along, size = ledger.run("direction" if memory.size else "steepest", memory.descent, slope)
         found = None
         if along < 0:
             first = 1.0 if memory.size else min(1.0, 1.0 / size)
-            found = _line_search(evaluate, ledger, direction, value, along, first)
+            found = _line_search(counted, direction, value, along, first)
         if found is None:
             position.copy_(point)
             if not memory.size:
@@ -62,7 +69,6 @@ def lbfgs(
 
 def _line_search(
     evaluate: Callable[[Tensor, float], tuple[float, float]],
-    ledger: Ledger,
     direction: Tensor,
     value: float,
     along: float,
@@ -71,7 +77,7 @@ def _line_search(
     """The loss at the first trial that meets the weak Wolfe conditions, or at worst at one that lowers the loss."""
     low, high = 0.0, float("inf")
     for _ in range(MAX_TRIALS):
-        trial_value, trial_along = ledger.run("evaluate", evaluate, direction, length)
+        trial_value, trial_along = evaluate(direction, length)
         if not trial_value <= value + SUFFICIENT_DECREASE * length * along:
             high = length
         elif trial_along < CURVATURE * along:

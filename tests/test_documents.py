@@ -6,7 +6,7 @@ import pytest
 
 from bench.prices import cost_model
 from bench.report.definitions import COSTS, MEMORY, METRICS
-from methods.mapa.placement import CHARGES
+from methods.mapa import embedding, placement, signals
 
 ROOT = Path(__file__).parents[1]
 MEASURES = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8")
@@ -19,8 +19,8 @@ def price_table():
 
 
 def charge_table():
-    """What MAPA's placement is charged, as a table of Markdown."""
-    rows = [f"| {name} | {formula} |" for name, formula in CHARGES.items()]
+    """What MAPA's work outside torch is charged, as a table of Markdown."""
+    rows = [f"| {name} | {formula} |" for name, formula in {**signals.CHARGES, **placement.CHARGES, **embedding.CHARGES}.items()]
     return "\n".join(["| work | FLOPs |", "|---|---|", *rows])
 
 

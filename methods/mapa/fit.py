@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from torch import Tensor
 
@@ -39,12 +38,12 @@ class Regression:
 
 
 def fit(
-    model: GaussianModel, regression: Regression, ledger: Ledger, steps: int, history: int, tolerance: float
+    model: GaussianModel, regression: Regression, ledger: Ledger, history: int, tolerance: float
 ) -> Iterator[float]:
     """Fit the decoder in place, yielding the loss after each step, until 50 steps gain less than `tolerance` nats."""
     losses: list[float] = []
     network = list(model.network.parameters())
-    for loss in islice(lbfgs(network, lambda: regression.nats(model), ledger, history), steps):
+    for loss in lbfgs(network, lambda: regression.nats(model), ledger, history):
         losses.append(loss)
         yield loss
         if len(losses) > PATIENCE and losses[-1 - PATIENCE] - loss < tolerance:

@@ -2,134 +2,141 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from methods.base import Fitted, Task
-from methods.cells import CellPosterior, PriorCells
-from methods.mapa import index, placement
-from methods.mapa.fit import Regression, fit
-from methods.model import GaussianModel
+from methods.cells import PriorCells
+from methods.mapa import noise, placement, signals
+from methods.mapa.embedded import fit_embedded, signals_span
+from methods.mapa.fit import fit
+from methods.mapa.shares import Attempt, Shares, steepened
 from methods.posteriors import Prior
+from methods.search import Choice, LogUniform, Range
 
-LARGEST = 10_000
 POOR_FIT = 1.0
+NEAR = 4
 
 
 @dataclass(frozen=True)
 class MAPA:
     """A posterior fixed before training, then the generative model alone (after Yacoby et al. 2024, arXiv 2403.08941).
 
-    denoise_steps: expectation-maximisation steps from the data to the atoms. kernel_width: the index posterior's
-    variance, in units of the noise. centres: k-means centres of the path (L = 1). steps: most L-BFGS steps, which
-    end when 50 of them gain less than `tolerance` nats. history: L-BFGS pairs. trial_steps: steps after which only the
-    best placement goes on (L = 2). steepness: by how much the first layer's initial weights are multiplied where a fit
-    along a path (L = 1) is still more than a nat away after its trial; the better of both starts goes on.
-    noise_rounds: rounds of noise estimation and refitting, where the noise is learned.
+    Above two latent dimensions, and where the signals span more than four, data are too far apart for kernels and an
+    embedding takes their place (`embedding.py`); of what follows it has `steps` and `history` alone.
+
+    smoothing, weight_steps, atom_steps: how the signals are estimated, see `signals.estimate`. kernel_width: by what
+    the noise variance is multiplied in the posterior. atoms: the most that stand for the signals. centres: k-means
+    centres of the path (L = 1). steepness: by what the first layer's initial weights are multiplied where a fit along a
+    path is still more than a nat away after its trial (the better of both starts goes on), and half as much for L = 2.
+    trial_steps: L-BFGS steps after which only the best placement goes on. replacements: how often that is then improved
+    (L = 2), each share of the data taking the code that suits the decoder so far, with as many steps after each. steps:
+    the most in all; they end when 50 of them gain less than `tolerance` nats. history: L-BFGS pairs. noise_rounds:
+    rounds of noise estimation and refitting, where the noise is learned.
     """
 
-    denoise_steps: int = 1
+    search: ClassVar[Mapping[str, Range]] = {
+        "smoothing": LogUniform(2.0, 12.0),
+        "kernel_width": LogUniform(0.5, 2.0),
+        "steepness": Choice((4.0, 8.0, 16.0)),
+    }
+
+    smoothing: float = 6.0
+    weight_steps: int = 5
+    atom_steps: int = 1
     kernel_width: float = 1.0
+    atoms: int = 2000
     centres: int = 45
-    steps: int = 2000
+    steps: int = 600
     tolerance: float = 0.02
-    history: int = 30
-    trial_steps: int = 100
+    history: int = 60
+    trial_steps: int = 50
+    replacements: int = 3
     steepness: float = 8.0
     noise_rounds: int = 3
 
-    def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
+    def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:
         """Why such data cannot be fitted, or None."""
-        return "mapa places codes in 1 or 2 latent dimensions only" if latent_dim > 2 else None
+        if latent_dim > 2 and latent_dim >= min(data_dim, size):
+            return f"mapa embeds in fewer dimensions than there are coordinates ({data_dim}) and data ({size})"
+        return None
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yields after each placement, each step of its trial or of the fit, and each estimate of the noise.
 
-        Raises ValueError for more than 10,000 data, for which the dense index posterior is too large.
+        Raises ValueError for data that are not finite.
         """
         x = task.train.double()
-        if len(x) > LARGEST:
-            raise ValueError(f"mapa holds an N x N index posterior: at most {LARGEST} data, got {len(x)}")
+        broken = int((~torch.isfinite(x)).any(1).sum())
+        if broken:
+            raise ValueError(f"mapa needs finite data; {broken} of {len(x)} training data are not")
+        if task.latent_dim > 2 or signals_span(task, x) > NEAR:
+            yield from fit_embedded(task, x, self.steps, self.history)
+            return
+        few = signals.thinned(x, self.atoms, task.generator)
         rounds = self.noise_rounds if task.model.learns_noise else 1
         if task.model.learns_noise:
-            task.model.set_variance(index.pilot_noise(x))
+            task.model.set_variance(noise.pilot_noise(few))
         fitted = Fitted(task.model, Prior(task.latent_dim))
         for _ in range(rounds):
-            fitted = yield from self._fit_given_noise(task, x, fitted)
+            fitted = yield from self._fit_given_noise(task, x, few, fitted)
 
-    def _fit_given_noise(self, task: Task, x: Tensor, fitted: Fitted) -> Generator[Fitted, None, Fitted]:
+    def _fit_given_noise(self, task: Task, x: Tensor, few: Tensor, fitted: Fitted) -> Generator[Fitted, None, Fitted]:
         """One round at the present noise; what was fitted before stands until the first codes are placed."""
-        best = _Attempt(task.model, fitted, iter(()))
-        for attempt in self._attempts(task, x):
-            yield best.fitted
+        best: Attempt | None = None
+        for attempt in self._attempts(task, self._shares(task, x, few)):
+            yield fitted
             for _ in attempt.go_on(self.trial_steps):
-                yield min(attempt, best, key=_loss).fitted
-            best = min(attempt, best, key=_loss)
-        for _ in best.go_on():
+                best = attempt if best is None or attempt.loss < best.loss else best
+                fitted = best.fitted
+                yield fitted
+        if best is None:
+            return fitted
+        for _ in range(self.replacements if task.latent_dim > 1 else 0):
+            best.place_anew(task.ledger)
+            yield best.fitted
+            for _ in best.go_on(self.trial_steps):
+                yield best.fitted
+        for _ in best.go_on(self.steps - best.steps):
             yield best.fitted
         task.model.load_state_dict(best.model.state_dict())
         if task.model.learns_noise:
             with torch.no_grad():
-                centres = task.model.decode(PriorCells.equal(len(x), task.latent_dim).codes.to(x)).double()
-                task.model.set_variance(index.refine_noise(x, centres, task.model.variance()))
+                centres = task.model.decode(best.codes).double()
+                task.model.set_variance(noise.refine_noise(few, centres, task.model.variance()))
         fitted = replace(best.fitted, model=task.model)
         yield fitted
         return fitted
 
-    def _attempts(self, task: Task, x: Tensor) -> Iterator[_Attempt]:
+    def _shares(self, task: Task, x: Tensor, few: Tensor) -> Shares:
+        """The data in equal shares, as the posterior that is fixed from here on divides them."""
+        width, ledger = self.kernel_width * task.model.variance(), task.ledger
+        found = signals.estimate(few, width, self.smoothing, self.weight_steps, self.atom_steps, ledger)
+        if len(x) > len(few):
+            found = signals.sharpened(found, x, width, ledger)
+        return Shares.of(found, x, task.latent_dim, ledger)
+
+    def _attempts(self, task: Task, shares: Shares) -> Iterator[Attempt]:
         """A fit, not yet begun, for each placement of the codes, and another one where the trial of it went badly."""
-        noise = task.model.variance()
-        atoms = index.denoise(x, noise, self.denoise_steps)
-
-        def log_index(new: Tensor, among: Tensor = atoms) -> Tensor:
-            return index.log_index_posterior(new.double(), among, self.kernel_width * noise)
-
-        targets, weights = index.mean_given_index(log_index(x).exp(), x)
-        cells = PriorCells.equal(len(x), task.latent_dim)
-        for _name, order in placement.candidates(atoms.cpu().numpy(), cells.codes.numpy(), self.centres, task.ledger):
-            place = torch.from_numpy(order)
-            regression = Regression(cells.codes[place].to(x).float(), targets.float(), weights.float(), noise)
-            by_code = CellPosterior(partial(log_index, among=atoms[place.argsort()]), cells)
-            for steepness in (1.0, self.steepness) if task.latent_dim == 1 else (1.0,):
-                model = _steepened(task.model, steepness)
-                losses = fit(model, regression, task.ledger, self.steps, self.history, self.tolerance)
-                attempt = _Attempt(model, Fitted(model, by_code, log_index), losses)
+        begin = partial(fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance)
+        for _name, order in placement.candidates(
+            shares.mixture.atoms.cpu().numpy(),
+            shares.atom.cpu().numpy(),
+            PriorCells.equal(len(shares.atom), task.latent_dim).codes.numpy(),
+            self.centres,
+            task.ledger,
+        ):
+            for steepness in self._starts(task.latent_dim):
+                attempt = Attempt(steepened(task.model, steepness), shares, torch.from_numpy(order), begin)
                 yield attempt
                 if attempt.loss < POOR_FIT:
                     break
 
-
-def _steepened(model: GaussianModel, factor: float) -> GaussianModel:
-    """A copy whose first layer turns as often and as sharply over z as one of the model does over factor z."""
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in model.network[0].parameters():
-            parameter.mul_(factor)
-    return model
-
-
-@dataclass
-class _Attempt:
-    """A fit under one placement of the codes, as far as it has come: its loss in nats, and those to come."""
-
-    model: GaussianModel
-    fitted: Fitted
-    losses: Iterator[float]
-    loss: float = math.inf
-
-    def go_on(self, steps: int | None = None) -> Iterator[None]:
-        """Take at most so many more steps, one at a time."""
-        for loss in islice(self.losses, steps):
-            self.loss = loss
-            yield
-
-
-def _loss(attempt: _Attempt) -> float:
-    return attempt.loss
+    def _starts(self, latent_dim: int) -> tuple[float, ...]:
+        """Initial steepness: for curves plain and, if that fits badly, steep; for surfaces half as steep."""
+        return (1.0, self.steepness) if latent_dim == 1 else (self.steepness / 2,)

@@ -26,11 +26,12 @@ Order = NDArray[np.int64]
 
 ISOMAP_NEIGHBOURS = (8, 15)
 TSNE_PERPLEXITY = 60
+TSNE_STEPS = 500
 LEAST_FOR_TSNE = 20
 DENSE_EIGENSOLVER = 200
 CHARGES = {
     "distinct": "n D (log2 n + 6)",
-    "principal axis": "4 n^2 D + 8 n D^2 + 9 D^3, a whole singular value decomposition",
+    "principal axes": "4 n^2 D + 8 n D^2 + 9 D^3, a whole singular value decomposition",
     "k-means": "n m ((3 D + 1) (iterations + 1) + (3 D + 2) (2 + ln m)): Lloyd's steps, and k-means++ with its trials",
     "node distances": "(3 D + 1) m^2",
     "nearest neighbours": "m^2 for each start of a path",
@@ -38,8 +39,9 @@ CHARGES = {
     "path projection": "(8 D + 5) n m",
     "ranks": "n log2 n",
     "layout isomap-k": "3 D n^2 + n^2 k log2 n + 6 n^2, and 60 L n^2 (4/3 n^3 for n <= 200) for the eigenvectors",
-    "layout tsne-p": "3 D n^2 + 10,000 n (3 p + 20 log2 n)",
-    "transport": "n^3 + 3 L n^2",
+    "layout tsne-p": "3 D n^2 + 5,000 n (3 p + 20 log2 n)",
+    "distances": "3 L n^2",
+    "transport": "n^3",
 }
 IN_PARTS = (
     "The number of connected components of the neighbors graph",
@@ -48,23 +50,21 @@ IN_PARTS = (
 )
 
 
-def candidates(atoms: Array, codes: Array, centres: int, ledger: Ledger) -> Iterator[tuple[str, Order]]:
-    """Named placements of atoms (N, D) on codes (N, L); the caller keeps the one that it can fit best.
+def candidates(atoms: Array, share: Order, codes: Array, centres: int, ledger: Ledger) -> Iterator[tuple[str, Order]]:
+    """Named placements on codes (M, L) of M equal shares of the data, those of atoms[share], from atoms (K, D).
 
-    Raises ValueError for a latent dimension above 2, and for too few data to lay out.
+    The caller keeps the one that it can fit best. Raises ValueError for a latent dimension above 2.
     """
     latent_dim, data_dim = codes.shape[1], atoms.shape[1]
     if latent_dim > 2:
         raise ValueError(f"mapa places codes in 1 or 2 latent dimensions, got {latent_dim}")
     if latent_dim == 1:
-        yield "path", path_order(atoms, centres, ledger)
+        yield "path", path_order(atoms[share], centres, ledger)
         return
-    if data_dim != latent_dim and len(atoms) <= min(ISOMAP_NEIGHBOURS):
-        raise ValueError(f"mapa lays out more than {min(ISOMAP_NEIGHBOURS)} data in the plane, got {len(atoms)}")
     if data_dim == latent_dim:
-        yield "transport", transport(atoms, codes, ledger)
+        yield "transport", transport(atoms[share], codes, ledger)
     for name, layout in _layouts(atoms, latent_dim, ledger):
-        yield name, transport(layout, codes, ledger)
+        yield name, transport(layout[share], codes, ledger)
 
 
 def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
@@ -78,8 +78,7 @@ def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
     if count < 2:
         return _ranks(atoms[:, 0])
     if count < 3:
-        ledger.charge("principal axis", 4.0 * n * n * dim + 8 * n * dim**2 + 9 * dim**3)
-        return _ranks((atoms - atoms.mean(0)) @ np.linalg.svd(atoms - atoms.mean(0))[2][0])
+        return _ranks(_principal_axes(atoms, 1, ledger)[:, 0])
     kmeans = KMeans(count, n_init=1, random_state=0).fit(atoms)
     ledger.charge("k-means", kmeans_flops(n, count, dim, kmeans.n_iter_))
     nodes = kmeans.cluster_centers_
@@ -87,6 +86,15 @@ def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
     path = shortest_path(np.linalg.norm(nodes[:, None] - nodes, axis=-1), ledger)
     ledger.charge("path projection", (8.0 * dim + 5) * n * count)
     return _ranks(_position_along(atoms, nodes[path]))
+
+
+def _principal_axes(points: Array, count: int, ledger: Ledger) -> Array:
+    """Points (n, D) along so many directions of their greatest variance: (n, count), zero where there are no more."""
+    n, dim = points.shape
+    ledger.charge("principal axes", 4.0 * n * n * dim + 8 * n * dim**2 + 9 * dim**3)
+    centred = points - points.mean(0)
+    along = centred @ np.linalg.svd(centred)[2][:count].T
+    return np.pad(along, ((0, 0), (0, count - along.shape[1])))
 
 
 def kmeans_flops(n: int, centres: int, dim: int, iterations: int) -> float:
@@ -168,8 +176,10 @@ def _two_opt(distance: Array, path: Order, ledger: Ledger) -> Order:
 
 
 def _layouts(atoms: Array, latent_dim: int, ledger: Ledger) -> Iterator[tuple[str, Array]]:
-    """Layouts (N, L) of atoms (N, D) that keep neighbours together, by methods that fail on different shapes."""
+    """Layouts (K, L) of atoms (K, D) that keep neighbours together, by methods that fail on different shapes."""
     n = len(atoms)
+    if n <= min(ISOMAP_NEIGHBOURS):
+        yield "principal axes", _principal_axes(atoms, latent_dim, ledger)
     for name, layout in _embedders(n, latent_dim):
         ledger.charge(f"layout {name}", layout_flops(name, n, atoms.shape[1], latent_dim))
         with _sealed():
@@ -198,7 +208,7 @@ def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
     """What a layout is charged: pairwise distances, and then its own work at its iteration limits.
 
     Isomap: N shortest-path searches (N k log2 N each), centring, and 30 products of an N x N matrix with L vectors, or
-    for few data a dense eigensolver. t-SNE: 1,000 steps on 3 x perplexity neighbours and a Barnes-Hut tree (10 flops
+    for few data a dense eigensolver. t-SNE: 500 steps on 3 x perplexity neighbours and a Barnes-Hut tree (10 flops
     a pair).
     """
     kind, _, size = name.partition("-")
@@ -207,7 +217,7 @@ def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
     if kind == "isomap":
         eigenvectors = 4 / 3 * n**3 if n <= DENSE_EIGENSOLVER else 60.0 * n * n * latent_dim
         return pairs + n * n * neighbours * np.log2(n) + 6.0 * n * n + eigenvectors
-    return pairs + 1000.0 * 10 * n * (3 * neighbours + 20 * np.log2(n))
+    return pairs + 10.0 * TSNE_STEPS * n * (3 * neighbours + 20 * np.log2(n))
 
 
 def _embedders(n: int, latent_dim: int) -> Iterator[tuple[str, Callable[[Array], Array]]]:
@@ -218,18 +228,24 @@ def _embedders(n: int, latent_dim: int) -> Iterator[tuple[str, Callable[[Array],
             yield f"isomap-{k}", Isomap(n_neighbors=k, n_components=latent_dim).fit_transform
     if n > LEAST_FOR_TSNE:
         perplexity = min(TSNE_PERPLEXITY, n // 4)
-        tsne = TSNE(latent_dim, perplexity=perplexity, init="pca", random_state=0, n_jobs=1)
+        tsne = TSNE(latent_dim, perplexity=perplexity, init="pca", random_state=0, n_jobs=1, max_iter=TSNE_STEPS)
         yield f"tsne-{perplexity}", tsne.fit_transform
 
 
 def transport(layout: Array, codes: Array, ledger: Ledger) -> Order:
     """The assignment of a layout (N, L) to codes (N, L) that moves it least, once both are standardised: (N,)."""
-    from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 
-    n = len(codes)
     spread = layout.std(0)
     standard = (layout - layout.mean(0)) / np.where(spread > 0, spread, 1.0)
-    ledger.charge("transport", float(n) ** 3 + 3.0 * n * n * codes.shape[1])
-    order: Order = linear_sum_assignment(cdist(standard, codes, "sqeuclidean"))[1]
+    ledger.charge("distances", 3.0 * len(codes) ** 2 * codes.shape[1])
+    return assignment(cdist(standard, codes, "sqeuclidean"), ledger)
+
+
+def assignment(cost: Array, ledger: Ledger) -> Order:
+    """The column of each row, a permutation, at the least total cost (n, n): (n,)."""
+    from scipy.optimize import linear_sum_assignment
+
+    ledger.charge("transport", float(len(cost)) ** 3)
+    order: Order = linear_sum_assignment(cost)[1]
     return order
