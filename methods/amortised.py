@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from methods.base import Ledger
+from methods.base import Fitted, Ledger, Task
 from methods.model import GaussianModel
 from methods.posteriors import DiagonalGaussian
 
@@ -55,3 +56,30 @@ def descend(loss: Callable[[], Tensor], *optimisers: torch.optim.Optimizer) -> T
     for optimiser in optimisers:
         optimiser.step()
     return value.detach()
+
+
+def train_jointly(
+    task: Task,
+    posterior: DiagonalGaussian,
+    loss: Callable[[Tensor], Tensor],
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+) -> Iterator[Fitted]:
+    """Train the model of `task` and its posterior at once on the loss of a batch, (n, D) -> ().
+
+    Yields after every one of `steps` gradient steps. learning_rate: Adam's, falling to zero along a cosine.
+    """
+    task.ledger.watch(encoder=posterior.network)
+    optimiser = adam([*task.model.parameters(), *posterior.parameters()], learning_rate)
+
+    def step(index: Tensor) -> None:
+        x = task.train[index]
+        descend(lambda: loss(x), optimiser)
+
+    fitted = Fitted(task.model, posterior)
+    indices = batches(len(task.train), batch_size, task.generator, task.ledger)
+    for i, index in enumerate(islice(indices, steps)):
+        optimiser.param_groups[0]["lr"] = learning_rate * cosine(i, steps)
+        task.ledger.run("joint step", step, index)
+        yield fitted

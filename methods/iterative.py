@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from methods.amortised import adam, batches, cosine, descend, elbo
 from methods.base import Fitted, Task
 from methods.posteriors import DiagonalGaussian, build_encoder
+from methods.search import Choice, LogUniform, Range
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class Iterative:
     learning_rate: float = 1e-2
     window: int = 15
     most_inner: int = 100
+
+    search: ClassVar[Mapping[str, Range]] = {
+        "learning_rate": LogUniform(1e-3, 3e-2),
+        "batch_size": Choice((25, 50, 100, 250)),
+        "window": Choice((10, 15, 30)),
+    }
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yields after every gradient step."""

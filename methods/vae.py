@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from methods.amortised import adam, batches, cosine, descend, elbo
+from methods.amortised import elbo, train_jointly
 from methods.base import Fitted, Task
 from methods.posteriors import build_encoder
+from methods.search import Choice, LogUniform, Range
 
 
 @dataclass(frozen=True)
@@ -25,20 +26,17 @@ class VAE:
     batch_size: int = 100
     learning_rate: float = 1e-2
 
+    search: ClassVar[Mapping[str, Range]] = {
+        "learning_rate": LogUniform(1e-3, 3e-2),
+        "batch_size": Choice((25, 50, 100, 250)),
+    }
+
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yields after every step."""
-        model, posterior = task.model, build_encoder(task.model, task.generator)
-        task.ledger.watch(encoder=posterior.network)
-        optimiser = adam([*model.parameters(), *posterior.parameters()], self.learning_rate)
+        posterior = build_encoder(task.model, task.generator)
 
-        def step(index: Tensor) -> None:
-            x = task.train[index]
+        def loss(x: Tensor) -> Tensor:
             noise = torch.randn(len(x), task.latent_dim, generator=task.generator, device=x.device)
-            descend(lambda: -elbo(model, posterior, x, noise).mean(), optimiser)
+            return -elbo(task.model, posterior, x, noise).mean()
 
-        fitted = Fitted(model, posterior)
-        indices = batches(len(task.train), self.batch_size, task.generator, task.ledger)
-        for i, index in enumerate(islice(indices, self.steps)):
-            optimiser.param_groups[0]["lr"] = self.learning_rate * cosine(i, self.steps)
-            task.ledger.run("joint step", step, index)
-            yield fitted
+        yield from train_jointly(task, posterior, loss, self.steps, self.batch_size, self.learning_rate)

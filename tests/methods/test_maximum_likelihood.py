@@ -8,13 +8,15 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from methods import iterative, vae
+from methods import iterative, iwae, vae
 from methods.posteriors import build_encoder
 
 LINEAR = {"hidden": (), "activation": "linear"}
 # The posterior of a linear model is linear in x, so that a linear encoder leaves no inference gap.
 METHODS = {
     "vae": (vae, vae.VAE(steps=1500, batch_size=250, learning_rate=5e-2)),
+    "iwae": (iwae, iwae.IWAE(samples=4, steps=1500, batch_size=250, learning_rate=5e-2)),
+    "iwae-dreg": (iwae, iwae.DoublyReparameterisedIWAE(samples=4, steps=1500, batch_size=250, learning_rate=5e-2)),
     "iterative": (
         iterative,
         iterative.Iterative(steps=2000, batch_size=250, learning_rate=5e-2, window=5, most_inner=10),
