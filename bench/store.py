@@ -85,6 +85,7 @@ def read_cell(folder: Path, spec: CellSpec) -> CellResult | None:
             "diagnostics": [Diagnostic(**{**d, "value": _number(d["value"])}) for d in content["diagnostics"]],
             "work": [Work(**each) for each in content["work"]],
             "densities": [(name, x1, x2, value) for name, x1, x2, value in content["densities"]],
+            "posteriors": [(name, n, i, code, x, p) for name, n, i, code, x, p in content["posteriors"]],
             "references": [(point, rhat, ess, z) for point, rhat, ess, z in content["references"]],
         }
         return CellResult(**content)
@@ -101,9 +102,10 @@ TABLES: dict[str, tuple[str, ...]] = {
     "diagnostics": (*CELL, "checkpoint", "metric", "diagnostic", "value"),
     "work": (*CELL, *Work.__dataclass_fields__),
     "densities": (*CELL, "x1", "x2", "log_density"),
+    "posteriors": (*CELL, "point", "index", "code", "x", "probability"),
     "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
 }
-PARQUET_ONLY = ("densities", "references")
+PARQUET_ONLY = ("densities", "posteriors", "references")
 
 
 def write_tables(folder: Path, results: list[CellResult]) -> None:
@@ -115,16 +117,18 @@ def write_tables(folder: Path, results: list[CellResult]) -> None:
         "diagnostics": [_of_cell(result) | asdict(row) for result in results for row in result.diagnostics],
         "work": [_of_cell(result) | asdict(row) for result in results for row in result.work],
         "densities": [_density(result, row) for result in results for row in result.densities],
+        "posteriors": [_posterior(result, row) for result in results for row in result.posteriors],
         "references": _references(results),
     }
     tables = {name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in TABLES.items()}
     tables["densities"] = tables["densities"].drop_duplicates([*CELL, "x1", "x2"])
+    tables["posteriors"] = tables["posteriors"].drop_duplicates([*CELL, "point", "index"])
     tables["cells"] = pd.DataFrame([_cell(result) for result in results])
     for name in [name for name in tables["cells"] if str(name).startswith("p_")]:
-        tables["cells"][name] = _of_one_type(tables["cells"][name])
+        tables["cells"][name] = of_one_type(tables["cells"][name])
     for name, table in tables.items():
         for suffix in ("parquet",) if name in PARQUET_ONLY else ("parquet", "csv"):
-            _write_table(folder / f"{name}.{suffix}", table)
+            write_table(folder / f"{name}.{suffix}", table)
 
 
 def _of_cell(result: CellResult) -> dict[str, Any]:
@@ -140,6 +144,11 @@ def _measurement(result: CellResult, row: Row) -> dict[str, Any]:
 def _density(result: CellResult, row: tuple[str, float, float, float]) -> dict[str, Any]:
     method, x1, x2, value = row
     return {**_of_cell(result), "method": method, "x1": x1, "x2": x2, "log_density": value}
+
+
+def _posterior(result: CellResult, row: tuple[str, int, int, float, list[float], float]) -> dict[str, Any]:
+    names = ("method", "point", "index", "code", "x", "probability")
+    return _of_cell(result) | dict(zip(names, row, strict=True))
 
 
 def _references(results: list[CellResult]) -> list[dict[str, Any]]:
@@ -166,14 +175,15 @@ def _cell(result: CellResult) -> dict[str, Any]:
     }
 
 
-def _of_one_type(column: pd.Series[Any]) -> pd.Series[Any]:
+def of_one_type(column: pd.Series[Any]) -> pd.Series[Any]:
     """The column itself or, where its values differ in type, which Parquet cannot hold, as text."""
     if len({type(value) for value in column.dropna()}) <= 1:
         return column
     return column.map(str, na_action="ignore")
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table atomically, as Parquet or, by the ending of its name, as CSV."""
     with replacing(path) as temporary:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)

@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.report.format import difference, listed, number, plural, ratio
-from bench.report.summary import CELL, final, fitted
+from bench.report.format import apart, listed, number, plural, ratio
+from bench.report.paired import (
+    BETTER,
+    INDISTINGUISHABLE,
+    LEAST_SEEDS,
+    WORSE,
+    Match,
+    cost_to_match,
+    interval,
+    verdict,
+)
+from bench.report.summary import CELL, final, finished, fitted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,15 +30,22 @@ class Margin:
 
     Each seed is one draw of the data, on which both were fitted and scored, so differences are taken seed by seed.
 
-    agree: whether the difference has the same sign on every seed. flops and wall: how many times the other's.
+    interval: of that median, at 95%, or None for too few seeds. flops and wall: how many times the other's. match: what
+    reaching the other's final test_ll costs.
     """
 
     dataset: str
     nats: float
+    interval: tuple[float, float] | None
     seeds: int
-    agree: bool
     flops: float
     wall: float
+    match: Match
+
+    @property
+    def verdict(self) -> str:
+        """Better, worse or indistinguishable."""
+        return verdict(self.interval)
 
 
 @dataclass(frozen=True)
@@ -40,15 +57,9 @@ class Comparison:
     margins: tuple[Margin, ...]
     missing: tuple[str, ...]
 
-    @property
-    def ahead(self) -> list[Margin]:
-        """The margins on which the subject is ahead."""
-        return [margin for margin in self.margins if margin.nats > 0]
-
-    @property
-    def behind(self) -> list[Margin]:
-        """The margins on which the subject is behind."""
-        return [margin for margin in self.margins if margin.nats < 0]
+    def those(self, verdict: str) -> list[Margin]:
+        """The margins of that verdict."""
+        return [margin for margin in self.margins if margin.verdict == verdict]
 
 
 def rivals(methods: list[str]) -> list[tuple[str, str]]:
@@ -63,67 +74,78 @@ def comparisons(measurements: pd.DataFrame, cells: pd.DataFrame) -> list[Compari
     """The comparisons that `rivals` names, each over the seeds that both methods finished."""
     ends = final(measurements, cells).reindex(columns=["test_ll"])
     costs = cells.drop_duplicates(CELL).set_index(CELL).reindex(columns=["flops", "wall_s"]).astype(float)
-    ends = ends.join(costs)
+    looks = finished(measurements, cells)
+    tables = _Tables(ends.join(costs), looks[looks["metric"] == "test_ll"])
     datasets = list(cells["dataset"].unique())
-    return [_compare(ends, datasets, *pair) for pair in rivals(list(cells["method"].unique()))]
+    return [_compare(tables, datasets, *pair) for pair in rivals(list(cells["method"].unique()))]
 
 
-def _compare(ends: pd.DataFrame, datasets: list[str], subject: str, other: str) -> Comparison:
-    found = {dataset: _margin(ends, dataset, subject, other) for dataset in datasets}
+@dataclass(frozen=True)
+class _Tables:
+    """Final test_ll and total costs by dataset, method and seed, and every look at test_ll."""
+
+    ends: pd.DataFrame
+    looks: pd.DataFrame
+
+    def of(self, dataset: str, method: str) -> pd.DataFrame:
+        """The ends of one dataset and method, by seed."""
+        index = self.ends.index
+        chosen = (index.get_level_values(0) == dataset) & (index.get_level_values(1) == method)
+        return self.ends[chosen].droplevel([0, 1])
+
+    def looks_at(self, dataset: str, method: str) -> pd.DataFrame:
+        """The looks at one dataset and method."""
+        return self.looks[(self.looks["dataset"] == dataset) & (self.looks["method"] == method)]
+
+
+def _compare(tables: _Tables, datasets: list[str], subject: str, other: str) -> Comparison:
+    found = {dataset: _margin(tables, dataset, subject, other) for dataset in datasets}
     margins = tuple(margin for margin in found.values() if margin is not None)
     missing = tuple(dataset for dataset, margin in found.items() if margin is None)
     return Comparison(subject, other, margins, missing)
 
 
-def _margin(ends: pd.DataFrame, dataset: str, subject: str, other: str) -> Margin | None:
+def _margin(tables: _Tables, dataset: str, subject: str, other: str) -> Margin | None:
     """The margin on one dataset, or None where no seed was finished by both or a value is NaN."""
-    mine, theirs = _seeds(ends, dataset, subject), _seeds(ends, dataset, other)
+    mine, theirs = tables.of(dataset, subject), tables.of(dataset, other)
     shared = mine.index.intersection(theirs.index)
     mine, theirs = mine.loc[shared], theirs.loc[shared]
     by_seed = mine["test_ll"] - theirs["test_ll"]
-    mid, base = mine.median(skipna=False), theirs.median(skipna=False)
     nats = float(by_seed.median(skipna=False))
     if len(shared) == 0 or math.isnan(nats):
         return None
-    agree = any(bool(same.all()) for same in (by_seed > 0, by_seed < 0, by_seed == 0))
-    return Margin(dataset, nats, len(shared), agree, *(_times(mid[c], base[c]) for c in ("flops", "wall_s")))
+    mid, base = mine.median(skipna=False), theirs.median(skipna=False)
+    flops, wall = (_times(mid[cost], base[cost]) for cost in ("flops", "wall_s"))
+    match = cost_to_match(tables.looks_at(dataset, subject), theirs)
+    return Margin(dataset, nats, interval(by_seed.to_list()), len(shared), flops, wall, match)
 
 
 def _times(mine: float, theirs: float) -> float:
     return float(mine / theirs) if theirs > 0 else float("nan")
 
 
-def _seeds(ends: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
-    """The rows of one dataset and method, by seed."""
-    index = ends.index
-    chosen = (index.get_level_values(0) == dataset) & (index.get_level_values(1) == method)
-    return ends[chosen].droplevel([0, 1])
-
-
 def sentence(comparison: Comparison) -> str:
-    """The answer in a sentence, losses named as plainly as wins, then what qualifies it."""
+    """The answer in a sentence, losses named as plainly as wins, then what it costs to do as well as the other."""
     subject, other, margins = comparison.subject, comparison.other, comparison.margins
     if not margins:
         return f"{subject} against {other}: no seed was finished by both, so there is nothing to compare."
-    parts = (f"over {_seeds_shared(margins)}", f"at {_cost(margins)}.")
-    return " ".join((f"{subject} is {_verdict(comparison)},", ", ".join(parts), *_caveats(comparison)))
+    parts = (_verdicts(comparison), f"over {_seeds_shared(margins)}", f"at {_cost(margins)}.")
+    return " ".join((f"{subject} is {', '.join(parts)}", *_caveats(comparison), _matching(comparison)))
 
 
-def _verdict(comparison: Comparison) -> str:
-    margins, other = comparison.margins, comparison.other
-    level = [margin for margin in margins if margin.nats == 0]
-    groups = (("ahead of", comparison.ahead), ("behind", comparison.behind), ("level with", level))
-    (words, first), *rest = [(words, group) for words, group in groups if group]
-    parts = [f"{words} {other} on {len(first)} of {plural(len(margins), 'dataset')} ({_named(first)})"]
-    parts += [f"{words.split()[0]} on {len(group)} ({_named(group)})" for words, group in rest]
-    return listed(parts)
+def _verdicts(comparison: Comparison) -> str:
+    groups = {name: comparison.those(name) for name in (BETTER, INDISTINGUISHABLE, WORSE)}
+    (first, leading), *rest = sorted(groups.items(), key=lambda group: not group[1])
+    to = f"{'from' if first == INDISTINGUISHABLE else 'than'} {comparison.other}"
+    total = plural(len(comparison.margins), "dataset")
+    parts = [f"{first} {to} on {len(leading)} of {total} ({_named(leading)})"]
+    parts += [f"{name} on {len(group)} ({_named(group)})" if group else f"{name} on none" for name, group in rest]
+    return ", ".join(parts)
 
 
 def _named(margins: list[Margin]) -> str:
-    """'circle +0.1, figure8 +0.2 nats', or names alone where the margins are nil."""
-    if all(margin.nats == 0 for margin in margins):
-        return ", ".join(margin.dataset for margin in margins)
-    return ", ".join(f"{margin.dataset} {difference(margin.nats)}" for margin in margins) + " nats"
+    """'circle +0.100 [0.050, 0.140], figure8 +0.200 [0.100, 0.250] nats'."""
+    return ", ".join(f"{margin.dataset} {apart(margin.nats, margin.interval)}" for margin in margins) + " nats"
 
 
 def _seeds_shared(margins: tuple[Margin, ...]) -> str:
@@ -132,23 +154,45 @@ def _seeds_shared(margins: tuple[Margin, ...]) -> str:
 
 
 def _cost(margins: tuple[Margin, ...]) -> str:
-    parts = []
-    for name, values in (("FLOPs", [m.flops for m in margins]), ("wall time", [m.wall for m in margins])):
-        known = [value for value in values if not math.isnan(value)]
-        parts.append(f"{ratio(median(known))} the {name}" if known else f"an unknown share of the {name}")
-    return listed(parts)
+    flops, wall = ([m.flops for m in margins], [m.wall for m in margins])
+    return f"{_share(flops)} the FLOPs and {_share(wall)} the wall time"
+
+
+def _share(ratios: list[float]) -> str:
+    """Their median, as in '0.25×'."""
+    middle = _middle(ratios)
+    return "an unknown share of" if math.isnan(middle) else ratio(middle)
+
+
+def _middle(ratios: list[float]) -> float:
+    """The median of those that are known; NaN where none is."""
+    return median([value for value in ratios if not math.isnan(value)] or [math.nan])
 
 
 def _caveats(comparison: Comparison) -> list[str]:
     notes = []
-    split = [margin.dataset for margin in comparison.margins if margin.seeds > 1 and not margin.agree]
-    if split:
-        notes.append(f"The seeds disagree on {listed(split)}.")
-    if all(margin.seeds == 1 for margin in comparison.margins):
-        notes.append("One seed says nothing of the spread.")
+    if any(margin.interval is None for margin in comparison.margins):
+        few = [margin.dataset for margin in comparison.margins if margin.interval is None]
+        where = "" if len(few) == len(comparison.margins) else f" on {listed(few)}"
+        notes.append(f"Too few seeds for an interval{where}: {LEAST_SEEDS} are needed.")
     if comparison.missing:
         notes.append(f"Not compared on {listed(list(comparison.missing))}: no seed finished by both.")
     return notes
+
+
+def _matching(comparison: Comparison) -> str:
+    """What it costs the subject to reach the other's final test_ll."""
+    matches = [margin.match for margin in comparison.margins]
+    reached, fits = sum(match.reached for match in matches), plural(sum(match.seeds for match in matches), "fit")
+    other = comparison.other
+    target = f"{other}'s final test_ll"
+    if reached == 0:
+        return f"It never reaches {target} (0 of {fits})."
+    wall, flops = [match.wall for match in matches], [match.flops for match in matches]
+    if math.inf in (_middle(wall), _middle(flops)):
+        return f"It reaches {target} in {reached} of {fits}, too few for a finite median cost."
+    over = f"median over {plural(len(matches), 'dataset')}; {reached} of {fits}"
+    return f"It reaches {target} at {_share(wall)} {other}'s wall time and {_share(flops)} its FLOPs ({over})."
 
 
 def alone(method: str, table: pd.DataFrame) -> str:
@@ -166,7 +210,11 @@ def alone(method: str, table: pd.DataFrame) -> str:
 
 def answers(measurements: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """The sentences that open the report."""
-    found = comparisons(measurements, cells)
+    return told(comparisons(measurements, cells), cells, table)
+
+
+def told(found: list[Comparison], cells: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """A sentence for each comparison or, where there is none, what else can be said."""
     if found:
         return [sentence(comparison) for comparison in found]
     contenders = fitted(list(cells["method"].unique()))

@@ -9,13 +9,10 @@ from typing import Any
 import pandas as pd
 
 from bench.report import format
-from bench.report.compare import answers, rivals
-from bench.report.definitions import COSTS, MAIN_METRICS, MEMORY, Definition, define, in_order
+from bench.report.compare import Comparison, Margin, comparisons, told
+from bench.report.definitions import COSTS, MAIN_METRICS, MEMORY, PAIRED, Definition, define
 from bench.report.study import Study
-from bench.report.summary import CELL, UNFITTED, finished, fitted, oracle_levels, work_shares
-
-LEAST_SHARE = 1e-3
-
+from bench.report.summary import CELL, UNFITTED, finished, fitted, metric_names, oracle_levels, work_shares
 
 LEAST_SHARE = 1e-3
 
@@ -23,11 +20,14 @@ LEAST_SHARE = 1e-3
 def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     """Everything the templates name except the figures; table is the study's summary."""
     metrics = _metrics(study.measurements)
+    found = comparisons(study.measurements, study.cells)
+    paired = [*PAIRED] if any(comparison.margins for comparison in found) else []
     return {
         "study": study,
-        "answers": answers(study.measurements, study.cells, table),
+        "answers": told(found, study.cells, table),
+        "comparisons": [_comparison(each) for each in found if each.margins],
         "incident": _incident(study),
-        "notes": _notes(study),
+        "notes": _notes(study, bool(paired)),
         "run": _run(study),
         "groups": _groups(study, table),
         "metrics": [m for m in metrics if m.name in MAIN_METRICS],
@@ -35,7 +35,7 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         "costs": [*COSTS, MEMORY],
         "work": _work(study),
         "problems": study.problems.fillna({"message": ""}).to_dict("records"),
-        "definitions": [*metrics, *COSTS, MEMORY],
+        "definitions": [*metrics, *paired, *COSTS, MEMORY],
         "settings": _pairs(study.section("settings")),
         "provenance": _pairs(study.section("provenance")),
         "entries": [("Datasets", _datasets(study)), ("Methods", _methods(study))],
@@ -48,7 +48,7 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
 
 def _metrics(measurements: pd.DataFrame) -> list[Definition]:
     units = dict(zip(measurements["metric"], measurements.get("unit", measurements["metric"]), strict=True))
-    return [define(name, str(units[name])) for name in in_order(measurements["metric"])]
+    return [define(name, str(units.get(name, ""))) for name in metric_names(measurements)]
 
 
 def _groups(study: Study, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -58,6 +58,27 @@ def _groups(study: Study, table: pd.DataFrame) -> list[dict[str, Any]]:
         {"name": name, "level": levels.get(str(name)), "rows": rows.to_dict("records")}
         for name, rows in table.groupby("dataset", sort=False)
     ]
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    """A comparison's table: dataset by dataset, as text."""
+    title = f"{comparison.subject} against {comparison.other}"
+    return {"title": title, "rows": [_margin(margin) for margin in comparison.margins]}
+
+
+def _margin(margin: Margin) -> dict[str, str]:
+    match = margin.match
+    return {
+        "dataset": margin.dataset,
+        "difference": format.apart(margin.nats, margin.interval),
+        "verdict": margin.verdict if margin.interval else "too few seeds",
+        "seeds": str(margin.seeds),
+        "wall": format.ratio(margin.wall),
+        "flops": format.ratio(margin.flops),
+        "match_wall": format.ratio(match.wall),
+        "match_flops": format.ratio(match.flops),
+        "reached": f"{match.reached}/{match.seeds}",
+    }
 
 
 def _work(study: Study) -> list[dict[str, Any]]:
@@ -104,13 +125,14 @@ def _run(study: Study) -> str:
     return " · ".join(parts)
 
 
-def _notes(study: Study) -> list[str]:
+def _notes(study: Study, paired: bool) -> list[str]:
     """What a reader must know before trusting a number."""
     notes = []
-    if rivals(study.methods):
+    if paired:
         notes.append(
-            "Ahead and behind are by the median over seeds of the difference on the same data; "
-            "the cost ratios are of whole fits, the median over datasets."
+            "Differences are in test log-likelihood on the same data, the median over seeds with a 95% bootstrap "
+            "interval; better and worse are those whose interval excludes zero. "
+            "The cost ratios are of whole fits, the median over datasets."
         )
     if study.cells.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():
         notes.append("Cells ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes.")
@@ -172,6 +194,7 @@ def _files(folder: Path) -> list[tuple[str, str]]:
         "diagnostics.parquet": "what tells whether the estimator of a metric worked: numerical errors, sample sizes",
         "work.parquet": "where the FLOPs went, by kind of work, counted or charged by formula",
         "cells.parquet": "one row per dataset, method and seed, with status and total cost",
+        "posteriors.parquet": "how probable the code of each training datum is for four x: truth, floor, methods",
         "densities.parquet": "true and learned log densities on a grid, for two-dimensional data",
         "study.json": "settings, provenance and the command",
         "figures/": "every figure as PNG and SVG",

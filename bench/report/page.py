@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bench.report import densities, figures, format
+from bench.report import densities, figures, format, overlays
 from bench.report.content import statements
 from bench.report.study import Study, read
 from bench.report.summary import ORACLE, finished, oracle_levels, summary
@@ -50,15 +50,16 @@ def write(folder: Path) -> Path:
     """
     study = read(Path(folder))
     table = summary(study.measurements, study.cells)
-    glance, quality, learned = _overview(study), _curves(study), _densities(study)
+    glance, quality, learned, followed = _overview(study), _curves(study), _densities(study), _overlays(study)
     (study.folder / "figures").mkdir(exist_ok=True)
-    for picture in (*glance, *quality, *learned):
+    for picture in (*glance, *quality, *learned, *followed):
         for kind, content in (("png", picture.png), ("svg", picture.svg)):
             _replace(study.folder / "figures" / f"{picture.stem}.{kind}", content)
     context = statements(study, table) | {
         "overview": glance,
         "curves": quality,
         "densities": learned,
+        "overlays": followed,
         "star": Markup("**"),
     }
     _replace(study.folder / "report.md", _render("report.md.j2", context).encode())
@@ -129,6 +130,21 @@ def _densities(study: Study) -> list[Picture]:
             caption = f"{name}: learned densities beside the true one, seed {seed}"
             caption += f"; none for {format.listed(absent)}" if absent else ""
             pictures.append(_picture(fig, f"{stems.get(name, 'other')}-density", name, caption))
+    return pictures
+
+
+def _overlays(study: Study) -> list[Picture]:
+    stems = _stems(study.datasets)
+    known = figures.styles(study.methods)
+    pictures = []
+    with figures.look():
+        for dataset, every in study.posteriors.groupby("dataset", sort=False):
+            name, seed = str(dataset), densities.seed_shown(every)
+            rows = every[every["seed"] == seed]
+            if names := overlays.overlaid(rows, study.methods):
+                fig = overlays.over_truth(rows, names, known, name)
+                caption = f"{name}: the index posterior of {format.listed(names)} over the true one, seed {seed}"
+                pictures.append(_picture(fig, f"{stems.get(name, 'other')}-posterior", name, caption))
     return pictures
 
 

@@ -16,6 +16,7 @@ MEASUREMENTS = ("dataset", "method", "seed", "checkpoint", "metric", "value", *C
 CELLS = ("dataset", "method", "seed", "status", "message", *COST_NAMES)
 WORK = ("dataset", "method", "seed", "name", "calls", "flops", "by")
 DENSITIES = ("dataset", "method", "seed", "x1", "x2", "log_density")
+POSTERIORS = ("dataset", "method", "seed", "point", "index", "code", "x", "probability")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Study:
     measurements: pd.DataFrame
     cells: pd.DataFrame
     densities: pd.DataFrame
+    posteriors: pd.DataFrame
     work: pd.DataFrame
     info: dict[str, Any]
 
@@ -55,7 +57,7 @@ class Study:
 
 
 def read(folder: Path) -> Study:
-    """Read a study folder; densities.parquet and work.parquet may be absent.
+    """Read a study folder; densities.parquet, posteriors.parquet and work.parquet may be absent.
 
     Raises FileNotFoundError for another missing file, and ValueError for a missing column, an empty cells
     table or a schema other than SCHEMA.
@@ -71,6 +73,7 @@ def read(folder: Path) -> Study:
         measurements=_table(_existing(folder, "measurements.parquet"), MEASUREMENTS),
         cells=cells,
         densities=_perhaps(folder / "densities.parquet", DENSITIES),
+        posteriors=_perhaps(folder / "posteriors.parquet", POSTERIORS),
         work=_perhaps(folder / "work.parquet", WORK),
         info=info,
     )

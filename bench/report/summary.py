@@ -30,12 +30,22 @@ def finished(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def final(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The last look at each finished cell: index dataset, method and seed; one column per metric."""
+    """The last look at each finished cell: index dataset, method and seed; a column per metric, ratio included."""
     rows = finished(measurements, cells)
     rows = rows[rows["checkpoint"] == rows.groupby(CELL)["checkpoint"].transform("max")]
     rows = rows.drop_duplicates([*CELL, "metric"], keep="last")
     wide = rows.set_index([*CELL, "metric"])["value"].unstack("metric")
-    return wide.reindex(columns=in_order(measurements["metric"]))
+    wide = wide.reindex(columns=metric_names(measurements))
+    if "index_kl_ratio" in wide:
+        wide["index_kl_ratio"] = wide["index_kl"] / wide["index_kl_floor"]
+    return wide
+
+
+def metric_names(measurements: pd.DataFrame) -> list[str]:
+    """The metrics that were measured, and the ratio of two of them, in order."""
+    names = set(measurements["metric"])
+    derived = ["index_kl_ratio"] if {"index_kl", "index_kl_floor"} <= names else []
+    return in_order([*measurements["metric"], *derived])
 
 
 def oracle_levels(measurements: pd.DataFrame, cells: pd.DataFrame) -> dict[str, float]:

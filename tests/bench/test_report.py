@@ -58,8 +58,10 @@ class Tables:
         columns = ["dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit", *COSTS]
         return pd.DataFrame(self.measurements, columns=columns), pd.DataFrame(self.cells)
 
-    def study(self, folder, densities=None, **info):
+    def study(self, folder, densities=None, posteriors=None, **info):
         measurements, cells = self.frames()
+        if posteriors is not None:
+            posteriors.to_parquet(folder / "posteriors.parquet")
         measurements.to_parquet(folder / "measurements.parquet")
         cells.to_parquet(folder / "cells.parquet")
         if densities is not None:
@@ -178,54 +180,91 @@ def test_oracle_level_is_its_own_or_else_recovered_from_the_gap():
 # The sentences
 
 
-def duel(difference, **kwargs):
-    return Tables().cell("a", "mapa", 0, -2 + difference, cost=0.5).cell("a", "iterative", 0, -2, **kwargs)
+def duel(differences, dataset="a", tables=None, other=-2.0):
+    """mapa against iterative, seed by seed, at half the cost."""
+    tables = tables or Tables()
+    for seed, difference in enumerate(differences):
+        tables.cell(dataset, "mapa", seed, other + difference, cost=0.5).cell(dataset, "iterative", seed, other)
+    return tables
+
+
+AHEAD, LEVEL = (0.21, 0.25, 0.22, 0.3, 0.27), (0.1, -0.1, 0.2, -0.3, 0.0)
+
+
+def said(tables):
+    return answers(*tables.frames(), pd.DataFrame())[0]
 
 
 def test_the_verdict_flips_with_the_values():
-    ahead, behind = (answers(*duel(d).frames(), pd.DataFrame())[0] for d in (0.25, -0.25))
-    assert "mapa is ahead of iterative on 1 of 1 dataset (a +0.250 nats), over 1 seed" in ahead
-    assert "behind" not in ahead
-    assert "mapa is behind iterative on 1 of 1 dataset (a -0.250 nats), over 1 seed" in behind
-    assert "ahead" not in behind
-    assert "mapa is level with iterative on 1 of 1 dataset (a), over" in answers(*duel(0.0).frames(), pd.DataFrame())[0]
+    ahead, behind, level = (said(duel(d)) for d in (AHEAD, [-d for d in AHEAD], LEVEL))
+    assert ahead.startswith(
+        "mapa is better than iterative on 1 of 1 dataset (a +0.250 [0.210, 0.300] nats), "
+        "indistinguishable on none, worse on none, over 5 seeds, at 0.5× the FLOPs and 0.5× the wall time."
+    )
+    assert behind.startswith(
+        "mapa is worse than iterative on 1 of 1 dataset (a -0.250 [-0.300, -0.210] nats), "
+        "better on none, indistinguishable on none, over 5 seeds"
+    )
+    assert level.startswith(
+        "mapa is indistinguishable from iterative on 1 of 1 dataset (a 0.000 [-0.300, 0.200] nats), "
+        "better on none, worse on none, over 5 seeds"
+    )
 
 
 def test_wins_and_losses_stand_side_by_side():
-    tables = duel(0.25).cell("b", "mapa", 0, -3).cell("b", "iterative", 0, -2)
-    text = answers(*tables.frames(), pd.DataFrame())[0]
-    assert "ahead of iterative on 1 of 2 datasets (a +0.250 nats) and behind on 1 (b -1.000 nats), over" in text
+    tables = duel(LEVEL, "c", duel([-1 - d for d in AHEAD], "b", duel(AHEAD)))
+    assert said(tables).startswith(
+        "mapa is better than iterative on 1 of 3 datasets (a +0.250 [0.210, 0.300] nats), indistinguishable on 1 "
+        "(c 0.000 [-0.300, 0.200] nats), worse on 1 (b -1.250 [-1.300, -1.210] nats), over 5 seeds"
+    )
+
+
+def test_a_few_seeds_give_no_verdict_however_far_apart():
+    text = said(duel([5.0] * 4, "b", duel(AHEAD)))
+    assert "better than iterative on 1 of 2 datasets (a " in text
+    assert "indistinguishable on 1 (b +5.000 nats), worse on none, over 4 to 5 shared seeds" in text
+    assert "Too few seeds for an interval on b: 5 are needed." in text
+    assert "Too few seeds for an interval: 5 are needed." in said(duel(AHEAD[:4]))
 
 
 def test_the_sentence_gives_seeds_medians_and_cost_ratios():
     text = sentence(comparisons(*typical().frames())[0])
     assert text == (
-        f"mapa is ahead of iterative on 2 of 2 datasets (circle +0.600, {HOSTILE} +0.600 nats), "
-        "over 3 seeds, at 0.25× the FLOPs and 0.25× the wall time."
+        f"mapa is indistinguishable from iterative on 2 of 2 datasets (circle +0.600, {HOSTILE} +0.600 nats), "
+        "better on none, worse on none, over 3 seeds, at 0.25× the FLOPs and 0.25× the wall time. "
+        "Too few seeds for an interval: 5 are needed. "
+        "It reaches iterative's final test_ll at 0.25× iterative's wall time and 0.25× its FLOPs "
+        "(median over 2 datasets; 6 of 6 fits)."
     )
 
 
-def test_a_comparison_is_over_shared_seeds_and_says_where_seeds_disagree():
+def test_a_comparison_is_over_shared_seeds():
     tables = Tables()
     for seed, value in enumerate((-1.0, -3.0, -9.0)):
         tables.cell("a", "mapa", seed, value)
     tables.cell("a", "other", 0, -2).cell("a", "other", 1, -2).cell("a", "other", 2, status="failed")
-    found = comparisons(*tables.frames())[0]
-    assert (found.margins[0].seeds, found.margins[0].nats, found.margins[0].agree) == (2, 0.0, False)
-    assert "The seeds disagree on a." in sentence(found)
+    found = comparisons(*tables.frames())[0].margins[0]
+    assert (found.seeds, found.nats, found.match.seeds) == (2, 0.0, 2)
+
+
+def test_never_reaching_the_other_is_said():
+    assert "It never reaches iterative's final test_ll (0 of 5 fits)." in said(duel([-0.5] * 5))
+    some = said(duel((0.1, 0.1, -0.5, -0.5, -0.5)))
+    assert "It reaches iterative's final test_ll in 2 of 5 fits, too few for a finite median cost." in some
 
 
 def test_what_cannot_be_compared_is_said():
-    tables = duel(0.1).cell("b", "mapa", 0, -2).cell("b", "iterative", 0, status="failed")
+    tables = duel([0.1]).cell("b", "mapa", 0, -2).cell("b", "iterative", 0, status="failed")
     assert "Not compared on b" in sentence(comparisons(*tables.frames())[0])
     nothing = Tables().cell("b", "mapa", 0, -2).cell("b", "iterative", 0, status="failed")
     assert "nothing to compare" in sentence(comparisons(*nothing.frames())[0])
 
 
 def test_uncounted_flops_are_not_a_ratio():
-    measurements, cells = duel(0.1).frames()
+    measurements, cells = duel([0.1]).frames()
     text = sentence(comparisons(measurements, cells.assign(flops=np.nan))[0])
     assert "an unknown share of the FLOPs and 0.5× the wall time" in text
+    assert "at 0.5× iterative's wall time" in text
 
 
 @pytest.mark.parametrize(
@@ -363,6 +402,72 @@ def test_datasets_whose_names_fall_together_keep_their_own_files(tmp_path):
     write(Tables().cell("a/b", "mapa").cell("a b", "mapa").cell("../..", "mapa").study(tmp_path))
     names = {path.name for path in (tmp_path / "figures").glob("*.png")}
     assert names == {"overview.png", "a-b-cost.png", "a-b-2-cost.png", "dataset-cost.png"}
+
+
+def overlay(dataset, *methods):
+    """Index posteriors of one x over three training data."""
+    each = {"dataset": dataset, "seed": 0, "point": 1, "index": range(3), "code": (-1.0, 0.0, 1.0)}
+    parts = [
+        pd.DataFrame({**each, "method": m, "x": [[0.0, 1.0]] * 3, "probability": (0.25, 0.5, 0.25)})
+        for m in ("truth", "floor", *methods)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+LABELS = ("mapa[kernel_width=2]", "mapa[kernel_width=2,noise='x']", "vae[steps=8]")
+WITH_SIZE = "circle[size=10000]"
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A study of labels with brackets, of which one is better than another, and worse on a second dataset."""
+    tables = Tables(looks=2)
+    for seed, ahead in enumerate(AHEAD):
+        for dataset, mine in ((WITH_SIZE, -2 + ahead), ("a", -9.0)):
+            tables.cell(dataset, LABELS[0], seed, mine, cost=0.5).cell(dataset, LABELS[2], seed, -2.0)
+    tables.cell(WITH_SIZE, LABELS[1], 0)
+    for seed, (kl, floor) in enumerate(((0.6, 0.3), (0.9, 0.3), (0.8, 0.8), (0.3, 0.3), (0.9, 0.3))):
+        last = {**tables.measurements[0], "checkpoint": 1, "seed": seed}
+        values = (("index_kl", kl), ("index_kl_floor", floor))
+        tables.measurements += [{**last, "metric": name, "value": value} for name, value in values]
+    folder = tmp_path_factory.mktemp("labelled")
+    tables.study(folder, grid(WITH_SIZE, ("truth", LABELS[0])), overlay(WITH_SIZE, *LABELS[:2]))
+    write(folder)
+    return folder
+
+
+def test_labels_with_brackets_go_through_the_whole_report(labelled):
+    parsed, text = Page((labelled / "report.html").read_text()), (labelled / "report.md").read_text()
+    links = re.findall(r"\]\((figures/[^)]*)\)", text)
+    stems = ("overview", "a-cost", *(f"circle-size-10000-{kind}" for kind in ("cost", "density", "posterior")))
+    assert sorted(links) == sorted(f"figures/{stem}.png" for stem in stems)
+    assert all((labelled / link).is_file() for link in links)
+    assert all(label in parsed.text for label in (WITH_SIZE, *LABELS))
+    assert "mapa\\[kernel\\_width=2\\]" in text
+    assert "Whether it follows the true posterior" in parsed.text
+
+
+def test_the_table_of_comparisons_shows_each_margin(labelled):
+    ahead = [WITH_SIZE, "+0.250 [0.210, 0.300]", "better", "5", "0.5×", "0.5×", "0.5×", "0.5×", "5/5"]
+    behind = ["a", "-7.000 [-7.000, -7.000]", "worse", "5", "0.5×", "0.5×", "inf×", "inf×", "0/5"]
+    html, text = ((labelled / name).read_text() for name in ("report.html", "report.md"))
+    for cells in (ahead, behind):
+        assert (
+            f'<tr><th scope="row">{"</th><td>".join(cells[:2])}</td><td>{"</td><td>".join(cells[2:])}</td></tr>' in html
+        )
+        assert f"| {' | '.join(markdown(cell) for cell in cells)} |" in text
+    assert "cost to match" in Page(html).text
+
+
+def test_the_floor_of_the_index_kl_has_its_column_and_its_ratio_seed_by_seed(labelled):
+    study = read(labelled)
+    found = row(summary(study.measurements, study.cells), WITH_SIZE, LABELS[0])
+    assert found["index_kl_ratio_median"] == pytest.approx(2)
+    assert (found["index_kl_ratio_low"], found["index_kl_ratio_high"]) == pytest.approx((1, 3))
+    text = Page((labelled / "report.html").read_text()).text
+    assert "index KL floor" in text
+    assert "index KL by floor" in text
+    assert "index_kl_ratio_median" not in summary(*typical().frames())
 
 
 @pytest.mark.parametrize("missing", ["study.json", "cells.parquet", "measurements.parquet"])

@@ -73,3 +73,18 @@ def test_lists_and_plurals():
         "a, b and c",
     ]
     assert (format.plural(1, "seed"), format.plural(3, "seed")) == ("1 seed", "3 seeds")
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "text"),
+    [
+        (0.0123, (0.0071, 0.0182), "+0.012 [0.007, 0.018]"),
+        (-0.0001, (-0.002, 0.001), "0.000 [-0.002, 0.001]"),
+        (0.0003, (0.00002, 0.0005), "+0.00030 [0.00002, 0.00050]"),
+        (-0.25, (-0.3, -0.2), "-0.250 [-0.300, -0.200]"),
+        (0.1, (0.0, 0.2), "+0.100 [0.000, 0.200]"),
+        (0.1, None, "+0.100"),
+    ],
+)
+def test_a_difference_shows_on_which_side_of_zero_its_interval_is(value, bounds, text):
+    assert format.apart(value, bounds) == text

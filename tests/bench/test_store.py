@@ -97,6 +97,7 @@ def test_a_cell_returns_as_it_was(folder, cell_spec):
         diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
         work=[Work("k-means", 2, 1e6, "formula")],
         densities=[("truth", 0.1, -0.2, -3.0)],
+        posteriors=[("truth", 4, 7, -0.3, [0.1, 0.2], 1e-3)],
         references=[(0, 1.001, 300.0, [0.5, -1.0, 2.0])],
         parameters={"steps": 3, "name": None},
     )
@@ -194,19 +195,26 @@ def test_every_list_of_a_cell_has_its_table(folder, cell_spec):
             diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
             work=[Work("k-means", 2, 1e6, "formula")],
             densities=[("truth", 0.1, -0.2, -3.0), (method, 0.1, -0.2, -4.0)],
+            posteriors=[("truth", 4, 7, -0.3, [0.1, 0.2], 0.5), (method, 4, 7, -0.3, [0.1, 0.2], 0.25)],
             references=references,
         )
         for method in ("vae", "mapa")
     ]
     store.write_tables(folder, cells)
-    diagnostics, work, densities, draws = (
-        store.read_table(folder, name) for name in ("diagnostics", "work", "densities", "references")
+    diagnostics, work, densities, posteriors, draws = (
+        store.read_table(folder, name) for name in ("diagnostics", "work", "densities", "posteriors", "references")
     )
     columns = ["method", "checkpoint", "metric", "diagnostic", "value"]
     assert diagnostics[columns].to_numpy().tolist() == [[m, 1, "a", "khat", 0.3] for m in ("vae", "mapa")]
     columns = ["method", "name", "calls", "flops", "by"]
     assert work[columns].to_numpy().tolist() == [[m, "k-means", 2, 1e6, "formula"] for m in ("vae", "mapa")]
     assert sorted(densities["method"]) == ["mapa", "truth", "vae"]
+    found = [
+        (row.method, row.point, row.index, row.code, [*row.x], row.probability) for row in posteriors.itertuples(False)
+    ]
+    expected = [("truth", 4, 7, -0.3, [0.1, 0.2], 0.5), *((m, 4, 7, -0.3, [0.1, 0.2], 0.25) for m in ("mapa", "vae"))]
+    assert sorted(found) == sorted(expected)
+    assert not (folder / "posteriors.csv").exists()
     assert [(row.point, row.draw, row.rhat, row.ess, row.z.tolist()) for row in draws.itertuples()] == [
         (point, draw, rhat, ess, z) for draw, (point, rhat, ess, z) in enumerate(references)
     ]
