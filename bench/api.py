@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,21 +28,26 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     jobs: int = 1,
     out: str | Path = DEFAULT_OUT,
     plugins: Sequence[str] = (),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    tuned: str | Path | None = None,
     report: bool = True,
 ) -> pd.DataFrame:
     """Compare methods on datasets and return the tidy table of measurements.
 
     Does what `python -m bench compare` does: results go to the folder `out`, and what is there already is not run
-    again. size, test_size: numbers of training and held-out data. seeds: runs with seeds 0 to seeds - 1.
-    max_flops, max_seconds: the budget of one fit. plugins: paths of Python files.
+    again. methods, datasets: names, or labels as "vae[steps=8000]" and "circle[size=1000]". size, test_size: numbers of
+    training and held-out data. seeds: runs with seeds 0 to seeds - 1. max_flops, max_seconds: the budget of one fit.
+    plugins: paths of Python files. settings: hyperparameters of every use of a method, as {"vae": {"steps": 8000}}.
+    tuned: the path of a tuned.json; labels win over settings, which win over it.
 
-    Raises bench.errors.UsageError for names, numbers or folders that do not fit.
+    Raises bench.errors.UsageError for names, numbers, files or folders that do not fit.
     """
     import datasets as registry_of_datasets
     from bench import store, study
+    from bench import tuned as tuned_file
     from bench.options import check_numbers
 
-    settings = study.Settings(
+    asked = study.Settings(
         methods=_names(methods),
         datasets=_names(datasets or registry_of_datasets.CURVES),
         seeds=seeds,
@@ -55,10 +60,12 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
         max_flops=None if max_flops is None else float(max_flops),
         max_seconds=None if max_seconds is None else float(max_seconds),
         plugins=tuple(str(Path(p).resolve()) for p in plugins),
+        parameters=settings or {},
+        tuned=None if tuned is None else tuned_file.read(tuned),
     )
-    check_numbers(settings, jobs)
-    call = f"bench.compare(methods={list(settings.methods)}, datasets={list(settings.datasets)}, seeds={seeds}, ...)"
-    study.run(settings, Path(out), jobs, study.Silent(), call)
+    check_numbers(asked, jobs)
+    call = f"bench.compare(methods={list(asked.methods)}, datasets={list(asked.datasets)}, seeds={seeds}, ...)"
+    study.run(asked, Path(out), jobs, study.Silent(), call)
     if report:
         from bench.report import write
 

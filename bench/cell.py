@@ -28,7 +28,9 @@ WARM_UP_STEPS = 3
 class CellSpec:
     """Everything that can change the values of a cell, and the plugin files that it needs.
 
-    latent_dim None is the dataset's own. noise: 'known' or 'learned'. code: a digest of the code that runs it.
+    dataset, method: labels. latent_dim None is the dataset's own. noise: 'known' or 'learned'. code: a digest of the
+    code that runs it. parameters: the method's hyperparameters that are given, rather than its defaults. scored_on:
+    'test' or, to choose hyperparameters by, 'validation'.
     """
 
     dataset: str
@@ -46,6 +48,8 @@ class CellSpec:
     code: str
     versions: tuple[str, ...]
     plugins: tuple[str, ...] = ()
+    parameters: tuple[tuple[str, Any], ...] = ()
+    scored_on: str = "test"
 
     @property
     def key(self) -> str:
@@ -101,8 +105,9 @@ class CellResult:
     formula_flops: the part of its FLOPs that is charged by formula, not counted. peak_memory_mb: the most memory that
     fitting held at once beyond what it began with, in 1e6 bytes. overrun_flops, overrun_s: what was spent beyond the
     budget that ended the fit. work: the FLOPs by kind of work. densities: rows (method, x1, x2, log density).
-    references: draws of the true posterior that the cell was scored with, as rows (test point, R-hat, effective sample
-    size, z).
+    posteriors: rows (method, training point x, index, its code, its position, probability that its code gave x), as in
+    `bench.metrics.shown`. references: draws of the true posterior that the cell was scored with, as rows (test point,
+    R-hat, effective sample size, z).
     """
 
     spec: CellSpec
@@ -120,6 +125,7 @@ class CellResult:
     work: list[Work] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
     densities: list[tuple[str, float, float, float]] = field(default_factory=list)
+    posteriors: list[tuple[str, int, int, float, list[float], float]] = field(default_factory=list)
     references: list[tuple[int, float, float, list[float]]] = field(default_factory=list)
 
 
@@ -141,15 +147,28 @@ def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
 
 def _run(result: CellResult, registry: Registry) -> None:
     spec = result.spec
-    method = registry.make_method(spec.method)
+    method = registry.make_method(spec.method, dict(spec.parameters))
     result.parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}
     problem = registry.make_problem(spec.dataset, spec.latent_dim)
-    reason = getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
+    reason = _lacks_truth(problem, method, spec)
+    reason = reason or getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
     if reason:
         result.status, result.message = "skipped", str(reason)
         return
     _warm_up(method, problem, spec)
     _Driver(result, method, problem).drive()
+
+
+def _lacks_truth(source: Any, method: Any, spec: CellSpec) -> str | None:
+    """Why a cell on observations, whose true model is not known, cannot be run; None where it can."""
+    from datasets.base import Observations
+    from methods.base import sees_truth
+
+    if not isinstance(source, Observations):
+        return None
+    if sees_truth(method):
+        return f"{source.name} has no true model for {spec.method} to be handed"
+    return f"{source.name} has no true noise: use --noise learned" if spec.noise == "known" else None
 
 
 def _plain(value: Any) -> bool | int | float | str | None:
@@ -159,10 +178,10 @@ def _plain(value: Any) -> bool | int | float | str | None:
 
 def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:
     """A few counted steps on other, fewer data, so that imports and first calls of kernels are off the clock."""
-    from datasets.base import draw
+    from bench.validation import split_without_test
 
     small = dataclasses.replace(spec, size=min(spec.size, WARM_UP_DATA))
-    split = draw(problem, 0, small.size, small.size, 1)
+    split = split_without_test(problem, 0, small.size, small.size)
     ledger = _ledger()
     with contextlib.suppress(Exception, SystemExit):
         fit = method.fit(make_task(method, problem, split, small, ledger))
@@ -199,31 +218,51 @@ def make_task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any
     return Task(train, validation, model, draws, ledger, truth)
 
 
+def _drawn(problem: Any, spec: CellSpec) -> Any:
+    """The data of a cell; without its test set, where it is scored on validation data."""
+    if spec.scored_on == "validation":
+        from bench.validation import split_without_test
+
+        return split_without_test(problem, spec.seed, spec.size, spec.validation_size)
+    from datasets.base import draw
+
+    return draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
+
+
+def _evaluator(problem: Any, split: Any, spec: CellSpec) -> Any:
+    if spec.scored_on == "validation":
+        from bench.validation import ValidationEvaluator
+
+        return ValidationEvaluator(problem, split, spec.seed, spec.device)
+    from bench.metrics import Evaluator
+
+    return Evaluator(problem, split, spec.seed, spec.device)
+
+
 class _Driver:
     """Runs a method between the clock's start and stop, and scores it at checkpoints off the clock.
 
     Checkpoints are spaced geometrically in FLOPs, which do not depend on the machine, on a grid that all cells
-    share; the last state is always one.
+    share; the last state is always one, and the only one on validation data.
     """
 
     def __init__(self, result: CellResult, method: Any, problem: Any):
         from bench.memory import PeakMemory
-        from bench.metrics import Evaluator
-        from datasets.base import draw
 
         spec = result.spec
         self.result, self.spec, self.problem = result, spec, problem
-        split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
+        split = _drawn(problem, spec)
         with self._off_the_clock():
-            self.evaluator = Evaluator(problem, split, spec.seed, spec.device)
-        self.corners = split.test.amin(0), split.test.amax(0)
+            self.evaluator = _evaluator(problem, split, spec)
+        held_out = split.test if spec.scored_on == "test" else split.validation
+        self.corners = held_out.amin(0), held_out.amax(0)
         self.ledger = _ledger()
         self.memory = PeakMemory(spec.device)
         self.fit = _begun_when_resumed(method, make_task(method, problem, split, spec, self.ledger))
         self.fitted: Any = None
         self.looked_at = -1.0
         self.unseen = False
-        self.next_look = -math.inf
+        self.next_look = -math.inf if spec.scored_on == "test" else math.inf
 
     def drive(self) -> None:
         """Fit to the end or to the budget; raises what the method raises, with the cost up to there recorded."""
@@ -236,12 +275,16 @@ class _Driver:
             raise RuntimeError("fit ended without yielding a fitted model")
         if self.unseen or self.looked_at < self.result.cost.flops:
             self._look()
+        if self.spec.scored_on == "validation":
+            return
         with self._off_the_clock():
             self._record(self.evaluator.last_look(self.fitted))
             if self.evaluator.reference is not None:
                 self.result.references = self.evaluator.reference.rows()
             if self.spec.density and self.problem.data_dim == 2:
                 self._densities()
+            if self.spec.density and self.problem.latent_dim == 1:
+                self.result.posteriors = self.evaluator.index_posteriors(self.spec.method, self.fitted)
 
     def _stretch(self) -> bool:
         """Fit up to the next checkpoint; whether there is one, rather than the end or the budget."""
@@ -332,10 +375,12 @@ class _Driver:
 
     def _densities(self) -> None:
         from bench.metrics import TrueModel, density_grid
+        from datasets.base import Problem
 
+        models = [("truth", TrueModel(self.problem))] if isinstance(self.problem, Problem) else []
         low, high = self.corners
         margin = 0.05 * (high - low)
-        for name, model in (("truth", TrueModel(self.problem)), (self.spec.method, self.fitted.model)):
+        for name, model in (*models, (self.spec.method, self.fitted.model)):
             rows = density_grid(model, self.problem.latent_dim, low - margin, high + margin, GRID_POINTS)
             self.result.densities += [(name, x1, x2, value) for x1, x2, value in rows]
 

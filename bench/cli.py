@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from bench.api import DEFAULT_METHODS, DEFAULT_OUT
-from bench.errors import UsageError, unknown
+from bench.errors import StoppedError, UsageError, unknown
 
-if TYPE_CHECKING:
-    from bench.registry import Registry
-    from bench.study import Settings
-
+Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
 KINDS = ("methods", "datasets", "metrics", "costs")
 
@@ -28,6 +23,69 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
+_methods = click.option(
+    "--methods", "-m", default=",".join(DEFAULT_METHODS), show_default=True, metavar="NAMES",
+    help="Methods, with commas between; 'all' for every one.",
+)  # fmt: skip
+_datasets = click.option(
+    "--datasets", "-d", default="curves", show_default=True, metavar="NAMES",
+    help="Datasets, with commas between, or the groups curves, surfaces, all.",
+)  # fmt: skip
+_plugins = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE.py",
+    help="A file with METHODS or DATASETS of your own; repeatable.",
+)  # fmt: skip
+_noise = click.option(
+    "--noise", default="known", show_default=True, metavar="known|learned",
+    help="Whether methods are given the noise variance or learn it.",
+)  # fmt: skip
+_device = click.option(
+    "--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where methods run."
+)  # fmt: skip
+_size = click.option(
+    "--size", default=500, show_default=True, metavar="N", help="Training data (validation: as many)."
+)  # fmt: skip
+
+
+def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Options in the order in which --help is to show them."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _conditions(seeds: int, first: int = 0) -> Callable[[Command], Command]:
+    """Under which conditions cells run."""
+    last = f"{first}+N-1" if first else "N-1"
+    return _all_of(
+        click.option("--seeds", default=seeds, show_default=True, metavar="N", help=f"With seeds {first} to {last}."),
+        _size,
+        click.option("--latent-dim", type=int, metavar="L", help="Latent dimension.  [default: the dataset's own]"),
+        _noise,
+        _device,
+        click.option("--max-flops", type=float, metavar="F", help="Stop each fit once it has spent F FLOPs."),
+        click.option("--max-seconds", type=float, metavar="S", help="Stop each fit once it has run S seconds."),
+        click.option("--set", "assignments", multiple=True, metavar="METHOD.PARAM=VALUE",
+                     help="A hyperparameter of every use of a method; repeatable."),
+        _plugins,
+        click.option("--jobs", "-j", type=int, metavar="N",
+                     help="Cells at a time, one thread each; 1 for clean timings.  [default: all cores]"),
+    )  # fmt: skip
+
+
+def _output(folder: str) -> Callable[[Command], Command]:
+    """Where results go, and what is told."""
+    return _all_of(
+        click.option("--out", default=folder, show_default=True, metavar="DIR", help="Folder for results."),
+        click.option("--fresh", is_flag=True, help="Start anew; results in DIR are renamed, not deleted."),
+        click.option("--quiet", "-q", is_flag=True, help="No progress, no table; errors only."),
+    )
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mapa-bench", message="mapa-bench %(version)s")
 def cli() -> None:
@@ -36,38 +94,31 @@ def cli() -> None:
     \b
     Start with:
       python -m bench compare --methods mapa,iterative     the main comparison, two minutes
+      python -m bench tune                                 choose hyperparameters, for compare --tuned
+      python -m bench sweep --vary size=250,500,1000       what one factor does
       python -m bench list                                 what can be compared, and what is measured
       python -m bench compare --help                       everything that can be varied
     """  # noqa: D301 - \b is click's mark for text that is not to be rewrapped
 
 
 @cli.command()
-@click.option("--methods", "-m", default=",".join(DEFAULT_METHODS), show_default=True, metavar="NAMES",
-              help="Methods, with commas between; 'all' for every one.")  # fmt: skip
-@click.option("--datasets", "-d", default="curves", show_default=True, metavar="NAMES",
-              help="Datasets, with commas between, or the groups curves, surfaces, all.")  # fmt: skip
-@click.option("--seeds", default=3, show_default=True, metavar="N", help="Repeat with seeds 0 to N-1.")
-@click.option("--size", default=500, show_default=True, metavar="N", help="Training data (validation: as many).")
+@_methods
+@_datasets
+@_conditions(seeds=3)
 @click.option("--test-size", default=2000, show_default=True, metavar="N", help="Held-out data for evaluation.")
-@click.option("--latent-dim", type=int, metavar="L", help="Latent dimension.  [default: the dataset's own]")
-@click.option("--noise", default="known", show_default=True, metavar="known|learned",
-              help="Whether methods are given the noise variance or learn it.")  # fmt: skip
-@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where methods run.")
-@click.option("--max-flops", type=float, metavar="F", help="Stop each fit once it has spent F FLOPs.")
-@click.option("--max-seconds", type=float, metavar="S", help="Stop each fit once it has run S seconds.")
-@click.option("--jobs", "-j", type=int, metavar="N",
-              help="Cells at a time, one thread each; 1 for clean timings.  [default: all cores]")  # fmt: skip
-@click.option("--out", default=DEFAULT_OUT, show_default=True, metavar="DIR", help="Folder for results.")
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py",
-              help="A file with METHODS or DATASETS of your own; repeatable.")  # fmt: skip
+@click.option("--tuned", metavar="FILE", help="A tuned.json, with hyperparameters chosen on each dataset.")
 @click.option("--metric", default="test_ll", show_default=True, metavar="NAME", help="Shown in the final table.")
-@click.option("--fresh", is_flag=True, help="Start anew; results in DIR are renamed, not deleted.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress, no table; errors only.")
+@_output(DEFAULT_OUT)
 def compare(**options: Any) -> None:
     """Fit methods to datasets, score them against the truth, write tables and a report.
 
     Runs every combination of method, dataset and seed. The same command again resumes what is missing, and
     otherwise only reports; other methods, datasets or more seeds are added to what DIR holds.
+
+    A method may be given hyperparameters, NAME[param=value,...], which make a method of their own of it, so that one
+    can be compared with another. A dataset may be given a size of its training set, another noise variance, and
+    whatever else it takes. --set changes a method wherever it is used; --tuned takes what `tune` chose. What
+    stands in brackets wins over --set, which wins over --tuned.
 
     \b
     Examples:
@@ -75,86 +126,82 @@ def compare(**options: Any) -> None:
       python -m bench compare -m mapa,vae,oracle -d figure8,torus --seeds 5 --out results/mine
       python -m bench compare -m all --max-flops 1e9 --jobs 1
       python -m bench compare -m mapa,mine --plugin mine.py
+      python -m bench compare -m "mapa,mapa[kernel_width=2],vae" -d "circle,circle[size=1000,noise=0.04]"
+      python -m bench compare --set vae.steps=8000 --set iterative.steps=8000
+      python -m bench compare --tuned results/tune/tuned.json
 
     \b
     Results, in DIR: report.html, report.md, figures/, measurements and cells (.parquet, .csv), study.json.
     Exit code: 0 all cells done, 1 some failed (tables are still written), 2 bad usage.
     """  # noqa: D301
-    sys.exit(_compare(**options))
+    from bench import commands
+
+    sys.exit(commands.compare(**options))
 
 
-def _compare(out: str, fresh: bool, quiet: bool, jobs: int | None, metric: str, **options: Any) -> int:
-    from bench import study
-    from bench.options import check_numbers
-    from bench.progress import Bar, Lines
-    from bench.registry import registry
+@cli.command()
+@_methods
+@_datasets
+@click.option("--trials", default=16, show_default=True, metavar="N",
+              help="Settings tried of each method; the first are its defaults.")  # fmt: skip
+@_conditions(seeds=2, first=1000)
+@_output("results/tune")
+def tune(**options: Any) -> None:
+    """Choose hyperparameters on validation data, with the same number of trials for every method.
 
-    _check_metric(metric)
-    plugins = tuple(str(Path(file).resolve()) for file in options.pop("plugins"))
-    known = registry(plugins)
-    jobs = os.cpu_count() or 1 if jobs is None else jobs
-    settings = _settings(known, plugins, **options)
-    check_numbers(settings, jobs)
-    study.check(settings, known)
-    folder = Path(out)
-    aside = study.set_aside(folder) if fresh else None
-    progress: Any = study.Silent() if quiet else Bar() if sys.stderr.isatty() else Lines()
-    if aside and not quiet:
-        click.echo(f"what was in {folder} is now in {aside}", err=True)
-    command = shlex.join(["python", "-m", "bench", *(a for a in sys.argv[1:] if a != "--fresh")])
-    try:
-        results = study.run(settings, folder, jobs, progress, command)
-    except study.InterruptedStudyError as error:
-        click.echo(f"{error}; finished cells are kept in {folder}. Resume with:\n  {command}", err=True)
-        return INTERRUPTED if str(error) == "interrupted" else 1
-    finally:
-        if not quiet:
-            progress.close()
-    _report(folder, metric, quiet)
-    return 0 if all(result.status in ("done", "skipped") for result in results) else 1
+    What may vary, and within which range, is declared by the method as `search`; the number of steps is not among
+    it, so that every trial has the method's own training budget. The first trial is the defaults; the others are
+    points of a scrambled Sobol set. A trial's score is the median over seeds of the mean log-likelihood of
+    validation data at the end of its fit, and the highest wins, the defaults where several tie.
 
+    The test set is never drawn, and the seeds are not those of `compare`, so that no comparison is tuned on its own
+    data. The same command again resumes what is missing; other methods, datasets or more seeds are added.
 
-def _settings(known: Registry, plugins: tuple[str, ...], methods: str, datasets: str, **rest: Any) -> Settings:
-    from bench.study import Settings
+    \b
+    Examples:
+      python -m bench tune
+      python -m bench tune -m vae,iterative -d circle --trials 8
+      python -m bench tune -m all -d surfaces --size 1000 --max-flops 1e10
+      python -m bench compare --tuned results/tune/tuned.json
 
-    return Settings(
-        methods=_names(methods, {"all": tuple(known.methods)}),
-        datasets=_names(datasets, _dataset_groups(known)),
-        validation_size=rest["size"],
-        plugins=plugins,
-        **rest,
-    )
+    \b
+    Results, in DIR: tuned.json, what was chosen; trials (.parquet, .csv), one row per dataset, method, trial and seed.
+    Exit code: 0 all fits done, 1 some failed (they cannot win), 2 bad usage, 130 interrupted.
+    """  # noqa: D301
+    from bench import commands
+
+    sys.exit(commands.tune(**options))
 
 
-def _dataset_groups(known: Registry) -> dict[str, tuple[str, ...]]:
-    from datasets import CURVES, SURFACES
+@cli.command()
+@click.option("--method", "-m", default="mapa", show_default=True, metavar="NAME", help="One method.")
+@_datasets
+@click.option("--vary", "varied", multiple=True, metavar="FACTOR=LEVEL,...",
+              help="A hyperparameter of the method, or size or noise of the data; repeatable.")  # fmt: skip
+@_conditions(seeds=3)
+@click.option("--test-size", default=2000, show_default=True, metavar="N", help="Held-out data for evaluation.")
+@_output("results/sweep")
+def sweep(**options: Any) -> None:
+    """Vary one factor of a method at a time, all else as it is, and draw what that does.
 
-    return {"curves": CURVES, "surfaces": SURFACES, "all": tuple(known.datasets)}
+    A factor is a hyperparameter of the method, 'size', the number of training data, or 'noise', the variance of the
+    noise of the data, whose levels may be multiples of each dataset's own: 0.5x,1x,2x. The values that a factor has
+    otherwise are not among its levels unless they are given. For 'size', time and memory are drawn against it, too,
+    with the exponent by which they grow; use --jobs 1 where seconds matter.
 
+    \b
+    Examples:
+      python -m bench sweep --vary kernel_width=0.5,1,2 --vary denoise_steps=0,1,2
+      python -m bench sweep -m vae -d circle,torus --vary steps=1000,2000,4000 --seeds 5
+      python -m bench sweep -m mapa -d curves --vary size=250,500,1000 --vary noise=0.5x,1x,2x --jobs 1
 
-def _names(text: str, groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    asked = [name.strip() for name in text.split(",") if name.strip()]
-    return tuple(dict.fromkeys(name for word in asked for name in groups.get(word, (word,))))
+    \b
+    Results, in DIR: figures/sweep (.png, .svg); sweep (.parquet, .csv), one row per factor, level, dataset and seed.
+    Exit code: 0 all fits done, 1 some failed (tables are still written), 2 bad usage, 130 interrupted.
+    """  # noqa: D301
+    from bench import commands
 
-
-def _check_metric(name: str) -> None:
-    from bench.report.definitions import METRICS
-
-    names = [metric.name for metric in METRICS]
-    if name not in names:
-        raise unknown("metric", name, names)
-
-
-def _report(folder: Path, metric: str, quiet: bool) -> None:
-    from bench.report import write
-
-    page = write(folder)
-    if quiet:
-        return
-    from bench.terminal import print_summary
-
-    print_summary(folder, metric)
-    click.echo(f"\nReport:  {page}\nTables:  {folder}/measurements.csv, cells.csv (and .parquet)")
+    sys.exit(commands.sweep(**options))
 
 
 @cli.command("list")
@@ -176,18 +223,16 @@ def list_(kind: str | None, plugins: tuple[str, ...]) -> None:
 @click.option("--methods", "-m", default="mapa,vae", show_default=True, metavar="NAMES",
               help="Two methods or more, with commas between; the first is compared with each other one.")  # fmt: skip
 @click.option("--dataset", "-d", default="figure8", show_default=True, metavar="NAME", help="One dataset.")
-@click.option("--size", default=500, show_default=True, metavar="N", help="Training data (validation: as many).")
+@_size
 @click.option(
     "--seed", default=0, show_default=True, metavar="N", help="Of data, weights, draws and the order of fits."
 )
 @click.option("--rounds", default=10, show_default=True, metavar="N",
               help="Rounds that count, at least 5; each fits every method twice.")  # fmt: skip
 @click.option("--max-steps", type=int, metavar="N", help="Stop each fit after N steps.  [default: whole fits]")
-@click.option("--noise", default="known", show_default=True, metavar="known|learned",
-              help="Whether methods are given the noise variance or learn it.")  # fmt: skip
-@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where methods run.")
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py",
-              help="A file with METHODS or DATASETS of your own; repeatable.")  # fmt: skip
+@_noise
+@_device
+@_plugins
 @click.option("--out", metavar="DIR", help="Folder for results, new or empty.  [default: none]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no table; errors only. Needs --out.")
 def timing_(**options: Any) -> None:
@@ -214,43 +259,20 @@ def timing_(**options: Any) -> None:
     Results, in DIR: timings (.parquet, .csv), one row per fit; timing.json, the ratios and what they were measured on.
     Exit code: 0 done, 1 a method failed, 2 bad usage, 130 interrupted; but for 0, nothing is written.
     """  # noqa: D301
-    sys.exit(_timing(**options))
+    from bench import commands
 
-
-def _timing(methods: str, dataset: str, plugins: tuple[str, ...], out: str | None, quiet: bool, **rest: Any) -> int:
-    from bench import timing
-
-    if quiet and out is None:
-        raise UsageError("--quiet without --out leaves no result; give --out DIR")
-    names = tuple(name.strip() for name in methods.split(",") if name.strip())
-    files = tuple(str(Path(file).resolve()) for file in plugins)
-    settings = timing.Settings(methods=names, dataset=dataset.strip(), plugins=files, **rest)
-    folder = None if out is None else Path(out)
-    watch = timing.silent if quiet else timing.bar if sys.stderr.isatty() else timing.lines
-    try:
-        result = timing.run(settings, folder, watch)
-    except timing.FitFailedError as error:
-        click.echo(f"error: {error}", err=True)
-        return 1
-    except KeyboardInterrupt:
-        click.echo("interrupted; nothing was written", err=True)
-        return INTERRUPTED
-    if folder is not None:
-        timing.write(result, folder, shlex.join(["python", "-m", "bench", *sys.argv[1:]]))
-    if not quiet:
-        timing.show(result)
-        click.echo(f"\nTimings:  {folder}/timings.csv (and .parquet), timing.json" if folder else "")
-    return 0
+    sys.exit(commands.timing(**options))
 
 
 def main() -> NoReturn:
     """Run the command line; bad usage is one line on standard error and exit code 2."""
     try:
         code = cli.main(standalone_mode=False, prog_name="python -m bench")
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+    except StoppedError as stop:
+        click.echo(str(stop), err=True)
+        code = stop.code
     except UsageError as error:
         code = _complain(str(error))
     except click.ClickException as error:

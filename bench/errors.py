@@ -10,6 +10,14 @@ class UsageError(Exception):
     """Something asked for cannot be done as asked; the message says what was got, expected and available."""
 
 
+class StoppedError(Exception):
+    """A run that ended early: what is to be told of it, and the exit code."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
 def unknown(kind: str, name: str, available: Iterable[str]) -> UsageError:
     """An error for an unknown name, with the nearest known one."""
     names = list(available)

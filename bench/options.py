@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bench.study import Settings
 
 CHOICES = {"noise": ("known", "learned"), "device": ("cpu", "cuda")}
-WHOLE = ("seeds", "size", "test_size", "latent_dim")
+WHOLE = ("seeds", "size", "test_size", "latent_dim", "trials")
 POSITIVE = ("max_flops", "max_seconds")
 
 

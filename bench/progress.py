@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.labels import name_of
 from bench.report.format import quantity
 
 if TYPE_CHECKING:
     from bench.cell import CellResult, CellSpec
+
+
+LIKELIHOODS = ("test_ll", "validation_ll")
 
 
 class TimeLeft:
@@ -21,12 +25,13 @@ class TimeLeft:
         self.durations: dict[str, list[float]] = defaultdict(list)
         self.waiting: dict[str, int] = defaultdict(int)
         for spec in waiting:
-            self.waiting[spec.method] += 1
+            self.waiting[name_of(spec.method)] += 1
 
     def finish(self, result: CellResult) -> None:
         """Take note of a finished cell."""
-        self.waiting[result.spec.method] -= 1
-        self.durations[result.spec.method].append(result.cost.wall_s + result.evaluation_s)
+        name = name_of(result.spec.method)
+        self.waiting[name] -= 1
+        self.durations[name].append(result.cost.wall_s + result.evaluation_s)
 
     def seconds(self) -> float | None:
         """An estimate, or None before the first cell is over."""
@@ -118,7 +123,7 @@ def outcome(result: CellResult) -> str:
     """What became of a cell, on one line."""
     if result.status != "done":
         return f"{result.spec.name}: {result.status} - {result.message}"
-    final = [row for row in result.rows if row.metric == "test_ll"][-1]
+    final = [row for row in result.rows if row.metric in LIKELIHOODS][-1]
     note = f" ({result.message})" if result.message else ""
     wall, flops = quantity("wall_s", result.cost.wall_s), quantity("flops", result.cost.flops)
-    return f"{result.spec.name}: test_ll {final.value:.3f} in {wall}, {flops}{note}"
+    return f"{result.spec.name}: {final.metric} {final.value:.3f} in {wall}, {flops}{note}"

@@ -9,17 +9,18 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
-from importlib import metadata, util
+from importlib import import_module, metadata, util
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import methods
+from bench import labels
 from bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from datasets.base import Problem
+    from datasets.base import DataSource
 
 METHOD_GROUP = "mapa_bench.methods"
 DATASET_GROUP = "mapa_bench.datasets"
@@ -50,40 +51,113 @@ class Registry:
     methods: Mapping[str, Item]
     datasets: Mapping[str, Item]
 
-    def method(self, name: str) -> Item:
-        """The method of that name; raises UsageError with the nearest name if there is none."""
+    def method(self, label: str) -> Item:
+        """The method of that label; raises UsageError with the nearest name if there is none."""
+        name = labels.name_of(label)
         if name not in self.methods:
             raise unknown("method", name, self.methods)
         return self.methods[name]
 
-    def dataset(self, name: str) -> Item:
-        """The dataset of that name; raises UsageError with the nearest name if there is none."""
+    def dataset(self, label: str) -> Item:
+        """The dataset of that label; raises UsageError with the nearest name if there is none."""
+        name, parameters = dataset_parameters(label)
         if name not in self.datasets:
             raise unknown("dataset", name, self.datasets)
-        return self.datasets[name]
+        item = self.datasets[name]
+        if set(parameters) <= {"size"}:
+            return item
+        sizes = {key: parameters.get(key, getattr(item, key)) for key in ("latent_dim", "data_dim")}
+        return dataclasses.replace(item, expected_log_prob=None, **sizes)
 
-    def make_method(self, name: str) -> Any:
-        """A method with its default hyperparameters; raises UsageError if it lacks the contract."""
+    def make_method(self, label: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """A method with its default hyperparameters but for `parameters`, and but for those in its label.
+
+        Raises UsageError if it lacks the contract, or has no such parameter or none of such a value.
+        """
+        made, changed = self._method(label, parameters or {})
+        try:
+            return dataclasses.replace(made, **changed) if changed else made
+        except Exception as error:
+            raise UsageError(f"method {label!r} cannot be made: {describe(error)}") from error
+
+    def parameters(self, label: str, under: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The parameters in a method's label, and those `under` it that it leaves open, in declared order and type."""
+        return self._method(label, under or {})[1] if under or labels.parse(label)[1] else {}
+
+    def search(self, name: str) -> Mapping[str, Any]:
+        """The ranges in which a method's hyperparameters may be looked for; empty if it declares none."""
+        return getattr(self.make_method(name), "search", {})
+
+    def method_label(self, label: str) -> str:
+        """A method's label, spelled in the one way there is."""
+        self.method(label)
+        return labels.spell(labels.name_of(label), self.parameters(label))
+
+    def dataset_label(self, label: str) -> str:
+        """A dataset's label, spelled in the one way there is."""
+        self.dataset(label)
+        return labels.spell(*dataset_parameters(label))
+
+    def _method(self, label: str, under: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """A method with its defaults, and what is to be changed of them."""
+        name, stated = labels.parse(label)
         made = make(self.method(name).load)
         fit = getattr(made, "fit", None)
         if not dataclasses.is_dataclass(made) or not callable(fit):
             raise UsageError(f"method {name!r} must be a dataclass with a fit(task) method, got {type(made).__name__}")
-        return made
+        return made, labels.converted(name, made, {**under, **stated})
 
-    def make_problem(self, name: str, latent_dim: int | None) -> Problem:
-        """A dataset's true model; raises UsageError if it lacks the contract or that latent dimension."""
-        from datasets.base import Problem
+    def make_problem(self, label: str, latent_dim: int | None) -> DataSource:
+        """What a dataset's data come from; raises UsageError if it lacks the contract, that dimension or a parameter.
 
+        Other noise than the dataset's own leaves its name, and so its random streams, but no closed form.
+        """
+        from datasets.base import Observations, Problem
+
+        name, parameters = dataset_parameters(label)
         factory = self.dataset(name).load()
+        noise = _taken_out(name, factory, parameters)
         try:
-            made = factory(latent_dim)
+            made = factory(parameters.pop("latent_dim", latent_dim), **parameters)
         except ValueError as error:
             raise UsageError(str(error)) from None
         except Exception as error:
-            raise UsageError(f"dataset {name!r} cannot be made: {describe(error)}") from error
-        if not isinstance(made, Problem):
-            raise UsageError(f"dataset {name!r} must give a datasets.base.Problem, got {type(made).__name__}")
-        return made
+            raise UsageError(f"dataset {label!r} cannot be made: {describe(error)}") from error
+        if not isinstance(made, Problem | Observations):
+            found = type(made).__name__
+            raise UsageError(f"dataset {name!r} must give a datasets.base.Problem or Observations, got {found}")
+        if noise is None:
+            return made
+        if isinstance(made, Observations):
+            raise UsageError(f"dataset {name!r} has no true noise to be set")
+        return dataclasses.replace(made, noise=float(noise), exact_log_prob=None)
+
+
+def dataset_parameters(label: str) -> tuple[str, dict[str, Any]]:
+    """The name in a dataset's label and its parameters, sorted; raises UsageError for a value that will not do."""
+    name, texts = labels.parse(label)
+    found: dict[str, Any] = {key: labels.literal(text) for key, text in sorted(texts.items())}
+    for key in {"size", "latent_dim", "data_dim"} & set(found):
+        if not isinstance(found[key], int) or found[key] < 1:
+            raise UsageError(f"{key} of {label!r} must be a whole number of at least 1, got {found[key]}")
+    if "noise" in found and (isinstance(found["noise"], str) or found["noise"] <= 0):
+        raise UsageError(f"noise of {label!r} must be a positive number, the variance, got {found['noise']}")
+    return name, found
+
+
+def _taken_out(name: str, factory: Any, parameters: dict[str, Any]) -> float | None:
+    """Leave the parameters that a factory takes; the noise, if it takes none, and raises UsageError for any other."""
+    parameters.pop("size", None)
+    if not parameters:
+        return None
+    try:
+        takes = list(inspect.signature(factory).parameters)[1:]
+    except (TypeError, ValueError):
+        takes = []
+    for key in parameters:
+        if key not in (*takes, "latent_dim", "noise"):
+            raise unknown(f"parameter of dataset {name!r}", key, dict.fromkeys(("size", "noise", "latent_dim", *takes)))
+    return None if "noise" in takes else parameters.pop("noise", None)
 
 
 def make(load: Callable[[], Any]) -> Any:
@@ -135,7 +209,8 @@ def _builtin(name: str, entry: methods.Entry, load: Callable[[str], Any]) -> Ite
 
 def _builtin_dataset(name: str, entry: datasets.Entry) -> Item:
     def load() -> Any:
-        return lambda latent_dim: datasets.load(name, latent_dim)
+        module, factory = entry.target.split(":")
+        return getattr(import_module(module), factory)
 
     return Item(
         name,
@@ -221,7 +296,7 @@ def load_plugin(file: str) -> ModuleType:
     return module
 
 
-HARNESS_CODE = ("cell.py", "cost.py", "prices.py", "metrics/*.py")
+HARNESS_CODE = ("cell.py", "cost.py", "prices.py", "validation.py", "metrics/*.py")
 
 
 def code_version(plugins: Iterable[str] = ()) -> str:

@@ -5,26 +5,32 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import provenance, store
+from bench import labels, provenance, store
 from bench.cell import CellResult, CellSpec, run_cell
 from bench.errors import UsageError
-from bench.options import flag
-from bench.registry import Registry, code_version, registry
+from bench.folder import SHARED, cited, open_folder, union
+from bench.registry import Registry, code_version, dataset_parameters, registry
+from bench.tuned import Tuned
 
-# What a folder's cells have in common; methods, datasets and seeds may be added to it later.
-SHARED = ("size", "validation_size", "test_size", "latent_dim", "noise", "device", "max_flops", "max_seconds")
+RARE = ("parameters", "tuned", "pairs", "first_seed", "trials")  # settings that are told of only where they are used
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a study compares, and under which conditions; sizes are numbers of data."""
+    """What a study compares, and under which conditions; sizes are numbers of data.
+
+    methods, datasets: labels. parameters: those of every use of a method, by its name, where a label does not say
+    otherwise. tuned: those chosen on each dataset, where neither does. pairs: the (dataset, method) to run; None for
+    all. kind: the command that the study is of. scored_on: 'test' or 'validation'. trials: how many settings of each
+    method `tune` tries.
+    """
 
     methods: tuple[str, ...]
     datasets: tuple[str, ...]
@@ -38,6 +44,13 @@ class Settings:
     max_flops: float | None = None
     max_seconds: float | None = None
     plugins: tuple[str, ...] = ()
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tuned: Tuned | None = None
+    pairs: tuple[tuple[str, str], ...] | None = None
+    first_seed: int = 0
+    kind: str = "compare"
+    scored_on: str = "test"
+    trials: int | None = None
 
 
 class Progress(Protocol):
@@ -72,8 +85,8 @@ def run(settings: Settings, folder: Path, jobs: int, progress: Progress, command
     Raises UsageError for settings that cannot be run or do not fit the folder, and InterruptedStudyError.
     """
     known = registry(settings.plugins)
-    check(settings, known)
-    settings, began, ended = _open(settings, folder)
+    settings = checked(settings, known)
+    settings, began, ended = open_folder(settings, folder)
     known = registry(settings.plugins)  # those of the folder's cells, too
     specs = list(cells(settings, known))
     found = {spec: store.read_cell(folder, spec) for spec in specs}
@@ -96,19 +109,48 @@ def run(settings: Settings, folder: Path, jobs: int, progress: Progress, command
     return done
 
 
-def check(settings: Settings, known: Registry) -> None:
-    """Raise UsageError for unknown names, dimensions that do not fit, and plugins that lack the contract."""
-    for name in settings.methods:
-        if known.method(name).origin != "built in":
-            known.make_method(name)
-    for name in settings.datasets:
-        item = known.dataset(name)
-        if item.origin != "built in":
-            known.make_problem(name, settings.latent_dim)
-        elif item.latent_dim is not None and settings.latent_dim not in (None, item.latent_dim):
-            raise UsageError(
-                f"dataset {name!r} has latent dimension {item.latent_dim}, got --latent-dim {settings.latent_dim}"
-            )
+def checked(settings: Settings, known: Registry) -> Settings:
+    """The settings with each label spelled in one way and parameters of their declared types.
+
+    Raises UsageError for unknown names and parameters, values and dimensions that do not fit, and plugins that lack
+    the contract.
+    """
+    methods = union((), map(known.method_label, settings.methods))
+    parameters = _parameters(settings, methods, known)
+    for label in methods:
+        given = parameters.get(labels.name_of(label))
+        if given or "[" in label or known.method(label).origin != "built in":
+            known.make_method(label, given)
+    datasets = union((), map(known.dataset_label, settings.datasets))
+    for label in datasets:
+        _check_dataset(label, settings.latent_dim, known)
+    if settings.tuned is not None:
+        settings.tuned.check(datasets, methods, known)
+    return replace(settings, methods=methods, datasets=datasets, parameters=parameters)
+
+
+def _check_dataset(label: str, latent_dim: int | None, known: Registry) -> None:
+    item = known.dataset(label)
+    if item.origin != "built in" or "[" in label:
+        known.make_problem(label, latent_dim)
+    elif item.latent_dim is not None and latent_dim not in (None, item.latent_dim):
+        raise UsageError(f"dataset {label!r} has latent dimension {item.latent_dim}, got --latent-dim {latent_dim}")
+
+
+def _parameters(settings: Settings, methods: tuple[str, ...], known: Registry) -> dict[str, dict[str, Any]]:
+    """The parameters of every use of a method, converted; raises UsageError for those of a method that has no use."""
+    used = union((), map(labels.name_of, methods))
+    for name, given in settings.parameters.items():
+        known.method(name)
+        if name not in used:
+            raise UsageError(f"--set {name}.{', '.join(given)}: {name!r} is not among the methods ({', '.join(used)})")
+    return {name: known.parameters(name, given) for name, given in settings.parameters.items() if given}
+
+
+def _under(settings: Settings, dataset: str, method: str) -> dict[str, Any]:
+    """The parameters that a method has on a dataset where its label leaves them open."""
+    tuned = {} if settings.tuned is None else settings.tuned.parameters(dataset, method)
+    return {**tuned, **settings.parameters.get(labels.name_of(method), {})}
 
 
 def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
@@ -116,9 +158,12 @@ def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
     codes: dict[tuple[str, ...], str] = {}
     versions = tuple(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "scipy", "scikit-learn"))
     shared = {name: getattr(settings, name) for name in SHARED}
+    chosen = None if settings.pairs is None else set(settings.pairs)
     for dataset in settings.datasets:
-        for seed in range(settings.seeds):
-            for method in settings.methods:
+        methods = [method for method in settings.methods if chosen is None or (dataset, method) in chosen]
+        parameters = {m: tuple(known.parameters(m, _under(settings, dataset, m)).items()) for m in methods}
+        for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
+            for method in methods:
                 files = {known.dataset(dataset).file, known.method(method).file} - {None}
                 used = tuple(sorted(str(file) for file in files))
                 if used not in codes:
@@ -131,78 +176,17 @@ def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
                     code=codes[used],
                     versions=versions,
                     plugins=settings.plugins,
-                    **shared,
+                    parameters=parameters[method],
+                    scored_on=settings.scored_on,
+                    **{**shared, **_sizes(dataset)},
                 )
 
 
-def _open(settings: Settings, folder: Path) -> tuple[Settings, str, str | None]:
-    """Create or check the folder; settings extended by what it holds already, and when it was begun and finished."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; --out needs a folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with store.replacing(folder / "writable") as probe:
-            probe.write_text("")
-        (folder / "writable").unlink()
-        (folder / "cells").mkdir(exist_ok=True) if _is_ours(folder) else None
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written to: {error.strerror}") from None
-    if not (folder / "study.json").exists():
-        (folder / "cells").mkdir(exist_ok=True)
-        return settings, provenance.now(), None
-    held = store.read_json(folder / "study.json")
-    if not isinstance(held, dict) or held.get("schema") != store.SCHEMA:
-        raise UsageError(f"{folder} holds results of another schema; use another --out, or --fresh to set it aside")
-    try:
-        return (
-            _extended(settings, held["settings"], folder),
-            held["provenance"]["started"],
-            held["provenance"]["finished"],
-        )
-    except (KeyError, TypeError, AttributeError):
-        raise UsageError(f"{folder}/study.json is damaged; use another --out, or --fresh to set it aside") from None
-
-
-def _extended(settings: Settings, before: dict[str, Any], folder: Path) -> Settings:
-    """Settings with what the folder holds added; raises UsageError where its cells have other conditions."""
-    for name in SHARED:
-        if before.get(name) != getattr(settings, name):
-            raise UsageError(
-                f"{folder} holds a study with {flag(name)} {before.get(name)}, got {getattr(settings, name)}; "
-                "use another --out, or --fresh to set it aside"
-            )
-    return replace(
-        settings,
-        methods=_union(before["methods"], settings.methods),
-        datasets=_union(before["datasets"], settings.datasets),
-        seeds=max(before["seeds"], settings.seeds),
-        plugins=_union(before["plugins"], settings.plugins),
-    )
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder is empty or holds a study; raises UsageError if it holds anything else."""
-    names = [path.name for path in folder.iterdir() if path.name not in ("cells", "README.md")]
-    if names and not (folder / "study.json").exists():
-        raise UsageError(f"{folder} is not empty and holds no study ({names[0]}, ...); use another --out")
-    return True
-
-
-def set_aside(folder: Path) -> Path | None:
-    """Rename a study folder out of the way, and return its new path; None if there was none."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return None
-    _is_ours(folder)
-    for number in range(1, 10_000):
-        aside = folder.with_name(f"{folder.name}.old-{number}")
-        if not aside.exists():
-            folder.rename(aside)
-            return aside
-    raise UsageError(f"{folder} has been set aside 9,999 times; remove some of its copies")
-
-
-def _union(first: Any, second: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*first, *second]))
+def _sizes(dataset: str) -> dict[str, Any]:
+    """What a dataset's label says of sizes: of the training set, the validation set and the latent space."""
+    stated = dataset_parameters(dataset)[1]
+    sizes = {"size": "size", "validation_size": "size", "latent_dim": "latent_dim"}
+    return {name: stated[key] for name, key in sizes.items() if key in stated}
 
 
 def _run_all(specs: list[CellSpec], jobs: int) -> Iterator[CellResult]:
@@ -244,11 +228,12 @@ def _end_with(parent: int) -> None:
 def _describe(settings: Settings, known: Registry, command: str, jobs: int, began: str, folder: Path) -> dict[str, Any]:
     """The content of study.json."""
     chosen = {name: known.dataset(name) for name in settings.datasets}
+    stated = {**asdict(replace(settings, tuned=None)), "tuned": cited(settings.tuned), "jobs": jobs}
     return {
         "schema": store.SCHEMA,
         "name": folder.resolve().name,
         "command": command,
-        "settings": {**asdict(settings), "jobs": jobs},
+        "settings": {name: value for name, value in stated.items() if value or name not in RARE},
         "provenance": {**provenance.collect(), "started": began, "finished": None},
         "datasets": {
             name: {

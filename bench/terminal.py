@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench import store
@@ -20,7 +21,8 @@ COSTS = ("wall_s", "flops", "decoder_passes")
 WIDE = 140
 
 
-def _console() -> Console:
+def make_console() -> Console:
+    """Standard output: as wide as the terminal, or 140 columns elsewhere."""
     return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
 
@@ -42,8 +44,8 @@ def print_summary(folder: Path, metric: str) -> None:
             table.add_section()
         style = "bold" if row["best"] else ""
         table.add_row(
-            "" if row["dataset"] == previous else str(row["dataset"]),
-            str(row["method"]),
+            "" if row["dataset"] == previous else escape(str(row["dataset"])),
+            escape(str(row["method"])),
             f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if row['best'] else '  '}",
             f"{row.get('oracle_gap_median', float('nan')):.3f}",
             *(quantity(cost, row[cost]) for cost in COSTS),
@@ -51,7 +53,7 @@ def print_summary(folder: Path, metric: str) -> None:
             style=style,
         )
         previous = row["dataset"]
-    console = _console()
+    console = make_console()
     console.print()
     console.print(table)
     for answer in answers(measurements, cells, rows):
@@ -60,7 +62,7 @@ def print_summary(folder: Path, metric: str) -> None:
 
 def print_list(known: Registry, kinds: Iterable[str]) -> None:
     """Print the methods, datasets, metrics or costs there are."""
-    console = _console()
+    console = make_console()
     for kind in kinds:
         title = "costs, in FLOPs" if kind == "costs" else kind
         table = Table(

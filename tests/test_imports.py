@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "pandas", "rich", "matplotlib")
+HEAVY = ("torch", "pandas", "scipy", "rich", "matplotlib")
 MAY_NOT = {
     "datasets": ("methods", "bench"),
     "methods": ("datasets", "bench"),
@@ -94,6 +94,8 @@ except SystemExit as end:
         command("--help"),
         command("--version"),
         command("compare", "--help"),
+        command("tune", "--help"),
+        command("sweep", "--help"),
         command("compere"),
         command("compare", "--seeds", "many"),
     ],
@@ -120,4 +122,4 @@ def test_the_probe_sees_what_is_imported():
 
 
 def test_reading_tables_never_loads_torch():
-    assert loaded("import bench.report, bench.store", "torch") == []
+    assert loaded("import bench.report, bench.report.sweep, bench.store", "torch") == []

@@ -149,7 +149,7 @@ def check(settings: Settings, known: Registry) -> None:
         if value is not None and value < least:
             raise UsageError(f"{flag(name)} must be a whole number of at least {least}, got {value}")
     check_numbers(_as_study(settings), 1)
-    study.check(_as_study(settings), known)
+    study.checked(_as_study(settings), known)
 
 
 def _as_study(settings: Settings) -> study.Settings:

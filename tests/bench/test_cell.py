@@ -105,7 +105,7 @@ def test_where_the_flops_went_adds_up(cell_spec):
     result = run_cell(cell_spec(method="mapa", size=60))
     assert sum(work.flops for work in result.work) == result.cost.flops
     assert sum(work.flops for work in result.work if work.by == "formula") == result.formula_flops > 0
-    assert {"k-means", "evaluate"} <= {work.name for work in result.work}
+    assert {"k-means", "loss"} <= {work.name for work in result.work}
 
 
 def test_memory_is_that_of_fitting(cell_spec, offer, monkeypatch):
@@ -466,6 +466,8 @@ CHANGES = {
     "density": True,
     "code": "other",
     "versions": ("torch 1",),
+    "parameters": (("steps", 3),),
+    "scored_on": "validation",
 }
 
 
@@ -493,6 +495,17 @@ def test_density_grids_are_for_the_plane(cell_spec):
     assert len(plane.densities) == 2 * cell.GRID_POINTS**2
     assert all(math.isfinite(value) for point in plane.densities for value in point[1:])
     assert run_cell(cell_spec(density=True, max_flops=1e6, dataset="s_curve", size=10, test_size=10)).densities == []
+
+
+def test_index_posteriors_are_kept_for_curves_at_the_first_seed(cell_spec):
+    result = run_cell(cell_spec(density=True, method="oracle"))
+    found, last = result.posteriors, {row.metric: row.value for row in result.rows}
+    assert last["index_kl_floor"] == pytest.approx(last["index_kl"], rel=1e-4)
+    assert {row[0] for row in found} == {"truth", "floor", "oracle"}
+    floor, oracle = ([row[1:] for row in found if row[0] == name] for name in ("floor", "oracle"))
+    assert [row[:4] for row in floor] == [row[:4] for row in oracle]
+    assert [row[4] for row in floor] == pytest.approx([row[4] for row in oracle], abs=1e-5)
+    assert run_cell(cell_spec(method="oracle")).posteriors == []
 
 
 def test_a_result_survives_being_stored(cell_spec, tmp_path):

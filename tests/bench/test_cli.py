@@ -19,11 +19,11 @@ COMPARE = ("compare", "-m", "vae", "-d", "circle")
 
 NAMES = [
     (("compere",), "unknown command 'compere' - did you mean 'compare'?"),
-    (("frobnicate",), "unknown command 'frobnicate' (available: compare, list, timing)"),
+    (("frobnicate",), "unknown command 'frobnicate' (available: compare, tune, sweep, list, timing)"),
     (("compare", "-m", "mpaa"), "unknown method 'mpaa' - did you mean 'mapa'?"),
     (("compare", "-m", "mapa,MAPPA"), "unknown method 'MAPPA' - did you mean 'mapa'?"),
     (("compare", "-m", "vea", "-d", "nowhere"), "unknown method 'vea' - did you mean 'vae'?"),
-    (("compare", "-m", "vae,zzz"), "unknown method 'zzz' (available: mapa, vae,"),
+    (("compare", "-m", "vae,zzz"), "unknown method 'zzz' (available: mapa, "),
     (("compare", "-d", "circel"), "unknown dataset 'circel' - did you mean 'circle'?"),
     (("compare", "-d", "qqq"), "unknown dataset 'qqq' (available: figure8, circle,"),
     (("compare", "--metric", "test_l"), "unknown metric 'test_l' - did you mean 'test_ll'?"),
@@ -45,6 +45,32 @@ NAMES = [
     (("compare", "-d", "figure8", "--latent-dim", "2"), "'figure8' has latent dimension 1, got --latent-dim 2"),
     (("compare", "-d", "circle,torus", "--latent-dim", "1"), "'torus' has latent dimension 2, got --latent-dim 1"),
     (("compare", "--seeds"), "requires an argument"),
+    (("compare", "-m", "vea[steps=3]"), "unknown method 'vea' - did you mean 'vae'?"),
+    (
+        ("compare", "-m", "vae[stesp=3]"),
+        "unknown parameter of 'vae' 'stesp' - did you mean 'steps'? (available: steps,",
+    ),
+    (("compare", "-m", "vae[steps=1.5]"), "vae.steps must be a whole number, got '1.5'"),
+    (("compare", "-m", "vae[steps=3"), "'vae[steps=3' is not of the form NAME or NAME[parameter=value,...]"),
+    (("compare", "-d", "circel[size=3]"), "unknown dataset 'circel' - did you mean 'circle'?"),
+    (("compare", "-d", "circle[size=0]"), "size of 'circle[size=0]' must be a whole number of at least 1, got 0"),
+    (("compare", "-d", "circle[noise=-1]"), "noise of 'circle[noise=-1]' must be a positive number, the variance"),
+    (("compare", "-d", "circle[noise=low]"), "noise of 'circle[noise=low]' must be a positive number"),
+    (("compare", "-d", "circle[nose=1]"), "unknown parameter of dataset 'circle' 'nose' - did you mean 'noise'?"),
+    (("compare", "-d", "circle[latent_dim=2]"), "dataset 'circle' has latent dimension 1, got 2"),
+    (("compare", "--set", "vae"), "--set takes METHOD.PARAM=VALUE, each parameter once, got 'vae'"),
+    (("compare", "--set", "vea.steps=3"), "unknown method 'vea' - did you mean 'vae'?"),
+    (("compare", "-m", "vae", "--set", "mapa.steps=3"), "--set mapa.steps: 'mapa' is not among the methods (vae)"),
+    (("compare", "--set", "vae.step=3"), "unknown parameter of 'vae' 'step' - did you mean 'steps'?"),
+    (("compare", "--set", "vae.steps=few"), "vae.steps must be a whole number, got 'few'"),
+    (("sweep", "-m", "vae"), "--vary names nothing to vary"),
+    (("sweep", "-m", "vae", "--vary", "steps"), "--vary takes FACTOR=LEVEL,LEVEL,..., each factor once, got 'steps'"),
+    (("sweep", "-m", "vae", "--vary", "steps=1", "--vary", "steps=2"), "each factor once, got 'steps=2'"),
+    (("sweep", "-m", "vae", "--vary", "stps=3"), "unknown parameter of 'vae' 'stps' - did you mean 'steps'?"),
+    (("sweep", "-m", "vae", "--vary", "size=0"), "must be a whole number of at least 1, got 0"),
+    (("sweep", "-m", "vae", "--vary", "noise=ax"), "the multiple in noise=ax must be a finite number, got 'a'"),
+    (("sweep", "-m", "vae", "--vary", "noise=1x,0.1"), "multiples of the dataset's own such as 2x, but not both"),
+    (("sweep", "-m", "vae,mapa", "--vary", "steps=2"), "--method takes exactly one, got vae, mapa"),
 ]
 WHOLE = ("--seeds", "--size", "--test-size", "--latent-dim", "--jobs")
 REAL = ("--max-flops", "--max-seconds")
@@ -86,8 +112,8 @@ ASKED = {
     "def mine():\n    return Mine()\nMETHODS = {'mine': mine}": "'mine' must be a dataclass with a fit",
 }  # fmt: skip
 GIVEN = {
-    "DATASETS = {'own': lambda latent_dim: 3}": "'own' must give a datasets.base.Problem, got int",
-    "DATASETS = {'own': lambda latent_dim: None}": "'own' must give a datasets.base.Problem, got NoneType",
+    "DATASETS = {'own': lambda latent_dim: 3}": "'own' must give a datasets.base.Problem or Observations, got int",
+    "DATASETS = {'own': lambda latent_dim: None}": "must give a datasets.base.Problem or Observations, got NoneType",
     "DATASETS = {'own': lambda: load('circle')}": "'own' cannot be made: TypeError",
     "DATASETS = {'own': lambda latent_dim: 1 / 0}": "'own' cannot be made: ZeroDivisionError",
     "DATASETS = {'own': load}": "'own' cannot be made",
@@ -191,7 +217,8 @@ def test_a_mistake_beside_fresh_sets_nothing_aside(refused, tmp_path, args):
 
 
 @pytest.mark.parametrize(
-    "args", [(), ("--help",), ("-h",), ("compare", "--help"), ("compare", "-h"), ("list", "--help")]
+    "args",
+    [(), ("--help",), ("-h",), ("compare", "-h"), *((name, "--help") for name in ("compare", "list", "tune", "sweep"))],
 )
 def test_help(cli, args):
     end = cli(*args)

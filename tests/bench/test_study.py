@@ -64,7 +64,7 @@ def test_what_a_study_leaves(whole):
     names = {path.name for path in folder.iterdir()}
     kept = ("cells", "measurements", "diagnostics", "work")
     tables = {f"{name}.{kind}" for name in kept for kind in ("csv", "parquet")}
-    tables |= {"densities.parquet", "references.parquet"}
+    tables |= {"densities.parquet", "posteriors.parquet", "references.parquet"}
     assert names == tables | {"study.json", "cells", "figures", "report.html", "report.md"}
     assert len(cell_files(folder)) == 4
     assert str(folder / "report.html") in out
@@ -418,6 +418,69 @@ def test_the_groups_of_datasets(tmp_path, compare, in_process, monkeypatch):
     cells = store.read_table(tmp_path / "out", "cells")
     assert sorted(set(cells["dataset"])) == ["absolute", "circle", "clusters", "figure8", "spiral_dots"]
     assert {"mapa", "vae", "iterative", "oracle", "untrained"} <= set(cells["method"])
+
+
+def test_labels_stand_for_methods_and_datasets_of_their_own(tmp_path, compare, in_process):
+    out = tmp_path / "out"
+    methods, datasets = "vae,vae[batch_size=5, steps=2]", "circle,circle[size=30,noise=4e-2]"
+    assert compare(out, methods, datasets, 1, "--set", "vae.steps=3").code == 0
+    assert in_process[1::2] == [
+        "circle / vae[steps=2,batch_size=5] / seed 0",
+        "circle[noise=0.04,size=30] / vae[steps=2,batch_size=5] / seed 0",
+    ]
+    cells = store.read_table(out, "cells").set_index(["dataset", "method"])
+    assert cells["p_steps"].tolist() == [3, 2, 3, 2]
+    assert cells["p_batch_size"].tolist() == [100, 5, 100, 5]
+    passes = cells.xs("vae", level="method")["decoder_passes"]
+    assert passes.to_dict() == {"circle": 3 * 40, "circle[noise=0.04,size=30]": 3 * 30}
+    info = json.loads((out / "study.json").read_text())
+    assert info["settings"]["parameters"] == {"vae": {"steps": 3}}
+    assert info["datasets"]["circle[noise=0.04,size=30]"]["expected_log_prob"] is None
+    assert compare(out, methods, datasets, 1, "--set", "vae.steps=3").code == 0
+    assert len(in_process) == 4
+
+
+def test_a_method_by_label_is_the_method_with_that_set(tmp_path, compare, in_process, values):
+    assert compare(tmp_path / "label", "vae[steps=3]", "circle", 1).code == 0
+    assert compare(tmp_path / "set", "vae", "circle", 1, "--set", "vae.steps=3").code == 0
+    first, second = values(tmp_path / "label"), values(tmp_path / "set")
+    own = ["method", "key"]
+    for one, other in zip(first, second, strict=True):
+        left, right = (table.drop(columns=own, errors="ignore") for table in (one, other))
+        pd.testing.assert_frame_equal(left, right, check_exact=True)
+    assert set(first[1]["method"]) == {"vae[steps=3]"}
+
+
+def test_other_values_of_set_do_not_mix(tmp_path, compare, in_process, unchanged):
+    out = tmp_path / "out"
+    assert compare(out, "vae", "circle", 1, "--set", "vae.steps=3").code == 0
+    with unchanged(out):
+        told = compare(out, "vae", "circle", 1, "--set", "vae.steps=4")
+        assert (told.code, told.err.count("\n")) == (2, 1)
+        assert "holds a study with --set vae.steps=3, got --set vae.steps=4" in told.err
+        assert "got no --set vae;" in compare(out, "vae[batch_size=5]", "circle", 1).err
+    assert compare(out, "untrained", "circle", 1).code == 0
+    assert json.loads((out / "study.json").read_text())["settings"]["parameters"] == {"vae": {"steps": 3}}
+    assert compare(out, "vae", "circle", 1, "--set", "vae.steps=3").code == 0
+    assert len(in_process) == 2
+
+
+def test_only_the_pairs_asked_for_are_run():
+    from bench.registry import registry
+
+    pairs = (("circle", "vae"), ("torus", "mapa"))
+    settings = study.Settings(("vae", "mapa"), ("circle", "torus"), seeds=2, first_seed=5, pairs=pairs)
+    specs = list(study.cells(settings, registry()))
+    assert [(s.dataset, s.method, s.seed) for s in specs] == [(d, m, k) for d, m in pairs for k in (5, 6)]
+
+
+def test_a_label_says_sizes():
+    from bench.registry import registry
+
+    settings = study.Settings(("vae",), ("manifold[data_dim=7,latent_dim=3]", "circle[size=30]"), seeds=1)
+    first, second = study.cells(settings, registry())
+    assert (first.latent_dim, first.size, first.validation_size) == (3, 500, 500)
+    assert (second.latent_dim, second.size, second.validation_size, second.test_size) == (None, 30, 30, 2000)
 
 
 def test_progress_in_lines(whole):

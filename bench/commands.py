@@ -1,0 +1,193 @@
+"""What the commands of the command line do, once their options are read."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench import labels, study
+from bench.errors import StoppedError, UsageError, unknown
+from bench.folder import set_aside
+from bench.options import check_numbers
+from bench.tuned import read
+
+if TYPE_CHECKING:
+    from bench.cell import CellResult
+    from bench.registry import Registry
+
+INTERRUPTED = 130
+
+
+def compare(out: str, fresh: bool, quiet: bool, jobs: int | None, metric: str, **options: Any) -> int:
+    """Compare methods, and report; the exit code."""
+    _check_metric(metric)
+    settings, known = _settings(**options)
+    jobs = _jobs(settings, jobs)
+    results = _run(study.checked(settings, known), Path(out), fresh, quiet, jobs)
+    _report(Path(out), metric, quiet)
+    return _exit_code(results)
+
+
+def tune(out: str, fresh: bool, quiet: bool, jobs: int | None, **options: Any) -> int:
+    """Choose hyperparameters, and write and show them; the exit code."""
+    from bench import tuning
+
+    settings, known = _settings(kind="tune", **options)
+    jobs, folder = _jobs(settings, jobs), Path(out)
+    settings = tuning.planned(settings, known)
+    results = _run(settings, folder, fresh, quiet, jobs)
+    names = dict.fromkeys(labels.name_of(result.spec.method) for result in results)
+    tried = [trial for name in names for trial in tuning.trials(name, settings.trials or 1, known)]
+    rows = tuning.table(results, tried)
+    choices = tuning.choose(rows, known)
+    file = tuning.write(folder, settings, rows, choices, _command())
+    if not quiet:
+        tuning.show(choices, known)
+        click.echo(f"\nChosen:  {file}\nTrials:  {folder}/trials.csv (and .parquet)")
+        click.echo(f"Use it:  python -m bench compare --tuned {shlex.quote(str(file))}")
+    return _exit_code(results)
+
+
+def sweep(
+    method: str, varied: tuple[str, ...], out: str, fresh: bool, quiet: bool, jobs: int | None, **options: Any
+) -> int:
+    """Vary one factor of a method at a time, and write and draw what that does; the exit code."""
+    from bench import sweep
+
+    settings, known = _settings(methods=method, **options)
+    jobs, folder = _jobs(settings, jobs), Path(out)
+    settings, points = sweep.planned(settings, varied, known)
+    results = _run(settings, folder, fresh, quiet, jobs)
+    sweep.write(folder, sweep.table(points, results))
+    from bench.report.sweep import write
+
+    figure = write(folder)
+    if not quiet:
+        click.echo(f"Figure:  {figure} (and .svg)\nTable:   {folder}/sweep.csv (and .parquet)")
+    return _exit_code(results)
+
+
+def timing(methods: str, dataset: str, plugins: tuple[str, ...], out: str | None, quiet: bool, **rest: Any) -> int:
+    """Time methods, and write and show how they compare; the exit code."""
+    from bench import timing
+
+    if quiet and out is None:
+        raise UsageError("--quiet without --out leaves no result; give --out DIR")
+    names, files = labels.split(methods), _resolved(plugins)
+    settings = timing.Settings(methods=names, dataset=dataset.strip(), plugins=files, **rest)
+    folder = None if out is None else Path(out)
+    watch = timing.silent if quiet else timing.bar if sys.stderr.isatty() else timing.lines
+    try:
+        result = timing.run(settings, folder, watch)
+    except timing.FitFailedError as error:
+        raise StoppedError(f"error: {error}", 1) from error
+    except KeyboardInterrupt:
+        raise StoppedError("interrupted; nothing was written", INTERRUPTED) from None
+    if folder is not None:
+        timing.write(result, folder, _command())
+    if not quiet:
+        timing.show(result)
+        click.echo(f"\nTimings:  {folder}/timings.csv (and .parquet), timing.json" if folder else "")
+    return 0
+
+
+def _command() -> str:
+    """The command as it was given; --fresh is left out, since what is told of it is meant to be resumed."""
+    return shlex.join(["python", "-m", "bench", *(a for a in sys.argv[1:] if a != "--fresh")])
+
+
+def _resolved(plugins: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(Path(file).resolve()) for file in plugins)
+
+
+def _jobs(settings: study.Settings, jobs: int | None) -> int:
+    """How many cells are to run at a time; raises UsageError for numbers that will not do."""
+    jobs = os.cpu_count() or 1 if jobs is None else jobs
+    check_numbers(settings, jobs)
+    return jobs
+
+
+def _settings(
+    methods: str,
+    datasets: str,
+    plugins: tuple[str, ...],
+    assignments: tuple[str, ...],
+    tuned: str | None = None,
+    kind: str = "compare",
+    **rest: Any,
+) -> tuple[study.Settings, Registry]:
+    from bench.registry import registry
+
+    files = _resolved(plugins)
+    known = registry(files)
+    every = tuple(known.methods)
+    if kind == "tune" and "all" in labels.split(methods):
+        every = tuple(name for name in every if known.search(name))
+    settings = study.Settings(
+        methods=_names(methods, {"all": every}),
+        datasets=_names(datasets, _dataset_groups(known)),
+        validation_size=rest["size"],
+        plugins=files,
+        parameters=labels.assignments(assignments),
+        tuned=None if tuned is None else read(tuned),
+        kind=kind,
+        **rest,
+    )
+    return settings, known
+
+
+def _dataset_groups(known: Registry) -> dict[str, tuple[str, ...]]:
+    from datasets import CURVES, SURFACES
+
+    return {"curves": CURVES, "surfaces": SURFACES, "all": tuple(known.datasets)}
+
+
+def _names(text: str, groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for word in labels.split(text) for name in groups.get(word, (word,))))
+
+
+def _run(settings: study.Settings, folder: Path, fresh: bool, quiet: bool, jobs: int) -> list[CellResult]:
+    """Run a study, told of as it goes on; raises StoppedError if it ends early."""
+    from bench.progress import Bar, Lines
+
+    aside = set_aside(folder) if fresh else None
+    progress: Any = study.Silent() if quiet else Bar() if sys.stderr.isatty() else Lines()
+    if aside and not quiet:
+        click.echo(f"what was in {folder} is now in {aside}", err=True)
+    try:
+        return study.run(settings, folder, jobs, progress, _command())
+    except study.InterruptedStudyError as error:
+        message = f"{error}; finished cells are kept in {folder}. Resume with:\n  {_command()}"
+        raise StoppedError(message, INTERRUPTED if str(error) == "interrupted" else 1) from error
+    finally:
+        if not quiet:
+            progress.close()
+
+
+def _exit_code(results: list[CellResult]) -> int:
+    return 0 if all(result.status in ("done", "skipped") for result in results) else 1
+
+
+def _check_metric(name: str) -> None:
+    from bench.report.definitions import METRICS
+
+    names = [metric.name for metric in METRICS]
+    if name not in names:
+        raise unknown("metric", name, names)
+
+
+def _report(folder: Path, metric: str, quiet: bool) -> None:
+    from bench.report import write
+
+    page = write(folder)
+    if quiet:
+        return
+    from bench.terminal import print_summary
+
+    print_summary(folder, metric)
+    click.echo(f"\nReport:  {page}\nTables:  {folder}/measurements.csv, cells.csv (and .parquet)")

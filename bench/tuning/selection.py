@@ -1,0 +1,113 @@
+"""What each trial scored, and which one is chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.labels import name_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.cell import CellResult
+    from bench.registry import Registry
+    from bench.tuning.design import Trial
+
+SCORE = "validation_ll"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The choice for a method on a dataset.
+
+    parameters: the values of all that was searched. default, best: scores in nats, -inf where a fit failed or was
+    skipped. unscored: how many trials have such a score. flops, wall_s: what all of them cost.
+    """
+
+    dataset: str
+    method: str
+    trial: int
+    parameters: dict[str, Any]
+    default: float
+    best: float
+    trials: int
+    unscored: int
+    flops: float
+    wall_s: float
+
+
+def table(results: Iterable[CellResult], tried: Iterable[Trial]) -> pd.DataFrame:
+    """One row per dataset, method, trial and seed: score with standard error, status, cost, hyperparameters (p_*)."""
+    import pandas as pd
+
+    by_label: dict[str, list[CellResult]] = {}
+    for result in results:
+        by_label.setdefault(result.spec.method, []).append(result)
+    rows = [_row(result, trial) for trial in tried for result in by_label.get(trial.label, [])]
+    return pd.DataFrame(rows).sort_values(["dataset", "method", "trial", "seed"], ignore_index=True)
+
+
+def _row(result: CellResult, trial: Trial) -> dict[str, Any]:
+    score = next(((row.value, row.stderr) for row in result.rows if row.metric == SCORE), (math.nan, math.nan))
+    return {
+        "dataset": result.spec.dataset,
+        "method": trial.method,
+        "trial": trial.number,
+        "seed": result.spec.seed,
+        "score": score[0] if result.status == "done" else math.nan,
+        "stderr": score[1],
+        "status": result.status,
+        "message": result.message,
+        **asdict(result.cost),
+        "concurrent": result.concurrent,
+        **{f"p_{name}": value for name, value in result.parameters.items()},
+    }
+
+
+def choose(rows: pd.DataFrame, known: Registry) -> list[Chosen]:
+    """For each dataset and method the trial of the highest median score over seeds; the first one, where several tie.
+
+    A seed on which a fit failed, or was skipped, counts as minus infinity.
+    """
+    return [_chosen(str(d), str(m), each, known) for (d, m), each in rows.groupby(["dataset", "method"], sort=False)]
+
+
+def _chosen(dataset: str, method: str, rows: pd.DataFrame, known: Registry) -> Chosen:
+    scores = rows["score"].fillna(-math.inf).groupby(rows["trial"]).median()
+    best = int(scores.sort_values(ascending=False, kind="stable").index[0])
+    values = rows[rows["trial"] == best].iloc[0]
+    declared = known.parameters(name_of(method), {name: values[f"p_{name}"] for name in known.search(method)})
+    costs = rows[["flops", "wall_s"]].sum()
+    unscored = int((scores == -math.inf).sum())
+    return Chosen(
+        dataset,
+        method,
+        best,
+        declared,
+        float(scores[0]),
+        float(scores[best]),
+        len(scores),
+        unscored,
+        *map(float, costs),
+    )
+
+
+def by_dataset(choices: Iterable[Chosen]) -> dict[str, dict[str, dict[str, Any]]]:
+    """{dataset: {method: {parameter: value}}}."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for each in choices:
+        found.setdefault(each.dataset, {})[each.method] = each.parameters
+    return found
+
+
+def changes(choice: Chosen, known: Registry) -> Iterator[str]:
+    """'learning_rate=0.003', for each value that differs from the default."""
+    from bench.labels import spell_value
+
+    defaults = known.make_method(choice.method)
+    for name, value in choice.parameters.items():
+        if value != getattr(defaults, name):
+            yield f"{name}={spell_value(value)}"
