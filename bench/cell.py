@@ -204,6 +204,7 @@ def make_task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any
     import torch
 
     from bench.metrics import TrueModel
+    from bench.registry import dataset_parameters
     from datasets.base import stream
     from methods.base import Task, sees_truth
     from methods.model import build_model
@@ -211,7 +212,8 @@ def make_task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any
     noise = problem.noise if spec.noise == "known" else None
     weights = stream("initial weights", spec.seed, "decoder")
     train, validation = (x.float().to(spec.device) for x in (split.train, split.validation))
-    model = build_model(train.cpu(), problem.latent_dim, noise, weights).to(spec.device)
+    activation = dataset_parameters(spec.dataset)[1].get("activation", "tanh")
+    model = build_model(train.cpu(), problem.latent_dim, noise, weights, activation=activation).to(spec.device)
     ledger.watch(decoder=model.network)
     truth = TrueModel(problem) if sees_truth(method) else None
     draws = torch.Generator(spec.device).manual_seed(stream("training", spec.seed, "draws").initial_seed())

@@ -26,6 +26,7 @@ METHOD_GROUP = "mapa_bench.methods"
 DATASET_GROUP = "mapa_bench.datasets"
 NAME = re.compile(r"[\w.+-]+")
 GROUPS = ("curves", "surfaces", "all")
+ACTIVATIONS = ("tanh", "silu", "relu", "gelu")  # of the decoder, by methods.model.ACTIVATIONS
 PLUGIN_NAMES = {METHOD_GROUP: "METHODS", DATASET_GROUP: "DATASETS"}
 
 
@@ -64,7 +65,7 @@ class Registry:
         if name not in self.datasets:
             raise unknown("dataset", name, self.datasets)
         item = self.datasets[name]
-        if set(parameters) <= {"size"}:
+        if set(parameters) <= {"size", "activation"}:
             return item
         sizes = {key: parameters.get(key, getattr(item, key)) for key in ("latent_dim", "data_dim")}
         return dataclasses.replace(item, expected_log_prob=None, **sizes)
@@ -142,12 +143,15 @@ def dataset_parameters(label: str) -> tuple[str, dict[str, Any]]:
             raise UsageError(f"{key} of {label!r} must be a whole number of at least 1, got {found[key]}")
     if "noise" in found and (isinstance(found["noise"], str) or found["noise"] <= 0):
         raise UsageError(f"noise of {label!r} must be a positive number, the variance, got {found['noise']}")
+    if found.get("activation", "tanh") not in ACTIVATIONS:
+        raise UsageError(f"activation of {label!r} must be one of {', '.join(ACTIVATIONS)}, got {found['activation']}")
     return name, found
 
 
 def _taken_out(name: str, factory: Any, parameters: dict[str, Any]) -> float | None:
     """Leave the parameters that a factory takes; the noise, if it takes none, and raises UsageError for any other."""
-    parameters.pop("size", None)
+    for condition in ("size", "activation"):
+        parameters.pop(condition, None)
     if not parameters:
         return None
     try:
@@ -156,7 +160,11 @@ def _taken_out(name: str, factory: Any, parameters: dict[str, Any]) -> float | N
         takes = []
     for key in parameters:
         if key not in (*takes, "latent_dim", "noise"):
-            raise unknown(f"parameter of dataset {name!r}", key, dict.fromkeys(("size", "noise", "latent_dim", *takes)))
+            raise unknown(
+                f"parameter of dataset {name!r}",
+                key,
+                dict.fromkeys(("size", "noise", "activation", "latent_dim", *takes)),
+            )
     return None if "noise" in takes else parameters.pop("noise", None)
 
 

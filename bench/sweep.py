@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
     from bench.cell import CellResult
 
-OF_DATASETS = ("size", "noise")
+OF_DATASETS = ("size", "noise", "activation")
+CONDITIONS = {
+    "size": ("250", "500", "1000", "2000"),
+    "noise": ("0.25x", "1x", "4x"),
+    "activation": ("tanh", "silu", "relu"),
+}
 MULTIPLE = re.compile(r"[^x]+x")
 
 
@@ -40,7 +45,7 @@ def planned(settings: study.Settings, varied: Iterable[str], known: Registry) ->
     settings = study.checked(settings, known)
     if len(settings.methods) != 1:
         raise UsageError(f"--method takes exactly one, got {', '.join(settings.methods)}")
-    factors = _factors(varied)
+    factors = _factors(varied) or _ablation(settings.methods[0], known)
     points = [
         _point(factor, level, dataset, settings, known)
         for factor, levels in factors.items()
@@ -54,7 +59,7 @@ def planned(settings: study.Settings, varied: Iterable[str], known: Registry) ->
 
 
 def _factors(varied: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The levels of each factor; raises UsageError for text of another form, a repetition, and nothing to vary."""
+    """The levels of each factor; raises UsageError for text of another form and for a repetition."""
     found: dict[str, tuple[str, ...]] = {}
     for text in varied:
         factor, _, listed = text.partition("=")
@@ -65,9 +70,20 @@ def _factors(varied: Iterable[str]) -> dict[str, tuple[str, ...]]:
     multiples = [bool(MULTIPLE.fullmatch(level)) for level in found.get("noise", ())]
     if any(multiples) and not all(multiples):
         raise UsageError("--vary noise takes variances, or multiples of the dataset's own such as 2x, but not both")
-    if not found:
-        raise UsageError("--vary names nothing to vary; give --vary FACTOR=LEVEL,LEVEL,...")
     return found
+
+
+def _ablation(label: str, known: Registry) -> dict[str, tuple[str, ...]]:
+    """What the method itself declares of interest, and then the size, noise and decoder; where nothing is to be varied.
+
+    Raises UsageError for a method that declares nothing.
+    """
+    declared = getattr(known.make_method(label), "ablation", None)
+    if not declared:
+        raise UsageError(f"method {label!r} declares no ablation; give --vary FACTOR=LEVEL,LEVEL,...")
+    return {
+        name: tuple(labels.spell_value(level) for level in levels) for name, levels in declared.items()
+    } | CONDITIONS
 
 
 def _point(factor: str, level: str, dataset: str, settings: study.Settings, known: Registry) -> Point:

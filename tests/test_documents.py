@@ -20,7 +20,10 @@ def price_table():
 
 def charge_table():
     """What MAPA's work outside torch is charged, as a table of Markdown."""
-    rows = [f"| {name} | {formula} |" for name, formula in {**signals.CHARGES, **placement.CHARGES, **embedding.CHARGES}.items()]
+    rows = [
+        f"| {name} | {formula} |"
+        for name, formula in {**signals.CHARGES, **placement.CHARGES, **embedding.CHARGES}.items()
+    ]
     return "\n".join(["| work | FLOPs |", "|---|---|", *rows])
 
 

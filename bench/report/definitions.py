@@ -27,7 +27,7 @@ METRICS = (
         "nats",
         "higher",
         "mean log p(x) of the learned model over held-out points",
-        "quadrature up to 2 latent dimensions; above, importance sampling or annealing: Wu et al. 2017",
+        "quadrature up to 2 latent and 100 data dimensions; else importance sampling or annealing: Wu et al. 2017",
     ),
     Definition(
         "oracle_gap",
@@ -129,7 +129,7 @@ METRICS = (
         "nats",
         "lower",
         "distance between bounds from above and from below on log p(x) of data drawn from the learned model: how far "
-        "annealed importance sampling can be off (above 2 latent dimensions)",
+        "annealed importance sampling can be off (above 2 latent or 100 data dimensions)",
         "Grosse et al. 2015, arXiv 1511.02543; Wu et al. 2017, arXiv 1611.04273",
     ),
 )

@@ -202,8 +202,11 @@ def measure(settings: Settings, known: Registry) -> Iterator[Timing]:
 
 def _refuse_skips(specs: Iterable[CellSpec], known: Registry, problem: Any) -> None:
     for spec in specs:
-        skip = getattr(known.make_method(spec.method), "skip", lambda *_: None)
-        reason = skip(problem.latent_dim, problem.data_dim, spec.size)
+        method = known.make_method(spec.method)
+        lacking = cell._lacks_truth(problem, method, spec)
+        if lacking:
+            raise UsageError(lacking)
+        reason = getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
         if reason:
             raise UsageError(f"method {spec.method!r} skips dataset {spec.dataset!r}: {reason}")
 

@@ -7,16 +7,19 @@ It has no encoder, no sampling and no noise, so full-batch L-BFGS takes the plac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from methods.amortised import adam, descend
 from methods.base import Ledger
 from methods.lbfgs import lbfgs
 from methods.model import GaussianModel
 
 PATIENCE = 50
+ADAM_RATE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,31 @@ class Regression:
 
 
 def fit(
-    model: GaussianModel, regression: Regression, ledger: Ledger, history: int, tolerance: float
+    model: GaussianModel,
+    regression: Regression,
+    ledger: Ledger,
+    history: int,
+    tolerance: float,
+    optimiser: str = "lbfgs",
 ) -> Iterator[float]:
-    """Fit the decoder in place, yielding the loss after each step, until 50 steps gain less than `tolerance` nats."""
+    """Fit the decoder in place, yielding the loss after each step, until 50 steps gain less than `tolerance` nats.
+
+    optimiser: 'lbfgs', or 'adam' on the same full batch, to tell what the former brings; raises ValueError for another.
+    """
+    if optimiser not in ("lbfgs", "adam"):
+        raise ValueError(f"optimiser must be lbfgs or adam, got {optimiser!r}")
     losses: list[float] = []
     network = list(model.network.parameters())
-    for loss in lbfgs(network, lambda: regression.nats(model), ledger, history):
+    objective = partial(regression.nats, model)
+    steps = lbfgs(network, objective, ledger, history) if optimiser == "lbfgs" else _adam(network, objective, ledger)
+    for loss in steps:
         losses.append(loss)
         yield loss
         if len(losses) > PATIENCE and losses[-1 - PATIENCE] - loss < tolerance:
             return
+
+
+def _adam(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], ledger: Ledger) -> Iterator[float]:
+    optimiser = adam(parameters, ADAM_RATE)
+    while True:
+        yield float(ledger.run("loss", descend, loss, optimiser))

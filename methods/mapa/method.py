@@ -37,9 +37,19 @@ class MAPA:
     trial_steps: L-BFGS steps after which only the best placement goes on. replacements: how often that is then improved
     (L = 2), each share of the data taking the code that suits the decoder so far, with as many steps after each. steps:
     the most in all; they end when 50 of them gain less than `tolerance` nats. history: L-BFGS pairs. noise_rounds:
-    rounds of noise estimation and refitting, where the noise is learned.
+    rounds of noise estimation and refitting, where the noise is learned. placement: 'best' of several, one of them by
+    name, or 'random'. optimiser: 'lbfgs' or 'adam'. The last two are for ablation.
     """
 
+    ablation: ClassVar[Mapping[str, tuple[float | str, ...]]] = {
+        "smoothing": (0, 2, 6, 12),
+        "kernel_width": (0.5, 1, 2, 4),
+        "weight_steps": (0, 5, 30),
+        "atom_steps": (0, 1, 5),
+        "placement": ("best", "random"),
+        "optimiser": ("lbfgs", "adam"),
+        "steepness": (1, 8),
+    }
     search: ClassVar[Mapping[str, Range]] = {
         "smoothing": LogUniform(2.0, 12.0),
         "kernel_width": LogUniform(0.5, 2.0),
@@ -59,6 +69,8 @@ class MAPA:
     replacements: int = 3
     steepness: float = 8.0
     noise_rounds: int = 3
+    placement: str = "best"
+    optimiser: str = "lbfgs"
 
     def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:
         """Why such data cannot be fitted, or None."""
@@ -123,13 +135,16 @@ class MAPA:
 
     def _attempts(self, task: Task, shares: Shares) -> Iterator[Attempt]:
         """A fit, not yet begun, for each placement of the codes, and another one where the trial of it went badly."""
-        begin = partial(fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance)
+        begin = partial(
+            fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance, optimiser=self.optimiser
+        )
         for _name, order in placement.candidates(
             shares.mixture.atoms.cpu().numpy(),
             shares.atom.cpu().numpy(),
             PriorCells.equal(len(shares.atom), task.latent_dim).codes.numpy(),
             self.centres,
             task.ledger,
+            self.placement,
         ):
             for steepness in self._starts(task.latent_dim):
                 attempt = Attempt(steepened(task.model, steepness), shares, torch.from_numpy(order), begin)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,21 +51,32 @@ IN_PARTS = (
 )
 
 
-def candidates(atoms: Array, share: Order, codes: Array, centres: int, ledger: Ledger) -> Iterator[tuple[str, Order]]:
+def candidates(
+    atoms: Array, share: Order, codes: Array, centres: int, ledger: Ledger, only: str = "best"
+) -> Iterator[tuple[str, Order]]:
     """Named placements on codes (M, L) of M equal shares of the data, those of atoms[share], from atoms (K, D).
 
-    The caller keeps the one that it can fit best. Raises ValueError for a latent dimension above 2.
+    The caller keeps the one that it can fit best. only: 'best', or the one placement that is wanted, by name or by what
+    its name begins with. Raises ValueError for a latent dimension above 2, and where there is no such placement.
     """
     latent_dim, data_dim = codes.shape[1], atoms.shape[1]
     if latent_dim > 2:
         raise ValueError(f"mapa places codes in 1 or 2 latent dimensions, got {latent_dim}")
+    makers: dict[str, Callable[[], Order]] = {}
     if latent_dim == 1:
-        yield "path", path_order(atoms[share], centres, ledger)
-        return
-    if data_dim == latent_dim:
-        yield "transport", transport(atoms[share], codes, ledger)
-    for name, layout in _layouts(atoms, latent_dim, ledger):
-        yield name, transport(layout[share], codes, ledger)
+        makers["path"] = lambda: path_order(atoms[share], centres, ledger)
+    elif data_dim == latent_dim:
+        makers["transport"] = lambda: transport(atoms[share], codes, ledger)
+    if latent_dim == 2:
+        for name, layout in _layouts(atoms, latent_dim, ledger):
+            makers[name] = lambda layout=layout: transport(layout()[share], codes, ledger)  # type: ignore[misc]
+    if only == "random":
+        makers = {only: lambda: np.random.default_rng(0).permutation(len(share))}
+    chosen = [name for name in makers if only == "best" or name.startswith(only)]
+    if not chosen:
+        raise ValueError(f"placement must be best, random, {', '.join(makers)}, got {only!r}")
+    for name in chosen:
+        yield name, makers[name]()
 
 
 def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
@@ -175,16 +187,19 @@ def _two_opt(distance: Array, path: Order, ledger: Ledger) -> Order:
     return path[1:-1]
 
 
-def _layouts(atoms: Array, latent_dim: int, ledger: Ledger) -> Iterator[tuple[str, Array]]:
+def _layouts(atoms: Array, latent_dim: int, ledger: Ledger) -> Iterator[tuple[str, Callable[[], Array]]]:
     """Layouts (K, L) of atoms (K, D) that keep neighbours together, by methods that fail on different shapes."""
     n = len(atoms)
     if n <= min(ISOMAP_NEIGHBOURS):
-        yield "principal axes", _principal_axes(atoms, latent_dim, ledger)
-    for name, layout in _embedders(n, latent_dim):
-        ledger.charge(f"layout {name}", layout_flops(name, n, atoms.shape[1], latent_dim))
-        with _sealed():
-            found = layout(atoms)
-        yield name, found
+        yield "principal axes", partial(_principal_axes, atoms, latent_dim, ledger)
+    for name, embed in _embedders(n, latent_dim):
+        yield name, partial(_layout, atoms, latent_dim, ledger, name, embed)
+
+
+def _layout(atoms: Array, latent_dim: int, ledger: Ledger, name: str, embed: Callable[[Array], Array]) -> Array:
+    ledger.charge(f"layout {name}", layout_flops(name, len(atoms), atoms.shape[1], latent_dim))
+    with _sealed():
+        return embed(atoms)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+import methods
 from bench.cell import run_cell
 from bench.metrics import Evaluator, NotFiniteError, TrueModel, density_grid, likelihood, measurement
 from bench.metrics.evaluator import DRAWS
@@ -16,8 +17,6 @@ from datasets.linear import linear_gaussian
 from methods.base import Fitted
 from methods.cells import exact_posterior
 from methods.posteriors import Prior
-
-BUILTIN = ("mapa", "vae", "iterative", "oracle", "untrained")
 
 
 def by_name(measurements):
@@ -138,7 +137,7 @@ def test_the_oracle_has_no_gaps(dataset):
 
 
 @pytest.mark.parametrize("dataset", ["circle", "s_curve"])
-@pytest.mark.parametrize("method", BUILTIN)
+@pytest.mark.parametrize("method", methods.BUILTIN)
 def test_the_bound_holds_at_every_checkpoint(cell_spec, method, dataset):
     size = {"circle": 100, "s_curve": 40}[dataset]
     result = run_cell(cell_spec(method=method, dataset=dataset, size=size, max_flops=3e7, test_size=60))

@@ -340,6 +340,25 @@ def test_a_method_that_skips(timed, sleeper):
     assert end.err == "error: method 'one' skips dataset 'circle': no use for 20 data in 2 dimensions\n"
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("-m", "vae,iterative"), "digits has no true noise: use --noise learned"),
+        (("-m", "vae,oracle", "--noise", "learned"), "digits has no true model for oracle to be handed"),
+    ],
+)
+def test_what_needs_a_true_model_is_refused_where_there_is_none(cli, tmp_path, monkeypatch, unchanged, args, message):
+    monkeypatch.setattr(run, "_fit", lambda *_: pytest.fail("it was not refused"))
+    with unchanged(tmp_path):
+        end = cli("timing", *args, "-d", "digits", "--out", tmp_path / "out")
+    assert (end.code, end.out, end.err) == (2, "", f"error: {message}\n")
+
+
+def test_observations_can_be_timed(cli):
+    end = cli("timing", "-m", "vae,mapa", "-d", "digits", "--noise", "learned", "--rounds", 5, "--max-steps", 1)
+    assert end.code == 0, end.err
+
+
 def test_a_folder_that_cannot_be_written_to(timed, sleeper, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     end = timed(sleeper(), "--out", tmp_path / "out")
