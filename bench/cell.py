@@ -150,7 +150,7 @@ def _run(result: CellResult, registry: Registry) -> None:
     method = registry.make_method(spec.method, dict(spec.parameters))
     result.parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}
     problem = registry.make_problem(spec.dataset, spec.latent_dim)
-    reason = _lacks_truth(problem, method, spec)
+    reason = lacks_truth(problem, method, spec)
     reason = reason or getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
     if reason:
         result.status, result.message = "skipped", str(reason)
@@ -159,7 +159,7 @@ def _run(result: CellResult, registry: Registry) -> None:
     _Driver(result, method, problem).drive()
 
 
-def _lacks_truth(source: Any, method: Any, spec: CellSpec) -> str | None:
+def lacks_truth(source: Any, method: Any, spec: CellSpec) -> str | None:
     """Why a cell on observations, whose true model is not known, cannot be run; None where it can."""
     from datasets.base import Observations
     from methods.base import sees_truth

@@ -140,7 +140,8 @@ def compare(**options: Any) -> None:
 
 
 @cli.command()
-@_methods
+@click.option("--methods", "-m", default="all", show_default=True, metavar="NAMES",
+              help="Methods that can be tuned, with commas between; 'all' for every one.")  # fmt: skip
 @_datasets
 @click.option("--trials", default=16, show_default=True, metavar="N",
               help="Settings tried of each method; the first are its defaults.")  # fmt: skip
@@ -150,7 +151,8 @@ def tune(**options: Any) -> None:
     """Choose hyperparameters on validation data, with the same number of trials for every method.
 
     What may vary, and within which range, is declared by the method as `search`; the number of steps is not among
-    it, so that every trial has the method's own training budget. The first trial is the defaults; the others are
+    it, so that every trial has the method's own training budget. MAPA declares none: it runs at its defaults, and what
+    it chooses, it chooses by its training objective. The first trial is the defaults; the others are
     points of a scrambled Sobol set. A trial's score is the median over seeds of the mean log-likelihood of
     validation data at the end of its fit, and the highest wins, the defaults where several tie.
 
@@ -247,7 +249,7 @@ def timing_(**options: Any) -> None:
     All fits of a method do the same work, so that intervals are about the machine, not about other data.
 
     A method's ratio to itself, A / A', is 1 in truth: how far its 95% interval reaches from 1 is its noise. Intervals
-    are bootstrap percentiles at 98.5%, which cover the truth 94 to 98 times in 100 from 5 to 20 rounds. The noise floor
+    are bootstrap percentiles at 98.5%, which cover the truth 94 to 99 times in 100 from 5 to 20 rounds. The noise floor
     of a pair is the larger noise of the two. A method is 'faster' or 'slower' only where the interval of the ratio
     excludes 1 and the ratio lies beyond the floor; otherwise the two are 'indistinguishable'.
 

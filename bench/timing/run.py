@@ -203,7 +203,7 @@ def measure(settings: Settings, known: Registry) -> Iterator[Timing]:
 def _refuse_skips(specs: Iterable[CellSpec], known: Registry, problem: Any) -> None:
     for spec in specs:
         method = known.make_method(spec.method)
-        lacking = cell._lacks_truth(problem, method, spec)
+        lacking = cell.lacks_truth(problem, method, spec)
         if lacking:
             raise UsageError(lacking)
         reason = getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)

@@ -17,7 +17,6 @@ from methods.mapa.embedded import fit_embedded, signals_span
 from methods.mapa.fit import fit
 from methods.mapa.shares import Attempt, Shares, steepened
 from methods.posteriors import Prior
-from methods.search import Choice, LogUniform, Range
 
 POOR_FIT = 1.0
 NEAR = 4
@@ -49,11 +48,6 @@ class MAPA:
         "placement": ("best", "random"),
         "optimiser": ("lbfgs", "adam"),
         "steepness": (1, 8),
-    }
-    search: ClassVar[Mapping[str, Range]] = {
-        "smoothing": LogUniform(2.0, 12.0),
-        "kernel_width": LogUniform(0.5, 2.0),
-        "steepness": Choice((4.0, 8.0, 16.0)),
     }
 
     smoothing: float = 6.0

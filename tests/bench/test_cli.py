@@ -63,7 +63,7 @@ NAMES = [
     (("compare", "-m", "vae", "--set", "mapa.steps=3"), "--set mapa.steps: 'mapa' is not among the methods (vae)"),
     (("compare", "--set", "vae.step=3"), "unknown parameter of 'vae' 'step' - did you mean 'steps'?"),
     (("compare", "--set", "vae.steps=few"), "vae.steps must be a whole number, got 'few'"),
-    (("sweep", "-m", "vae"), "--vary names nothing to vary"),
+    (("sweep", "-m", "vae"), "declares no ablation; give --vary"),
     (("sweep", "-m", "vae", "--vary", "steps"), "--vary takes FACTOR=LEVEL,LEVEL,..., each factor once, got 'steps'"),
     (("sweep", "-m", "vae", "--vary", "steps=1", "--vary", "steps=2"), "each factor once, got 'steps=2'"),
     (("sweep", "-m", "vae", "--vary", "stps=3"), "unknown parameter of 'vae' 'stps' - did you mean 'steps'?"),

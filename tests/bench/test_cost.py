@@ -192,7 +192,15 @@ def test_random_walks_through_the_ledger_never_lower_it():
     assert seen[-1] == 10 * 10 + 6
 
 
-BRIEF = {"steps": 40, "trial_steps": 5, "noise_rounds": 2, "most_inner": 20, "window": 4}
+BRIEF = {
+    "steps": 40,
+    "trial_steps": 5,
+    "replacements": 1,
+    "polish_steps": 5,
+    "noise_rounds": 2,
+    "most_inner": 20,
+    "window": 4,
+}
 
 
 def drive(spec, ledger):

@@ -15,6 +15,7 @@ from methods.base import FreeLedger
 LIMIT = 1.02
 PATIENCE_S = 17.0
 LEAST_ROUNDS = 12
+FIRST = 3
 
 
 class Uncounted(FreeLedger):
@@ -44,12 +45,12 @@ def step_times(method, ledger, spec, steps):
     return seconds
 
 
-@pytest.mark.parametrize(("name", "first", "steps"), [("vae", 3, 43), ("iterative", 3, 63), ("mapa", 35, 75)])
-def test_counting_adds_next_to_nothing_to_a_fit(name, first, steps):
+@pytest.mark.parametrize(("name", "steps"), [("vae", 43), ("iwae", 43), ("iterative", 63), ("mapa", 75)])
+def test_counting_adds_next_to_nothing_to_a_fit(name, steps):
     """Each step is deterministic, so that its fastest of many rounds is its time without what else the machine does.
 
     Rounds go on until that is known well enough, or patience ends: more of them lower both times towards the truth, and
-    let no slow ledger pass. mapa: once its history of 30 pairs is full, after which all its work is known.
+    let no slow ledger pass. The first steps are left out, in which work is met that is not known yet.
     """
     method = registry().make_method(name)
     spec = cell.CellSpec(
@@ -63,5 +64,5 @@ def test_counting_adds_next_to_nothing_to_a_fit(name, first, steps):
         for ledger in list(fastest)[:: 1 if rounds % 2 else -1]:
             fastest[ledger] = np.minimum(fastest[ledger], step_times(method, ledger(), spec, steps))
         rounds += 1
-        ratio = fastest[CountingLedger][first:].sum() / fastest[Uncounted][first:].sum()
+        ratio = fastest[CountingLedger][FIRST:].sum() / fastest[Uncounted][FIRST:].sum()
     assert ratio <= LIMIT
