@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ from methods.mapa import noise, placement, signals
 from methods.mapa.embedded import fit_embedded, signals_span
 from methods.mapa.fit import fit
 from methods.mapa.shares import Attempt, Shares, steepened
+from methods.model import GaussianModel
 from methods.posteriors import Prior
 
 POOR_FIT = 1.0
@@ -89,15 +91,19 @@ class MAPA:
         if task.model.learns_noise:
             task.model.set_variance(noise.pilot_noise(few))
         fitted = Fitted(task.model, Prior(task.latent_dim))
+        start = copy.deepcopy(task.model)
         for _ in range(rounds):
-            fitted = yield from self._fit_given_noise(task, x, few, fitted)
+            start.set_variance(task.model.variance())
+            fitted = yield from self._fit_given_noise(task, start, x, few, fitted)
 
-    def _fit_given_noise(self, task: Task, x: Tensor, few: Tensor, fitted: Fitted) -> Generator[Fitted, None, Fitted]:
-        """One round at the present noise; what was fitted before stands until the first codes are placed."""
+    def _fit_given_noise(
+        self, task: Task, start: GaussianModel, x: Tensor, few: Tensor, fitted: Fitted
+    ) -> Generator[Fitted, None, Fitted]:
+        """One round at the present noise, from the start; what was fitted before stands until the first codes are placed."""
         best: Attempt | None = None
-        for attempt in self._attempts(task, self._shares(task, x, few)):
+        for attempt in self._attempts(task, start, self._shares(task, x, few)):
             yield fitted
-            for _ in attempt.go_on(self.trial_steps):
+            for _ in attempt.go_on(min(self.trial_steps, self.steps)):
                 best = attempt if best is None or attempt.loss < best.loss else best
                 fitted = best.fitted
                 yield fitted
@@ -106,7 +112,7 @@ class MAPA:
         for _ in range(self.replacements if task.latent_dim > 1 else 0):
             best.place_anew(task.ledger)
             yield best.fitted
-            for _ in best.go_on(self.trial_steps):
+            for _ in best.go_on(min(self.trial_steps, self.steps - best.steps)):
                 yield best.fitted
         for _ in best.go_on(self.steps - best.steps):
             yield best.fitted
@@ -127,7 +133,7 @@ class MAPA:
             found = signals.sharpened(found, x, width, ledger)
         return Shares.of(found, x, task.latent_dim, ledger)
 
-    def _attempts(self, task: Task, shares: Shares) -> Iterator[Attempt]:
+    def _attempts(self, task: Task, start: GaussianModel, shares: Shares) -> Iterator[Attempt]:
         """A fit, not yet begun, for each placement of the codes, and another one where the trial of it went badly."""
         begin = partial(
             fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance, optimiser=self.optimiser
@@ -141,7 +147,7 @@ class MAPA:
             self.placement,
         ):
             for steepness in self._starts(task.latent_dim):
-                attempt = Attempt(steepened(task.model, steepness), shares, torch.from_numpy(order), begin)
+                attempt = Attempt(steepened(start, steepness), shares, torch.from_numpy(order), begin)
                 yield attempt
                 if attempt.loss < POOR_FIT:
                     break

@@ -189,10 +189,11 @@ def _two_opt(distance: Array, path: Order, ledger: Ledger) -> Order:
 
 def _layouts(atoms: Array, latent_dim: int, ledger: Ledger) -> Iterator[tuple[str, Callable[[], Array]]]:
     """Layouts (K, L) of atoms (K, D) that keep neighbours together, by methods that fail on different shapes."""
-    n = len(atoms)
-    if n <= min(ISOMAP_NEIGHBOURS):
+    ledger.charge("distinct", atoms.size * (np.log2(len(atoms)) + 6))
+    if _distinct(atoms) <= min(ISOMAP_NEIGHBOURS):
         yield "principal axes", partial(_principal_axes, atoms, latent_dim, ledger)
-    for name, embed in _embedders(n, latent_dim):
+        return
+    for name, embed in _embedders(len(atoms), latent_dim):
         yield name, partial(_layout, atoms, latent_dim, ledger, name, embed)
 
 

@@ -101,5 +101,5 @@ class Attempt:
         shares = self.shares
         with torch.no_grad():
             decoded = self.model.decode(self.codes)
-            cost = shares.weights[:, None] * torch.cdist(shares.targets, decoded).square()
+            cost = shares.weights[:, None] * torch.cdist(shares.targets.double(), decoded.double()).square()
         self._place(self.place[placement.assignment(cost.cpu().numpy(), ledger)])

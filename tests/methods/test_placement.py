@@ -11,8 +11,15 @@ import datasets
 from datasets.base import draw
 from methods.base import FreeLedger
 from methods.cells import PriorCells
-from methods.mapa.index import denoise
-from methods.mapa.placement import _position_along, candidates, path_order, shortest_path, transport
+from methods.mapa.placement import (
+    _position_along,
+    assignment,
+    candidates,
+    path_order,
+    shortest_path,
+    transport,
+)
+from methods.mapa.signals import estimate
 
 LEDGER = FreeLedger()
 
@@ -29,6 +36,11 @@ def random_distances(nodes, seed):
 
 def same_up_to_reversal(first, second):
     return np.array_equal(first, second) or np.array_equal(first, len(second) - 1 - second)
+
+
+def atoms_of(x, noise=0.01):
+    """Where the signals of x are estimated to lie."""
+    return estimate(torch.as_tensor(x), noise, 6.0, 5, 1, LEDGER).atoms.numpy()
 
 
 def half_circle(n, seed=0):
@@ -98,14 +110,14 @@ def test_order_follows_a_noisy_half_circle(seed):
     """Spearman's correlation of code and angle, under noise of a tenth of the radius."""
     points, angle = half_circle(300, seed)
     x = points + 0.1 * np.random.default_rng(seed).normal(size=points.shape)
-    order = path_order(denoise(torch.tensor(x), 0.01, 1).numpy(), 45, LEDGER)
+    order = path_order(atoms_of(x), 45, LEDGER)
     assert abs(np.corrcoef(order, angle.argsort().argsort())[0, 1]) > 0.98
 
 
 def test_equal_data_count_once():
     """Their atoms differ by rounding, which k-means must not be asked to tell apart."""
     x = draw(datasets.load("circle"), 0, 10, 1, 1).train.repeat(6, 1)
-    order = path_order(denoise(x, 0.01, 1).numpy(), 45, LEDGER).reshape(6, 10)
+    order = path_order(atoms_of(x), 45, LEDGER).reshape(6, 10)
     assert sorted(order.ravel()) == list(range(60))
     assert (np.ptp(order, axis=0) == 5).all()
 
@@ -145,22 +157,77 @@ def test_a_constant_coordinate_of_a_layout_is_no_obstacle():
     assert sorted(transport(layout, PriorCells.equal(6, 2).codes.numpy(), LEDGER)) == list(range(6))
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 7])
+def test_assignment_is_the_best_of_all_permutations(n):
+    cost = np.random.default_rng(n).uniform(size=(n, n))
+    order = assignment(cost, LEDGER)
+    assert sorted(order) == list(range(n))
+    least = min(cost[range(n), list(p)].sum() for p in itertools.permutations(range(n)))
+    assert cost[range(n), order].sum() == pytest.approx(least)
+
+
+def placed(atoms, share, latent_dim, only="best"):
+    """All candidates: orders by name."""
+    codes = PriorCells.equal(len(share), latent_dim).codes.numpy()
+    return dict(candidates(atoms, share, codes, 45, LEDGER, only))
+
+
 @pytest.mark.parametrize(
     ("name", "n", "expected"),
     [
         ("circle", 100, {"path"}),
         ("s_curve", 100, {"isomap-8", "isomap-15", "tsne-25"}),
         ("s_curve", 9, {"isomap-8"}),
-        ("pinwheel", 5, {"transport"}),
+        ("s_curve", 8, {"principal axes"}),
+        ("s_curve", 1, {"principal axes"}),
+        ("pinwheel", 5, {"transport", "principal axes"}),
         ("pinwheel", 12, {"transport", "isomap-8"}),
     ],
 )
 def test_candidates_suit_the_dimensions_and_the_number_of_data(name, n, expected):
     problem = datasets.load(name)
     x = draw(problem, 0, n, 1, 1).train.numpy()
-    found = dict(candidates(x, PriorCells.equal(n, problem.latent_dim).codes.numpy(), 45, LEDGER))
+    found = placed(x, np.arange(n), problem.latent_dim)
     assert set(found) == expected
     assert all(sorted(order) == list(range(n)) for order in found.values())
+
+
+@pytest.mark.parametrize("name", ["circle", "pinwheel", "s_curve"])
+def test_shares_of_one_atom_are_placed_near_each_other(name):
+    """Each of 15 atoms has 4 of 60 shares, in no order."""
+    problem = datasets.load(name)
+    atoms = draw(problem, 0, 15, 1, 1).train.numpy()
+    share = np.random.default_rng(0).permutation(np.repeat(np.arange(15), 4))
+    codes = PriorCells.equal(60, problem.latent_dim).codes.numpy()
+    for found, order in placed(atoms, share, problem.latent_dim).items():
+        assert sorted(order) == list(range(60)), found
+        within = np.mean([codes[order][share == k].var(0).sum() for k in range(15)])
+        assert within < 0.15 * codes.var(0).sum(), found
+
+
+def test_one_placement_may_be_asked_for_by_its_name_or_how_it_begins():
+    x, share = draw(datasets.load("pinwheel"), 0, 60, 1, 1).train.numpy(), np.arange(60)
+    every = placed(x, share, 2)
+    for asked, expected in (("transport", ["transport"]), ("isomap", ["isomap-8", "isomap-15"]), ("tsne", ["tsne-15"])):
+        found = placed(x, share, 2, asked)
+        assert list(found) == expected
+        assert all(np.array_equal(order, every[name]) for name, order in found.items())
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_a_random_placement_knows_nothing_of_the_data(latent_dim):
+    x = draw(datasets.load("circle"), 0, 60, 1, 1).train.numpy()
+    order = placed(x, np.arange(60), latent_dim, "random")["random"]
+    assert sorted(order) == list(range(60))
+    assert np.array_equal(order, placed(x[::-1].copy(), np.arange(60), latent_dim, "random")["random"])
+
+
+def test_other_placements_and_other_latent_dimensions_are_refused():
+    x = draw(datasets.load("circle"), 0, 30, 1, 1).train.numpy()
+    with pytest.raises(ValueError, match="must be best, random, path, got 'transport'"):
+        placed(x, np.arange(30), 1, "transport")
+    with pytest.raises(ValueError, match="1 or 2 latent dimensions, got 3"):
+        placed(x, np.arange(30), 3)
 
 
 def test_layouts_of_a_flat_sheet_keep_neighbours_together():
@@ -169,7 +236,19 @@ def test_layouts_of_a_flat_sheet_keep_neighbours_together():
     sheet = rng.normal(size=(150, 2)) @ rng.normal(size=(2, 3))
     codes = PriorCells.equal(150, 2).codes.numpy()
     nearest = np.linalg.norm(sheet[:, None] - sheet, axis=-1) + 1e9 * np.eye(150)
-    for name, order in candidates(sheet, codes, 45, LEDGER):
-        placed = codes[order]
-        apart = np.linalg.norm(placed - placed[nearest.argmin(1)], axis=1)
+    for name, order in placed(sheet, np.arange(150), 2).items():
+        apart = np.linalg.norm(codes[order] - codes[order][nearest.argmin(1)], axis=1)
         assert np.median(apart) < 0.5, name
+
+
+def test_layouts_leave_numpys_global_generator_alone():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    placed(draw(datasets.load("s_curve"), 0, 60, 1, 1).train.numpy(), np.arange(60), 2)
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("size", [15, 60])
+def test_atoms_that_are_all_the_same_are_placed(size):
+    """Some layouts divide by a spread that there is not."""
+    for name, order in placed(np.zeros((size, 3)), np.arange(size), 2).items():
+        assert sorted(order) == list(range(size)), name
