@@ -89,7 +89,7 @@ def _growth(ax: Axes, cost: str, rows: pd.DataFrame) -> None:
     ax.set_yscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     levels = sorted(set(rows["value"]))
-    ax.set_xticks(levels, [f"{level:g}" for level in levels])
+    ax.set_xticks(levels, [f"{level:.10g}" for level in levels])
     _label(ax, partial(quantity, cost))
     ax.set_xlabel("training data N")
     contended = " (contended)" if cost == "wall_s" and rows["concurrent"].any() else ""

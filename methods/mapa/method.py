@@ -99,7 +99,7 @@ class MAPA:
     def _fit_given_noise(
         self, task: Task, start: GaussianModel, x: Tensor, few: Tensor, fitted: Fitted
     ) -> Generator[Fitted, None, Fitted]:
-        """One round at the present noise, from the start; what was fitted before stands until the first codes are placed."""
+        """One round at the present noise; what was fitted before stands until the first codes are placed."""
         best: Attempt | None = None
         for attempt in self._attempts(task, start, self._shares(task, x, few)):
             yield fitted
