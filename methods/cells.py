@@ -166,11 +166,15 @@ def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> 
 
     step: how far the decoder may move across a box, in standard deviations of the noise.
     """
-    cells = PriorCells.resolving(model.decode, latent_dim, step * math.sqrt(model.variance()))
-    decoded, log_mass = model.decode(cells.codes).double(), cells.mass.log()
+    return posterior_on(model, PriorCells.resolving(model.decode, latent_dim, step * math.sqrt(model.variance())))
+
+
+def posterior_on(model: DecoderModel, cells: PriorCells) -> CellPosterior:
+    """The posterior of a model as it stands on given boxes, by its likelihood at their centres."""
+    decoded, log_mass, noise = model.decode(cells.codes).double(), cells.mass.log(), model.variance()
 
     def log_index(x: Tensor) -> Tensor:
         distance = torch.cdist(x.double(), decoded.to(x.device))
-        return torch.log_softmax(log_mass.to(x.device) - distance.square() / (2 * model.variance()), 1)
+        return torch.log_softmax(log_mass.to(x.device) - distance.square() / (2 * noise), 1)
 
     return CellPosterior(log_index, cells)

@@ -54,14 +54,19 @@ def fit(
     """
     if optimiser not in ("lbfgs", "adam"):
         raise ValueError(f"optimiser must be lbfgs or adam, got {optimiser!r}")
-    losses: list[float] = []
     network = list(model.network.parameters())
     objective = partial(regression.nats, model)
     steps = lbfgs(network, objective, ledger, history) if optimiser == "lbfgs" else _adam(network, objective, ledger)
-    for loss in steps:
-        losses.append(loss)
+    return until_slow(steps, PATIENCE, tolerance)
+
+
+def until_slow(losses: Iterator[float], patience: int, tolerance: float) -> Iterator[float]:
+    """The losses up to the first that is less than `tolerance` below the one `patience` steps before."""
+    seen: list[float] = []
+    for loss in losses:
+        seen.append(loss)
         yield loss
-        if len(losses) > PATIENCE and losses[-1 - PATIENCE] - loss < tolerance:
+        if len(seen) > patience and seen[-1 - patience] - loss < tolerance:
             return
 
 

@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.special import ndtr, ndtri
 
 from methods.base import DecoderModel, Fitted, Ledger, Task
-from methods.cells import CellPosterior, PriorCells, exact_posterior
+from methods.cells import CellPosterior, PriorCells, exact_posterior, posterior_on
 from methods.lbfgs import lbfgs
+from methods.mapa.fit import until_slow
 from methods.mapa.method import MAPA
 from methods.model import GaussianModel
 from methods.references import index_without_codes
@@ -93,13 +94,10 @@ def polish(
     parameters = [p for p in model.parameters() if p.requires_grad]
     codes, log_weights, standard = cells.codes.to(x), cells.mass.log().to(x), model.units(x)
     loss = partial(_negative_log_likelihood, model, codes, log_weights, standard)
-    gained: list[float] = []
-    for value in islice(lbfgs(parameters, loss, ledger, history, "likelihood"), steps):
-        gained.append(-value)
+    losses = islice(lbfgs(parameters, loss, ledger, history, "likelihood"), steps)
+    for value in until_slow(losses, PATIENCE, tolerance):
         _bound_noise(model)
         yield -value
-        if len(gained) > PATIENCE and gained[-1] - gained[-1 - PATIENCE] < tolerance:
-            return
 
 
 def _bound_noise(model: GaussianModel) -> None:
@@ -193,13 +191,7 @@ def log_index_given_model(model: GaussianModel, train: Tensor, cells: PriorCells
 
     def log_index(x: Tensor) -> Tensor:
         with torch.no_grad():
-            decoded = model.decode(cells.codes).double()
-        log_responsibility = partial(_log_responsibility, decoded, cells.mass.log(), model.variance())
-        return index_without_codes(CellPosterior(log_responsibility, cells), train)(x)
+            posterior = posterior_on(model, cells)
+        return index_without_codes(posterior, train)(x)
 
     return log_index
-
-
-def _log_responsibility(decoded: Tensor, log_mass: Tensor, noise: float, x: Tensor) -> Tensor:
-    """log p(s | x) for boxes with centres decoded (S, D) and masses (S,): (n, D) -> (n, S)."""
-    return torch.log_softmax(log_mass - torch.cdist(x.double(), decoded).square() / (2 * noise), 1)

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import pyro
 import pytest
+import torch
 
 import datasets
 from datasets.base import draw, stream
@@ -40,3 +42,13 @@ def short():
         return dataclasses.replace(method, **{name: few[name] for name in names & few.keys()})
 
     return make
+
+
+@pytest.fixture
+def clean_pyro():
+    """Pyro's parameters and torch's global generator as they were, before and after."""
+    state = torch.get_rng_state()
+    pyro.clear_param_store()
+    yield
+    pyro.clear_param_store()
+    torch.set_rng_state(state)

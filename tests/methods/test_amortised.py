@@ -25,15 +25,6 @@ def networks(request, make_task):
     return task.model, build_encoder(task.model, task.generator), task.train[:5]
 
 
-@pytest.fixture
-def clean_pyro():
-    state = torch.get_rng_state()
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
-    torch.set_rng_state(state)
-
-
 def expected_bound(model, posterior, x, nodes=9):
     """E elbo over its noise by the Gauss-Hermite product rule, (n,): exact where f is a polynomial."""
     points, weights = np.polynomial.hermite_e.hermegauss(nodes)

@@ -178,15 +178,6 @@ class CommonNoise(dist.Normal):
         return self.loc + self.scale * self.noise
 
 
-@pytest.fixture
-def clean_pyro():
-    state = torch.get_rng_state()
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
-    torch.set_rng_state(state)
-
-
 def test_bound_and_gradient_are_those_of_pyro_on_common_noise(networks, clean_pyro, monkeypatch):
     model, posterior, x = networks
     noise = normal(6, 5, model.latent_dim)
