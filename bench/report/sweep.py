@@ -86,11 +86,12 @@ def _growth(ax: Axes, cost: str, rows: pd.DataFrame) -> None:
         names[str(dataset)] = f"{dataset}: N^{growth(middle.index.to_numpy(dtype=float), middle.to_numpy()):.2f}"
     _lines(ax, rows["value"].to_numpy(dtype=float), rows, cost, names)
     ax.set_xscale("log")
-    ax.set_yscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     levels = sorted(set(rows["value"]))
     ax.set_xticks(levels, [f"{level:.10g}" for level in levels])
-    _label(ax, partial(quantity, cost))
+    if (rows[cost] > 0).any():
+        ax.set_yscale("log")
+        _label(ax, partial(quantity, cost))
     ax.set_xlabel("training data N")
     contended = " (contended)" if cost == "wall_s" and rows["concurrent"].any() else ""
     ax.set_ylabel(GROWTH[cost] + contended)

@@ -108,6 +108,11 @@ def test_where_nothing_finished_there_is_still_a_figure():
     assert len(draw(table(status="failed")).axes) == 4
 
 
+def test_costs_that_are_all_nil_are_drawn_on_a_linear_axis_without_a_warning():
+    wall, memory = draw(table().assign(wall_s=0.0)).axes[1:3]
+    assert (wall.get_yscale(), memory.get_yscale()) == ("linear", "log")
+
+
 def test_a_sweep_from_the_command_line(cli, in_process, tmp_path):
     out = tmp_path / "out"
     args = ("sweep", "-m", "untrained", "-d", "circle", "--vary", "size=20,40", "--vary", "noise=1x,2x", "--seeds", 1)
