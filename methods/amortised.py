@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -12,6 +13,23 @@ from torch import Tensor, nn
 from methods.base import Fitted, Ledger, Task
 from methods.model import GaussianModel
 from methods.posteriors import DiagonalGaussian
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a gradient step is to raise, for each x of a batch, (n,) in nats.
+
+    bound: the lower bound on log p(x), which is what is told and compared. surrogate: what is differentiated; its
+    gradient is that of the bound in expectation, its value need not mean anything.
+    """
+
+    bound: Tensor
+    surrogate: Tensor
+
+    @staticmethod
+    def of(bound: Tensor) -> Objective:
+        """A bound that is differentiated itself."""
+        return Objective(bound.detach(), bound)
 
 
 def elbo(model: GaussianModel, posterior: DiagonalGaussian, x: Tensor, noise: Tensor) -> Tensor:
@@ -47,26 +65,26 @@ def cosine(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
 
 
-def descend(loss: Callable[[], Tensor], *optimisers: torch.optim.Optimizer) -> Tensor:
-    """One gradient step of every optimiser on `loss`; returns the loss before it."""
+def ascend(objective: Callable[[], Objective], *optimisers: torch.optim.Optimizer) -> Tensor:
+    """One gradient step of every optimiser up the mean of the surrogate; returns the mean bound before it."""
     for optimiser in optimisers:
         optimiser.zero_grad()
-    value = loss()
-    value.backward()
+    found = objective()
+    (-found.surrogate.mean()).backward()
     for optimiser in optimisers:
         optimiser.step()
-    return value.detach()
+    return found.bound.mean()
 
 
 def train_jointly(
     task: Task,
     posterior: DiagonalGaussian,
-    loss: Callable[[Tensor], Tensor],
+    objective: Callable[[Tensor], Objective],
     steps: int,
     batch_size: int,
     learning_rate: float,
 ) -> Iterator[Fitted]:
-    """Train the model of `task` and its posterior at once on the loss of a batch, (n, D) -> ().
+    """Train the model of `task` and its posterior at once on the objective of a batch (n, D).
 
     Yields after every one of `steps` gradient steps. learning_rate: Adam's, falling to zero along a cosine.
     """
@@ -75,7 +93,7 @@ def train_jointly(
 
     def step(index: Tensor) -> None:
         x = task.train[index]
-        descend(lambda: loss(x), optimiser)
+        ascend(lambda: objective(x), optimiser)
 
     fitted = Fitted(task.model, posterior)
     indices = batches(len(task.train), batch_size, task.generator, task.ledger)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.amortised import adam, batches, cosine, descend, elbo
+from methods.amortised import Objective, adam, ascend, batches, cosine, elbo
 from methods.base import Fitted, Task
 from methods.posteriors import DiagonalGaussian, build_encoder
 from methods.search import Choice, LogUniform, Range
@@ -20,8 +20,8 @@ from methods.search import Choice, LogUniform, Range
 class Iterative:
     """Encoder steps to convergence before each decoder step (He et al. 2019, arXiv 1901.05534, algorithm 1).
 
-    Before a decoder step, encoder steps on fresh batches go on until the mean loss over a `window` of them rises
-    above that of the window before, or for `most_inner` steps. After each pass over the data the mutual information
+    Before a decoder step, encoder steps on fresh batches go on until the mean bound over a `window` of them falls
+    below that of the window before, or for `most_inner` steps. After each pass over the data the mutual information
     I_q(x, z) is estimated on validation data; the first time that it falls, training turns joint for good.
 
     steps: gradient steps, inner ones included. batch_size, learning_rate: as for the VAE; decoder and encoder have
@@ -82,9 +82,9 @@ class _Run:
             before = now
 
     def inner_loop(self) -> Iterator[Fitted]:
-        """Encoder steps until the mean loss of a window of them rises above that of the one before."""
+        """Encoder steps until the mean bound of a window of them falls below that of the one before."""
         window: list[Tensor] = []
-        before = math.inf
+        before = -math.inf
         for _ in range(self.method.most_inner):
             if self.finished:
                 return
@@ -92,7 +92,7 @@ class _Run:
             yield self.fitted
             if len(window) == self.method.window:
                 now = self.task.ledger.run("window", _mean, window)
-                if now > before:
+                if now < before:
                     return
                 window, before = [], now
 
@@ -103,30 +103,30 @@ class _Run:
             yield self.fitted
 
     def step(self, name: str, *optimisers: torch.optim.Optimizer, held: nn.Module | None = None) -> Tensor:
-        """One gradient step on a fresh batch, with the parameters of `held` constant; returns its mean loss."""
+        """One gradient step on a fresh batch, with the parameters of `held` constant; returns its mean bound."""
         for optimiser in optimisers:
             optimiser.param_groups[0]["lr"] = self.method.learning_rate * cosine(self.steps, self.method.steps)
         constant = [p for p in held.parameters() if p.requires_grad] if held is not None else []
         for parameter in constant:
             parameter.requires_grad_(False)
-        loss = self.task.ledger.run(name, self.descend, next(self.batches), *optimisers)
+        bound = self.task.ledger.run(name, self.ascend, next(self.batches), *optimisers)
         for parameter in constant:
             parameter.requires_grad_(True)
         self.steps += 1
-        return loss
+        return bound
 
-    def descend(self, index: Tensor, *optimisers: torch.optim.Optimizer) -> Tensor:
+    def ascend(self, index: Tensor, *optimisers: torch.optim.Optimizer) -> Tensor:
         x = self.task.train[index]
         noise = torch.randn(len(x), self.task.latent_dim, generator=self.task.generator, device=x.device)
-        return descend(lambda: -elbo(self.task.model, self.posterior, x, noise).mean(), *optimisers)
+        return ascend(lambda: Objective.of(elbo(self.task.model, self.posterior, x, noise)), *optimisers)
 
     def mutual_information(self) -> float:
         """I_q(x, z) on validation data, in nats."""
         return mutual_information(self.posterior, self.task.validation, self.task.generator)
 
 
-def _mean(losses: list[Tensor]) -> float:
-    return float(torch.stack(losses).mean())
+def _mean(bounds: list[Tensor]) -> float:
+    return float(torch.stack(bounds).mean())
 
 
 def mutual_information(posterior: DiagonalGaussian, x: Tensor, generator: torch.Generator) -> float:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.amortised import train_jointly
+from methods.amortised import Objective, train_jointly
 from methods.base import Fitted, Task
 from methods.model import GaussianModel
 from methods.posteriors import Gaussian, build_encoder
@@ -29,21 +29,25 @@ def importance_bound(model: GaussianModel, posterior: Gaussian, x: Tensor, noise
     return log_mean_exp(_log_weights(model, x, z, noise, log_scale))
 
 
-def doubly_reparameterised_bound(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Tensor:
-    """The same bound, whose backward pass gives q the gradient sum_k w_k^2 (d log w_k / d z_k) (d z_k / d phi).
+def importance_weighted(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
+    """The importance weighted bound, differentiated as it stands (Burda et al. 2016, eq. 13)."""
+    return Objective.of(importance_bound(model, posterior, x, noise))
+
+
+def doubly_reparameterised(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
+    """The same bound, and a surrogate that gives q the gradient sum_k w_k^2 (d log w_k / d z_k) (d z_k / d phi).
 
     w_k are the normalised weights (Tucker et al. 2019, IWAE-DReG). The gradient has the same expectation and less
-    variance; the model's gradient is untouched.
+    variance; the model's is sum_k w_k d log w_k / d theta, as without it.
     """
     mean, log_scale = posterior.moments(x)
     z = mean + log_scale.exp() * noise
     standardised = (z - mean.detach()) / log_scale.detach().exp()
     log_weights = _log_weights(model, x, z, standardised, log_scale.detach())
+    weights = torch.softmax(log_weights.detach(), 0)
     if z.requires_grad:
-        # The backward pass of log_mean_exp brings the first factor w_k, and this the second.
-        weights = torch.softmax(log_weights.detach(), 0)[..., None]
-        z.register_hook(lambda gradient: weights * gradient)
-    return log_mean_exp(log_weights)
+        z.register_hook(lambda gradient: weights[..., None] * gradient)  # the second factor w_k; the sum has the first
+    return Objective(log_mean_exp(log_weights.detach()), (weights * log_weights).sum(0))
 
 
 def _log_weights(model: GaussianModel, x: Tensor, z: Tensor, standardised: Tensor, log_scale: Tensor) -> Tensor:
@@ -71,22 +75,22 @@ class IWAE:
     learning_rate: float = 1e-2
 
     search: ClassVar[Mapping[str, Range]] = {**VAE.search, "samples": Choice((5, 10, 20))}
-    bound = staticmethod(importance_bound)
+    objective = staticmethod(importance_weighted)
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yields after every step."""
         posterior = build_encoder(task.model, task.generator)
 
-        def loss(x: Tensor) -> Tensor:
+        def objective(x: Tensor) -> Objective:
             shape = (self.samples, len(x), task.latent_dim)
             noise = torch.randn(shape, generator=task.generator, device=x.device)
-            return -self.bound(task.model, posterior, x, noise).mean()
+            return self.objective(task.model, posterior, x, noise)
 
-        yield from train_jointly(task, posterior, loss, self.steps, self.batch_size, self.learning_rate)
+        yield from train_jointly(task, posterior, objective, self.steps, self.batch_size, self.learning_rate)
 
 
 @dataclass(frozen=True)
 class DoublyReparameterisedIWAE(IWAE):
     """The same with gradients of less variance for the encoder (Tucker et al. 2019, arXiv 1810.04152, IWAE-DReG)."""
 
-    bound = staticmethod(doubly_reparameterised_bound)
+    objective = staticmethod(doubly_reparameterised)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.amortised import elbo, train_jointly
+from methods.amortised import Objective, elbo, train_jointly
 from methods.base import Fitted, Task
 from methods.posteriors import build_encoder
 from methods.search import Choice, LogUniform, Range
@@ -35,8 +35,8 @@ class VAE:
         """Yields after every step."""
         posterior = build_encoder(task.model, task.generator)
 
-        def loss(x: Tensor) -> Tensor:
+        def objective(x: Tensor) -> Objective:
             noise = torch.randn(len(x), task.latent_dim, generator=task.generator, device=x.device)
-            return -elbo(task.model, posterior, x, noise).mean()
+            return Objective.of(elbo(task.model, posterior, x, noise))
 
-        yield from train_jointly(task, posterior, loss, self.steps, self.batch_size, self.learning_rate)
+        yield from train_jointly(task, posterior, objective, self.steps, self.batch_size, self.learning_rate)

@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from methods.amortised import adam, descend
+from methods.amortised import Objective, adam, ascend
 from methods.base import Ledger
 from methods.lbfgs import lbfgs
 from methods.model import GaussianModel
@@ -73,4 +73,4 @@ def until_slow(losses: Iterator[float], patience: int, tolerance: float) -> Iter
 def _adam(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], ledger: Ledger) -> Iterator[float]:
     optimiser = adam(parameters, ADAM_RATE)
     while True:
-        yield float(ledger.run("loss", descend, loss, optimiser))
+        yield -float(ledger.run("loss", ascend, lambda: Objective.of(-loss()), optimiser))

@@ -52,12 +52,12 @@ def record(request, make_task):
     return ledger.notes, yields
 
 
-def inner_length(losses):
-    """How many encoder steps the algorithm takes, given the loss of each that was taken."""
-    before = math.inf
-    for end in range(METHOD.window, len(losses) + 1, METHOD.window):
-        now = np.float32(losses[end - METHOD.window : end]).mean()
-        if now > before:
+def inner_length(bounds):
+    """How many encoder steps the algorithm takes, given the bound of each that was taken."""
+    before = -math.inf
+    for end in range(METHOD.window, len(bounds) + 1, METHOD.window):
+        now = np.float32(bounds[end - METHOD.window : end]).mean()
+        if now < before:
             return end
         before = now
     return METHOD.most_inner
@@ -83,17 +83,17 @@ def test_a_step_changes_the_networks_that_it_is_named_for(record):
         assert changed == expected[name]
 
 
-def test_inner_loops_end_where_the_window_mean_rises_or_at_the_limit(record):
+def test_inner_loops_end_where_the_window_mean_falls_or_at_the_limit(record):
     notes, _ = record
     lengths = []
-    losses = []
+    bounds = []
     for name, value, _ in notes:
         if name == "encoder step":
-            losses.append(value)
+            bounds.append(value)
         elif name == "decoder step":
-            assert len(losses) == inner_length(losses)
-            lengths.append(len(losses))
-            losses = []
+            assert len(bounds) == inner_length(bounds)
+            lengths.append(len(bounds))
+            bounds = []
     assert max(lengths) <= METHOD.most_inner
     assert min(lengths) >= 2 * METHOD.window
     assert len(set(lengths)) > 1
