@@ -7,7 +7,8 @@ the evaluation. Nothing here depends on the harness.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -84,6 +85,8 @@ class Task:
     train (N, D), validation (V, D): float32, in original units; the test set is out of reach.
     model: the generative model at its initial weights, the same for every method at a seed; train it in place.
     generator: the only source of randomness. truth: the true model, for methods that set `sees_truth`; else None.
+
+    Raises ValueError for data that are no matrix, none at all, or not finite, so that no method need look.
     """
 
     train: Tensor
@@ -93,10 +96,22 @@ class Task:
     ledger: Ledger
     truth: DecoderModel | None = None
 
+    def __post_init__(self) -> None:
+        _check_data("training", self.train)
+        _check_data("validation", self.validation)
+
     @property
     def latent_dim(self) -> int:
         """L, the dimension of z."""
         return self.model.latent_dim
+
+
+def _check_data(name: str, x: Tensor) -> None:
+    if x.dim() != 2 or not x.numel():
+        raise ValueError(f"{name} data must be a matrix of one row or more, got shape {tuple(x.shape)}")
+    broken = int((~torch.isfinite(x)).any(1).sum())
+    if broken:
+        raise ValueError(f"{name} data must be finite; {broken} of {len(x)} rows are not")
 
 
 @runtime_checkable
@@ -106,6 +121,15 @@ class Method(Protocol):
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Learn from task.train, yielding after each unit of work after which one may look or stop."""
         ...
+
+
+def require(method: object, *, positive: Iterable[str] = (), not_negative: Iterable[str] = ()) -> None:
+    """Raise ValueError for the first of these hyperparameters that is not a finite number of that sign."""
+    for name in (*positive, *not_negative):
+        value = getattr(method, name)
+        zero = value == 0 and name in not_negative
+        if not (math.isfinite(value) and (value > 0 or zero)):
+            raise ValueError(f"{name} must be {'positive' if name in positive else 'at least 0'}, got {value}")
 
 
 def sees_truth(method: object) -> bool:

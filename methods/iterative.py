@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.amortised import Objective, adam, ascend, batches, cosine, elbo
-from methods.base import Fitted, Task
+from methods.base import Fitted, Task, require
 from methods.posteriors import DiagonalGaussian, build_encoder
 from methods.search import Choice, LogUniform, Range
 
@@ -39,6 +39,9 @@ class Iterative:
         "batch_size": Choice((25, 50, 100, 250)),
         "window": Choice((10, 15, 30)),
     }
+
+    def __post_init__(self) -> None:
+        require(self, positive=("steps", "batch_size", "learning_rate", "window", "most_inner"))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yields after every gradient step."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from methods.amortised import Objective, train_jointly
-from methods.base import Fitted, Task
+from methods.base import Fitted, Task, require
 from methods.model import GaussianModel
 from methods.posteriors import Gaussian, build_encoder
 from methods.search import Choice, Range
@@ -76,6 +76,9 @@ class IWAE:
 
     search: ClassVar[Mapping[str, Range]] = {**VAE.search, "samples": Choice((5, 10, 20))}
     objective = staticmethod(importance_weighted)
+
+    def __post_init__(self) -> None:
+        require(self, positive=("samples", "steps", "batch_size", "learning_rate"))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yields after every step."""

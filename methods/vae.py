@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.amortised import Objective, elbo, train_jointly
-from methods.base import Fitted, Task
+from methods.base import Fitted, Task, require
 from methods.posteriors import build_encoder
 from methods.search import Choice, LogUniform, Range
 
@@ -30,6 +30,9 @@ class VAE:
         "learning_rate": LogUniform(1e-3, 3e-2),
         "batch_size": Choice((25, 50, 100, 250)),
     }
+
+    def __post_init__(self) -> None:
+        require(self, positive=("steps", "batch_size", "learning_rate"))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yields after every step."""

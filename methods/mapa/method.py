@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.base import Fitted, Task
+from methods.base import Fitted, Task, require
 from methods.cells import PriorCells
 from methods.mapa import noise, placement, signals
 from methods.mapa.embedded import fit_embedded, signals_span
@@ -68,6 +68,11 @@ class MAPA:
     placement: str = "best"
     optimiser: str = "lbfgs"
 
+    def __post_init__(self) -> None:
+        positive = ("kernel_width", "atoms", "centres", "steps", "history", "trial_steps", "steepness", "noise_rounds")
+        not_negative = ("smoothing", "weight_steps", "atom_steps", "tolerance", "replacements")
+        require(self, positive=positive, not_negative=not_negative)
+
     def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:
         """Why such data cannot be fitted, or None."""
         if latent_dim > 2 and latent_dim >= min(data_dim, size):
@@ -75,14 +80,8 @@ class MAPA:
         return None
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after each placement, each step of its trial or of the fit, and each estimate of the noise.
-
-        Raises ValueError for data that are not finite.
-        """
+        """Yields after each placement, each step of its trial or of the fit, and each estimate of the noise."""
         x = task.train.double()
-        broken = int((~torch.isfinite(x)).any(1).sum())
-        if broken:
-            raise ValueError(f"mapa needs finite data; {broken} of {len(x)} training data are not")
         if task.latent_dim > 2 or signals_span(task, x) > NEAR:
             yield from fit_embedded(task, x, self.steps, self.history)
             return

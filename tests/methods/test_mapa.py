@@ -256,15 +256,6 @@ def test_an_outlier_leaves_the_decoder_within_a_twentieth_of_its_units(latent_di
     assert float(away) < 0.05 * float(task.model.units.scale)
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2, 3])
-@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-def test_data_that_are_not_finite_are_refused_with_their_number(broken, latent_dim, make_task):
-    task = make_task(draw(datasets.load("linear_gaussian", 3), 0, 30, 1, 1).train, noise=NOISE, latent_dim=latent_dim)
-    task.train[[3, 3, 7], [0, 1, 2]] = broken
-    with pytest.raises(ValueError, match=r"^mapa needs finite data; 2 of 30 training data are not$"):
-        next(MAPA().fit(task))
-
-
 def test_the_posterior_of_a_datum_finds_its_neighbours(make_task):
     """Codes drawn for x decode to the neighbourhood of x, which ties weights, codes and fit together."""
     task = make_task("circle", 200)
