@@ -52,7 +52,7 @@ def _extended(settings: Settings, before: dict[str, Any], folder: Path) -> Setti
     kind = before.get("kind", "compare")
     if kind != settings.kind:
         raise UsageError(f"{folder} holds results of `{kind}`, not of `{settings.kind}`; use another --out")
-    for name in (*SHARED, "trials"):
+    for name in (*SHARED, "budget", "trials"):
         if before.get(name) != getattr(settings, name):
             raise UsageError(
                 f"{folder} holds a study with {flag(name)} {before.get(name)}, got {getattr(settings, name)}; "

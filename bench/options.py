@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 CHOICES = {"noise": ("known", "learned"), "device": ("cpu", "cuda")}
 WHOLE = ("seeds", "size", "test_size", "latent_dim", "trials")
-POSITIVE = ("max_flops", "max_seconds")
+POSITIVE = ("max_flops", "max_seconds", "budget")
 
 
 def check_numbers(settings: Settings, jobs: int) -> None:

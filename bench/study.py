@@ -18,7 +18,7 @@ from bench.folder import SHARED, cited, open_folder, union
 from bench.registry import Registry, code_version, dataset_parameters, registry
 from bench.tuned import Tuned
 
-RARE = ("parameters", "tuned", "pairs", "first_seed", "trials")  # settings that are told of only where they are used
+RARE = ("parameters", "tuned", "pairs", "first_seed", "budget", "trials")  # told of only where they are used
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -28,8 +28,8 @@ class Settings:
 
     methods, datasets: labels. parameters: those of every use of a method, by its name, where a label does not say
     otherwise. tuned: those chosen on each dataset, where neither does. pairs: the (dataset, method) to run; None for
-    all. kind: the command that the study is of. scored_on: 'test' or 'validation'. trials: how many settings of each
-    method `tune` tries.
+    all. kind: the command that the study is of. scored_on: 'test' or 'validation'. budget: FLOPs that `tune` may spend
+    on each method and dataset. trials: how many settings of a method it tries at most.
     """
 
     methods: tuple[str, ...]
@@ -50,6 +50,7 @@ class Settings:
     first_seed: int = 0
     kind: str = "compare"
     scored_on: str = "test"
+    budget: float | None = None
     trials: int | None = None
 
 
@@ -234,6 +235,7 @@ def _describe(settings: Settings, known: Registry, command: str, jobs: int, bega
         "name": folder.resolve().name,
         "command": command,
         "settings": {name: value for name, value in stated.items() if value or name not in RARE},
+        "tuned": None if settings.tuned is None else settings.tuned.described(settings, known),
         "provenance": {**provenance.collect(), "started": began, "finished": None},
         "datasets": {
             name: {

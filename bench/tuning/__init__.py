@@ -1,9 +1,11 @@
-"""Hyperparameters chosen under an equal budget, on validation data of seeds that no comparison uses."""
+"""Hyperparameters chosen under an equal budget in FLOPs, on validation data of seeds that no comparison uses."""
 
 from __future__ import annotations
 
+from bench.tuning.budget import affordable
 from bench.tuning.design import FIRST_SEED, Trial, planned, trials
 from bench.tuning.output import show, write
+from bench.tuning.rounds import run
 from bench.tuning.selection import choose, table
 
-__all__ = ["FIRST_SEED", "Trial", "choose", "planned", "show", "table", "trials", "write"]
+__all__ = ["FIRST_SEED", "Trial", "affordable", "choose", "planned", "run", "show", "table", "trials", "write"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import provenance, store
 from bench.registry import Registry, code_version
 from bench.report.format import MISSING, quantity
+from bench.tuned import SCHEMA
 from bench.tuning.selection import Chosen, by_dataset, changes
 
 if TYPE_CHECKING:
@@ -17,23 +18,26 @@ if TYPE_CHECKING:
 
     from bench.study import Settings
 
-SCHEMA = 1
-BUDGET = (
-    *("trials", "seeds", "first_seed", "size", "validation_size", "latent_dim", "noise", "device"),
+CONDITIONS = (
+    *("trials", "first_seed", "size", "validation_size", "latent_dim", "noise", "device"),
     *("max_flops", "max_seconds", "parameters"),
 )
 
 
-def write(folder: Path, settings: Settings, rows: pd.DataFrame, choices: list[Chosen], command: str) -> Path:
+def write(
+    folder: Path, settings: Settings, rows: pd.DataFrame, choices: list[Chosen], known: Registry, command: str
+) -> Path:
     """Write trials.parquet, trials.csv and tuned.json, whose path is returned."""
     stored = rows.apply(store.of_one_type)
     for suffix in ("parquet", "csv"):
         store.write_table(folder / f"trials.{suffix}", stored)
+    conditions = {name: asdict(settings)[name] for name in CONDITIONS}
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "datasets": by_dataset(choices),
         "score": "median over seeds of the mean log-likelihood of validation data",
-        "budget": {name: asdict(settings)[name] for name in BUDGET},
+        "budget": {"flops": settings.budget, "seeds": rows["seed"].nunique(), **conditions},
+        "search": {m: {name: str(r) for name, r in known.search(m).items()} for m in rows["method"].unique()},
         "choices": [asdict(each) for each in choices],
         "command": command,
         "code": code_version(settings.plugins),

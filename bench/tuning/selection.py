@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ class Chosen:
     """The choice for a method on a dataset.
 
     parameters: the values of all that was searched. default, best: scores in nats, -inf where a fit failed or was
-    skipped. unscored: how many trials have such a score. flops, wall_s: what all of them cost.
+    skipped. trials: how many the budget allowed. unscored: how many of them have such a score. flops, wall_s: what all
+    of them cost.
     """
 
     dataset: str
@@ -39,14 +40,12 @@ class Chosen:
     wall_s: float
 
 
-def table(results: Iterable[CellResult], tried: Iterable[Trial]) -> pd.DataFrame:
+def table(results: Iterable[CellResult], tried: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
     """One row per dataset, method, trial and seed: score with standard error, status, cost, hyperparameters (p_*)."""
     import pandas as pd
 
-    by_label: dict[str, list[CellResult]] = {}
-    for result in results:
-        by_label.setdefault(result.spec.method, []).append(result)
-    rows = [_row(result, trial) for trial in tried for result in by_label.get(trial.label, [])]
+    by_label = {trial.label: trial for each in tried.values() for trial in each}
+    rows = [_row(result, by_label[result.spec.method]) for result in results]
     return pd.DataFrame(rows).sort_values(["dataset", "method", "trial", "seed"], ignore_index=True)
 
 
@@ -70,9 +69,10 @@ def _row(result: CellResult, trial: Trial) -> dict[str, Any]:
 def choose(rows: pd.DataFrame, known: Registry) -> list[Chosen]:
     """For each dataset and method the trial of the highest median score over seeds; the first one, where several tie.
 
-    A seed on which a fit failed, or was skipped, counts as minus infinity.
+    Only trials within the budget count. A seed on which a fit failed, or was skipped, counts as minus infinity.
     """
-    return [_chosen(str(d), str(m), each, known) for (d, m), each in rows.groupby(["dataset", "method"], sort=False)]
+    groups = rows[rows["counted"]].groupby(["dataset", "method"], sort=False)
+    return [_chosen(str(d), str(m), each, known) for (d, m), each in groups]
 
 
 def _chosen(dataset: str, method: str, rows: pd.DataFrame, known: Registry) -> Chosen:

@@ -1,4 +1,4 @@
-"""Tuning: which trials are made, what they are scored on, which one wins, and what is then made of it."""
+"""Tuning: which trials are made, what they are scored on, and which one wins."""
 
 import json
 import math
@@ -9,16 +9,11 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-import bench
-from bench import cell, store, study, tuning, validation
+from bench import store, study, tuning
 from bench.cell import run_cell
-from bench.errors import UsageError
 from bench.registry import registry
-from bench.tuned import read
 from bench.tuning import Trial
-from datasets import base
 from datasets.base import draw
 from methods.base import Fitted
 from methods.posteriors import Prior
@@ -52,7 +47,22 @@ def tune(cli, in_process, offer):
     offer("point", Point())
 
     def run(out, *more, datasets="circle", trials=5):
-        args = ("-m", "point", "-d", datasets, "--trials", trials, "--size", 40, "--jobs", 1, "--out", out)
+        args = (
+            "-m",
+            "point",
+            "-d",
+            datasets,
+            "--trials",
+            trials,
+            "--seeds",
+            2,
+            "--size",
+            40,
+            "--jobs",
+            1,
+            "--out",
+            out,
+        )
         return cli("tune", *args, *more)
 
     return run
@@ -98,11 +108,18 @@ def test_each_search_is_of_fields_and_keeps_the_training_budget():
         assert len(tuning.trials(name, 4, known)) == 4
 
 
+def test_a_point_that_repeats_another_is_no_trial(offer):
+    offer("point", Point())
+    found = tuning.trials("point", 20, study.registry())
+    assert [trial.number for trial in found] == [0, 1, 2, 3]
+    assert {trial.label for trial in found} == {"point", "point[shift=-1]", "point[shift=0]", "point[shift=1]"}
+
+
 def test_a_trial_scores_the_mean_log_likelihood_of_validation_data(tune, tmp_path):
     assert tune(tmp_path / "out", "--quiet").code == 0
     rows = store.read_table(tmp_path / "out", "trials")
     problem = registry().make_problem("circle", None)
-    assert len(rows) == 5 * 2
+    assert len(rows) == 4 * 2
     assert set(rows["seed"]) == {1000, 1001}
     for row in rows.itertuples():
         split = draw(problem, row.seed, 40, 40, 1)
@@ -118,53 +135,11 @@ def test_the_best_is_chosen_and_told(tune, tmp_path):
     assert content["datasets"] == {"circle": {"point": {"shift": 0.0}}, "absolute": {"point": {"shift": 0.0}}}
     assert (content["budget"]["trials"], content["budget"]["seeds"], content["budget"]["size"]) == (5, 2, 40)
     assert content["command"].startswith("python -m bench tune -m point")
-    assert [choice["flops"] for choice in content["choices"]] == [5 * 2 * 5.0] * 2
+    assert [choice["flops"] for choice in content["choices"]] == [4 * 2 * 5.0] * 2
     assert "shift=0" in end.out
     assert "tuned.json" in end.out
     assert content["code"]
-
-
-def test_only_the_end_is_scored_and_nothing_else(cell_spec, offer):
-    offer("point", Point())
-    result = run_cell(cell_spec(method="point", scored_on="validation", density=True))
-    assert [(row.metric, row.checkpoint) for row in result.rows] == [("validation_ll", 0)]
-    assert (result.densities, result.posteriors, result.references) == ([], [], [])
-
-
-def guard(monkeypatch):
-    """Make every draw of a test set raise."""
-    plain = base.stream
-
-    def stream(problem, seed, name):
-        if name == "test":
-            raise AssertionError("the test set was drawn")
-        return plain(problem, seed, name)
-
-    for module in (base, validation):
-        monkeypatch.setattr(module, "stream", stream)
-
-
-def test_the_test_set_is_never_drawn(tune, tmp_path, monkeypatch):
-    guard(monkeypatch)
-    assert tune(tmp_path / "out", "--quiet").code == 0
-    assert set(store.read_table(tmp_path / "out", "trials")["status"]) == {"done"}
-
-
-def test_planted_a_draw_of_the_test_set_is_caught(tune, tmp_path, monkeypatch):
-    guard(monkeypatch)
-    monkeypatch.setattr(cell, "_drawn", lambda problem, spec: draw(problem, spec.seed, 40, 40, 50))
-    assert tune(tmp_path / "out", "--quiet").code == 1
-    assert store.read_table(tmp_path / "out", "trials")["message"].str.contains("the test set was drawn").all()
-
-
-def test_without_a_test_set_the_rest_is_the_same():
-    for dataset in ("circle", "torus"):
-        problem = registry().make_problem(dataset, None)
-        split, whole = validation.split_without_test(problem, 5, 30, 20), draw(problem, 5, 30, 20, 10)
-        assert torch.equal(split.train, whole.train)
-        assert torch.equal(split.validation, whole.validation)
-        assert torch.equal(split.codes, whole.codes)
-        assert split.test.shape == (0, problem.data_dim)
+    assert content["search"] == {"point": {"shift": "Choice(values=(-1.0, 0.0, 1.0))"}}
 
 
 def test_above_two_latent_dimensions_validation_is_scored_by_sampling(cell_spec, offer):
@@ -186,7 +161,7 @@ def test_a_trial_that_fails_cannot_win(tune, offer, tmp_path):
     assert tune(tmp_path / "out", "--quiet").code == 1
     content = json.loads((tmp_path / "out" / "tuned.json").read_text())
     assert content["datasets"] == {"circle": {"point": {"shift": 2.0}}}
-    assert content["choices"][0]["unscored"] == 2
+    assert content["choices"][0]["unscored"] == 1
 
 
 def test_a_tie_keeps_the_defaults(tune, offer, tmp_path):
@@ -204,17 +179,9 @@ def test_a_tie_keeps_the_defaults(tune, offer, tmp_path):
 def choice_of(scores, offer):
     """The trial chosen for scores (trials, seeds), NaN where a fit failed."""
     offer("point", Point())
+    shared = {"dataset": "d", "method": "point", "flops": 1.0, "wall_s": 1.0, "counted": True}
     rows = [
-        {
-            "dataset": "d",
-            "method": "point",
-            "trial": i,
-            "seed": k,
-            "score": s,
-            "flops": 1.0,
-            "wall_s": 1.0,
-            "p_shift": i,
-        }
+        {**shared, "trial": i, "seed": k, "score": s, "p_shift": i}
         for i, line in enumerate(scores)
         for k, s in enumerate(line)
     ]
@@ -243,7 +210,7 @@ def test_the_same_again_runs_nothing_and_a_lost_cell_is_run_again(tune, tmp_path
     out = tmp_path / "out"
     tune(out, "--quiet")
     first = store.read_table(out, "trials")
-    assert len(in_process) == 4 * 2  # three choices and the defaults: two trials are the same
+    assert len(in_process) == 4 * 2  # three choices and the defaults
     tune(out, "--quiet")
     assert len(in_process) == 8
     sorted((out / "cells").iterdir())[0].unlink()
@@ -286,73 +253,3 @@ def test_what_cannot_be_tuned_is_refused(cli, in_process, tmp_path, unchanged, a
     assert (end.code, end.err.count("\n")) == (2, 1)
     assert message in end.err
     assert in_process == []
-
-
-@pytest.fixture
-def tuned(tmp_path):
-    """A tuned.json for vae on circle."""
-    path = tmp_path / "tuned.json"
-    path.write_text(json.dumps({"datasets": {"circle": {"vae": {"steps": 7, "batch_size": 9}}}}))
-    return path
-
-
-def test_what_was_chosen_is_used_under_set_and_labels(tmp_path, tuned, compare, in_process):
-    out = tmp_path / "out"
-    methods = "vae,vae[steps=5],untrained"
-    assert compare(out, methods, "circle", 1, "--tuned", tuned, "--set", "vae.batch_size=8").code == 0
-    cells = store.read_table(out, "cells").set_index("method")
-    assert cells["p_steps"].dropna().to_dict() == {"vae": 7, "vae[steps=5]": 5}
-    assert cells["p_batch_size"].dropna().to_dict() == {"vae": 8, "vae[steps=5]": 8}
-    assert json.loads((out / "study.json").read_text())["settings"]["tuned"] == read(tuned).citation
-    assert read(tuned).citation.startswith("tuned.json (sha256 ")
-
-
-def test_python_takes_the_same(tmp_path, tuned, in_process):
-    bench.compare(
-        ["vae"],
-        ["circle"],
-        1,
-        size=40,
-        test_size=50,
-        out=tmp_path / "out",
-        report=False,
-        settings={"vae": {"batch_size": 8}},
-        tuned=tuned,
-    )
-    (cells,) = store.read_table(tmp_path / "out", "cells").itertuples()
-    assert (cells.p_steps, cells.p_batch_size) == (7, 8)
-
-
-def test_another_file_does_not_mix(tmp_path, tuned, compare, in_process, unchanged):
-    assert compare(tmp_path / "out", "vae", "circle", 1, "--tuned", tuned).code == 0
-    with unchanged(tmp_path / "out"):
-        assert "holds a study with --tuned tuned.json (sha256 " in compare(tmp_path / "out", "vae").err
-        tuned.write_text(tuned.read_text().replace("7", "8"))
-        assert compare(tmp_path / "out", "vae", "circle", 1, "--tuned", tuned).code == 2
-
-
-@pytest.mark.parametrize(
-    ("methods", "datasets", "content", "message"),
-    [
-        ("vae", "torus", None, "tuned.json holds nothing for dataset 'torus' (available: circle); tune it first"),
-        ("vae", "circle[size=30]", None, "tuned.json holds nothing for dataset 'circle[size=30]'"),
-        ("vae,iterative", "circle", None, "holds nothing for method 'iterative' on 'circle' (available: vae)"),
-        ("vae", "circle", '{"datasets": {"circle": {"vae": {"stops": 3}}}}', "unknown parameter of 'vae' 'stops'"),
-        ("vae", "circle", '{"datasets": {"circle": {"vae": {"steps": 1.5}}}}', "vae.steps must be a whole number"),
-        ("vae", "circle", "{}", "is not a tuned.json that `python -m bench tune` wrote"),
-        ("vae", "circle", "[", "is not a tuned.json"),
-        ("vae", "circle", '{"datasets": {"circle": 3}}', "is not a tuned.json"),
-    ],
-)
-def test_choices_that_do_not_fit_are_refused(tmp_path, tuned, compare, in_process, methods, datasets, content, message):
-    if content is not None:
-        tuned.write_text(content)
-    end = compare(tmp_path / "out", methods, datasets, 1, "--tuned", tuned)
-    assert (end.code, end.err.count("\n")) == (2, 1)
-    assert message in end.err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_file_that_is_not_there_is_named():
-    with pytest.raises(UsageError, match=r"--tuned nowhere\.json cannot be read: No such file"):
-        read("nowhere.json")
