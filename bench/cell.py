@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.containment import Containment
     from bench.prices import Work
-    from bench.registry import Registry
 
 CHECKPOINTS_PER_DECADE = 3
 GRID_POINTS = 80
@@ -130,33 +129,47 @@ class CellResult:
 
 
 def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
-    """Run a cell. What the method raises, or its exit, makes the result `failed`; what it prints is dropped."""
+    """Run a cell. What the method raises, or its exit, makes the result `failed`; what it prints is dropped.
+
+    Whatever else it does to the process is contained, or named in the message (`bench.containment`).
+    """
     import torch
 
-    from bench.registry import describe, registry
+    from bench.containment import Containment, contained, silenced
+    from bench.registry import describe
 
     torch.set_num_threads(1)
     result = CellResult(spec, concurrent=concurrent)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            _run(result, registry(spec.plugins))
-    except (Exception, SystemExit) as error:
-        result.status, result.message = "failed", describe(error)
+    with contained(spec.seed), silenced() as said:
+        containment = Containment()
+        try:
+            _run(result, containment)
+        except (Exception, SystemExit) as error:
+            last = said.last_line()
+            result.status = "failed"
+            result.message = f"{describe(error)} (last on standard error: {last})" if last else describe(error)
+        result.message = "; ".join(filter(None, [result.message, *containment.notes()]))
     return result
 
 
-def _run(result: CellResult, registry: Registry) -> None:
-    spec = result.spec
+def _run(result: CellResult, containment: Containment) -> None:
+    from bench.registry import registry as registered
+
+    spec, registry = result.spec, registered(result.spec.plugins)
     method = registry.make_method(spec.method, dict(spec.parameters))
     result.parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}
     problem = registry.make_problem(spec.dataset, spec.latent_dim)
     reason = lacks_truth(problem, method, spec)
-    reason = reason or getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
+    with containment.method():
+        reason = reason or getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
     if reason:
         result.status, result.message = "skipped", str(reason)
         return
-    _warm_up(method, problem, spec)
-    _Driver(result, method, problem).drive()
+    with containment.method():
+        _warm_up(method, problem, spec)
+    containment.begin_anew()
+    with contextlib.closing(_Driver(result, method, problem, containment)) as driver:
+        driver.drive()
 
 
 def lacks_truth(source: Any, method: Any, spec: CellSpec) -> str | None:
@@ -184,13 +197,14 @@ def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:
     split = split_without_test(problem, 0, small.size, small.size)
     ledger = _ledger()
     with contextlib.suppress(Exception, SystemExit):
-        fit = method.fit(make_task(method, problem, split, small, ledger))
+        fit = _begun_when_resumed(method, make_task(method, problem, split, small, ledger))
         ledger.start()
         try:
             for _ in zip(range(WARM_UP_STEPS), fit):  # noqa: B905 - stops at the shorter one
                 pass
         finally:
             ledger.stop()
+            _end(fit, ledger)
 
 
 def _ledger() -> Any:
@@ -248,11 +262,11 @@ class _Driver:
     share; the last state is always one, and the only one on validation data.
     """
 
-    def __init__(self, result: CellResult, method: Any, problem: Any):
+    def __init__(self, result: CellResult, method: Any, problem: Any, containment: Containment):
         from bench.memory import PeakMemory
 
         spec = result.spec
-        self.result, self.spec, self.problem = result, spec, problem
+        self.result, self.spec, self.problem, self.containment = result, spec, problem, containment
         split = _drawn(problem, spec)
         with self._off_the_clock():
             self.evaluator = _evaluator(problem, split, spec)
@@ -288,15 +302,21 @@ class _Driver:
             if self.spec.density and self.problem.latent_dim == 1:
                 self.result.posteriors = self.evaluator.index_posteriors(self.spec.method, self.fitted)
 
+    def close(self) -> None:
+        """End the fit where it stands, so that it can put away what it holds; what it raises is too late to count."""
+        with self.containment.method():
+            _end(self.fit, self.ledger)
+
     def _stretch(self) -> bool:
         """Fit up to the next checkpoint; whether there is one, rather than the end or the budget."""
         self.memory.begin()
         try:
-            while self._advance():
-                if self._budget_reached():
-                    return False
-                if self.result.cost.flops >= self.next_look:
-                    return True
+            with self.containment.method():
+                while self._advance():
+                    if self._budget_reached():
+                        return False
+                    if self.result.cost.flops >= self.next_look:
+                        return True
             return False
         finally:
             self.memory.end()
@@ -371,8 +391,12 @@ class _Driver:
 
     @contextlib.contextmanager
     def _off_the_clock(self) -> Iterator[None]:
+        import torch
+
         start = time.perf_counter()
-        yield
+        self.containment.home.restore()
+        with torch.inference_mode(False):  # which a method may yield within
+            yield
         self.result.evaluation_s += time.perf_counter() - start
 
     def _densities(self) -> None:
@@ -387,9 +411,19 @@ class _Driver:
             self.result.densities += [(name, x1, x2, value) for x1, x2, value in rows]
 
 
-def _begun_when_resumed(method: Any, task: Any) -> Iterator[Any]:
+def _begun_when_resumed(method: Any, task: Any) -> Generator[Any, None, None]:
     """method.fit(task), called with the clock running: it need not be a generator, and may work before it yields."""
     yield from method.fit(task)
+
+
+def _end(fit: Generator[Any, None, None], ledger: Any) -> None:
+    """Close a fit while work is counted, as it always runs: torch's modes that it is within end as they began."""
+    ledger.start()
+    try:
+        with contextlib.suppress(Exception, SystemExit):
+            fit.close()
+    finally:
+        ledger.stop()
 
 
 def cpu_seconds() -> float:

@@ -97,6 +97,7 @@ def cli() -> None:
       python -m bench tune                                 choose hyperparameters, for compare --tuned
       python -m bench sweep --vary size=250,500,1000       what one factor does
       python -m bench list                                 what can be compared, and what is measured
+      python -m bench check NAME --plugin FILE.py          whether a method of your own keeps the contract
       python -m bench compare --help                       everything that can be varied
     """  # noqa: D301 - \b is click's mark for text that is not to be rewrapped
 
@@ -143,12 +144,14 @@ def compare(**options: Any) -> None:
 @click.option("--methods", "-m", default="all", show_default=True, metavar="NAMES",
               help="Methods that can be tuned, with commas between; 'all' for every one.")  # fmt: skip
 @_datasets
-@click.option("--trials", default=16, show_default=True, metavar="N",
-              help="Settings tried of each method; the first are its defaults.")  # fmt: skip
-@_conditions(seeds=2, first=1000)
+@click.option("--budget", type=float, default=6e11, show_default="6e11", metavar="F",
+              help="FLOPs for each method on each dataset, over all trials and seeds.")  # fmt: skip
+@click.option("--trials", default=64, show_default=True, metavar="N",
+              help="At most so many settings of each method; the first are its defaults.")  # fmt: skip
+@_conditions(seeds=1, first=1000)
 @_output("results/tune")
 def tune(**options: Any) -> None:
-    """Choose hyperparameters on validation data, with the same number of trials for every method.
+    """Choose hyperparameters on validation data, with the same budget in FLOPs for every method on every dataset.
 
     What may vary, and within which range, is declared by the method as `search`; the number of steps is not among
     it, so that every trial has the method's own training budget. MAPA declares none: it runs at its defaults, and what
@@ -156,14 +159,19 @@ def tune(**options: Any) -> None:
     points of a scrambled Sobol set. A trial's score is the median over seeds of the mean log-likelihood of
     validation data at the end of its fit, and the highest wins, the defaults where several tie.
 
+    Trials are taken in order, each for as long as it fits into the budget of its method and dataset at the mean cost of
+    those before it; one that then costs more than is left does not count. Fits that fail are paid for, too. The
+    defaults always run. As this goes by FLOPs, the choice depends neither on the machine nor on --jobs, unless
+    --max-seconds ends fits.
+
     The test set is never drawn, and the seeds are not those of `compare`, so that no comparison is tuned on its own
     data. The same command again resumes what is missing; other methods, datasets or more seeds are added.
 
     \b
     Examples:
       python -m bench tune
-      python -m bench tune -m vae,iterative -d circle --trials 8
-      python -m bench tune -m all -d surfaces --size 1000 --max-flops 1e10
+      python -m bench tune -m vae,iterative -d circle --budget 3e11
+      python -m bench tune -m all -d surfaces --size 1000 --budget 3e12 --seeds 2
       python -m bench compare --tuned results/tune/tuned.json
 
     \b
@@ -211,17 +219,25 @@ def sweep(**options: Any) -> None:
 
 
 @cli.command("list")
-@click.argument("kind", required=False, metavar="[methods|datasets|metrics|costs]")
+@click.argument("name", required=False, metavar="[methods|datasets|metrics|costs|NAME]")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="List what a plugin file offers as well.")
-def list_(kind: str | None, plugins: tuple[str, ...]) -> None:
-    """List what can be compared, what is measured with sources, and what each operation is charged in FLOPs."""
-    from bench.registry import registry
-    from bench.terminal import print_list
+def list_(name: str | None, plugins: tuple[str, ...]) -> None:
+    """List what can be compared, what is measured with sources, and what each operation is charged in FLOPs.
 
-    if kind is not None and kind not in KINDS:
-        raise unknown("kind", kind, KINDS)
-    print_list(registry(plugins), KINDS[:-1] if kind is None else (kind,))
-    if kind is None:
+    With the NAME of a method or dataset, show what it is and all that it takes: each parameter with its type, default
+    and meaning, and what `tune` and `sweep` try of it.
+    """
+    from bench.details import details
+    from bench.registry import registry
+    from bench.terminal import print_details, print_list
+
+    known = registry(plugins)
+    if name is not None and name not in KINDS:
+        print_details(details(known, name, KINDS))
+        return
+    print_list(known, KINDS[:-1] if name is None else (name,))
+    if name is None:
+        click.echo("What one of them is and takes: python -m bench list NAME")
         click.echo("What each operation is charged in FLOPs: python -m bench list costs")
 
 
@@ -269,6 +285,33 @@ def timing_(**options: Any) -> None:
     from bench import commands
 
     sys.exit(commands.timing(**options))
+
+
+@cli.command("check")
+@click.argument("name")
+@_plugins
+@click.option("--duty", "duties", multiple=True, metavar="DUTY", help="Check one duty only; repeatable.")
+def check_(**options: Any) -> None:
+    """Check that the method NAME keeps the contract of methods, and that its results and costs can be believed.
+
+    Drives short fits of it and says of each duty whether it is met, with what was seen: its form, seeds, global state,
+    the bound, learning, budget, costs, saving, an optimum that is known, the test set, and bad input. What each duty
+    runs, and how a failure is read, stands in docs/check.md. Takes a minute or less for a small method.
+
+    A method that cannot meet a duty says why in a class variable, exceptions = {"DUTY": "reason"}, and is excused.
+
+    \b
+    Examples:
+      python -m bench check vae
+      python -m bench check mine --plugin mine.py
+      python -m bench check "mapa[kernel_width=2]" --duty bound --duty cost
+
+    \b
+    Exit code: 0 no duty failed, 1 some failed, 2 bad usage, 130 interrupted.
+    """  # noqa: D301
+    from bench import commands
+
+    sys.exit(commands.check(**options))
 
 
 def main() -> NoReturn:

@@ -40,12 +40,16 @@ def tune(out: str, fresh: bool, quiet: bool, jobs: int | None, **options: Any) -
     settings, known = _settings(kind="tune", **options)
     jobs, folder = _jobs(settings, jobs), Path(out)
     settings = tuning.planned(settings, known)
-    results = _run(settings, folder, fresh, quiet, jobs)
-    names = dict.fromkeys(labels.name_of(result.spec.method) for result in results)
-    tried = [trial for name in names for trial in tuning.trials(name, settings.trials or 1, known)]
-    rows = tuning.table(results, tried)
+    if fresh:
+        _begin_anew(folder, quiet)
+
+    def run_round(told: str, asked: study.Settings) -> list[CellResult]:
+        click.echo(told, err=True) if not quiet else None
+        return _run(asked, folder, False, quiet, jobs)
+
+    results, rows = tuning.run(settings, known, run_round)
     choices = tuning.choose(rows, known)
-    file = tuning.write(folder, settings, rows, choices, _command())
+    file = tuning.write(folder, settings, rows, choices, known, _command())
     if not quiet:
         tuning.show(choices, known)
         click.echo(f"\nChosen:  {file}\nTrials:  {folder}/trials.csv (and .parquet)")
@@ -94,6 +98,14 @@ def timing(methods: str, dataset: str, plugins: tuple[str, ...], out: str | None
         timing.show(result)
         click.echo(f"\nTimings:  {folder}/timings.csv (and .parquet), timing.json" if folder else "")
     return 0
+
+
+def check(name: str, plugins: tuple[str, ...], duties: tuple[str, ...]) -> int:
+    """Check a method duty by duty, and print what was seen; the exit code."""
+    from bench import check
+
+    subject = check.Subject.of(name, _resolved(plugins))
+    return check.show(check.run(subject, check.chosen(duties, subject)))
 
 
 def _command() -> str:
@@ -155,10 +167,9 @@ def _run(settings: study.Settings, folder: Path, fresh: bool, quiet: bool, jobs:
     """Run a study, told of as it goes on; raises StoppedError if it ends early."""
     from bench.progress import Bar, Lines
 
-    aside = set_aside(folder) if fresh else None
+    if fresh:
+        _begin_anew(folder, quiet)
     progress: Any = study.Silent() if quiet else Bar() if sys.stderr.isatty() else Lines()
-    if aside and not quiet:
-        click.echo(f"what was in {folder} is now in {aside}", err=True)
     try:
         return study.run(settings, folder, jobs, progress, _command())
     except study.InterruptedStudyError as error:
@@ -167,6 +178,12 @@ def _run(settings: study.Settings, folder: Path, fresh: bool, quiet: bool, jobs:
     finally:
         if not quiet:
             progress.close()
+
+
+def _begin_anew(folder: Path, quiet: bool) -> None:
+    aside = set_aside(folder)
+    if aside and not quiet:
+        click.echo(f"what was in {folder} is now in {aside}", err=True)
 
 
 def _exit_code(results: list[CellResult]) -> int:
@@ -187,7 +204,8 @@ def _report(folder: Path, metric: str, quiet: bool) -> None:
     page = write(folder)
     if quiet:
         return
-    from bench.terminal import print_summary
+    from bench.terminal import print_summary, print_tuned
 
     print_summary(folder, metric)
+    print_tuned(folder)
     click.echo(f"\nReport:  {page}\nTables:  {folder}/measurements.csv, cells.csv (and .parquet)")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import methods
 from bench import labels
+from bench.containment import contained, importing
 from bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -76,9 +77,12 @@ class Registry:
         Raises UsageError if it lacks the contract, or has no such parameter or none of such a value.
         """
         made, changed = self._method(label, parameters or {})
+        if not changed:
+            return made
         try:
-            return dataclasses.replace(made, **changed) if changed else made
-        except Exception as error:
+            with contained():
+                return dataclasses.replace(made, **changed)
+        except (Exception, SystemExit) as error:
             raise UsageError(f"method {label!r} cannot be made: {describe(error)}") from error
 
     def parameters(self, label: str, under: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -119,10 +123,11 @@ class Registry:
         factory = self.dataset(name).load()
         noise = _taken_out(name, factory, parameters)
         try:
-            made = factory(parameters.pop("latent_dim", latent_dim), **parameters)
+            with contained():
+                made = factory(parameters.pop("latent_dim", latent_dim), **parameters)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"dataset {label!r} cannot be made: {describe(error)}") from error
         if not isinstance(made, Problem | Observations):
             found = type(made).__name__
@@ -174,8 +179,9 @@ def make(load: Callable[[], Any]) -> Any:
     if not isinstance(loaded, type):
         return loaded
     try:
-        return loaded()
-    except Exception as error:
+        with contained():
+            return loaded()
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{loaded.__name__}() cannot be made with its defaults: {describe(error)}") from error
 
 
@@ -244,14 +250,16 @@ def _add(into: dict[str, Item], items: Iterable[Item]) -> None:
 def _installed(group: str) -> Iterator[Item]:
     for point in metadata.entry_points(group=group):
         origin = f"package {point.dist.name}" if point.dist else point.value
-        yield Item(point.name, f"from {point.value}", origin, origin, _importing(point, origin))
+        lacking = "" if util.find_spec(point.module.partition(".")[0]) else ", which is not there"
+        yield Item(point.name, f"from {point.value}{lacking}", origin, origin, _importing(point, origin))
 
 
 def _importing(point: metadata.EntryPoint, origin: str) -> Callable[[], Any]:
     def load() -> Any:
         try:
-            return point.load()
-        except Exception as error:
+            with importing(origin):
+                return point.load()
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{origin} cannot be imported: {describe(error)}") from error
 
     return load
@@ -296,15 +304,14 @@ def load_plugin(file: str) -> ModuleType:
     module = util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+        with importing(f"plugin {path.name}"):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         raise UsageError(f"plugin {file} cannot be imported: {describe(error)}") from error
     return module
 
 
-HARNESS_CODE = ("cell.py", "cost.py", "prices.py", "validation.py", "metrics/*.py")
+HARNESS_CODE = ("cell.py", "containment.py", "surroundings.py", "cost.py", "prices.py", "validation.py", "metrics/*.py")
 
 
 def code_version(plugins: Iterable[str] = ()) -> str:

@@ -15,10 +15,19 @@ from bench import store
 from bench.report.format import quantity
 
 if TYPE_CHECKING:
+    from bench.details import Details
     from bench.registry import Item, Registry
 
 COSTS = ("wall_s", "flops", "decoder_passes")
 WIDE = 140
+PARAMETER = {
+    "name": "name",
+    "kind": "type",
+    "default": "default",
+    "searched": "tune tries",
+    "ablated": "sweep tries",
+    "meaning": "meaning",
+}
 
 
 def make_console() -> Console:
@@ -60,6 +69,16 @@ def print_summary(folder: Path, metric: str) -> None:
         console.print(f"\n{answer}", markup=False, highlight=False)
 
 
+def print_tuned(folder: Path) -> None:
+    """Print, a line for each method, the tuned hyperparameters that the study ran with, if it took any."""
+    from bench.report.tuned import settings_used
+
+    info = store.read_json(folder / "study.json")
+    console = make_console()
+    for name, text in settings_used(info):
+        console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
 def print_list(known: Registry, kinds: Iterable[str]) -> None:
     """Print the methods, datasets, metrics or costs there are."""
     console = make_console()
@@ -72,6 +91,32 @@ def print_list(known: Registry, kinds: Iterable[str]) -> None:
             table.add_row(name, summary, source)
         console.print(table)
         console.print()
+
+
+def print_details(about: Details) -> None:
+    """Print one method or dataset, with all that it takes."""
+    console = make_console()
+    console.print(f"[bold]{escape(about.name)}[/bold]  {escape(about.summary)}", highlight=False)
+    origin = "" if about.origin == about.source else f" ({about.origin})"
+    console.print(f"source: {about.source}{origin}\n\n{about.about}\n", markup=False, highlight=False)
+    if not about.parameters:
+        console.print("It takes no parameters.")
+        return
+    columns = {
+        field: title for field, title in PARAMETER.items() if any(getattr(each, field) for each in about.parameters)
+    }
+    table = Table(
+        title=escape(f"parameters, as in {about.example}"),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for title in columns.values():
+        table.add_column(title)
+    for each in about.parameters:
+        table.add_row(*(escape(getattr(each, field)) for field in columns))
+    console.print(table)
 
 
 def _rows(known: Registry, kind: str) -> Iterable[tuple[str, str, str]]:

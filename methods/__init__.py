@@ -47,6 +47,31 @@ BUILTIN: dict[str, Entry] = {
         "encoder trained to convergence before each decoder step",
         "He et al. 2019, Lagging Inference Networks, arXiv 1901.05534",
     ),
+    "semi-amortised": Entry(
+        "methods.semi_amortised:SemiAmortisedVAE",
+        "vae whose posterior is refined by gradient steps for each datum",
+        "Kim et al. 2018, Semi-Amortized Variational Autoencoders, arXiv 1802.02550",
+    ),
+    "flow": Entry(
+        "methods.flow:FlowVAE",
+        "vae whose posterior is a conditional neural spline flow",
+        "Rezende & Mohamed 2015, arXiv 1505.05770; Durkan et al. 2019, arXiv 1906.04032",
+    ),
+    "pyro-vae": Entry(
+        "methods.pyro_svi:PyroVAE",
+        "vae by Pyro, to check ours against",
+        "Bingham et al. 2019, Pyro, arXiv 1810.09538",
+    ),
+    "pyro-iwae": Entry(
+        "methods.pyro_svi:PyroIWAE",
+        "iwae by Pyro, to check ours against",
+        "Bingham et al. 2019, Pyro, arXiv 1810.09538; Li & Turner 2016, arXiv 1602.02311",
+    ),
+    "exact-mle": Entry(
+        "methods.exact:ExactMLE",
+        "maximum likelihood by quadrature from several starts: the ceiling on the training data",
+        "our own; starts by successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943",
+    ),
     "oracle": Entry("methods.references:Oracle", "the true model: no method can beat it on average", "ceiling"),
     "untrained": Entry("methods.references:Untrained", "the generative model at its initial weights", "floor"),
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.base import Fitted, Ledger, Task
 from methods.model import GaussianModel
-from methods.posteriors import DiagonalGaussian
+from methods.posteriors import Amortised, Gaussian
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Objective:
         return Objective(bound.detach(), bound)
 
 
-def elbo(model: GaussianModel, posterior: DiagonalGaussian, x: Tensor, noise: Tensor) -> Tensor:
+def elbo(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Tensor:
     """The evidence lower bound of each x in nats, with the KL to the prior in closed form: (n, D), (n, L) -> (n,).
 
     One reparameterised draw z = mu + sigma * noise per x (Kingma & Welling 2014, eq. 10).
@@ -78,7 +78,7 @@ def ascend(objective: Callable[[], Objective], *optimisers: torch.optim.Optimize
 
 def train_jointly(
     task: Task,
-    posterior: DiagonalGaussian,
+    posterior: Amortised,
     objective: Callable[[Tensor], Objective],
     steps: int,
     batch_size: int,

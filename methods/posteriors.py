@@ -80,17 +80,29 @@ class PerDatumGaussian(Gaussian):
         return maximise_elbo(self.model, x, laplace(self.model, x, self.latent_dim))
 
 
-class DiagonalGaussian(Gaussian, nn.Module):
-    """A Gaussian with a network for mu and log sigma (Kingma & Welling 2014, eq. 9)."""
+class Amortised(nn.Module, ABC):
+    """q(z | x) for any x by one network, which sees x in standard units."""
 
     def __init__(self, network: nn.Sequential, units: Standardiser):
         super().__init__()
         self.network = network
         self.units = units
 
+    def outputs(self, x: Tensor) -> Tensor:
+        """What the network says of data x (n, D): (n, outputs)."""
+        return self.network(self.units(x.to(self.units.scale.dtype)))
+
+    @abstractmethod
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws (count, n, L) and their log-densities (count, n)."""
+
+
+class DiagonalGaussian(Gaussian, Amortised):
+    """A Gaussian with a network for mu and log sigma (Kingma & Welling 2014, eq. 9)."""
+
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation: (n, D) -> (n, L), (n, L)."""
-        mean, log_scale = self.network(self.units(x.to(self.units.scale.dtype))).chunk(2, -1)
+        mean, log_scale = self.outputs(x).chunk(2, -1)
         return mean, log_scale
 
 

@@ -4,12 +4,30 @@ from pathlib import Path
 
 import pytest
 
+import methods
+from bench.cell import CellSpec, make_task
+from bench.cost import CountingLedger
 from bench.prices import cost_model
+from bench.registry import registry
 from bench.report.definitions import COSTS, MEMORY, METRICS
+from datasets.base import draw
 from methods.mapa import embedding, placement, signals
 
 ROOT = Path(__file__).parents[1]
-MEASURES = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+MEASURES = (DOCS / "measures.md").read_text(encoding="utf-8")
+STEPS = {
+    "vae": ("joint step",),
+    "iwae": ("joint step",),
+    "iwae-dreg": ("joint step",),
+    "iterative": ("encoder step", "decoder step"),
+    "semi-amortised": ("joint step",),
+    "flow": ("joint step",),
+    "pyro-vae": ("joint step",),
+    "pyro-iwae": ("joint step",),
+    "mapa": ("loss",),
+    "mapa-polished": ("likelihood",),
+}
 
 
 def price_table():
@@ -27,9 +45,49 @@ def charge_table():
     return "\n".join(["| work | FLOPs |", "|---|---|", *rows])
 
 
-@pytest.mark.parametrize("table", [price_table, charge_table])
-def test_the_cost_model_is_published_as_it_is(table):
-    assert table() in MEASURES, f"docs/measures.md should hold:\n{table()}"
+def cost_of(method, work):
+    """Decoder passes, encoder passes and FLOPs of one piece of work, once a fit repeats it."""
+    known, ledger = registry(), CountingLedger()
+    problem = known.make_problem("circle", None)
+    split = draw(problem, 0, 500, 500, 1)
+    spec = CellSpec(
+        "circle", method, 0, 500, 500, 1, None, "known", "cpu", None, None, density=False, code="", versions=()
+    )
+    ledger.start()
+    before = None
+    for _ in known.make_method(method).fit(make_task(None, problem, split, spec, ledger)):
+        calls, flops = next(((w.calls, w.flops) for w in ledger.account() if w.name == work), (0, 0.0))
+        now = calls, ledger.decoder_passes, ledger.encoder_passes, flops
+        if before and before[0] > 2 and now[0] == before[0] + 1:
+            break
+        before = now
+    ledger.stop()
+    return tuple(int(b - a) for a, b in zip(before[1:], now[1:], strict=True))
+
+
+def step_table():
+    """What a step of each method costs, as a table of Markdown."""
+    rows = []
+    for method, works in STEPS.items():
+        for work in works:
+            decoder, encoder, flops = cost_of(method, work)
+            name = {"loss": "evaluation", "likelihood": "evaluation of the polish"}.get(work, work)
+            rows.append(f"| `{method}` | {name} | {decoder:,} | {encoder:,} | {flops / 1e6:.3g} |")
+    head = ["| method | step | decoder passes | encoder passes | MFLOP |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows])
+
+
+@pytest.mark.parametrize(
+    ("table", "page"), [(price_table, "measures.md"), (charge_table, "measures.md"), (step_table, "methods.md")]
+)
+def test_costs_are_published_as_they_are(table, page):
+    found = table()
+    assert found in (DOCS / page).read_text(encoding="utf-8"), f"docs/{page} should hold:\n{found}"
+
+
+def test_every_method_is_described():
+    page = (DOCS / "methods.md").read_text(encoding="utf-8")
+    assert [name for name in methods.BUILTIN if f"**`{name}`**" not in page] == []
 
 
 @pytest.mark.parametrize("definition", [*METRICS, *COSTS, MEMORY], ids=lambda definition: definition.name)

@@ -13,8 +13,10 @@ from bench.report.compare import Comparison, Margin, comparisons, told
 from bench.report.definitions import COSTS, MAIN_METRICS, MEMORY, PAIRED, Definition, define
 from bench.report.study import Study
 from bench.report.summary import CELL, UNFITTED, finished, fitted, metric_names, oracle_levels, work_shares
+from bench.report.tuned import settings_used
 
 LEAST_SHARE = 1e-3
+CONTAINED = "(?:not )?contained: "  # as bench.containment begins what it tells
 
 
 def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
@@ -38,7 +40,11 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         "definitions": [*metrics, *paired, *COSTS, MEMORY],
         "settings": _pairs(study.section("settings")),
         "provenance": _pairs(study.section("provenance")),
-        "entries": [("Datasets", _datasets(study)), ("Methods", _methods(study))],
+        "entries": [
+            ("Datasets", _datasets(study)),
+            ("Methods", _methods(study)),
+            ("Hyperparameters", [(name, text, "") for name, text in settings_used(study.info)]),
+        ],
         "command": str(study.info.get("command") or ""),
         "files": _files(study.folder),
         "unfitted": UNFITTED,
@@ -141,7 +147,15 @@ def _notes(study: Study, paired: bool) -> list[str]:
         middle, most = format.number(errors.median(), 4), format.number(errors.max(), 4)
         text = f"Standard error of a fitted method's final test log-likelihood: median {middle}, most {most} nats."
         notes.append(text)
-    return notes
+    return [*notes, *_contained(study)]
+
+
+def _contained(study: Study) -> list[str]:
+    """What methods did beyond their own results, by method, as the messages of their finished cells tell."""
+    done = study.cells[study.cells["status"] == "done"]
+    texts = done["message"].fillna("").str.extract(f"({CONTAINED}.*)", expand=False)
+    notes = (done["method"].astype(str) + ", " + texts).dropna().value_counts(sort=False)
+    return [f"{note} ({format.plural(n, 'cell')})." for note, n in zip(notes.index, notes.tolist(), strict=True)]
 
 
 def _final_errors(study: Study) -> pd.Series:

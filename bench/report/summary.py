@@ -120,7 +120,7 @@ def work_shares(work: pd.DataFrame) -> pd.DataFrame:
     total = work.groupby("method", sort=False)["flops"].sum()
     kinds = work.groupby(["method", "name", "by"], sort=False)["flops"].sum().reset_index()
     kinds = kinds[kinds["flops"] > 0]
-    kinds["share"] = kinds["flops"] / kinds["method"].map(total)
+    kinds["share"] = kinds["flops"] / kinds["method"].map(total).astype(float)  # where there are none, too
     rank = {method: i for i, method in enumerate(total.index)}
     order = kinds.assign(rank=kinds["method"].map(rank)).sort_values(["rank", "share"], ascending=[True, False])
     return order[["method", "name", "by", "share"]].reset_index(drop=True)

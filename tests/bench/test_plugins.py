@@ -1,5 +1,6 @@
 """Methods and datasets from a file or an installed package, and the comparison as a Python function."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 import bench
 import methods
-from bench import store
+from bench import labels, store
+from bench.details import details, explained
 from bench.errors import UsageError
 from bench.registry import code_version, registry
 
@@ -180,7 +182,170 @@ def test_an_installed_package_is_not_imported_to_be_listed(install, cli):
     install(point("ours", "nowhere:Mine", "mapa_bench.methods"))
     end = cli("list", "methods")
     assert end.code == 0
-    assert "from nowhere:Mine" in end.out
+    assert "from nowhere:Mine, which is not there" in end.out
+
+
+def test_a_broken_package_is_named_when_asked_for_and_stops_nothing_else(install, cli, compare, in_process, tmp_path):
+    install(point("ours", "nowhere:Mine", "mapa_bench.methods"), point("theirs", "json:loads", "mapa_bench.methods"))
+    assert compare(tmp_path / "out", "untrained", "circle", 1).code == 0
+    end = cli("list", "ours")
+    assert (end.code, end.out) == (2, "")
+    assert end.err == "error: nowhere:Mine cannot be imported: ModuleNotFoundError: No module named 'nowhere'\n"
+
+
+def test_a_package_that_exits_on_import_is_an_error(install, cli, tmp_path, monkeypatch):
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    install(point("ours", "leaves:Mine", "mapa_bench.methods"))
+    end = cli("list", "ours")
+    assert (end.code, end.err) == (2, "error: leaves:Mine cannot be imported: SystemExit: 0\n")
+
+
+def test_two_packages_that_clash(install, compare, in_process, tmp_path):
+    install(point("ours", "json:loads", "mapa_bench.methods"), point("ours", "json:dumps", "mapa_bench.methods"))
+    end = compare(tmp_path / "out", "untrained", "circle", 1)
+    assert end.code == 2
+    assert end.err == "error: json:dumps offers 'ours', which is taken (json:loads); rename it\n"
+    assert in_process == []
+
+
+SETTABLE = '''
+import os, sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+from methods.base import Fitted
+from methods.posteriors import Prior
+from methods.search import LogUniform
+
+print("imported")
+os.write(2, b"imported")
+
+
+@dataclass(frozen=True)
+class Settable:
+    """Learns nothing.
+
+    width: a width, in units. depth: layers; none for as many as it takes.
+    """
+
+    width: float = 1.5
+    depth: int | None = 3
+    kind: str = "round"
+    exact: bool = False
+
+    search: ClassVar = {"width": LogUniform(0.5, 2.0)}
+    ablation: ClassVar = {"depth": (1, 2)}
+
+    def __post_init__(self):
+        sys.stderr.write("made")
+        if self.width < 0:
+            raise ValueError("width is negative")
+
+    def skip(self, latent_dim, data_dim, size):
+        return "too few data" if size < 30 else None
+
+    def fit(self, task):
+        yield Fitted(task.model, Prior(task.latent_dim))
+
+
+METHODS = {"settable": Settable}
+'''
+
+
+@pytest.fixture
+def settable(tmp_path):
+    path = tmp_path / "settable.py"
+    path.write_text(SETTABLE)
+    return path
+
+
+def test_hyperparameters_of_a_plugin_can_be_set(compare, in_process, settable, tmp_path):
+    given = ("settable.width=2", "settable.depth=none", "settable.kind=square", "settable.exact=true")
+    more = [word for text in given for word in ("--set", text)]
+    end = compare(tmp_path / "out", "settable", "circle", 1, "--plugin", settable, *more)
+    assert (end.code, end.out, end.err) == (0, "", "")
+    cells = store.read_table(tmp_path / "out", "cells")
+    assert cells[["p_width", "p_kind", "p_exact"]].iloc[0].tolist() == [2.0, "square", True]
+    assert isinstance(float(cells["p_width"].iloc[0]), float)
+    assert cells["p_width"].dtype == float
+    assert pd.isna(cells["p_depth"].iloc[0])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("settable.width=wide", "settable.width must be a finite number, got 'wide'"),
+        ("settable.depth=1.5", "settable.depth must be a whole number or none, got '1.5'"),
+        ("settable.exact=2", "settable.exact must be true or false, got '2'"),
+        ("settable.widht=2", "unknown parameter of 'settable' 'widht' - did you mean 'width'?"),
+        ("settable.width=-1", "method 'settable' cannot be made: ValueError: width is negative"),
+        ("other.width=1", "unknown method 'other'"),
+    ],
+)
+def test_values_that_will_not_do_are_refused(compare, in_process, settable, tmp_path, assignment, message):
+    end = compare(tmp_path / "out", "settable", "circle", 1, "--plugin", settable, "--set", assignment)
+    assert (end.code, end.err.count("\n")) == (2, 1)
+    assert message in end.err
+    assert in_process == []
+
+
+def test_a_plugin_may_decline(compare, in_process, settable, tmp_path):
+    label = "circle[size=20]"
+    assert compare(tmp_path / "out", "settable", label, 1, "--plugin", settable).code == 0
+    cells = store.read_table(tmp_path / "out", "cells")
+    assert cells[["status", "message"]].iloc[0].tolist() == ["skipped", "too few data"]
+
+
+def test_one_method_is_listed_with_all_that_it_takes(cli, settable):
+    end = cli("list", "settable", "--plugin", settable)
+    assert (end.code, end.err) == (0, "")
+    lines = [" ".join(line.split()) for line in end.out.splitlines()]
+    assert lines[0] == "settable Learns nothing"
+    assert "source: plugin settable.py" in lines
+    assert "width float 1.5 0.5 to 2, evenly in log a width, in units" in lines
+    assert "depth int | None 3 1, 2 layers; none for as many as it takes" in lines
+    assert "kind str round" in lines
+    assert "exact bool false" in lines
+
+
+@pytest.mark.parametrize("name", sorted(methods.BUILTIN))
+def test_every_hyperparameter_that_is_built_in_is_listed(name):
+    known = registry()
+    found = details(known, name, ())
+    fields = {
+        field.name: getattr(known.make_method(name), field.name)
+        for field in dataclasses.fields(known.make_method(name))
+    }
+    assert {each.name: each.default for each in found.parameters} == {
+        name: labels.spell_value(value) for name, value in fields.items()
+    }
+    assert {each.name for each in found.parameters if each.searched} == set(known.search(name))
+
+
+def test_one_dataset_is_listed_with_all_that_it_takes(cli):
+    end = cli("list", "manifold")
+    lines = [" ".join(line.split()) for line in end.out.splitlines()]
+    assert "data_dim int 50 10 to 784, more than L" in lines
+    assert "size --size number of training data" in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "about", "meanings"),
+    [
+        (
+            "A claim.\n\na: one,\n  two. b, c: three.\n\nMore.",
+            "A claim.",
+            {"a": "one, two", "b": "three", "c": "three"},
+        ),
+        ("noise s2: a variance", "", {"noise": "a variance"}),
+        ("Args:\n    a: one\n    b: two", "Args:", {"a": "one", "b": "two"}),
+        ("the a: of `b: c`", "the", {"a": "of `b: c`"}),
+        ("nothing", "nothing", {}),
+    ],
+)
+def test_meanings_are_read_off_docstrings(text, about, meanings):
+    assert explained(text, ["a", "b", "c", "noise"]) == (about, meanings)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.special import ndtri
 
+from methods import iterative
 from methods.iterative import Iterative, mutual_information
 from methods.model import Standardiser
 from methods.posteriors import DiagonalGaussian
@@ -124,6 +125,64 @@ def test_held_networks_are_free_again_afterwards(make_task):
         assert all(p.requires_grad for p in fitted.posterior.parameters())
         assert all(p.requires_grad for p in fitted.model.network.parameters())
         assert not fitted.model.log_noise.requires_grad
+
+
+def moments(optimiser):
+    """Adam's count of steps and both moments of each parameter, as copies."""
+    return [
+        [optimiser.state[p][name].clone() for name in ("step", "exp_avg", "exp_avg_sq")]
+        for group in optimiser.param_groups
+        for p in group["params"]
+    ]
+
+
+def untouched(before, after):
+    return all(torch.equal(a, b) for a, b in zip(itertools.chain(*before), itertools.chain(*after), strict=True))
+
+
+def test_a_step_of_one_network_leaves_the_moments_of_the_other(make_task):
+    """He et al. have an optimiser for each network, which joint training goes on with."""
+    run = iterative._Run(METHOD, make_task("circle", DATA))
+    optimisers = {"encoder": run.encoder_optimiser, "decoder": run.decoder_optimiser}
+    run.step("joint step", *optimisers.values())
+    for moved, held in itertools.permutations(optimisers):
+        before = {name: moments(optimiser) for name, optimiser in optimisers.items()}
+        network = run.posterior if held == "encoder" else run.task.model
+        run.step(f"{moved} step", optimisers[moved], held=network)
+        assert untouched(before[held], moments(optimisers[held]))
+        assert not untouched(before[moved], moments(optimisers[moved]))
+    next(run.joint())
+    assert {int(steps) for each in optimisers.values() for steps, *_ in moments(each)} == {3}
+
+
+def test_mutual_information_is_that_of_all_validation_data(make_task, monkeypatch):
+    seen = []
+
+    def noted(posterior, x, generator):
+        seen.append(x)
+        return mutual_information(posterior, x, generator)
+
+    monkeypatch.setattr(iterative, "mutual_information", noted)
+    task = make_task("circle", DATA)
+    assert not torch.equal(task.train, task.validation)
+    for _ in METHOD.fit(task):
+        pass
+    assert len(seen) > 1
+    assert all(x is task.validation for x in seen)
+
+
+def test_joint_training_stays_though_mutual_information_would_rise_again(make_task, monkeypatch):
+    """It is estimated no more once it has fallen, here at the third time."""
+    values = iter([1.0, 2.0, 1.5])
+    monkeypatch.setattr(iterative, "mutual_information", lambda *_: next(values))
+    ledger = Recorder()
+    for _ in METHOD.fit(make_task("circle", DATA, ledger=ledger)):
+        pass
+    names = [name for name, *_ in ledger.notes]
+    assert names.count("mutual information") == 3
+    last = len(names) - names[::-1].index("mutual information")
+    assert set(names[last:]) == {"joint step"}
+    assert "joint step" not in names[:last]
 
 
 def gaussian_encoder(slope, variance, latent=1):

@@ -9,8 +9,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from methods import iterative, iwae, vae
-from methods.posteriors import build_encoder
+from methods import flow, iterative, iwae, semi_amortised, vae
 
 LINEAR = {"hidden": (), "activation": "linear"}
 # The posterior of a linear model is linear in x, so that a linear encoder leaves no inference gap.
@@ -22,6 +21,11 @@ METHODS = {
         iterative,
         iterative.Iterative(steps=2000, batch_size=250, learning_rate=5e-2, window=5, most_inner=10),
     ),
+    "semi-amortised": (
+        semi_amortised,
+        semi_amortised.SemiAmortisedVAE(steps=1500, batch_size=250, learning_rate=5e-2),
+    ),
+    "flow": (flow, flow.FlowVAE(steps=800, batch_size=250, learning_rate=2e-2)),
 }
 
 
@@ -49,7 +53,8 @@ def reached(model, x):
 def trained(request, monkeypatch):
     """A function that trains a method with a linear encoder, and gives what it has yielded last at each tenth."""
     module, method = METHODS[request.param]
-    monkeypatch.setattr(module, "build_encoder", functools.partial(build_encoder, **LINEAR))
+    for builder in vars(module).keys() & {"build_encoder", "build_flow"}:
+        monkeypatch.setattr(module, builder, functools.partial(getattr(module, builder), **LINEAR))
 
     def train(task, longer=1):
         longer_method = dataclasses.replace(method, steps=longer * method.steps)

@@ -1,0 +1,78 @@
+"""Runs duties one after the other, and says what became of each."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from bench.containment import silenced
+from bench.registry import describe
+
+if TYPE_CHECKING:
+    from bench.check.subject import Subject
+
+
+class FailedError(Exception):
+    """A duty that is not met: what was seen, and what was expected."""
+
+
+class SkippedError(Exception):
+    """A duty that makes no sense for a method; the message says why."""
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What is asked of a method. trains: whether it makes sense only of a method that learns something."""
+
+    name: str
+    meets: Callable[[Subject], str]
+    trains: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a duty: its status, 'pass', 'fail', 'excused' or 'skipped', and what was seen."""
+
+    duty: str
+    status: str
+    seen: str
+    seconds: float
+
+
+def run(subject: Subject, duties: Iterable[Duty]) -> Iterator[Outcome]:
+    """The outcome of each duty as it ends, on one thread. What a method raises fails it; what it prints is dropped."""
+    for duty in duties:
+        start = time.perf_counter()
+        torch.set_num_threads(1)
+        with silenced(), threadpool_limits(1):
+            status, seen = _outcome(subject, duty)
+        yield Outcome(duty.name, status, seen, time.perf_counter() - start)
+
+
+def _outcome(subject: Subject, duty: Duty) -> tuple[str, str]:
+    if duty.trains and subject.is_reference:
+        return "skipped", f"{subject.label} is a reference, which learns nothing"
+    try:
+        return "pass", duty.meets(subject)
+    except SkippedError as reason:
+        return "skipped", str(reason)
+    except FailedError as failure:
+        seen = str(failure)
+    except (Exception, SystemExit) as error:
+        seen = f"raised {describe(error)} ({_place(error)})"
+    excuses: Mapping[str, str] = getattr(subject.method, "exceptions", {})
+    return ("excused", f"{excuses[duty.name]} ({seen})") if duty.name in excuses else ("fail", seen)
+
+
+def _place(error: BaseException) -> str:
+    """The innermost file and line that an exception came from, leaving installed packages aside where possible."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}"

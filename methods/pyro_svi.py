@@ -1,0 +1,124 @@
+"""The joint VAE and the importance weighted autoencoder by Pyro: independent implementations to check ours against.
+
+Networks, batches and the schedule of the learning rate are those of `vae` and `iwae`; the objective, its draws, its
+gradient and the step are Pyro's (Bingham et al. 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO
+from pyro.optim.lr_scheduler import PyroLRScheduler
+from pyro.params.param_store import StateDict
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from methods.amortised import batches, cosine
+from methods.base import Fitted, Task, require
+from methods.model import GaussianModel
+from methods.posteriors import DiagonalGaussian, build_encoder
+
+
+def generative(model: GaussianModel, x: Tensor) -> None:
+    """p(z) p(x | z) for a batch x (n, D), as a Pyro model."""
+    pyro.module("decoder", model.network)
+    log_noise = pyro.param("log_noise", model.log_noise) if model.learns_noise else model.log_noise
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), model.latent_dim), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(model.decode(z), (log_noise / 2).exp()).to_event(1), obs=x)
+
+
+def guide(posterior: DiagonalGaussian, x: Tensor) -> None:
+    """q(z | x) for a batch x (n, D), as a Pyro guide."""
+    pyro.module("encoder", posterior.network)
+    with pyro.plate("data", len(x)):
+        mean, log_scale = posterior.moments(x)
+        pyro.sample("z", dist.Normal(mean, log_scale.exp()).to_event(1))
+
+
+@contextmanager
+def contained(generator: torch.Generator, parameters: StateDict) -> Iterator[None]:
+    """For a while torch's global generator goes on from this one, and Pyro's global parameters are these.
+
+    Both are taken back with what became of them, and the global ones are left as they were.
+    """
+    shared = torch if generator.device.type == "cpu" else torch.cuda
+    outside = shared.get_rng_state()
+    shared.set_rng_state(generator.get_state())
+    try:
+        with pyro.get_param_store().scope(parameters):
+            yield
+    finally:
+        generator.set_state(shared.get_rng_state())
+        shared.set_rng_state(outside)
+
+
+def train(task: Task, objective: ELBO, steps: int, batch_size: int, learning_rate: float) -> Iterator[Fitted]:
+    """Train the model of `task` and an encoder by stochastic variational inference; yields after every step.
+
+    The objective of a batch is a sum over its data where ours is a mean, to which Adam is indifferent.
+    """
+    posterior = build_encoder(task.model, task.generator)
+    task.ledger.watch(encoder=posterior.network)
+    optimiser = {"optimizer": torch.optim.Adam, "optim_args": {"lr": learning_rate, "fused": True}}
+    schedule = PyroLRScheduler(LambdaLR, optimiser | {"lr_lambda": lambda step: cosine(step, steps)})
+    inference = SVI(lambda x: generative(task.model, x), lambda x: guide(posterior, x), schedule, objective)
+    parameters: StateDict = {"params": {}, "constraints": {}}
+
+    def step(index: Tensor) -> None:
+        with contained(task.generator, parameters):
+            inference.step(task.train[index])
+        schedule.step()
+
+    fitted = Fitted(task.model, posterior)
+    indices = batches(len(task.train), batch_size, task.generator, task.ledger)
+    for i, index in enumerate(islice(indices, steps)):
+        task.ledger.run("joint step" if i else "first step", step, index)  # only later ones add to gradients of zero
+        yield fitted
+
+
+@dataclass(frozen=True)
+class PyroVAE:
+    """`vae` by Pyro's SVI on Trace_ELBO, which draws the KL to the prior where ours has its closed form.
+
+    steps, batch_size, learning_rate: as for the VAE.
+    """
+
+    steps: int = 6000
+    batch_size: int = 100
+    learning_rate: float = 1e-2
+
+    def __post_init__(self) -> None:
+        require(self, positive=("steps", "batch_size", "learning_rate"))
+
+    def fit(self, task: Task) -> Iterator[Fitted]:
+        """Yields after every step."""
+        yield from train(task, Trace_ELBO(max_plate_nesting=1), self.steps, self.batch_size, self.learning_rate)
+
+
+@dataclass(frozen=True)
+class PyroIWAE:
+    """`iwae` by Pyro's SVI on the Renyi bound of order 0, which is the importance weighted one (Li & Turner 2016).
+
+    samples, steps, batch_size, learning_rate: as for the IWAE.
+    """
+
+    samples: int = 10
+    steps: int = 6000
+    batch_size: int = 100
+    learning_rate: float = 1e-2
+
+    def __post_init__(self) -> None:
+        require(self, positive=("samples", "steps", "batch_size", "learning_rate"))
+
+    def fit(self, task: Task) -> Iterator[Fitted]:
+        """Yields after every step."""
+        bound = RenyiELBO(alpha=0, num_particles=self.samples, vectorize_particles=True, max_plate_nesting=1)
+        yield from train(task, bound, self.steps, self.batch_size, self.learning_rate)

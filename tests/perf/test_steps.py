@@ -1,0 +1,45 @@
+"""What a step of a method takes against a step of Pyro's, as a ratio within one run."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from bench import cell
+from bench.registry import registry
+from datasets.base import draw
+from methods.base import FreeLedger
+
+LIMIT = 1.0
+STEPS = 200
+FIRST = 5
+
+
+def begin(name):
+    """A fit of the method with its defaults to 500 data of the circle."""
+    method, problem = registry().make_method(name), registry().make_problem("circle", None)
+    spec = cell.CellSpec(
+        **{field.name: None for field in dataclasses.fields(cell.CellSpec)}
+        | {"dataset": "circle", "method": name, "seed": 0, "noise": "known", "device": "cpu"}
+    )
+    return method.fit(cell.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, FreeLedger()))
+
+
+def step_times(*names):
+    """Seconds of each step of several fits, which take their steps in turn, (steps, fits)."""
+    fits = [begin(name) for name in names]
+    seconds = np.empty((STEPS, len(fits)))
+    for row in seconds:
+        for i, fit in enumerate(fits):
+            start = time.perf_counter()
+            next(fit)
+            row[i] = time.perf_counter() - start
+    return seconds[FIRST:]
+
+
+@pytest.mark.parametrize("name", ["vae", "iwae"])
+def test_a_step_is_not_slower_than_that_of_pyro(name):
+    """All steps do the same work, so that the fastest of many is free of what else the machine does."""
+    ours, theirs = step_times(name, f"pyro-{name}").min(0)
+    assert ours <= LIMIT * theirs

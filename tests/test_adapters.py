@@ -1,0 +1,120 @@
+"""docs/adapters.md is true: its method and dataset are whole, short and run, as files and as a package."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+import bench.registry
+from bench import study
+from bench.cell import run_cell
+from bench.cli import main
+from bench.store import read_table
+from datasets.base import draw
+from methods.base import FreeLedger, Task
+from methods.model import build_model
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+FILES = {"beta_vae.py": "METHODS = ", "heart.py": "DATASETS = "}
+
+
+def code(name):
+    """The block of the page that is the file of this name."""
+    (found,) = [text for language, text in BLOCKS if language == "python" and FILES[name] in text]
+    return found
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in FILES:
+        (tmp_path / name).write_text(code(name))
+    return [tmp_path / name for name in FILES]
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """The command line on tiny settings, in this process: its exit code."""
+    monkeypatch.setattr(study, "_run_all", lambda specs, jobs: map(run_cell, specs))  # noqa: ARG005
+    monkeypatch.setattr("bench.report.write", lambda folder: folder / "report.html")
+
+    def run(*args):
+        sizes = ("--seeds", "1", "--size", "20", "--test-size", "20", "--max-flops", "1e6", "--jobs", "1", "--quiet")
+        monkeypatch.setattr(sys, "argv", ["bench", "compare", *map(str, args), *sizes, "--out", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code
+
+    return run
+
+
+@pytest.mark.parametrize(("name", "most"), [("beta_vae.py", 30), ("heart.py", 20)])
+def test_it_is_as_short_as_the_page_says(name, most):
+    assert len([line for line in code(name).splitlines() if line.strip()]) <= most
+    assert f"in {most} lines" in PAGE
+
+
+def test_files(command, files, tmp_path):
+    plugins = [word for file in files for word in ("--plugin", file)]
+    methods = ("-m", "beta-vae[beta=2],beta-vae-4", "--set", "beta-vae.steps=50")
+    assert command(*methods, "-d", "heart[width=2,noise=0.1]", *plugins) == 0
+    cells = read_table(tmp_path / "out", "cells").set_index("method")
+    assert (cells["status"] == "done").all()
+    assert not cells["message"].str.contains("contained").any()
+    assert cells["p_beta"].to_dict() == {"beta-vae[beta=2]": 2.0, "beta-vae-4": 4.0}
+    assert cells["p_steps"].to_dict() == {"beta-vae[beta=2]": 50, "beta-vae-4": 6000}
+    assert set(cells["dataset"]) == {"heart[noise=0.1,width=2]"}
+
+
+def test_a_package(command, files, tmp_path, monkeypatch):
+    project = tomllib.loads(next(text for language, text in BLOCKS if language == "toml"))["project"]
+    about = tmp_path / "beta_vae_adapter-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = [
+        "\n".join([f"[{group}]", *(f"{name} = {target}" for name, target in points.items())])
+        for group, points in project["entry-points"].items()
+    ]
+    (about / "entry_points.txt").write_text("\n".join(groups))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert bench.registry.registry().method("beta-vae").origin == f"package {project['name']}"
+    assert command("-m", "beta-vae", "-d", "heart") == 0
+    assert read_table(tmp_path / "out", "cells")["status"].tolist() == ["done"]
+
+
+@pytest.fixture
+def fitted(files):
+    """The end of a fit of the page's method to the page's dataset at a given weight of the KL, and its data."""
+    known = bench.registry.registry(map(str, files))
+    problem = known.make_problem("heart", None)
+    split = draw(problem, 0, 300, 10, 10)
+
+    def fit(beta):
+        generator = torch.Generator().manual_seed(0)
+        train, validation = split.train.float(), split.validation.float()
+        model = build_model(train, 1, problem.noise, generator)
+        method = known.make_method("beta-vae", {"beta": beta, "steps": 400})
+        *_, last = method.fit(Task(train, validation, model, generator, FreeLedger()))
+        return last, train
+
+    return fit
+
+
+def test_a_larger_weight_brings_the_posterior_nearer_to_the_prior(fitted):
+    def divergence(beta):
+        last, x = fitted(beta)
+        mean, log_scale = (moment.detach() for moment in last.posterior.moments(x))
+        return float(((mean.square() + (2 * log_scale).exp() - 1) / 2 - log_scale).sum(-1).mean())
+
+    small, large = divergence(0.5), divergence(50.0)
+    assert large < small / 2
+
+
+def test_the_dataset_is_a_heart(files):
+    problem = bench.registry.registry(map(str, files)).make_problem("heart[width=2]", None)
+    ends_and_middle = problem.decoder(torch.tensor([[-9.0], [0.0], [9.0]], dtype=torch.float64))
+    assert ends_and_middle.tolist() == [pytest.approx(p, abs=1e-12) for p in ([0, 5 / 16], [0, -17 / 16], [0, 5 / 16])]
