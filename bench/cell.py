@@ -191,10 +191,10 @@ def _plain(value: Any) -> bool | int | float | str | None:
 
 def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:
     """A few counted steps on other, fewer data, so that imports and first calls of kernels are off the clock."""
-    from bench.validation import split_without_test
+    from datasets.base import draw
 
     small = dataclasses.replace(spec, size=min(spec.size, WARM_UP_DATA))
-    split = split_without_test(problem, 0, small.size, small.size)
+    split = draw(problem, 0, small.size, small.size, 0)
     ledger = _ledger()
     with contextlib.suppress(Exception, SystemExit):
         fit = _begun_when_resumed(method, make_task(method, problem, split, small, ledger))
@@ -236,13 +236,10 @@ def make_task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any
 
 def _drawn(problem: Any, spec: CellSpec) -> Any:
     """The data of a cell; without its test set, where it is scored on validation data."""
-    if spec.scored_on == "validation":
-        from bench.validation import split_without_test
-
-        return split_without_test(problem, spec.seed, spec.size, spec.validation_size)
     from datasets.base import draw
 
-    return draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
+    test = spec.test_size if spec.scored_on == "test" else 0
+    return draw(problem, spec.seed, spec.size, spec.validation_size, test)
 
 
 def _evaluator(problem: Any, split: Any, spec: CellSpec) -> Any:

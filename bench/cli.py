@@ -9,10 +9,9 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from bench.api import DEFAULT_METHODS, DEFAULT_OUT
-from bench.errors import StoppedError, UsageError, unknown
+from bench.errors import INTERRUPTED, StoppedError, UsageError, unknown
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-INTERRUPTED = 130
 KINDS = ("methods", "datasets", "metrics", "costs")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import labels, study
-from bench.errors import StoppedError, UsageError, unknown
+from bench.errors import INTERRUPTED, StoppedError, UsageError, unknown
 from bench.folder import set_aside
 from bench.options import check_numbers
 from bench.tuned import read
@@ -19,8 +19,6 @@ from bench.tuned import read
 if TYPE_CHECKING:
     from bench.cell import CellResult
     from bench.registry import Registry
-
-INTERRUPTED = 130
 
 
 def compare(out: str, fresh: bool, quiet: bool, jobs: int | None, metric: str, **options: Any) -> int:

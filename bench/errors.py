@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+INTERRUPTED = 130  # the exit code of a command that was stopped from the keyboard, by convention 128 + SIGINT
+
 
 class UsageError(Exception):
     """Something asked for cannot be done as asked; the message says what was got, expected and available."""

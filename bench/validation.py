@@ -1,4 +1,4 @@
-"""Scores by which hyperparameters are chosen: on validation data alone, with the test set never drawn."""
+"""Scores by which hyperparameters are chosen: on validation data alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,8 @@ import torch
 from bench.metrics.evaluator import SAMPLED_POINTS
 from bench.metrics.likelihood import by_quadrature, learned_likelihood
 from bench.metrics.measurement import Measurement, mean
-from datasets.base import DataSource, Observations, Split, draw, stream
+from datasets.base import DataSource, Split
 from methods.base import Fitted
-
-
-def split_without_test(problem: DataSource, seed: int, train: int, validation: int) -> Split:
-    """The training and validation sets that `datasets.base.draw` gives, with no test set: (0, D)."""
-    if isinstance(problem, Observations):
-        return draw(problem, seed, train, validation, 0)
-    codes, first = problem.sample_joint(train, stream(problem.name, seed, "train"))
-    second = problem.sample(validation, stream(problem.name, seed, "validation"))
-    return Split(first, second, second[:0], codes)
 
 
 class ValidationEvaluator:

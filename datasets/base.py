@@ -94,11 +94,12 @@ def stream(problem: str, seed: int, name: str) -> torch.Generator:
 
 
 def draw(source: DataSource, seed: int, train: int, validation: int, test: int) -> Split:
-    """Training, validation and test sets at a seed.
+    """Training, validation and test sets at a seed; any may be of no data.
 
-    Of a problem, independent draws; no size changes another set. Of observations, parts of their permutation by the
-    seed: training data from its beginning, as many as asked; test data from its end and validation data before these,
-    as many as asked of what is left, but of that at most half (rounded down) for validation.
+    Of a problem, independent draws; no size changes another set, and the stream of a set of none is not opened. Of
+    observations, parts of their permutation by the seed: training data from its beginning, as many as asked; test data
+    from its end and validation data before these, as many as asked of what is left, but of that at most half (rounded
+    down) for validation.
 
     Raises ValueError where training leaves fewer than 200 observations for the test set.
     """
@@ -106,7 +107,7 @@ def draw(source: DataSource, seed: int, train: int, validation: int, test: int) 
         return _partition(source, seed, train, validation, test)
     sizes = zip(STREAMS, (train, validation, test), strict=True)
     (codes, first), (_, second), (_, third) = (
-        source.sample_joint(n, stream(source.name, seed, name)) for name, n in sizes
+        source.sample_joint(n, stream(source.name, seed, name) if n else torch.Generator()) for name, n in sizes
     )
     return Split(first, second, third, codes)
 

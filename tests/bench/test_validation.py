@@ -2,7 +2,7 @@
 
 import torch
 
-from bench import cell, validation
+from bench import cell
 from bench.cell import run_cell
 from bench.registry import registry
 from datasets import base
@@ -24,8 +24,7 @@ def guard(monkeypatch):
             raise AssertionError("the test set was drawn")
         return plain(problem, seed, name)
 
-    for module in (base, validation):
-        monkeypatch.setattr(module, "stream", stream)
+    monkeypatch.setattr(base, "stream", stream)
 
 
 def test_the_test_set_is_never_drawn(cell_spec, monkeypatch):
@@ -42,7 +41,7 @@ def test_planted_a_draw_of_the_test_set_is_caught(cell_spec, monkeypatch):
 def test_without_a_test_set_the_rest_is_the_same():
     for dataset in ("circle", "torus"):
         problem = registry().make_problem(dataset, None)
-        split, whole = validation.split_without_test(problem, 5, 30, 20), draw(problem, 5, 30, 20, 10)
+        split, whole = draw(problem, 5, 30, 20, 0), draw(problem, 5, 30, 20, 10)
         assert torch.equal(split.train, whole.train)
         assert torch.equal(split.validation, whole.validation)
         assert torch.equal(split.codes, whole.codes)
