@@ -3,24 +3,22 @@
 At a seed both start from the same weights and see the same data, batches and noise, so that what differs is the
 implementation, and rounding, which training amplifies. `pyro-vae` draws the KL, whose closed form gives `vae` gradients
 of less variance: it is held to `iwae` of one sample, which draws it as well, and `vae` to Pyro with the closed form.
-Of two methods the tests demand, over five seeds on each dataset,
 
-- that the paired interval of each dataset lies within MARGIN nats of zero, so that they are shown to be equal, rather
-  than not shown to differ: MARGIN is well above what rounding alone comes to after so few steps, 0.13 nats on one seed,
-  and a fifth of what the choice between `vae` and `iwae` is worth on a surface, about a nat;
-- that the verdict over all datasets is `indistinguishable`, so that neither is better by less than that throughout.
+Over five seeds on each dataset, the paired interval of the difference must lie within MARGIN nats of zero, so that the
+two are shown to be equal rather than not shown to differ. MARGIN is above what rounding comes to in some hundred steps,
+0.13 nats on the worst seed that was seen, and far below what the choice between `vae` and `iwae` is worth on a surface,
+more than a nat. Whether the interval holds zero is not asked: most differences are 1e-6 nats, whose sign says nothing.
 """
 
 import functools
 from dataclasses import dataclass
-from itertools import chain
 
 import pytest
 from pyro.infer import TraceMeanField_ELBO
 
 import datasets
 from bench.metrics.likelihood import learned_likelihood
-from bench.report.paired import INDISTINGUISHABLE, interval, verdict
+from bench.report.paired import interval
 from datasets.base import draw, stream
 from methods import vae
 from methods.base import FreeLedger, Task
@@ -33,7 +31,7 @@ MARGIN = 0.2
 DATASETS = ("circle", "absolute", "s_curve")
 SEEDS = range(5)
 DATA, HELD_OUT = 200, 60
-SHORT = {"steps": 300, "batch_size": 100, "learning_rate": 1e-2}
+SHORT = {"steps": 200, "batch_size": 100, "learning_rate": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,10 @@ def is_equal(found):
     return max(-low, high) < MARGIN
 
 
+@pytest.mark.parametrize("name", DATASETS)
 @pytest.mark.parametrize("pair", PAIRS)
-def test_held_out_likelihood_is_that_of_pyro(pair):
-    found = {name: differences(*PAIRS[pair], name) for name in DATASETS}
-    assert {name: is_equal(each) for name, each in found.items()} == dict.fromkeys(DATASETS, True)
-    assert verdict(interval([*chain(*found.values())])) == INDISTINGUISHABLE
+def test_held_out_likelihood_is_that_of_pyro(pair, name):
+    assert is_equal(differences(*PAIRS[pair], name))
 
 
 def doubled_kl(model, posterior, x, noise, elbo=vae.elbo):

@@ -103,14 +103,16 @@ def _operators(ledger: CountingLedger, recount: CountingLedger) -> str:
 
 
 def _passes(trial: Trial, fitted: Fitted, passes: Passes) -> str:
+    """Copies of a decoder add up; the networks of a posterior are parts of one encoder, which a datum passes once."""
     decoders = _networks(trial.task.model, fitted.model)
     encoders = _networks(fitted.posterior) - decoders
     found = {"decoder": trial.ledger.decoder_passes, "encoder": trial.ledger.encoder_passes}
-    expected = {"decoder": passes.through(decoders), "encoder": passes.through(encoders)}
+    through = passes.through(decoders).total(), max(passes.through(encoders).values(), default=0)
+    expected = dict(zip(found, through, strict=True))
     if short := [name for name in found if found[name] < expected[name]]:
         of = "; ".join(f"{found[name]} {name} passes; expected {expected[name]}" for name in short)
         raise FailedError(f"the ledger has {of}, as hooks saw; ledger.watch tells it of a network")
-    return f"{found['decoder']} decoder and {found['encoder']} encoder passes, as hooks saw"
+    return f"{found['decoder']} decoder and {found['encoder']} encoder passes, no fewer than hooks saw"
 
 
 def _networks(*holders: object) -> set[nn.Module]:
@@ -118,7 +120,7 @@ def _networks(*holders: object) -> set[nn.Module]:
     modules = {
         module
         for holder in holders
-        for each in ([holder] if isinstance(holder, nn.Module) else vars(holder).values())
+        for each in ([holder] if isinstance(holder, nn.Module) else getattr(holder, "__dict__", {}).values())
         if isinstance(each, nn.Module)
         for module in each.modules()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from types import FrameType
 from typing import Any
 
@@ -84,17 +84,13 @@ class Passes:
     def _end(self, *_: object) -> None:
         self._open.pop()
 
-    def through(self, modules: Collection[nn.Module]) -> int:
-        """Rows through any of the modules that was not called by another one of them."""
-        return sum(
-            rows
-            for (*outer, module), rows in self.rows.items()
-            if module in modules and not any(each in modules for each in outer)
-        )
-
-    def seen(self) -> Iterable[nn.Module]:
-        """All modules that ran."""
-        return dict.fromkeys(stack[-1] for stack in self.rows)
+    def through(self, modules: Collection[nn.Module]) -> Counter[nn.Module]:
+        """Rows through each of the modules that was not called by another one of them."""
+        found: Counter[nn.Module] = Counter()
+        for (*outer, module), rows in self.rows.items():
+            if module in modules and not any(each in modules for each in outer):
+                found[module] += rows
+        return found
 
 
 class Draws(TorchDispatchMode):

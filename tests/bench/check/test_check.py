@@ -114,9 +114,9 @@ def test_rows_are_those_of_the_outermost_network():
         outer(torch.zeros(3, 5, 2))
         inner(torch.zeros(7, 2))
     outer(torch.zeros(100, 2))
-    assert passes.through({outer, inner}) == 3 * 5 + 7
-    assert passes.through({inner}) == 3 * 5 + 7
-    assert passes.through({outer}) == 3 * 5
+    assert passes.through({outer, inner}) == {outer: 3 * 5, inner: 7}
+    assert passes.through({inner}) == {inner: 3 * 5 + 7}
+    assert passes.through({outer}) == {outer: 3 * 5}
 
 
 def test_calls_out_of_torch_are_seen_and_those_of_torch_are_not():
