@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from methods.base import Fitted, Task
+from methods.base import Fitted, Task, require
 from methods.cells import PriorCells
 from methods.codebook import ModelPosterior, log_index_given_model, maximise_likelihood
 from methods.mapa import MAPA
@@ -41,6 +41,9 @@ class ExactMLE:
     steps: int = 600
     tolerance: float = 0.005
     history: int = 60
+
+    def __post_init__(self) -> None:
+        require(self, positive=("box", "trial_steps", "steps", "history"), not_negative=("tolerance",))
 
     def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
         """Why such data cannot be fitted, or None."""

@@ -1,6 +1,6 @@
 """The polish: from MAPA's solution, on with the likelihood of the generative model itself, over a shared codebook.
 
-From random weights the same objective sticks in poor maxima; MAPA's solution is the start that it needs. Our own
+From random weights the same objective often sticks in poor maxima; MAPA's solution is the start that it needs. Our own
 addition, and none of Yacoby et al.: the posterior is no longer fixed before training.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from methods.base import Fitted, Task
+from methods.base import Fitted, Task, require
 from methods.codebook import ModelPosterior, codebook, log_index_given_model, maximise_likelihood
 from methods.mapa.method import MAPA
 
@@ -28,6 +28,10 @@ class PolishedMAPA(MAPA):
     codes: int = 2000
     polish_steps: int = 200
     polish_tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, positive=("codes", "polish_steps"), not_negative=("polish_tolerance",))
 
     def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
         """Why such data cannot be fitted, or None."""

@@ -117,11 +117,10 @@ def test_a_linear_model_reaches_the_maximum(latent, noise, make_task):
     assert best - 0.005 < likelihood(task.model, x, 1e-5) < best + 1e-4
 
 
-@pytest.mark.parametrize("name", ["figure8", "absolute"])
-def test_its_training_likelihood_is_the_highest(name, make_task):
+def test_its_training_likelihood_is_the_highest(make_task):
     reached = {}
     for method in (ExactMLE(), PolishedMAPA(), VAE(steps=500)):
-        task = make_task(name, 80, seed=1000)
+        task = make_task("figure8", 80, seed=1000)
         for _ in method.fit(task):
             pass
         reached[type(method)] = likelihood(task.model, task.train)
