@@ -24,7 +24,8 @@ class Iterative:
     below that of the window before, or for `most_inner` steps. After each pass over the data the mutual information
     I_q(x, z) is estimated on validation data; the first time that it falls, training turns joint for good.
 
-    Unlike in the authors' code, gradients are not clipped, and the decoder step takes a fresh batch, as algorithm 1 has it.
+    Unlike in the authors' code, gradients are not clipped, and the decoder step takes a fresh batch, as algorithm 1
+    has it.
 
     steps: gradient steps, inner ones included. batch_size, learning_rate: as for the VAE; decoder and encoder have
     an Adam each.
