@@ -114,17 +114,18 @@ def _details(item: Item, target: Any, names: Collection[str], parameters: tuple[
 def explained(text: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
     """A docstring up to its first 'name: meaning' of these names, and the meaning of each that it explains.
 
-    Several names before one colon, 'a, b: meaning', share it; a symbol may follow a name, 'noise s2: meaning'.
+    Several names before one colon, 'a, b: meaning', share it, on one line or two; a symbol may follow a name, as in
+    'noise s2: meaning'.
     """
     one = f"(?:{'|'.join(map(re.escape, names))})"
-    found = list(re.finditer(rf"(?<![\w`])({one}(?:, {one})*)(?: \w+)?:\s", text)) if names else []
+    found = list(re.finditer(rf"(?<![\w`])({one}(?:,\s+{one})*)(?: \w+)?:\s", text)) if names else []
     if not found:
         return text.strip(), {}
     ends = [match.start() for match in found[1:]] + [len(text)]
     meanings = {
         name: " ".join(text[match.end() : end].partition("\n\n")[0].split()).rstrip(".")
         for match, end in zip(found, ends, strict=True)
-        for name in match[1].split(", ")
+        for name in re.split(r",\s+", match[1])
     }
     return text[: found[0].start()].strip(), meanings
 

@@ -69,7 +69,7 @@ def build_flow(
     for layer in flow.transform.transforms:
         for parameter in layer.hyper[-1].parameters():
             nn.init.zeros_(parameter)
-    return SplineFlow(network, model.units, flow.transform, model.latent_dim)
+    return SplineFlow(network, model.units, flow.transform.to(generator.device), model.latent_dim)
 
 
 def tempered_elbo(model: GaussianModel, posterior: SplineFlow, x: Tensor, noise: Tensor, weight: float) -> Objective:

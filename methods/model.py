@@ -18,14 +18,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "tanh": nn.Tanh, "re
 def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
     """Linear layers of the given sizes with an activation between them, initialised from `generator`.
 
-    Weights and biases are uniform within 1/sqrt(fan-in), which is torch's own default for linear layers.
+    Weights and biases are uniform within 1/sqrt(fan-in), which is torch's own default for linear layers, on its device.
     Raises ValueError for an unknown activation.
     """
     if activation != "linear" and activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}; available: {', '.join([*ACTIVATIONS, 'linear'])}")
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+        layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, device=generator.device)
         bound = 1 / math.sqrt(fan_in)
         for parameter in layer.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)

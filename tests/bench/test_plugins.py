@@ -338,6 +338,7 @@ def test_one_dataset_is_listed_with_all_that_it_takes(cli):
             "A claim.",
             {"a": "one, two", "b": "three", "c": "three"},
         ),
+        ("a: one. b,\nc: two", "", {"a": "one", "b": "two", "c": "two"}),
         ("noise s2: a variance", "", {"noise": "a variance"}),
         ("Args:\n    a: one\n    b: two", "Args:", {"a": "one", "b": "two"}),
         ("the a: of `b: c`", "the", {"a": "of `b: c`"}),
