@@ -71,7 +71,7 @@ def _of_method(known: Registry, item: Item) -> Details:
     parameters = tuple(
         Parameter(
             field.name,
-            str(field.type),
+            _spelled(field.type),
             spell_value(getattr(made, field.name)),
             meanings.get(field.name, ""),
             _span(search[field.name]) if field.name in search else "",
@@ -98,10 +98,15 @@ def _taken(parameter: inspect.Parameter, meanings: Mapping[str, str]) -> Paramet
     required = parameter.default is parameter.empty
     return Parameter(
         parameter.name,
-        "" if untyped else str(parameter.annotation),
+        "" if untyped else _spelled(parameter.annotation),
         "" if required else spell_value(parameter.default),
         meanings.get(parameter.name, ""),
     )
+
+
+def _spelled(annotation: Any) -> str:
+    """A type as it is written in source code, whether its annotation was evaluated or not."""
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def _details(item: Item, target: Any, names: Collection[str], parameters: tuple[Parameter, ...]) -> Details:

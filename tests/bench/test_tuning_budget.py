@@ -147,7 +147,7 @@ def test_uneven_costs_stay_within_the_budget(tune, tmp_path):
 
 
 def test_a_trial_beyond_the_budget_cannot_win(tune, tmp_path):
-    assert tune(tmp_path / "out", "uneven", 170, "--quiet").code == 0
+    assert tune(tmp_path / "out", "uneven", 215, "--quiet").code == 0
     rows = store.read_table(tmp_path / "out", "trials")
     (found,) = chosen(tmp_path / "out").values()
     assert rows.loc[~rows["counted"], "score"].max() > found["best"] == rows.loc[rows["counted"], "score"].max()
