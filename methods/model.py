@@ -9,9 +9,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-# Where noise to be learned begins, as a share of the data's variance. Begun high, posteriors collapse and noise stays
-# where it explains what the decoder might; begun at a thousandth, the model is fitted to the noise.
-START_OF_NOISE = 0.01
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
@@ -58,7 +55,7 @@ class Standardiser(nn.Module):
 class GaussianModel(nn.Module):
     """p(z) = N(0, I_L), p(x | z) = N(f(z), s2 I_D), f a network in standard units, everything else in data units.
 
-    noise: the variance s2 if known; None if it is to be learned (it then starts at a hundredth of the data's variance).
+    noise: the variance s2 if known; None if it is to be learned (it then starts at a tenth of the data's variance).
     """
 
     def __init__(self, network: nn.Sequential, train: Tensor, latent_dim: int, noise: float | None):
@@ -67,7 +64,7 @@ class GaussianModel(nn.Module):
         self.units = Standardiser(train)
         self.latent_dim = latent_dim
         self.data_dim = train.shape[1]
-        start = START_OF_NOISE * float(self.units.scale) ** 2 if noise is None else noise
+        start = 0.1 * float(self.units.scale) ** 2 if noise is None else noise
         self.log_noise = nn.Parameter(torch.tensor(math.log(start)), requires_grad=noise is None)
 
     @property

@@ -169,7 +169,7 @@ def test_the_attempt_that_stands_has_taken_no_more_steps_than_asked_for(name, st
 @pytest.mark.parametrize(("train", "seed"), [(MAPA(), 1), (MAPA(), 2), (VAE(steps=3000), 1)], ids=["m1", "m2", "vae"])
 def test_noise_is_learned(train, seed, make_task):
     task = make_task("circle", 300, noise="learned", seed=seed)
-    assert task.model.variance() < NOISE / 1.6
+    assert task.model.variance() > 3 * NOISE
     last(train.fit(task))
     assert NOISE / 1.6 < task.model.variance() < 1.6 * NOISE
 
