@@ -28,8 +28,9 @@ class CellSpec:
     """Everything that can change the values of a cell, and the plugin files that it needs.
 
     dataset, method: labels. latent_dim None is the dataset's own. noise: 'known' or 'learned'. code: a digest of the
-    code that runs it. parameters: the method's hyperparameters that are given, rather than its defaults. scored_on:
-    'test' or, to choose hyperparameters by, 'validation'.
+    code that runs it, and versions those of packages, which a cell that is kept must have. parameters: the method's
+    hyperparameters that are given, rather than its defaults. scored_on: 'test' or, to choose hyperparameters by,
+    'validation'.
     """
 
     dataset: str
@@ -38,14 +39,14 @@ class CellSpec:
     size: int
     validation_size: int
     test_size: int
-    latent_dim: int | None
-    noise: str
-    device: str
-    max_flops: float | None
-    max_seconds: float | None
-    density: bool
-    code: str
-    versions: tuple[str, ...]
+    latent_dim: int | None = None
+    noise: str = "known"
+    device: str = "cpu"
+    max_flops: float | None = None
+    max_seconds: float | None = None
+    density: bool = False
+    code: str = ""
+    versions: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     parameters: tuple[tuple[str, Any], ...] = ()
     scored_on: str = "test"
@@ -154,6 +155,7 @@ def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
 
 def _run(result: CellResult, containment: Containment) -> None:
     from bench.registry import registry as registered
+    from methods.base import declines
 
     spec, registry = result.spec, registered(result.spec.plugins)
     method = registry.make_method(spec.method, dict(spec.parameters))
@@ -161,7 +163,7 @@ def _run(result: CellResult, containment: Containment) -> None:
     problem = registry.make_problem(spec.dataset, spec.latent_dim)
     reason = lacks_truth(problem, method, spec)
     with containment.method():
-        reason = reason or getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
+        reason = reason or declines(method, problem.latent_dim, problem.data_dim, spec.size)
     if reason:
         result.status, result.message = "skipped", str(reason)
         return
@@ -197,7 +199,7 @@ def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:
     split = draw(problem, 0, small.size, small.size, 0)
     ledger = _ledger()
     with contextlib.suppress(Exception, SystemExit):
-        fit = _begun_when_resumed(method, make_task(method, problem, split, small, ledger))
+        fit = begun_when_resumed(method, make_task(method, problem, split, small, ledger))
         ledger.start()
         try:
             for _ in zip(range(WARM_UP_STEPS), fit):  # noqa: B905 - stops at the shorter one
@@ -271,7 +273,7 @@ class _Driver:
         self.corners = held_out.amin(0), held_out.amax(0)
         self.ledger = _ledger()
         self.memory = PeakMemory(spec.device)
-        self.fit = _begun_when_resumed(method, make_task(method, problem, split, spec, self.ledger))
+        self.fit = begun_when_resumed(method, make_task(method, problem, split, spec, self.ledger))
         self.fitted: Any = None
         self.looked_at = -1.0
         self.unseen = False
@@ -408,7 +410,7 @@ class _Driver:
             self.result.densities += [(name, x1, x2, value) for x1, x2, value in rows]
 
 
-def _begun_when_resumed(method: Any, task: Any) -> Generator[Any, None, None]:
+def begun_when_resumed(method: Any, task: Any) -> Generator[Any, None, None]:
     """method.fit(task), called with the clock running: it need not be a generator, and may work before it yields."""
     yield from method.fit(task)
 

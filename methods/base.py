@@ -139,6 +139,12 @@ def sees_truth(method: object) -> bool:
     return bool(getattr(method, "sees_truth", False))
 
 
+def declines(method: object, latent_dim: int, data_dim: int, size: int) -> str | None:
+    """Why a method does not take so many data of these dimensions, as its `skip` says; None if it takes them."""
+    skip: Callable[[int, int, int], str | None] = getattr(method, "skip", lambda *_: None)
+    return skip(latent_dim, data_dim, size)
+
+
 class FreeLedger:
     """A ledger that counts nothing, for using a method without the harness."""
 

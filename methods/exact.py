@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import torch
 
@@ -80,7 +81,7 @@ class ExactMLE:
         """One trial of each ascent; what is yielded has the weights of the best of them so far."""
         for ascent in ascents:
             for _ in ascent.go_on(task, self):
-                best = max(ascents, key=Ascent.reached)
+                best = max(ascents, key=attrgetter("likelihood"))
                 task.model.load_state_dict(best.model.state_dict())
                 log_index = log_index_given_model(task.model, task.train, best.cells)
                 yield Fitted(task.model, ModelPosterior(task.model), log_index)
@@ -88,21 +89,18 @@ class ExactMLE:
 
 def better_half(ascents: list[Ascent]) -> list[Ascent]:
     """The ascents that have come to the highest training likelihood, best first."""
-    return sorted(ascents, key=Ascent.reached, reverse=True)[: len(ascents) // 2]
+    return sorted(ascents, key=attrgetter("likelihood"), reverse=True)[: len(ascents) // 2]
 
 
 class Ascent:
-    """The ascent of the likelihood from one start, as far as it has come: nats per datum, and steps.
+    """The ascent of the likelihood from one start, as far as it has come.
 
-    gain: by how much the last trial raised the likelihood over its own codebook, from its first step to its last.
+    likelihood: the mean over training data in nats, over the codebook of the last trial. steps: taken so far. gain: by
+    how much the last trial raised the likelihood over its own codebook, from its first step to its last.
     """
 
     def __init__(self, model: GaussianModel):
         self.model, self.likelihood, self.gain, self.steps = model, -math.inf, 0.0, 0
-
-    def reached(self) -> float:
-        """The mean log-likelihood of the training data, over the codebook of the last trial."""
-        return self.likelihood
 
     def go_on(self, task: Task, method: ExactMLE) -> Iterator[None]:
         """Take the steps of a trial, one at a time, over a codebook that resolves the decoder as it now is."""

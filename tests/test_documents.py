@@ -50,9 +50,7 @@ def cost_of(method, work):
     known, ledger = registry(), CountingLedger()
     problem = known.make_problem("circle", None)
     split = draw(problem, 0, 500, 500, 1)
-    spec = CellSpec(
-        "circle", method, 0, 500, 500, 1, None, "known", "cpu", None, None, density=False, code="", versions=()
-    )
+    spec = CellSpec("circle", method, seed=0, size=500, validation_size=500, test_size=1)
     ledger.start()
     before = None
     for _ in known.make_method(method).fit(make_task(None, problem, split, spec, ledger)):

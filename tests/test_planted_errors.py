@@ -33,14 +33,7 @@ SPEC = CellSpec(
     size=40,
     validation_size=40,
     test_size=50,
-    latent_dim=None,
-    noise="known",
-    device="cpu",
     max_flops=6e7,
-    max_seconds=None,
-    density=False,
-    code="",
-    versions=(),
 )
 
 

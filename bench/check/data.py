@@ -75,7 +75,8 @@ def _is_refused(what: str, subject: Subject, train: Tensor) -> bool:
         return True
 
     def trial() -> Trial:
-        problem, valid = subject.problem(subject.home), draw(subject.problem(subject.home), 0, 1, SIZE, 1).validation
+        problem = subject.problem(subject.home)
+        valid = draw(problem, 0, 1, SIZE, 1).validation
         return subject.trial_on(problem, Split(train, valid, valid[:0], None), subject.spec(subject.home))
 
     return _refuses(what, trial)

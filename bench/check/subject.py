@@ -17,7 +17,7 @@ from bench.check.trial import LONG, Limit, Trial
 from bench.cost import CountingLedger
 from bench.registry import Registry
 from datasets.base import Problem, Split, draw
-from methods.base import Fitted
+from methods.base import Fitted, declines
 from methods.model import GaussianModel
 from methods.references import Oracle, Untrained
 
@@ -98,7 +98,7 @@ class Subject:
     def declines(self, dataset: str, size: int) -> str | None:
         """Why the method does not take so many data of a dataset, or None."""
         item = self.problem(dataset)
-        return getattr(self.method, "skip", lambda *_: None)(item.latent_dim, item.data_dim, size)
+        return declines(self.method, item.latent_dim, item.data_dim, size)
 
     def problem(self, dataset: str) -> Problem:
         """The true model of a dataset."""
@@ -129,14 +129,7 @@ class Subject:
             size=size,
             validation_size=size,
             test_size=TEST_SIZE,
-            latent_dim=None,
             noise=noise,
-            device="cpu",
-            max_flops=None,
-            max_seconds=None,
-            density=False,
-            code="",
-            versions=(),
             plugins=self.plugins,
         )
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.cell import CellSpec
+from bench.cell import CellSpec, begun_when_resumed
 from bench.check.kit import FailedError
 from bench.containment import contained
 from bench.cost import CountingLedger
@@ -77,11 +77,9 @@ class Trial:
 
     def _steps(self, within: Within) -> Generator[Fitted, None, None]:
         """What is yielded, with the clock of FLOPs running until then; closes the fit."""
-        fit: Any = None
-        try:
+        with contextlib.closing(begun_when_resumed(self.method, self.task)) as fit:
             while True:
                 with within(), self._counted():
-                    fit = iter(self.method.fit(self.task)) if fit is None else fit
                     fitted = next(fit, None)
                 if fitted is None:
                     return
@@ -89,8 +87,6 @@ class Trial:
                     raise FailedError(f"fit yielded a {type(fitted).__name__}; expected a methods.base.Fitted")
                 self.flops.append(self.ledger.flops)
                 yield fitted
-        finally:
-            getattr(fit, "close", lambda: None)()
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -201,12 +201,14 @@ def measure(settings: Settings, known: Registry) -> Iterator[Timing]:
 
 
 def _refuse_skips(specs: Iterable[CellSpec], known: Registry, problem: Any) -> None:
+    from methods.base import declines
+
     for spec in specs:
         method = known.make_method(spec.method)
         lacking = cell.lacks_truth(problem, method, spec)
         if lacking:
             raise UsageError(lacking)
-        reason = getattr(method, "skip", lambda *_: None)(problem.latent_dim, problem.data_dim, spec.size)
+        reason = declines(method, problem.latent_dim, problem.data_dim, spec.size)
         if reason:
             raise UsageError(f"method {spec.method!r} skips dataset {spec.dataset!r}: {reason}")
 

@@ -21,22 +21,7 @@ SMALL = ("--size", "40", "--test-size", "50", "--max-flops", "1e7")
 @pytest.fixture(scope="session")
 def cell_spec():
     """A small cell, with the fields given changed."""
-    small = CellSpec(
-        dataset="circle",
-        method="vae",
-        seed=0,
-        size=40,
-        validation_size=40,
-        test_size=50,
-        latent_dim=None,
-        noise="known",
-        device="cpu",
-        max_flops=None,
-        max_seconds=None,
-        density=False,
-        code="",
-        versions=(),
-    )
+    small = CellSpec("circle", "vae", seed=0, size=40, validation_size=40, test_size=50)
     return lambda **fields: dataclasses.replace(small, **fields)
 
 

@@ -1,6 +1,5 @@
 """What a step of a method takes against a step of Pyro's, as a ratio within one run."""
 
-import dataclasses
 import time
 
 import numpy as np
@@ -19,10 +18,7 @@ FIRST = 5
 def begin(name):
     """A fit of the method with its defaults to 500 data of the circle."""
     method, problem = registry().make_method(name), registry().make_problem("circle", None)
-    spec = cell.CellSpec(
-        **{field.name: None for field in dataclasses.fields(cell.CellSpec)}
-        | {"dataset": "circle", "method": name, "seed": 0, "noise": "known", "device": "cpu"}
-    )
+    spec = cell.CellSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
     return method.fit(cell.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, FreeLedger()))
 
 
