@@ -30,6 +30,10 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     plugins: Sequence[str] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     tuned: str | Path | None = None,
+    cell_timeout: float | None = None,
+    cell_memory: int | None = None,
+    scheduler: str | None = None,
+    retry_failed: bool = False,
     report: bool = True,
 ) -> pd.DataFrame:
     """Compare methods on datasets and return the tidy table of measurements.
@@ -38,14 +42,19 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     again. methods, datasets: names, or labels as "vae[steps=8000]" and "circle[size=1000]". size, test_size: numbers of
     training and held-out data. seeds: runs with seeds 0 to seeds - 1. max_flops, max_seconds: the budget of one fit.
     plugins: paths of Python files. settings: hyperparameters of every use of a method, as {"vae": {"steps": 8000}}.
-    tuned: the path of a tuned.json; labels win over settings, which win over it.
+    tuned: the path of a tuned.json; labels win over settings, which win over it. cell_timeout, cell_memory: seconds and
+    bytes beyond which a cell is killed. scheduler: the address of a Dask cluster's. retry_failed: whether cells that
+    failed before are run again.
 
     Raises bench.errors.UsageError for names, numbers, files or folders that do not fit.
     """
     import datasets as registry_of_datasets
     from bench import store, study
     from bench import tuned as tuned_file
-    from bench.options import check_numbers
+    from bench.engine import Execution
+    from bench.options import check_execution, check_numbers
+    from bench.record import Record
+    from bench.registry import registry
 
     asked = study.Settings(
         methods=_names(methods),
@@ -63,9 +72,13 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
         parameters=settings or {},
         tuned=None if tuned is None else tuned_file.read(tuned),
     )
+    how = Execution(jobs, cell_timeout, cell_memory, scheduler, retry_failed)
     check_numbers(asked, jobs)
+    check_execution(how)
+    asked = study.checked(asked, registry(asked.plugins))
     call = f"bench.compare(methods={list(asked.methods)}, datasets={list(asked.datasets)}, seeds={seeds}, ...)"
-    study.run(asked, Path(out), jobs, study.Silent(), call)
+    with Record(Path(out), asked, call, study.Silent()) as record:
+        study.run(asked, Path(out), how, record, call)
     if report:
         from bench.report import write
 

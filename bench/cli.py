@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
@@ -12,6 +13,7 @@ from bench.api import DEFAULT_METHODS, DEFAULT_OUT
 from bench.errors import INTERRUPTED, StoppedError, UsageError, unknown
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+FULL = (errno.ENOSPC, errno.EDQUOT)
 KINDS = ("methods", "datasets", "metrics", "costs")
 
 
@@ -41,6 +43,8 @@ _noise = click.option(
 _device = click.option(
     "--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where methods run."
 )  # fmt: skip
+_fresh = click.option("--fresh", is_flag=True, help="Start anew; results in DIR are renamed, not deleted.")
+_quiet = click.option("--quiet", "-q", is_flag=True, help="No progress, no table; errors only.")
 _size = click.option(
     "--size", default=500, show_default=True, metavar="N", help="Training data (validation: as many)."
 )  # fmt: skip
@@ -57,6 +61,16 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return decorate
 
 
+_execution = _all_of(
+    click.option("--jobs", "-j", type=int, metavar="N",
+                 help="Cells at a time, one thread each; 1 for clean timings.  [default: all cores]"),
+    click.option("--cell-timeout", type=float, metavar="S", help="Kill a cell that takes more than S seconds in all."),
+    click.option("--cell-memory", metavar="SIZE", help="Kill a cell whose process holds more than SIZE, such as 2GB."),
+    click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run cells on the Dask cluster of this scheduler."),
+    click.option("--retry-failed", is_flag=True, help="Run cells again that failed or timed out before."),
+)  # fmt: skip
+
+
 def _conditions(seeds: int, first: int = 0) -> Callable[[Command], Command]:
     """Under which conditions cells run."""
     last = f"{first}+N-1" if first else "N-1"
@@ -71,8 +85,7 @@ def _conditions(seeds: int, first: int = 0) -> Callable[[Command], Command]:
         click.option("--set", "assignments", multiple=True, metavar="METHOD.PARAM=VALUE",
                      help="A hyperparameter of every use of a method; repeatable."),
         _plugins,
-        click.option("--jobs", "-j", type=int, metavar="N",
-                     help="Cells at a time, one thread each; 1 for clean timings.  [default: all cores]"),
+        _execution,
     )  # fmt: skip
 
 
@@ -80,8 +93,8 @@ def _output(folder: str) -> Callable[[Command], Command]:
     """Where results go, and what is told."""
     return _all_of(
         click.option("--out", default=folder, show_default=True, metavar="DIR", help="Folder for results."),
-        click.option("--fresh", is_flag=True, help="Start anew; results in DIR are renamed, not deleted."),
-        click.option("--quiet", "-q", is_flag=True, help="No progress, no table; errors only."),
+        _fresh,
+        _quiet,
     )
 
 
@@ -93,6 +106,7 @@ def cli() -> None:
     \b
     Start with:
       python -m bench compare --methods mapa,iterative     the main comparison, two minutes
+      python -m bench run study.toml                       the same from a file; status DIR shows how far it is
       python -m bench tune                                 choose hyperparameters, for compare --tuned
       python -m bench sweep --vary size=250,500,1000       what one factor does
       python -m bench list                                 what can be compared, and what is measured
@@ -132,11 +146,73 @@ def compare(**options: Any) -> None:
 
     \b
     Results, in DIR: report.html, report.md, figures/, measurements and cells (.parquet, .csv), study.json.
-    Exit code: 0 all cells done, 1 some failed (tables are still written), 2 bad usage.
+    Exit code: 0 all cells done, 1 some failed (tables are still written), 2 bad usage, 130 or 143 stopped.
     """  # noqa: D301
     from bench import commands
 
     sys.exit(commands.compare(**options))
+
+
+@cli.command()
+@click.argument("file", metavar="STUDY.toml")
+@click.option("--out", metavar="DIR", help="Folder for results.  [default: results/NAME, the study's]")
+@_execution
+@_fresh
+@_quiet
+@_plugins
+def run(**options: Any) -> None:
+    """Run the study that a file describes: what `compare` does, from TOML rather than from options.
+
+    `compare` writes such a file into its folder, study.toml, with which the same cells can be run elsewhere. Files
+    named within it are sought from where it lies. docs/studies.md has all its keys.
+
+    \b
+    Examples:
+      python -m bench run study.toml
+      python -m bench run results/compare/study.toml --out results/again
+
+    \b
+    Exit code: 0 all cells done, 1 some failed (tables are still written), 2 bad usage, 130 interrupted.
+    """  # noqa: D301
+    from bench import commands
+
+    sys.exit(commands.run(**options))
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...")
+@click.option("--out", required=True, metavar="DIR", help="Folder for all of it: new, or a study to be added to.")
+@_quiet
+def merge(**options: Any) -> None:
+    """Join studies of `compare` that were made on different machines into one, with tables and a report.
+
+    Their cells must have been run under the same conditions, by the same code and versions of packages. A cell that
+    several of them hold is taken once; where its values differ, times aside, nothing is written. The folders
+    themselves are left as they are.
+
+    \b
+    Examples:
+      python -m bench merge results/here results/there --out results/both
+
+    \b
+    Exit code: 0 all cells done, 1 some failed, or values differ, 2 bad usage.
+    """  # noqa: D301
+    from bench import commands
+
+    sys.exit(commands.merge(**options))
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR")
+def status(**options: Any) -> None:
+    """Show how far a study is: its cells that are done, failed, running and missing, and about how long is left.
+
+    A cell counts as missing where the command that made the study would run it with the code as it is now. Nothing is
+    written, and the study may be running.
+    """
+    from bench import commands
+
+    sys.exit(commands.status(**options))
 
 
 @cli.command()
@@ -324,6 +400,10 @@ def main() -> NoReturn:
         code = stop.code
     except UsageError as error:
         code = _complain(str(error))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        code = _complain(f"{error.filename or 'the disk'}: {error.strerror}; finished cells are kept")
     except click.ClickException as error:
         code = _complain(error.format_message())
     sys.exit(code)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from bench import labels, study
-from bench.errors import INTERRUPTED, StoppedError, UsageError, unknown
+from bench.engine import Execution, threads_of
+from bench.errors import INTERRUPTED, StoppedError, TerminatedError, UsageError, unknown
 from bench.folder import set_aside
-from bench.options import check_numbers
+from bench.options import check_execution, check_numbers, dataset_groups, in_bytes
 from bench.tuned import read
 
 if TYPE_CHECKING:
@@ -21,29 +27,63 @@ if TYPE_CHECKING:
     from bench.registry import Registry
 
 
-def compare(out: str, fresh: bool, quiet: bool, jobs: int | None, metric: str, **options: Any) -> int:
+def compare(out: str, fresh: bool, quiet: bool, metric: str, **options: Any) -> int:
     """Compare methods, and report; the exit code."""
     _check_metric(metric)
+    how = _execution(options)
     settings, known = _settings(**options)
-    jobs = _jobs(settings, jobs)
-    results = _run(study.checked(settings, known), Path(out), fresh, quiet, jobs)
+    check_numbers(settings, how.jobs)
+    results = _run(study.checked(settings, known), Path(out), fresh, quiet, how)
     _report(Path(out), metric, quiet)
     return _exit_code(results)
 
 
-def tune(out: str, fresh: bool, quiet: bool, jobs: int | None, **options: Any) -> int:
+def run(file: str, out: str | None, fresh: bool, quiet: bool, plugins: tuple[str, ...], **options: Any) -> int:
+    """Run the study that a file asks for, and report; the exit code."""
+    from bench import studyfile
+
+    settings, _, name = studyfile.read(Path(file), _resolved(plugins))
+    folder, how = Path(f"results/{name}" if out is None else out), _execution(options)
+    check_numbers(settings, how.jobs)
+    results = _run(settings, folder, fresh, quiet, how)
+    _report(folder, "test_ll", quiet)
+    return _exit_code(results)
+
+
+def merge(folders: tuple[str, ...], out: str, quiet: bool) -> int:
+    """Join the studies in folders into one, and report; the exit code."""
+    from bench.merge import merge
+
+    results = merge([Path(folder) for folder in folders], Path(out), _command())
+    _report(Path(out), "test_ll", quiet)
+    return _exit_code(results)
+
+
+def status(folder: str) -> int:
+    """Show how far the study in a folder is; the exit code."""
+    from bench import status
+
+    status.show(status.read(Path(folder)))
+    return 0
+
+
+def tune(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
     """Choose hyperparameters, and write and show them; the exit code."""
     from bench import tuning
 
+    folder, how = Path(out), _execution(options)
     settings, known = _settings(kind="tune", **options)
-    jobs, folder = _jobs(settings, jobs), Path(out)
+    check_numbers(settings, how.jobs)
     settings = tuning.planned(settings, known)
     if fresh:
         _begin_anew(folder, quiet)
 
     def run_round(told: str, asked: study.Settings) -> list[CellResult]:
+        nonlocal how
         click.echo(told, err=True) if not quiet else None
-        return _run(asked, folder, False, quiet, jobs)
+        results = _run(asked, folder, False, quiet, how)
+        how = replace(how, retry_failed=False)  # what fails again in this round, fails in the next one
+        return results
 
     results, rows = tuning.run(settings, known, run_round)
     choices = tuning.choose(rows, known)
@@ -55,16 +95,15 @@ def tune(out: str, fresh: bool, quiet: bool, jobs: int | None, **options: Any) -
     return _exit_code(results)
 
 
-def sweep(
-    method: str, varied: tuple[str, ...], out: str, fresh: bool, quiet: bool, jobs: int | None, **options: Any
-) -> int:
+def sweep(method: str, varied: tuple[str, ...], out: str, fresh: bool, quiet: bool, **options: Any) -> int:
     """Vary one factor of a method at a time, and write and draw what that does; the exit code."""
     from bench import sweep
 
+    folder, how = Path(out), _execution(options)
     settings, known = _settings(methods=method, **options)
-    jobs, folder = _jobs(settings, jobs), Path(out)
+    check_numbers(settings, how.jobs)
     settings, points = sweep.planned(settings, varied, known)
-    results = _run(settings, folder, fresh, quiet, jobs)
+    results = _run(settings, folder, fresh, quiet, how)
     sweep.write(folder, sweep.table(points, results))
     from bench.report.sweep import write
 
@@ -115,11 +154,15 @@ def _resolved(plugins: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(Path(file).resolve()) for file in plugins)
 
 
-def _jobs(settings: study.Settings, jobs: int | None) -> int:
-    """How many cells are to run at a time; raises UsageError for numbers that will not do."""
-    jobs = os.cpu_count() or 1 if jobs is None else jobs
-    check_numbers(settings, jobs)
-    return jobs
+def _execution(options: dict[str, Any]) -> Execution:
+    """How cells are to be run, taken out of a command's options; raises UsageError for what will not do."""
+    jobs, memory = options.pop("jobs"), options.pop("cell_memory")
+    rest = {name: options.pop(name) for name in ("cell_timeout", "scheduler", "retry_failed")}
+    how = Execution(jobs=0, cell_memory=None if memory is None else in_bytes(memory), **rest)
+    check_execution(how)
+    if jobs is None:
+        jobs = os.cpu_count() or 1 if how.scheduler is None else max(1, threads_of(how.scheduler))
+    return replace(how, jobs=jobs)
 
 
 def _settings(
@@ -140,7 +183,7 @@ def _settings(
         every = tuple(name for name in every if known.search(name))
     settings = study.Settings(
         methods=_names(methods, {"all": every}),
-        datasets=_names(datasets, _dataset_groups(known)),
+        datasets=_names(datasets, dataset_groups(known)),
         validation_size=rest["size"],
         plugins=files,
         parameters=labels.assignments(assignments),
@@ -151,31 +194,44 @@ def _settings(
     return settings, known
 
 
-def _dataset_groups(known: Registry) -> dict[str, tuple[str, ...]]:
-    from datasets import CURVES, SURFACES
-
-    return {"curves": CURVES, "surfaces": SURFACES, "all": tuple(known.datasets)}
-
-
 def _names(text: str, groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for word in labels.split(text) for name in groups.get(word, (word,))))
 
 
-def _run(settings: study.Settings, folder: Path, fresh: bool, quiet: bool, jobs: int) -> list[CellResult]:
+def _run(settings: study.Settings, folder: Path, fresh: bool, quiet: bool, how: Execution) -> list[CellResult]:
     """Run a study, told of as it goes on; raises StoppedError if it ends early."""
     from bench.progress import Bar, Lines
+    from bench.record import Record
 
     if fresh:
         _begin_anew(folder, quiet)
     progress: Any = study.Silent() if quiet else Bar() if sys.stderr.isatty() else Lines()
     try:
-        return study.run(settings, folder, jobs, progress, _command())
+        with _terminable(), Record(folder, settings, _command(), progress) as record:
+            return study.run(settings, folder, how, record, _command())
     except study.InterruptedStudyError as error:
         message = f"{error}; finished cells are kept in {folder}. Resume with:\n  {_command()}"
-        raise StoppedError(message, INTERRUPTED if str(error) == "interrupted" else 1) from error
+        raise StoppedError(message, error.code) from error
     finally:
         if not quiet:
             progress.close()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Within, SIGTERM raises TerminatedError, where this is the main thread, which alone may say so."""
+
+    def stop(*_: object) -> NoReturn:
+        raise TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _begin_anew(folder: Path, quiet: bool) -> None:

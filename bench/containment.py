@@ -21,6 +21,7 @@ from bench.surroundings import ENVIRONMENT, FILTERS, Surroundings, seed_generato
 
 SLOW_IMPORT_S = 2.0
 GRACE_S = 0.2
+LEFT_BEHIND = "not contained"
 KEPT_BYTES = 2000
 SHOWN = 200
 SET_BY_LIBRARIES = (FILTERS.change, ENVIRONMENT.change)  # at their first import, whoever imports them
@@ -166,7 +167,7 @@ class Containment:
         for kind, find in (("threads", _threads), ("child processes", _children)):
             left = self._left(find)
             if left:
-                notes.append(f"not contained: {kind} that it left running and that cannot be ended ({', '.join(left)})")
+                notes.append(f"{LEFT_BEHIND}: {kind} that it left running and that cannot be ended ({', '.join(left)})")
         return notes
 
     def _left(self, find: Callable[[], Mapping[object, str]]) -> list[str]:

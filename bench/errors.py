@@ -6,10 +6,26 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 INTERRUPTED = 130  # the exit code of a command that was stopped from the keyboard, by convention 128 + SIGINT
+TERMINATED = 143  # and of one that was told to end, 128 + SIGTERM
 
 
 class UsageError(Exception):
     """Something asked for cannot be done as asked; the message says what was got, expected and available."""
+
+
+class InterruptedStudyError(Exception):
+    """A study that was stopped before its last cell; what is finished is kept. code: the exit code."""
+
+    def __init__(self, message: str, code: int = 1):
+        super().__init__(message, code)
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TerminatedError(KeyboardInterrupt):
+    """The process was told to end (SIGTERM), which is to be taken as an interrupt from the keyboard is."""
 
 
 class StoppedError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,18 +20,27 @@ if TYPE_CHECKING:
 SHARED = ("size", "validation_size", "test_size", "latent_dim", "noise", "device", "max_flops", "max_seconds")
 
 
-def open_folder(settings: Settings, folder: Path) -> tuple[Settings, str, str | None]:
-    """Create or check the folder; settings extended by what it holds already, and when it was begun and finished."""
+OURS = re.compile(r"cells|claims|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
+
+
+def made(folder: Path) -> Path:
+    """The folder itself, created if need be; raises UsageError if it cannot be written to, or is of something else."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; --out needs a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with store.replacing(folder / "writable") as probe:
             probe.write_text("")
-        (folder / "writable").unlink()
+        (folder / "writable").unlink(missing_ok=True)  # which another process may have done
         (folder / "cells").mkdir(exist_ok=True) if _is_ours(folder) else None
     except OSError as error:
         raise UsageError(f"{folder} cannot be written to: {error.strerror}") from None
+    return folder
+
+
+def open_folder(settings: Settings, folder: Path) -> tuple[Settings, str, str | None]:
+    """Create or check the folder; settings extended by what it holds already, and when it was begun and finished."""
+    made(folder)
     if not (folder / "study.json").exists():
         (folder / "cells").mkdir(exist_ok=True)
         return settings, provenance.now(), None
@@ -102,7 +112,7 @@ def _pairs(pairs: Iterable[Sequence[str]]) -> tuple[tuple[str, str], ...]:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder is empty or holds a study; raises UsageError if it holds anything else."""
-    names = [path.name for path in folder.iterdir() if path.name not in ("cells", "README.md")]
+    names = [path.name for path in folder.iterdir() if not OURS.fullmatch(path.name)]
     if names and not (folder / "study.json").exists():
         raise UsageError(f"{folder} is not empty and holds no study ({names[0]}, ...); use another --out")
     return True

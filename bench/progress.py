@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from statistics import median
 from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 from bench.labels import name_of
-from bench.report.format import quantity
+from bench.report.format import plural, quantity
+from bench.report.summary import ORACLE
 
 if TYPE_CHECKING:
-    from bench.cell import CellResult, CellSpec
+    from bench.cell import CellResult, CellSpec, Row
 
 
 LIKELIHOODS = ("test_ll", "validation_ll")
@@ -43,22 +46,60 @@ class TimeLeft:
         return sum(count * mean.get(name, overall) for name, count in self.waiting.items()) / self.jobs
 
 
+class Standing:
+    """What a run has found so far: how many of its cells failed, and which method leads on each dataset."""
+
+    def __init__(self, waiting: list[CellSpec]):
+        self.waiting = Counter(spec.dataset for spec in waiting)
+        self.failed = 0
+        self.finals: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def finish(self, result: CellResult) -> None:
+        """Take note of a finished cell."""
+        spec = result.spec
+        self.waiting[spec.dataset] -= 1
+        self.failed += result.status not in ("done", "skipped")
+        last = final(result)
+        if last and result.status == "done" and name_of(spec.method) != ORACLE:
+            self.finals[spec.dataset][spec.method].append(last.value)
+
+    def best(self, dataset: str) -> str:
+        """The method with the highest median final log-likelihood of the cells run here, the true model aside."""
+        medians = {method: median(values) for method, values in self.finals[dataset].items()}
+        if not medians:
+            return ""
+        method = max(medians, key=lambda each: medians[each])
+        seeds = plural(len(self.finals[dataset][method]), "seed")
+        return f"best on {dataset} in this run: {method}, {medians[method]:.3f} nats over {seeds}"
+
+    def failures(self) -> str:
+        """How many cells failed, if any did."""
+        return f"{self.failed} failed" if self.failed else ""
+
+
 class Lines:
     """One line per cell, on standard error."""
 
     def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
         """Say how much there is to do."""
         self.total, self.done = total, total - len(waiting)
-        self.left = TimeLeft(waiting, jobs)
-        self._say(_plan(total, len(waiting), jobs))
+        self.left, self.standing = TimeLeft(waiting, jobs), Standing(waiting)
+        self._say(plan(total, len(waiting), jobs))
 
     def finish(self, result: CellResult) -> None:
         """Say what became of a cell, and how long the rest will take."""
         self.done += 1
         self.left.finish(result)
+        self.standing.finish(result)
+        ahead = ", ".join(filter(None, (self._time_left(), self.standing.failures())))
+        self._say(f"[{self.done}/{self.total}] {outcome(result)}{'  ' if ahead else ''}{ahead}")
+        dataset = result.spec.dataset
+        if not self.standing.waiting[dataset] and (best := self.standing.best(dataset)):
+            self._say(best)
+
+    def _time_left(self) -> str:
         seconds = self.left.seconds()
-        left = f"  about {quantity('wall_s', seconds)} left" if seconds and self.done < self.total else ""
-        self._say(f"[{self.done}/{self.total}] {outcome(result)}{left}")
+        return f"about {quantity('wall_s', seconds)} left" if seconds and self.done < self.total else ""
 
     def close(self) -> None:
         """Nothing to clear away."""
@@ -98,9 +139,8 @@ class Bar(Lines):
     def finish(self, result: CellResult) -> None:
         """Advance the bar."""
         super().finish(result)
-        seconds = self.left.seconds()
-        left = f"about {quantity('wall_s', seconds)} left" if seconds else ""
-        self.bar.update(self.task, advance=1, description=left)
+        told = (self._time_left(), self.standing.failures(), self.standing.best(result.spec.dataset))
+        self.bar.update(self.task, advance=1, description=escape(", ".join(filter(None, told))))
 
     def close(self) -> None:
         """Clear the bar away."""
@@ -111,7 +151,8 @@ class Bar(Lines):
         self.bar.console.print(text, markup=False, highlight=False)
 
 
-def _plan(total: int, waiting: int, jobs: int) -> str:
+def plan(total: int, waiting: int, jobs: int) -> str:
+    """How much there is to do, on one line."""
     if not waiting:
         return f"all {total} cells are there already; nothing to run"
     kept = f" ({total - waiting} are there already)" if waiting < total else ""
@@ -122,8 +163,14 @@ def _plan(total: int, waiting: int, jobs: int) -> str:
 def outcome(result: CellResult) -> str:
     """What became of a cell, on one line."""
     if result.status != "done":
-        return f"{result.spec.name}: {result.status} - {result.message}"
-    final = [row for row in result.rows if row.metric in LIKELIHOODS][-1]
+        return f"{result.spec.name}: {result.status} - {' '.join(result.message.split())}"
+    last = final(result)
     note = f" ({result.message})" if result.message else ""
     wall, flops = quantity("wall_s", result.cost.wall_s), quantity("flops", result.cost.flops)
-    return f"{result.spec.name}: {final.metric} {final.value:.3f} in {wall}, {flops}{note}"
+    value = f"{last.metric} {last.value:.3f}" if last else "done"
+    return f"{result.spec.name}: {value} in {wall}, {flops}{note}"
+
+
+def final(result: CellResult) -> Row | None:
+    """The last log-likelihood of a cell, if it has any."""
+    return next((row for row in reversed(result.rows) if row.metric in LIKELIHOODS), None)

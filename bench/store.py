@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cell import CellResult, CellSpec, Cost, Diagnostic, Row
-from bench.errors import UsageError
+from bench.errors import InterruptedStudyError, UsageError
 from bench.prices import Work
 from bench.report.definitions import SCHEMA as SCHEMA
 
@@ -36,6 +36,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within, a system that refuses to write to a study's folder, as a full disk does, ends the study."""
+    try:
+        yield
+    except OSError as error:
+        raise InterruptedStudyError(f"{folder} cannot be written to: {error.strerror or error}") from error
 
 
 def write_json(path: Path, content: Any) -> None:

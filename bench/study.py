@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench import labels, provenance, store
-from bench.cell import CellResult, CellSpec, run_cell
-from bench.errors import UsageError
-from bench.folder import SHARED, cited, open_folder, union
+from bench.cell import CellResult, CellSpec
+from bench.claims import alone
+from bench.engine import Execution, run_all
+from bench.errors import INTERRUPTED, TERMINATED, TerminatedError, UsageError
+from bench.errors import InterruptedStudyError as InterruptedStudyError
+from bench.folder import SHARED, cited, made, open_folder, union
 from bench.registry import Registry, code_version, dataset_parameters, registry
 from bench.tuned import Tuned
+from bench.worker import package_versions
 
 RARE = ("parameters", "tuned", "pairs", "first_seed", "budget", "trials")  # told of only where they are used
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+RETRIED = ("failed", "timeout")
 
 
 @dataclass(frozen=True)
@@ -76,37 +77,74 @@ class Silent:
         """Nothing."""
 
 
-class InterruptedStudyError(Exception):
-    """A study that was stopped, or lost a worker, before its last cell; what is finished is kept."""
+def run(settings: Settings, folder: Path, how: Execution, progress: Progress, command: str) -> list[CellResult]:
+    """Run what is missing of a study, write its tables, and return the results of all cells that its folder holds.
 
-
-def run(settings: Settings, folder: Path, jobs: int, progress: Progress, command: str) -> list[CellResult]:
-    """Run what is missing of a study, write its tables and report, and return all of its cells' results.
-
-    Raises UsageError for settings that cannot be run or do not fit the folder, and InterruptedStudyError.
+    Another process may run the same study in the same folder at the same time; each cell is run by one of them. Raises
+    UsageError for settings that cannot be run or do not fit the folder, and InterruptedStudyError.
     """
-    known = registry(settings.plugins)
-    settings = checked(settings, known)
-    settings, began, ended = open_folder(settings, folder)
-    known = registry(settings.plugins)  # those of the folder's cells, too
-    specs = list(cells(settings, known))
-    found = {spec: store.read_cell(folder, spec) for spec in specs}
+    settings = checked(settings, registry(settings.plugins))
+    with alone(made(folder)):
+        settings, info = _entered(settings, folder, command, how)
+    specs = list(cells(settings, registry(settings.plugins)))
+    found = {spec: _kept(folder, spec, how) for spec in specs}
     waiting = [spec for spec, result in found.items() if result is None]
-    progress.begin(len(specs), waiting, jobs)
-    info = _describe(settings, known, command, jobs, began, folder)
-    store.write_json(folder / "study.json", info)
     try:
-        for result in _run_all(waiting, jobs):
-            found[result.spec] = result
-            store.write_cell(folder, result)
-            progress.finish(result)
+        with store.writing(folder):
+            progress.begin(len(specs), waiting, how.jobs)
+        with closing(_results(waiting, how, folder)) as results:
+            for result in results:
+                found[result.spec] = result
+                with store.writing(folder):
+                    store.write_cell(folder, result)
+                    progress.finish(result)
+    except TerminatedError:
+        raise InterruptedStudyError("terminated", TERMINATED) from None
     except KeyboardInterrupt:
-        raise InterruptedStudyError("interrupted") from None
+        raise InterruptedStudyError("interrupted", INTERRUPTED) from None
     finally:
-        done = [result for result in found.values() if result is not None]
-        info["provenance"]["finished"] = provenance.now() if waiting else ended
-        store.write_tables(folder, done)
-        store.write_json(folder / "study.json", info)
+        with store.writing(folder), alone(folder):
+            settings, began, _ = open_folder(settings, folder)  # to which others may have added
+            info = {**_describe(settings, folder, command, how, began), "provenance": info["provenance"]}
+            info["provenance"]["finished"] = provenance.now() if waiting else info["provenance"]["finished"]
+            done = _concluded(settings, folder, info, found)
+    return done
+
+
+def _entered(settings: Settings, folder: Path, command: str, how: Execution) -> tuple[Settings, dict[str, Any]]:
+    """Open the folder and write study.json into it; the settings of all that it holds, and the content of that file."""
+    settings, began, ended = open_folder(settings, folder)
+    info = _describe(settings, folder, command, how, began)
+    store.write_json(folder / "study.json", info)
+    info["provenance"]["finished"] = ended
+    return settings, info
+
+
+def _kept(folder: Path, spec: CellSpec, how: Execution) -> CellResult | None:
+    """A cell's result; None, and removed from the folder, if it is to be had again."""
+    result = store.read_cell(folder, spec)
+    if result is None or not (how.retry_failed and result.status in RETRIED):
+        return result
+    store.cell_path(folder, spec).unlink(missing_ok=True)
+    return None
+
+
+def _results(specs: list[CellSpec], how: Execution, folder: Path) -> Generator[CellResult]:
+    """Those of `_run_all`, as what can be closed whatever that is."""
+    yield from _run_all(specs, how, folder)
+
+
+_run_all = run_all
+
+
+def _concluded(
+    settings: Settings, folder: Path, info: dict[str, Any], found: Mapping[CellSpec, CellResult | None]
+) -> list[CellResult]:
+    """Write the tables and study.json of all that the folder holds, what others added included, and return it."""
+    every = [found.get(spec) or store.read_cell(folder, spec) for spec in cells(settings, registry(settings.plugins))]
+    done = [result for result in every if result is not None]
+    store.write_tables(folder, done)
+    store.write_json(folder / "study.json", info)
     return done
 
 
@@ -157,7 +195,7 @@ def _under(settings: Settings, dataset: str, method: str) -> dict[str, Any]:
 def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
     """The cells of a study, dataset by dataset, then seed by seed."""
     codes: dict[tuple[str, ...], str] = {}
-    versions = tuple(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "scipy", "scikit-learn"))
+    versions = package_versions()
     shared = {name: getattr(settings, name) for name in SHARED}
     chosen = None if settings.pairs is None else set(settings.pairs)
     for dataset in settings.datasets:
@@ -190,46 +228,12 @@ def _sizes(dataset: str) -> dict[str, Any]:
     return {name: stated[key] for name, key in sizes.items() if key in stated}
 
 
-def _run_all(specs: list[CellSpec], jobs: int) -> Iterator[CellResult]:
-    """Run cells in worker processes of one thread each, yielding results as they come."""
-    if not specs:
-        return
-    from concurrent.futures import as_completed
-    from concurrent.futures.process import BrokenProcessPool
-
-    from loky import ProcessPoolExecutor
-
-    threads = dict.fromkeys(THREAD_VARIABLES, "1")
-    executor = ProcessPoolExecutor(
-        min(jobs, len(specs)), env=threads, initializer=_prepare_worker, initargs=(os.getpid(),)
-    )
-    try:
-        for future in as_completed([executor.submit(run_cell, spec, jobs > 1) for spec in specs]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise InterruptedStudyError("a worker process died, perhaps for lack of memory") from error
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
-
-
-def _prepare_worker(parent: int) -> None:
-    """Leave interrupts to the parent, and do not outlive it: it may be killed without a chance to end its workers."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _describe(settings: Settings, known: Registry, command: str, jobs: int, began: str, folder: Path) -> dict[str, Any]:
+def _describe(settings: Settings, folder: Path, command: str, how: Execution, began: str) -> dict[str, Any]:
     """The content of study.json."""
+    known = registry(settings.plugins)
     chosen = {name: known.dataset(name) for name in settings.datasets}
-    stated = {**asdict(replace(settings, tuned=None)), "tuned": cited(settings.tuned), "jobs": jobs}
+    limits = {name: value for name, value in asdict(how).items() if value}
+    stated = {**asdict(replace(settings, tuned=None)), "tuned": cited(settings.tuned), **limits}
     return {
         "schema": store.SCHEMA,
         "name": folder.resolve().name,

@@ -87,8 +87,8 @@ def print_list(known: Registry, kinds: Iterable[str]) -> None:
         table = Table(
             title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False
         )
-        for name, summary, source in _rows(known, kind):
-            table.add_row(name, summary, source)
+        for row in _rows(known, kind):
+            table.add_row(*map(escape, row))
         console.print(table)
         console.print()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,13 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class Tuned:
-    """The file tuned.json: its name, its digest, {dataset: {method: {parameter: value}}}, and the budget in words."""
+    """The file tuned.json: name, digest, {dataset: {method: {parameter: value}}}, the budget in words, its bytes."""
 
     file: str
     sha256: str
     datasets: Choices
     budget: str = ""
+    content: bytes = field(default=b"", repr=False)
 
     @property
     def citation(self) -> str:
@@ -82,7 +83,7 @@ def read(file: str | Path) -> Tuned:
         raise UsageError(f"--tuned {file} is not a tuned.json that `python -m bench tune` wrote") from None
     if schema not in range(1, SCHEMA + 1):
         raise UsageError(f"--tuned {file} is of schema {schema!r}; this version reads schemas 1 to {SCHEMA}")
-    return Tuned(path.name, hashlib.sha256(content).hexdigest(), datasets, budget)
+    return Tuned(path.name, hashlib.sha256(content).hexdigest(), datasets, budget, content)
 
 
 def _in_words(budget: Mapping[str, Any]) -> str:

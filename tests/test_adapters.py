@@ -39,7 +39,7 @@ def files(tmp_path):
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """The command line on tiny settings, in this process: its exit code."""
-    monkeypatch.setattr(study, "_run_all", lambda specs, jobs: map(run_cell, specs))  # noqa: ARG005
+    monkeypatch.setattr(study, "_run_all", lambda specs, *_: map(run_cell, specs))
     monkeypatch.setattr("bench.report.write", lambda folder: folder / "report.html")
 
     def run(*args):

@@ -211,6 +211,8 @@ def _files(folder: Path) -> list[tuple[str, str]]:
         "posteriors.parquet": "how probable the code of each training datum is for four x: truth, floor, methods",
         "densities.parquet": "true and learned log densities on a grid, for two-dimensional data",
         "study.json": "settings, provenance and the command",
+        "study.toml": "what was asked for, to be run again with `python -m bench run`",
+        "log.txt": "when each command began and ended, and what became of each cell, in UTC",
         "figures/": "every figure as PNG and SVG",
         "report.md": "this report as Markdown",
         "report.html": "this report as one file",

@@ -18,6 +18,7 @@ import numpy as np
 from bench import cell, provenance, study
 from bench.errors import UsageError
 from bench.options import check_numbers, flag
+from bench.worker import THREAD_VARIABLES
 
 if TYPE_CHECKING:
     from bench.cell import CellSpec
@@ -102,7 +103,7 @@ def run(settings: Settings, folder: Path | None, watch: Watch) -> Result:
 @contextlib.contextmanager
 def pinned() -> Iterator[int | None]:
     """One thread, on one core; yields the core, or None where the system does not pin processes."""
-    environment = {name: os.environ.get(name) for name in study.THREAD_VARIABLES}
+    environment = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(environment, "1"))
     import torch  # after the variables are set, which its libraries read when they are loaded
     from threadpoolctl import threadpool_limits

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import random
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 import bench.registry
 from bench import store, study
-from bench.cell import CellSpec, run_cell
+from bench.cell import CellResult, CellSpec, Cost, Diagnostic, Row, run_cell
 from bench.cli import main
 from bench.registry import Item, Registry
 
@@ -45,18 +46,43 @@ def offer(monkeypatch):
     return put
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """Run cells here rather than in workers, which take seconds to start; the list of the cells that ran."""
+def run_here(monkeypatch, run):
     ran = []
 
-    def run_all(specs, jobs):
+    def run_all(specs, how, folder):
         for spec in specs:
             ran.append(spec.name)
-            yield run_cell(spec, jobs > 1)
+            yield run(spec, how.jobs > 1)
 
     monkeypatch.setattr(study, "_run_all", run_all)
     return ran
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Run cells here rather than in workers, which take seconds to start; the list of the cells that ran."""
+    return run_here(monkeypatch, run_cell)
+
+
+def made_up(spec, concurrent):
+    chance = random.Random(spec.key)
+    rows = [Row(0, "test_ll", chance.gauss(0, 1), 0.1, "nats", Cost(0.5, 0.5, 5.0, 1, 1))]
+    rows += [Row(1, name, chance.gauss(0, 1), 0.1, "nats", Cost(1.0, 1.0, 10.0, 2, 2)) for name in ("test_ll", "elbo")]
+    diagnostics = [Diagnostic(1, "test_ll", "quadrature_error", chance.random())]
+    return CellResult(
+        spec,
+        cost=Cost(1.0, 1.0, 10.0, 2, 2),
+        evaluation_s=2.0,
+        rows=rows,
+        diagnostics=diagnostics,
+        concurrent=concurrent,
+    )
+
+
+@pytest.fixture
+def invented(monkeypatch):
+    """Make results up, each cell's own and always the same, rather than run cells; the list of the cells asked for."""
+    return run_here(monkeypatch, made_up)
 
 
 @pytest.fixture
@@ -126,3 +152,52 @@ def unchanged(tree):
         assert tree(folder) == before
 
     return hold
+
+
+# What stands for `bench.worker.serve` where a child process must not take seconds to import torch: it makes results up
+# from the cells' keys, and does beside that what a cell's parameters say.
+INSTANT = '''
+import json, os, random, sys, time
+sys.path[:] = json.loads(sys.argv[3])
+from multiprocessing.connection import Connection
+from pathlib import Path
+from bench.cell import CellResult, Cost, Row
+
+def act(how, value):
+    if how == "kill" or how == "kill_once" and not Path(value).exists():
+        Path(value).touch() if value else None
+        os.kill(os.getpid(), 9)
+    if how == "exit":
+        os._exit(value)
+    if how == "sleep":
+        time.sleep(value)
+    if how == "grow":
+        kept = []
+        while True:
+            kept.append(bytearray(os.urandom(1000) * 2000))
+    if how == "fork" and not os.fork():
+        time.sleep(value)
+    if how == "count":
+        with Path(value).open("a") as file:
+            file.write("ran ")
+
+pipe = Connection(int(sys.argv[1]))
+pipe.send(("code of the test",))
+while True:
+    job = pipe.recv()
+    result = CellResult(job.spec, concurrent=job.concurrent, message=f"process {os.getpid()}")
+    for how, value in job.spec.parameters:
+        act(how, value)
+        if how in ("status", "message"):
+            setattr(result, how, value)
+    value = random.Random(job.spec.key).random()
+    result.rows = [Row(0, name, value, 0.1, "nats", Cost(1.0, 1.0, 10.0)) for name in ("test_ll", "oracle_gap")]
+    pipe.send(result)
+'''
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Let child processes make results up, and do what a cell's parameters say; the program that does so."""
+    monkeypatch.setattr("bench.worker.PROGRAM", INSTANT)
+    return INSTANT

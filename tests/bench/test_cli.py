@@ -19,7 +19,7 @@ COMPARE = ("compare", "-m", "vae", "-d", "circle")
 
 NAMES = [
     (("compere",), "unknown command 'compere' - did you mean 'compare'?"),
-    (("frobnicate",), "unknown command 'frobnicate' (available: compare, tune, sweep, list, timing, check)"),
+    (("frobnicate",), "unknown command 'frobnicate' (available: compare, run, merge, status, tune, sweep, list, timing, check)"),
     (("compare", "-m", "mpaa"), "unknown method 'mpaa' - did you mean 'mapa'?"),
     (("compare", "-m", "mapa,MAPPA"), "unknown method 'MAPPA' - did you mean 'mapa'?"),
     (("compare", "-m", "vea", "-d", "nowhere"), "unknown method 'vea' - did you mean 'vae'?"),
@@ -124,8 +124,8 @@ GIVEN = {
 def refused(cli, tmp_path, monkeypatch, unchanged):
     """Run a command that must be refused; its message."""
 
-    def run_all(specs, jobs):
-        raise AssertionError(f"not refused: {len(specs)} cells were to run, {jobs} at a time")
+    def run_all(specs, how, folder):
+        raise AssertionError(f"not refused: {len(specs)} cells were to run, {how.jobs} at a time")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(study, "_run_all", run_all)

@@ -15,6 +15,7 @@ import pytest
 
 from bench import store, study
 from bench.cell import CellResult
+from bench.engine import Execution
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--size", "40", "--test-size", "50", "--max-flops", "1e7")
@@ -65,7 +66,7 @@ def test_what_a_study_leaves(whole):
     kept = ("cells", "measurements", "diagnostics", "work")
     tables = {f"{name}.{kind}" for name in kept for kind in ("csv", "parquet")}
     tables |= {"densities.parquet", "posteriors.parquet", "references.parquet"}
-    assert names == tables | {"study.json", "cells", "figures", "report.html", "report.md"}
+    assert names == tables | {"study.json", "study.toml", "log.txt", "cells", "figures", "report.html", "report.md"}
     assert len(cell_files(folder)) == 4
     assert str(folder / "report.html") in out
     assert "[4/4]" in err
@@ -100,7 +101,7 @@ def test_the_same_again_runs_nothing(copy, compare, in_process, tree):
     assert compare(copy, "vae,mapa", "circle", 2).code == 0
     assert in_process == []
     after = tree(copy)
-    volatile = {"study.json"}
+    volatile = {"study.json", "study.toml", "log.txt"}
     assert {k: v for k, v in after.items() if k not in volatile} == {
         k: v for k, v in before.items() if k not in volatile
     }
@@ -347,13 +348,29 @@ METHODS = {{"{name}": Acts}}
     return path
 
 
-def test_a_worker_that_dies_ends_the_study_with_what_is_finished(tmp_path, compare):
+def test_a_worker_that_dies_costs_its_cell(tmp_path, compare):
     dies = plugin(tmp_path / "dies.py", "dies", "os._exit(1)")
-    end = compare(tmp_path / "out", "untrained,dies", "circle", 1, "--plugin", dies)
+    end = compare(tmp_path / "out", "dies,untrained", "circle", 1, "--plugin", dies)
+    assert (end.code, end.err) == (1, "")
+    cells = store.read_table(tmp_path / "out", "cells").set_index("method")
+    assert cells["status"].to_dict() == {"dies": "failed", "untrained": "done"}
+    assert cells["message"]["dies"] == "the process died (exit code 1), in each of 2 attempts"
+
+
+def test_limits_on_cells(tmp_path, compare):
+    """Of time, of memory, and within them; what they ended is told to be run again."""
+    hangs = plugin(tmp_path / "hangs.py", "hangs", "time.sleep(600)")
+    grows = plugin(tmp_path / "grows.py", "grows", "kept = [bytearray(os.urandom(1000) * 1000) for _ in range(10**9)]")
+    plugins = ("--plugin", hangs, "--plugin", grows)
+    limits = ("--cell-timeout", 30, "--cell-memory", "1.5GB")
+    end = compare(tmp_path / "out", "untrained,hangs,grows", "circle", 1, *plugins, *limits)
     assert end.code == 1
-    assert "a worker process died" in end.err
-    assert "Resume with:" in end.err
-    assert (tmp_path / "out" / "cells.csv").exists()
+    cells = store.read_table(tmp_path / "out", "cells").set_index("method")
+    assert cells["status"].to_dict() == {"untrained": "done", "hangs": "timeout", "grows": "failed"}
+    assert "by --cell-timeout 30" in cells["message"]["hangs"]
+    assert "used more than 1.5 GB" in cells["message"]["grows"]
+    settings = json.loads((tmp_path / "out" / "study.json").read_text())["settings"]
+    assert (settings["cell_timeout"], settings["cell_memory"]) == (30.0, 1_500_000_000)
 
 
 def test_workers_do_not_outlive_a_study_that_is_killed(tmp_path):
@@ -375,20 +392,20 @@ class Impatient(study.Silent):
         raise KeyboardInterrupt
 
 
-def stopped_between_cells(specs, _):
+def stopped_between_cells(specs, *_):
     yield CellResult(specs[0], message="finished")
     raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
     ("cells", "progress"),
-    [(stopped_between_cells, study.Silent()), (lambda specs, _: map(CellResult, specs), Impatient())],
+    [(stopped_between_cells, study.Silent()), (lambda specs, *_: map(CellResult, specs), Impatient())],
 )
 def test_an_interrupted_study_keeps_its_tables_wherever_it_was(tmp_path, monkeypatch, cells, progress):
     monkeypatch.setattr(study, "_run_all", cells)
     settings = study.Settings(("vae",), ("circle",), size=40, validation_size=40, test_size=50)
     with pytest.raises(study.InterruptedStudyError, match="interrupted"):
-        study.run(settings, tmp_path / "out", 1, progress, "a command")
+        study.run(settings, tmp_path / "out", Execution(), progress, "a command")
     assert len(store.read_table(tmp_path / "out", "cells")) == 1
     assert finished(tmp_path / "out") == 1
 
@@ -413,7 +430,7 @@ def test_names_asked_for_twice_are_run_once(tmp_path, compare, in_process):
 
 
 def test_the_groups_of_datasets(tmp_path, compare, in_process, monkeypatch):
-    monkeypatch.setattr(study, "_run_all", lambda specs, _: map(CellResult, specs))
+    monkeypatch.setattr(study, "_run_all", lambda specs, *_: map(CellResult, specs))
     assert compare(tmp_path / "out", "all", "curves, circle", 1).code == 0
     cells = store.read_table(tmp_path / "out", "cells")
     assert sorted(set(cells["dataset"])) == ["absolute", "circle", "clusters", "figure8", "spiral_dots"]

@@ -30,7 +30,7 @@ def made_up(spec):
 @pytest.fixture
 def unrun(monkeypatch):
     """Make results up instead of running cells."""
-    monkeypatch.setattr(study, "_run_all", lambda specs, _: map(made_up, specs))
+    monkeypatch.setattr(study, "_run_all", lambda specs, *_: map(made_up, specs))
 
 
 @pytest.fixture

@@ -170,11 +170,11 @@ def test_fits_that_fail_are_paid_for(tune, offer, tmp_path):
 def interrupting(monkeypatch, after):
     """Interrupt the next study once so many cells have ended."""
 
-    def run_all(specs, jobs):
+    def run_all(specs, how, folder):
         for number, spec in enumerate(specs):
             if number + len(ended) >= after:
                 raise KeyboardInterrupt
-            yield run_cell(spec, jobs > 1)
+            yield run_cell(spec, how.jobs > 1)
         ended.extend(specs)
 
     ended = []
@@ -197,7 +197,7 @@ def test_an_interrupted_tuning_chooses_the_same(tune, tmp_path, monkeypatch, aft
 def test_the_order_in_which_cells_end_does_not_matter(tune, tmp_path, monkeypatch):
     assert tune(tmp_path / "one", "cheap,uneven", 250, "--quiet").code == 0
     plain = study._run_all
-    monkeypatch.setattr(study, "_run_all", lambda specs, jobs: plain(specs[::-1], jobs))
+    monkeypatch.setattr(study, "_run_all", lambda specs, *how: plain(specs[::-1], *how))
     assert tune(tmp_path / "two", "cheap,uneven", 250, "--quiet", "--jobs", 2).code == 0
     assert chosen(tmp_path / "two") == chosen(tmp_path / "one")
 

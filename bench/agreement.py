@@ -1,0 +1,52 @@
+"""Whether two results of one cell agree: in all that it found, whatever machine it ran on."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Any
+
+# What a cell found: the same wherever it is run. Seconds and memory are the machine's, and a message may tell of them.
+FOUND = (
+    "formula_flops",
+    "overrun_flops",
+    "diagnostics",
+    "work",
+    "parameters",
+    "densities",
+    "posteriors",
+    "references",
+)
+OF_THE_MACHINE = ("wall_s", "cpu_s")
+
+
+def difference(one: dict[str, Any], two: dict[str, Any]) -> tuple[str, object, object]:
+    """What differs first between two results as JSON holds them, and both values; an empty text where nothing does.
+
+    Seconds, memory and messages, which may tell of them, are left out.
+    """
+    if one["status"] != two["status"]:
+        return "its status", one["status"], two["status"]
+    for here, there in zip_longest(one["rows"], two["rows"]):
+        if here is None or there is None:
+            return "the number of measurements", len(one["rows"]), len(two["rows"])
+        for name in ("checkpoint", "metric", "value", "stderr", "unit"):
+            if here[name] != there[name]:
+                return f"{name} of {here['metric']} at checkpoint {here['checkpoint']}", here[name], there[name]
+        if _counted(here) != _counted(there):
+            return f"the cost at checkpoint {here['checkpoint']}", _counted(here), _counted(there)
+    if _counted(one) != _counted(two):
+        return "its cost", _counted(one), _counted(two)
+    return next(
+        ((f"its {name}", *_apart(one[name], two[name])) for name in FOUND if one[name] != two[name]), ("", 0, 0)
+    )
+
+
+def _apart(one: Any, two: Any) -> tuple[object, object]:
+    """Two values that differ; of lists, the first entries that do."""
+    if isinstance(one, list) and isinstance(two, list):
+        return next((here, there) for here, there in zip_longest(one, two) if here != there)
+    return one, two
+
+
+def _counted(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content["cost"].items() if name not in OF_THE_MACHINE}

@@ -1,0 +1,57 @@
+"""What two workers gain over one, on cells that take the same time each, and what the harness adds to a cell."""
+
+import time
+
+import pytest
+
+from bench import engine, worker
+from bench.cell import CellSpec
+from bench.engine import Execution, run_all
+
+MOST = 0.56
+OVERHEAD_S = 0.05
+PROGRAM = """
+import json, sys, time
+sys.path[:] = json.loads(sys.argv[3])
+from multiprocessing.connection import Connection
+from bench.cell import CellResult
+
+pipe = Connection(int(sys.argv[1]))
+pipe.send(("code of the test",))
+while True:
+    job = pipe.recv()
+    time.sleep(dict(job.spec.parameters)["sleep"])
+    pipe.send(CellResult(job.spec))
+"""
+
+
+@pytest.fixture
+def seconds(tmp_path, monkeypatch):
+    """How long a study of cells takes that do nothing but sleep."""
+    monkeypatch.setattr(worker, "PROGRAM", PROGRAM)
+    monkeypatch.setattr(engine, "environment", lambda: ("code of the test",))
+    (tmp_path / "cells").mkdir()
+
+    def measure(cells, sleep, **how):
+        conditions = ("known", "cpu", None, None, False, "", ())
+        specs = [
+            CellSpec("circle", "vae", seed, 40, 40, 50, None, *conditions, parameters=(("sleep", sleep),))
+            for seed in range(cells)
+        ]
+        start = time.perf_counter()
+        assert len(list(run_all(specs, Execution(**how), tmp_path))) == cells
+        return time.perf_counter() - start
+
+    return measure
+
+
+def test_two_workers_take_little_more_than_half_of_the_time(seconds):
+    """The fastest of three each, which is free of what else the machine does."""
+    one, two = (min(seconds(16, 0.25, jobs=jobs) for _ in range(3)) for jobs in (1, 2))
+    assert two <= MOST * one
+
+
+def test_a_cell_costs_the_harness_milliseconds(seconds):
+    """Limits included, and the start of the child, which takes longer for torch's sake alone."""
+    limits = {"cell_timeout": 60.0, "cell_memory": 10**10}
+    assert min(seconds(50, 0.0, **limits) for _ in range(3)) / 50 < OVERHEAD_S
