@@ -156,7 +156,7 @@ def unchanged(tree):
 
 # What stands for `bench.worker.serve` where a child process must not take seconds to import torch: it makes results up
 # from the cells' keys, and does beside that what a cell's parameters say.
-INSTANT = '''
+INSTANT = """
 import json, os, random, sys, time
 sys.path[:] = json.loads(sys.argv[3])
 from multiprocessing.connection import Connection
@@ -193,7 +193,7 @@ while True:
     value = random.Random(job.spec.key).random()
     result.rows = [Row(0, name, value, 0.1, "nats", Cost(1.0, 1.0, 10.0)) for name in ("test_ll", "oracle_gap")]
     pipe.send(result)
-'''
+"""
 
 
 @pytest.fixture

@@ -19,7 +19,10 @@ COMPARE = ("compare", "-m", "vae", "-d", "circle")
 
 NAMES = [
     (("compere",), "unknown command 'compere' - did you mean 'compare'?"),
-    (("frobnicate",), "unknown command 'frobnicate' (available: compare, run, merge, status, tune, sweep, list, timing, check)"),
+    (
+        ("frobnicate",),
+        "unknown command 'frobnicate' (available: compare, run, merge, status, tune, sweep, list, timing, check)",
+    ),
     (("compare", "-m", "mpaa"), "unknown method 'mpaa' - did you mean 'mapa'?"),
     (("compare", "-m", "mapa,MAPPA"), "unknown method 'MAPPA' - did you mean 'mapa'?"),
     (("compare", "-m", "vea", "-d", "nowhere"), "unknown method 'vea' - did you mean 'vae'?"),
