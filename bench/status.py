@@ -87,6 +87,7 @@ def _method(cell: Cell) -> str:
 def show(status: Status) -> None:
     """Print a table of datasets and methods, what did not finish and why, and about how long is left."""
     console = make_console()
+    console.print(str(status.folder), markup=False, highlight=False, soft_wrap=True)
     console.print(_table(status))
     for cell in status.cells:
         if cell.result is not None and cell.state not in ("done", "skipped"):
@@ -102,7 +103,7 @@ def _table(status: Status) -> Table:
     pairs: dict[tuple[str, str], list[Cell]] = {}
     for cell in status.cells:
         pairs.setdefault((cell.spec.dataset, cell.spec.method), []).append(cell)
-    table = Table(title=escape(str(status.folder)), title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for name in ("dataset", "method", *STATES, "time left"):
         table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
     for (dataset, method), cells in pairs.items():
