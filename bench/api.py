@@ -18,6 +18,7 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     datasets: Sequence[str] | None = None,
     seeds: int = 3,
     *,
+    first_seed: int = 0,
     size: int = 500,
     test_size: int = 2000,
     latent_dim: int | None = None,
@@ -40,7 +41,7 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
 
     Does what `python -m bench compare` does: results go to the folder `out`, and what is there already is not run
     again. methods, datasets: names, or labels as "vae[steps=8000]" and "circle[size=1000]". size, test_size: numbers of
-    training and held-out data. seeds: runs with seeds 0 to seeds - 1. max_flops, max_seconds: the budget of one fit.
+    training and held-out data. seeds: how many, from first_seed on. max_flops, max_seconds: the budget of one fit.
     plugins: paths of Python files. settings: hyperparameters of every use of a method, as {"vae": {"steps": 8000}}.
     tuned: the path of a tuned.json; labels win over settings, which win over it. cell_timeout, cell_memory: seconds and
     bytes beyond which a cell is killed. scheduler: the address of a Dask cluster's. retry_failed: whether cells that
@@ -60,6 +61,7 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
         methods=_names(methods),
         datasets=_names(datasets or registry_of_datasets.CURVES),
         seeds=seeds,
+        first_seed=first_seed,
         size=size,
         validation_size=size,
         test_size=test_size,

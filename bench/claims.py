@@ -57,9 +57,12 @@ class Claims:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give up all cells, and the folder of claims once nobody has any."""
+        """Give up all cells, remove what processes that died have left, and the folder of claims if none is left."""
         for key in list(self._held):
             self.release(key)
+        for path in self.folder.glob("*.json"):
+            if (handle := _lock(path)) is not None:
+                _unlock(path, handle)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 

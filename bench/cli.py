@@ -71,11 +71,17 @@ _execution = _all_of(
 )  # fmt: skip
 
 
+_first_seed = click.option("--first-seed", default=0, show_default=True, metavar="K",
+                           help="The first seed, so that machines can share out the seeds.")  # fmt: skip
+
+
 def _conditions(seeds: int, first: int = 0) -> Callable[[Command], Command]:
     """Under which conditions cells run."""
-    last = f"{first}+N-1" if first else "N-1"
+    begin = str(first) if first else "K"
+    meant = f"With seeds {begin} to {begin}+N-1."
     return _all_of(
-        click.option("--seeds", default=seeds, show_default=True, metavar="N", help=f"With seeds {first} to {last}."),
+        click.option("--seeds", default=seeds, show_default=True, metavar="N", help=meant),
+        *([] if first else [_first_seed]),
         _size,
         click.option("--latent-dim", type=int, metavar="L", help="Latent dimension.  [default: the dataset's own]"),
         _noise,

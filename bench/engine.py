@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -51,10 +52,10 @@ def run_all(specs: list[CellSpec], how: Execution, folder: Path) -> Iterator[Cel
     processes run of the same folder is left to them, and yielded once they have written it. Raises UsageError for
     workers that run other code or cannot be reached, and InterruptedStudyError for those that cannot run cells at all.
     """
-    if not specs:
-        return
-    with _executor(how, len(specs)) as submit, Claims(folder) as claims:
-        yield from _Round(specs, how, submit, claims, folder).results()
+    with Claims(folder) as claims:
+        if specs:
+            with _executor(how, len(specs)) as submit:
+                yield from _Round(specs, how, submit, claims, folder).results()
 
 
 class _Round:
@@ -147,8 +148,14 @@ def _here(jobs: int) -> Iterator[Run]:
 def _on_cluster(address: str) -> Iterator[Run]:
     with connected(address) as client:
         executor = client.get_executor(pure=False)  # else a second attempt would be given the result of the first
+
+        def submit(job: Job) -> Future[CellResult]:
+            if client.status != "running":
+                raise InterruptedStudyError(f"the Dask scheduler at {address} was lost")
+            return executor.submit(run_isolated, job)
+
         try:
-            yield lambda job: executor.submit(run_isolated, job)
+            yield submit
         finally:
             executor.shutdown(wait=False)
 
@@ -165,6 +172,8 @@ def connected(address: str) -> Client:
         from distributed import Client
     except ImportError:
         raise UsageError("--scheduler needs Dask: pip install 'mapa-bench[distributed]'") from None
+    for name in ("distributed", "distributed.client"):  # which log tracebacks of what is told here in a line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:

@@ -69,16 +69,24 @@ def _extended(settings: Settings, before: dict[str, Any], folder: Path) -> Setti
                 "use another --out, or --fresh to set it aside"
             )
     _check_parameters(settings, before, folder)
+    first = before.get("first_seed", 0)
+    seeds = spanned(range(first, first + before["seeds"]), settings.every_seed)
     pairs = None if settings.pairs is None else _pairs((*before["pairs"], *settings.pairs))
     return replace(
         settings,
         methods=union(before["methods"], settings.methods),
         datasets=union(before["datasets"], settings.datasets),
-        seeds=max(before["seeds"], settings.seeds),
+        first_seed=seeds.start,
+        seeds=len(seeds),
         plugins=union(before["plugins"], settings.plugins),
         parameters={**before.get("parameters", {}), **settings.parameters},
         pairs=pairs,
     )
+
+
+def spanned(*seeds: range) -> range:
+    """The least range that holds all of several, and what lies between them."""
+    return range(min(each.start for each in seeds), max(each.stop for each in seeds))
 
 
 def _check_parameters(settings: Settings, before: dict[str, Any], folder: Path) -> None:

@@ -15,7 +15,7 @@ from bench.agreement import difference
 from bench.cell import CellResult, CellSpec
 from bench.claims import alone
 from bench.errors import StoppedError, UsageError
-from bench.folder import SHARED, cited, open_folder, union
+from bench.folder import SHARED, cited, open_folder, spanned, union
 from bench.options import flag
 from bench.record import held, log, write_study_file
 
@@ -116,7 +116,7 @@ def _check_conditions(first: Part, other: Part) -> None:
     one, two = first.settings, other.settings
     both = {*map(labels.name_of, one.methods)} & {*map(labels.name_of, two.methods)}
     told = [
-        *((flag(name), getattr(one, name), getattr(two, name)) for name in (*SHARED, "first_seed")),
+        *((flag(name), getattr(one, name), getattr(two, name)) for name in SHARED),
         ("--tuned", cited(one.tuned), cited(two.tuned)),
         *((f"--set {name}", one.parameters.get(name, {}), two.parameters.get(name, {})) for name in sorted(both)),
     ]
@@ -180,11 +180,13 @@ def _clash(first: Cell, other: Cell) -> list[str]:
 def _joined(parts: Sequence[Part]) -> Settings:
     """The settings of all parts in one."""
     every = [part.settings for part in parts]
+    seeds = spanned(*(settings.every_seed for settings in every))
     return dataclasses.replace(
         every[0],
         methods=union((), (method for settings in every for method in settings.methods)),
         datasets=union((), (dataset for settings in every for dataset in settings.datasets)),
-        seeds=max(settings.seeds for settings in every),
+        first_seed=seeds.start,
+        seeds=len(seeds),
         plugins=_files(union((), (file for settings in every for file in settings.plugins))),
         parameters={name: given for settings in every for name, given in settings.parameters.items()},
     )
@@ -216,7 +218,8 @@ def _described(out: Path, settings: Settings, parts: Sequence[Part], command: st
     """The content of study.json, with that of the parts as `sources`."""
     infos = [part.info for part in parts]
     sections = {name: dict(item for info in infos for item in info[name].items()) for name in ("datasets", "methods")}
-    stated = {name: getattr(settings, name) for name in ("methods", "datasets", "seeds", "plugins", "parameters")}
+    joined = ("methods", "datasets", "seeds", "first_seed", "plugins", "parameters")
+    stated = {name: getattr(settings, name) for name in joined}
     return {
         **infos[0],
         **sections,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CHOICES = {"noise": ("known", "learned"), "device": ("cpu", "cuda")}
 WHOLE = ("seeds", "size", "test_size", "latent_dim", "trials")
+LEAST = {"first_seed": 0}
 POSITIVE = ("max_flops", "max_seconds", "budget")
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZE = re.compile(r"(?P<number>[0-9]*\.?[0-9]+(?:e[0-9]+)?) *(?P<unit>[kmgt]b|)", re.IGNORECASE)
@@ -23,9 +24,10 @@ ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:[0-9]+")
 
 def check_numbers(settings: Settings, jobs: int) -> None:
     """Raise UsageError for numbers that are not positive, choices that there are not, and nothing to compare."""
-    for name, value in [*((name, getattr(settings, name)) for name in WHOLE), ("jobs", jobs)]:
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UsageError(f"{flag(name)} must be a whole number of at least 1, got {value}")
+    whole = [(name, getattr(settings, name), LEAST.get(name, 1)) for name in (*WHOLE, *LEAST)]
+    for name, value, least in [*whole, ("jobs", jobs, 1)]:
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise UsageError(f"{flag(name)} must be a whole number of at least {least}, got {value}")
     for name in POSITIVE:
         value = getattr(settings, name)
         if value is not None and not (math.isfinite(value) and value > 0):

@@ -76,6 +76,7 @@ def _described(settings: Settings, folder: str) -> str:
     """A study file for settings; its name is the folder's, as far as a name may be."""
     top: dict[str, Any] = {"name": re.sub(r"[^\w.+-]+", "-", folder).lstrip(".") or "study"}
     top |= {key: getattr(settings, key) for key in ("methods", "datasets", *WHOLE, *CHOICES, "plugins")}
+    top |= {"first_seed": settings.first_seed or None}
     top["tuned"] = None if settings.tuned is None else f"tuned/{settings.tuned.file}"
     tables = {"budget": {key: getattr(settings, key) for key in BUDGET}}
     tables |= {
@@ -128,7 +129,7 @@ def _settings(info: Mapping[str, Any], folder: Path) -> Settings:
     for key in ("methods", "datasets", "plugins"):
         stated[key] = tuple(text + "" for text in stated[key])
     stated["parameters"] = {method: dict(given) for method, given in stated.get("parameters", {}).items()}
-    stated["seeds"] = len(range(stated["seeds"]))
+    stated["seeds"] = len(range(stated.get("first_seed", 0), stated.get("first_seed", 0) + stated["seeds"]))
     if info["tuned"] is not None:
         stated["tuned"] = tuned.read(folder / "tuned" / Path(info["tuned"]["file"]).name)
     if stated.get("pairs") is not None:

@@ -54,6 +54,11 @@ class Settings:
     budget: float | None = None
     trials: int | None = None
 
+    @property
+    def every_seed(self) -> range:
+        """The seeds."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
 
 class Progress(Protocol):
     """Who is told how a study goes on."""
@@ -104,9 +109,10 @@ def run(settings: Settings, folder: Path, how: Execution, progress: Progress, co
         raise InterruptedStudyError("interrupted", INTERRUPTED) from None
     finally:
         with store.writing(folder), alone(folder):
-            settings, began, _ = open_folder(settings, folder)  # to which others may have added
+            settings, began, ended = open_folder(settings, folder)  # to which others may have added
             info = {**_describe(settings, folder, command, how, began), "provenance": info["provenance"]}
-            info["provenance"]["finished"] = provenance.now() if waiting else info["provenance"]["finished"]
+            before = None if waiting else info["provenance"]["finished"] or ended  # the end of what ran last
+            info["provenance"]["finished"] = before or provenance.now()
             done = _concluded(settings, folder, info, found)
     return done
 
@@ -165,6 +171,7 @@ def checked(settings: Settings, known: Registry) -> Settings:
         _check_dataset(label, settings.latent_dim, known)
     if settings.tuned is not None:
         settings.tuned.check(datasets, methods, known)
+        settings.tuned.check_seeds(settings.every_seed)
     return replace(settings, methods=methods, datasets=datasets, parameters=parameters)
 
 
@@ -201,7 +208,7 @@ def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
     for dataset in settings.datasets:
         methods = [method for method in settings.methods if chosen is None or (dataset, method) in chosen]
         parameters = {m: tuple(known.parameters(m, _under(settings, dataset, m)).items()) for m in methods}
-        for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
+        for seed in settings.every_seed:
             for method in methods:
                 files = {known.dataset(dataset).file, known.method(method).file} - {None}
                 used = tuple(sorted(str(file) for file in files))
@@ -235,6 +242,7 @@ def _describe(settings: Settings, folder: Path, command: str, how: Execution, be
     limits = {name: value for name, value in asdict(how).items() if value}
     stated = {**asdict(replace(settings, tuned=None)), "tuned": cited(settings.tuned), **limits}
     return {
+        **_merged_from(folder),
         "schema": store.SCHEMA,
         "name": folder.resolve().name,
         "command": command,
@@ -256,3 +264,10 @@ def _describe(settings: Settings, folder: Path, command: str, how: Execution, be
             for name in settings.methods
         },
     }
+
+
+def _merged_from(folder: Path) -> dict[str, Any]:
+    """The `sources` of a study that `merge` made, which it keeps when it is gone on with."""
+    path = folder / "study.json"
+    held = store.read_json(path) if path.exists() else {}
+    return {name: held[name] for name in ("sources",) if name in held}

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 WHOLE = ("seeds", "size", "test_size", "latent_dim")
 BUDGET = ("max_flops", "max_seconds")
-KEYS = ("name", "methods", "datasets", *WHOLE, *CHOICES, "plugins", "tuned", "budget", "set")
+LEAST = {"first_seed": 0, **dict.fromkeys(WHOLE, 1)}
+KEYS = ("name", "methods", "datasets", *LEAST, *CHOICES, "plugins", "tuned", "budget", "set")
 NAME = re.compile(r"[\w+-][\w.+-]*")
 PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)")
 
@@ -92,7 +93,7 @@ def read(path: Path, plugins: Sequence[str] = ()) -> tuple[study.Settings, Regis
     settings = study.Settings(
         methods=_labels(source, "methods", {"all": tuple(known.methods)}, known.method_label),
         datasets=_labels(source, "datasets", dataset_groups(known), known.dataset_label),
-        **{key: content[key] for key in (*WHOLE, *CHOICES) if key in content},
+        **{key: content[key] for key in (*LEAST, *CHOICES) if key in content},
         **numbers,
         plugins=files,
         parameters=content.get("set", {}),
@@ -126,10 +127,9 @@ def _check(source: Source) -> None:
     name = content.get("name", source.path.stem)
     right = isinstance(name, str) and NAME.fullmatch(name) is not None
     source.expect(right, "letters, digits and . _ + -, and begin with none of .", name, "name")
-    for key in (key for key in WHOLE if key in content):
-        source.expect(
-            _is_number(content[key], int) and content[key] >= 1, "a whole number of at least 1", content[key], key
-        )
+    for key, least in LEAST.items():
+        value = content.get(key, least)
+        source.expect(_is_number(value, int) and value >= least, f"a whole number of at least {least}", value, key)
     for key in (key for key in CHOICES if key in content):
         source.expect(content[key] in CHOICES[key], f"one of {', '.join(CHOICES[key])}", content[key], key)
     if "tuned" in content:

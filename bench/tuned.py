@@ -23,12 +23,16 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class Tuned:
-    """The file tuned.json: name, digest, {dataset: {method: {parameter: value}}}, the budget in words, its bytes."""
+    """The file tuned.json: name, digest, {dataset: {method: {parameter: value}}}, the budget in words, its bytes.
+
+    seeds: those on whose validation data the choices were made, as far as the file tells.
+    """
 
     file: str
     sha256: str
     datasets: Choices
     budget: str = ""
+    seeds: range = range(0)
     content: bytes = field(default=b"", repr=False)
 
     @property
@@ -68,6 +72,11 @@ class Tuned:
             for name in names:
                 known.make_method(name, self.parameters(dataset, name))
 
+    def check_seeds(self, seeds: range) -> None:
+        """Raise UsageError for seeds on whose validation data the choices were made: theirs would flatter."""
+        if shared := sorted({*self.seeds} & {*seeds}):
+            raise UsageError(f"{self.file} was chosen on seed {shared[0]}, which this study has too; take other seeds")
+
 
 def read(file: str | Path) -> Tuned:
     """The choices in a file; raises UsageError if it cannot be read as such."""
@@ -76,14 +85,21 @@ def read(file: str | Path) -> Tuned:
         content = path.read_bytes()
         found = json.loads(content)
         datasets = {d: {m: dict(values) for m, values in each.items()} for d, each in found["datasets"].items()}
-        schema, budget = found.get("schema", 1), _in_words(found.get("budget", {}))
+        schema, budget = found.get("schema", 1), found.get("budget", {})
+        told, seeds = _in_words(budget), _seeds(budget)
     except OSError as error:
         raise UsageError(f"--tuned {file} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"--tuned {file} is not a tuned.json that `python -m bench tune` wrote") from None
     if schema not in range(1, SCHEMA + 1):
         raise UsageError(f"--tuned {file} is of schema {schema!r}; this version reads schemas 1 to {SCHEMA}")
-    return Tuned(path.name, hashlib.sha256(content).hexdigest(), datasets, budget, content)
+    return Tuned(path.name, hashlib.sha256(content).hexdigest(), datasets, told, seeds, content)
+
+
+def _seeds(budget: Mapping[str, Any]) -> range:
+    """The seeds on which choices were made, as far as the file tells."""
+    first = budget.get("first_seed", 0)
+    return range(first, first + budget["seeds"]) if "first_seed" in budget else range(0)
 
 
 def _in_words(budget: Mapping[str, Any]) -> str:

@@ -2,7 +2,10 @@
 
 import builtins
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -196,6 +199,26 @@ class AnswersAtOnce:
                 answer_at_once(program)
 
         return Plugin()
+
+
+def test_a_scheduler_that_is_lost_ends_the_study_and_fails_no_cell(cell_spec, folder):
+    command = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as scheduler:
+        address = next(found[0] for line in scheduler.stderr if (found := re.search(r"tcp://[\d.]+:\d+", line)))
+        threading.Timer(1.0, scheduler.kill).start()
+        with pytest.raises(InterruptedStudyError, match=f"the Dask scheduler at {address} was lost"):
+            list(run_all(cells(cell_spec, (), ()), Execution(jobs=1, scheduler=address), folder))
+    assert not list((folder / "cells").iterdir())
+    assert not (folder / "claims").exists()
 
 
 def test_the_threads_of_a_cluster(cluster):

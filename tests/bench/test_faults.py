@@ -76,16 +76,26 @@ def whole(run, tmp_path, values):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_killed_study_is_resumed_to_the_same_tables(driver, run, whole, values, tmp_path, seed):
-    folder, process = tmp_path / "killed", driver(tmp_path / "killed")
-    time.sleep(random.Random(seed).uniform(0, LATEST_S))
-    process.kill()
-    process.wait()
-    kept = {path.name: path.read_bytes() for path in (folder / "cells").glob("*.json")} if folder.exists() else {}
+def test_a_study_that_is_killed_again_and_again_is_resumed_to_the_same_tables(
+    driver, run, whole, values, tmp_path, seed
+):
+    """Five times each, so at 30 random moments in all."""
+    folder, moments, kept = tmp_path / "killed", random.Random(seed), {}
+    for _ in range(5):
+        process = driver(folder)
+        time.sleep(moments.uniform(0, LATEST_S) ** 2 / LATEST_S)  # more often early, while cells are still missing
+        process.kill()
+        process.wait()
+        assert kept.items() <= cell_files(folder).items()
+        kept = cell_files(folder)
     run(folder)
     assert same(told(folder, values), whole)
-    assert kept.items() <= {path.name: path.read_bytes() for path in (folder / "cells").iterdir()}.items()
+    assert kept.items() <= cell_files(folder).items()
     assert not (folder / "claims").exists()
+
+
+def cell_files(folder):
+    return {path.name: path.read_bytes() for path in (folder / "cells").glob("*.json")}
 
 
 def test_two_processes_on_one_folder_find_what_one_does(driver, run, whole, values, tmp_path):

@@ -72,12 +72,14 @@ def test_merged_is_as_made_whole(parts, merge, compare, invented, tmp_path, valu
         ["figure8", 1, "vae"],
     ]
     del invented[:]
+    sources = held(tmp_path / "both")[1]["sources"]
     flags = ("--set", "vae.steps=3")
     assert compare(tmp_path / "both", "vae,untrained", "circle,figure8", 2, *flags).code == 0
     assert len(invented) == 3  # untrained at seed 1 and on figure8
     assert compare(tmp_path / "whole", "vae,untrained", "circle,figure8", 2, *flags).code == 0
     for one, other in zip(values(tmp_path / "both"), values(tmp_path / "whole"), strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert held(tmp_path / "both")[1]["sources"] == sources
     by = ["dataset", "method", "seed"]
     kept = values(tmp_path / "whole")[0].merge(found[0][by], on=by)
     pd.testing.assert_frame_equal(kept, found[0], check_exact=True)
@@ -212,6 +214,22 @@ def without(name):
     return lambda folder: edit(folder, lambda info: info.pop(name))
 
 
+def test_seeds_shared_out_over_machines(merge, compare, invented, tmp_path, values):
+    """What lies between them is missing, and run when the study is gone on with."""
+    for first, seeds in ((0, 2), (3, 1)):
+        assert compare(tmp_path / str(first), "vae", "circle", seeds, "--first-seed", first).code == 0
+    assert merge(tmp_path / "0", tmp_path / "3", "--out", tmp_path / "both").code == 0
+    settings, _ = held(tmp_path / "both")
+    assert (settings.first_seed, settings.seeds) == (0, 4)
+    assert store.read_table(tmp_path / "both", "cells")["seed"].to_list() == [0, 1, 3]
+    del invented[:]
+    assert compare(tmp_path / "both", "vae", "circle", 1, "--first-seed", 3).code == 0
+    assert invented == ["circle / vae / seed 2"]
+    assert compare(tmp_path / "whole", "vae", "circle", 4).code == 0
+    for one, other in zip(values(tmp_path / "both"), values(tmp_path / "whole"), strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
 REFUSED = [
     (setting(size=41), "holds a study with --size 40, .* one with 41"),
     (setting(test_size=51), "--test-size 50, .* one with 51"),
@@ -221,7 +239,6 @@ REFUSED = [
     (setting(latent_dim=2), "--latent-dim None, .* one with 2"),
     (setting(max_flops=2e7), "--max-flops 10000000.0, .* one with 20000000.0"),
     (setting(max_seconds=3.0), "--max-seconds None, .* one with 3.0"),
-    (setting(first_seed=5), "--first-seed 0, .* one with 5"),
     (setting(parameters={"vae": {"steps": 4}}), "--set vae {'steps': 3}, .* one with {'steps': 4}"),
     (setting(parameters={}), "--set vae {'steps': 3}, .* one with {}"),
     (setting(kind="tune"), "holds results of `tune`; only studies of `compare` can be merged"),

@@ -50,6 +50,8 @@ WRONG = [
     *((GRID + f"{key} = {value}", f"line 3: '{key}' must be a whole number of at least 1, got {told}")
       for key in ("seeds", "size", "test_size", "latent_dim")
       for value, told in (("0", "0"), ("2.5", "2.5"), ('"3"', "'3'"), ("[0, 1]", "[0, 1]"), ("true", "True"))),
+    (GRID + "first_seed = -1", "line 3: 'first_seed' must be a whole number of at least 0, got -1"),
+    (GRID + "first_seed = 0.5", "line 3: 'first_seed' must be a whole number of at least 0, got 0.5"),
     (GRID + 'noise = "low"', "line 3: 'noise' must be one of known, learned, got 'low'"),
     (GRID + "noise = 0.1", "line 3: 'noise' must be one of known, learned, got 0.1"),
     (GRID + "noise = []", "line 3: 'noise' must be one of known, learned, got []"),
@@ -190,6 +192,7 @@ def test_a_file_and_flags_ask_for_the_same(compare, cli, invented, tmp_path, key
         methods = ["vae", {name = "vae", steps = 5, batch_size = 10}, "mine"]
         datasets = [{name = "circle", size = 30, noise = 4e-2}, "circle", "torus"]
         seeds = 2
+        first_seed = 3
         size = 40
         test_size = 50
         noise = "learned"
@@ -197,7 +200,7 @@ def test_a_file_and_flags_ask_for_the_same(compare, cli, invented, tmp_path, key
         [set.vae]
         batch_size = 20
     """)
-    flags = ("--set", "vae.batch_size=20", "--plugin", tmp_path / "mine.py", "--noise", "learned")
+    flags = ("--set", "vae.batch_size=20", "--plugin", tmp_path / "mine.py", "--noise", "learned", "--first-seed", 3)
     methods, datasets = "vae,vae[steps=5,batch_size=10],mine", "circle[size=30,noise=0.04],circle,torus"
     assert compare(tmp_path / "flags", methods, datasets, 2, *flags).code == 0
     with pytest.MonkeyPatch.context() as patch:

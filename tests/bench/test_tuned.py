@@ -180,3 +180,21 @@ def test_choices_that_do_not_fit_are_refused(tmp_path, tuned, compare, in_proces
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(UsageError, match=r"--tuned nowhere\.json cannot be read: No such file"):
         read("nowhere.json")
+
+
+@pytest.mark.parametrize("begin", [1000, 999])
+def test_seeds_that_choices_were_made_on_are_refused(tmp_path, cli, unrun, begin):
+    """By validation data of the same seed: not by those of others, nor by a file that does not say."""
+    file, out = tmp_path / "tuned.json", tmp_path / "out"
+    content = {"datasets": {"circle": {}}, "budget": {"flops": 1e9, "seeds": 1, "first_seed": 1000}}
+    file.write_text(json.dumps({"schema": 2, **content}))
+    args = ("compare", "-m", "vae", "-d", "circle", "--tuned", file, "--seeds", 2, "--out", out)
+    end = cli(*args, "--first-seed", begin)
+    assert (end.code, end.err) == (
+        2,
+        "error: tuned.json was chosen on seed 1000, which this study has too; take other seeds\n",
+    )
+    assert not out.exists()
+    assert read(file).seeds == range(1000, 1001)
+    file.write_text(json.dumps({"datasets": {"circle": {}}}))
+    assert read(file).seeds == range(0)
