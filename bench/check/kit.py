@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -17,6 +20,8 @@ from bench.registry import describe
 
 if TYPE_CHECKING:
     from bench.check.subject import Subject
+
+PATIENCE_S = 600.0
 
 
 class FailedError(Exception):
@@ -51,9 +56,30 @@ def run(subject: Subject, duties: Iterable[Duty]) -> Iterator[Outcome]:
     for duty in duties:
         start = time.perf_counter()
         torch.set_num_threads(1)
-        with silenced(), threadpool_limits(1):
+        with silenced(), threadpool_limits(1), _patience():
             status, seen = _outcome(subject, duty)
         yield Outcome(duty.name, status, seen, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Within, a duty that takes far too long fails, as that of a fit that never yields, where Python can still act."""
+
+    def give_up(*_: object) -> NoReturn:
+        raise FailedError(
+            f"not over after {PATIENCE_S:g} s; a fit must yield again and again, so that it can be stopped"
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _outcome(subject: Subject, duty: Duty) -> tuple[str, str]:

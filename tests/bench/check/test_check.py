@@ -1,6 +1,9 @@
 """The parts of the conformance kit against what is known."""
 
 import dataclasses
+import signal
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import datasets
+from bench.check import kit
 from bench.check.linear import highest_likelihood, linear_likelihood
 from bench.check.quality import bound_gap, density_error
 from bench.check.reach import holds
@@ -151,3 +155,16 @@ def test_a_fit_is_stopped_at_the_first_limit():
     limit = Limit(yields=3, flops=10, seconds=1)
     assert not limit.reached(2, 9, 0.9)
     assert all(limit.reached(*each) for each in ((3, 0, 0), (0, 10, 0), (0, 0, 1)))
+
+
+def test_a_duty_that_does_not_end_fails(monkeypatch):
+    def lingers(subject):
+        time.sleep(60)
+
+    subject = SimpleNamespace(is_reference=False, method=None)
+    monkeypatch.setattr(kit, "PATIENCE_S", 0.1)
+    before = signal.getsignal(signal.SIGALRM)
+    late, next_one = kit.run(subject, [kit.Duty("late", lingers), kit.Duty("next", lambda _: "seen")])
+    assert (late.status, late.seen[:20]) == ("fail", "not over after 0.1 s")
+    assert (next_one.status, next_one.seen) == ("pass", "seen")
+    assert signal.getsignal(signal.SIGALRM) is before
