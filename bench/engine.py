@@ -104,16 +104,22 @@ class _Round:
             return
         others = len(self.running) < self.how.jobs and self.waiting
         for future in wait(self.running, LOOK_S if others else None, FIRST_COMPLETED).done:
-            job, attempt = self.running.pop(future)
-            try:
-                yield future.result()
-            except Exception as error:
-                death = _death(error)
-                if attempt < ATTEMPTS:
-                    self._submit(job, attempt + 1)
-                else:
-                    reason = f"{death.reason}, in each of {ATTEMPTS} attempts"
-                    yield CellResult(job.spec, death.status, reason, concurrent=job.concurrent)
+            result = self._outcome(future, *self.running.pop(future))
+            yield from self._begun()  # so that the next cell runs while this result is written
+            if result is not None:
+                yield result
+
+    def _outcome(self, future: Future[CellResult], job: Job, attempt: int) -> CellResult | None:
+        """The result of a job that is over; None where it is run once more."""
+        try:
+            return future.result()
+        except Exception as error:
+            death = _death(error)
+            if attempt < ATTEMPTS:
+                self._submit(job, attempt + 1)
+                return None
+            reason = f"{death.reason}, in each of {ATTEMPTS} attempts"
+            return CellResult(job.spec, death.status, reason, concurrent=job.concurrent)
 
 
 def _death(error: Exception) -> DeathError:

@@ -98,6 +98,18 @@ def test_one_at_a_time_is_not_contended(cell_spec, folder):
     assert [result.concurrent for result in run_all(cells(cell_spec, (), ()), Execution(), folder)] == [False, False]
 
 
+def test_the_next_cell_runs_while_a_result_is_written(cell_spec, folder, tmp_path):
+    count = tmp_path / "count"
+    count.touch()
+    results = run_all(cells(cell_spec, (), (("count", str(count)),)), Execution(), folder)
+    next(results)
+    deadline = time.monotonic() + 20
+    while not count.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert count.read_text() == "ran "
+    assert len(list(results)) == 1
+
+
 def test_other_code_is_refused(cell_spec, how, folder, monkeypatch):
     monkeypatch.setattr(engine, "environment", lambda: ("code of the client",))
     with pytest.raises(UsageError, match="a worker has code of the test, which must be code of the client"):

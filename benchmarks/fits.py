@@ -1,0 +1,67 @@
+"""How long each method takes, by the step and for a whole fit, with nothing counted."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from bench.cell import CellSpec, make_task
+from bench.registry import registry
+from datasets.base import draw
+from methods import BUILTIN
+from methods.base import Fitted, FreeLedger
+
+METHODS = tuple(BUILTIN)
+SIZE = 500
+STEPS = 500
+FIRST = 5
+
+
+def begin(name: str, **changed: Any) -> Iterator[Fitted]:
+    """A fit of the method, with some of its hyperparameters changed, to the circle at seed 0."""
+    method, problem = replace(registry().make_method(name), **changed), registry().make_problem("circle", None)
+    spec = CellSpec("circle", name, seed=0, size=SIZE, validation_size=SIZE, test_size=1)
+    split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
+    return iter(method.fit(make_task(method, problem, split, spec, FreeLedger())))
+
+
+def shortened(name: str) -> dict[str, int]:
+    """What makes the method take at most 500 steps; empty where it does anyway."""
+    return {"steps": STEPS} if getattr(registry().make_method(name), "steps", 0) > STEPS else {}
+
+
+class Step:
+    """A step with the default hyperparameters: the mean of 25, after the first five, which set up."""
+
+    params = METHODS
+    param_names = ("method",)
+    number = 25
+    repeat = (3, 10, 5.0)
+    rounds = 1
+    warmup_time = 0.0
+
+    def setup(self, name: str) -> None:
+        self.fit = begin(name)
+        if sum(1 for _ in islice(self.fit, FIRST)) < FIRST:
+            raise NotImplementedError(f"{name} takes no steps")
+
+    def time_step(self, _: str) -> None:
+        next(self.fit)
+
+
+class Fit:
+    """A whole fit with everything before and after its steps, of which there are at most 500."""
+
+    params = METHODS
+    param_names = ("method",)
+    number = 1
+    repeat = (1, 3, 10.0)
+    rounds = 1
+    warmup_time = 0.0
+
+    def setup(self, name: str) -> None:
+        self.fit = begin(name, **shortened(name))
+
+    def time_fit(self, _: str) -> None:
+        for _fitted in self.fit:
+            pass

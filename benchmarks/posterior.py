@@ -1,0 +1,66 @@
+"""How long it takes to work out MAPA's index posterior, against the number of data, and a likelihood by quadrature."""
+
+import torch
+
+from bench.registry import registry
+from datasets.base import stream
+from datasets.quadrature import log_marginal
+from methods.base import FreeLedger
+from methods.mapa import MAPA, signals
+from methods.mapa.index import log_index_posterior
+
+SURFACE = "swiss_roll"
+POINTS = 500
+
+
+def sample(name: str, n: int) -> torch.Tensor:
+    """The same n draws of a problem at any commit, (n, D)."""
+    return registry().make_problem(name, None).sample(n, stream(name, 0, "benchmark"))
+
+
+def estimate(x: torch.Tensor) -> signals.Mixture:
+    """The mixture that MAPA makes of data (N, D) of the surface, with its default hyperparameters."""
+    mapa, noise, ledger = MAPA(), registry().make_problem(SURFACE, None).noise, FreeLedger()
+    few = signals.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
+    mixture = signals.estimate(few, noise, mapa.smoothing, mapa.weight_steps, mapa.atom_steps, ledger)
+    return signals.sharpened(mixture, x, noise, ledger)
+
+
+class Signals:
+    """The mixture of N data; at the largest N, a k-d tree finds the atoms that matter to a datum."""
+
+    params = (500, 2000, 8000, 32_000)
+    param_names = ("N",)
+
+    def setup(self, n: int) -> None:
+        self.x = sample(SURFACE, n).double()
+
+    def time_signals(self, _: int) -> None:
+        estimate(self.x)
+
+
+class IndexPosterior:
+    """log p(i | x) of 500 data x over all N."""
+
+    params = (500, 2000, 8000)
+    param_names = ("N",)
+
+    def setup(self, n: int) -> None:
+        self.x = sample(SURFACE, n).double()
+        self.log_index = log_index_posterior(estimate(self.x), self.x)
+
+    def time_log_index(self, _: int) -> None:
+        self.log_index(self.x[:POINTS])
+
+
+class Quadrature:
+    """log p(x) of 500 data x under the true model, to a thousandth of a nat: a curve, and a surface."""
+
+    params = ("figure8", SURFACE)
+    param_names = ("dataset",)
+
+    def setup(self, name: str) -> None:
+        self.problem, self.x = registry().make_problem(name, None), sample(name, POINTS)
+
+    def time_quadrature(self, _: str) -> None:
+        log_marginal(self.problem.decoder, self.problem.noise, self.x, self.problem.latent_dim)

@@ -1,0 +1,42 @@
+"""What a k-d tree saves where few atoms matter to a datum, as a ratio within one run."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from bench.registry import registry
+from datasets.base import stream
+from methods.base import FreeLedger
+from methods.mapa import MAPA, signals
+
+SIZE = 20_000
+ROUNDS = 3
+LIMIT = 0.5
+
+
+@pytest.fixture(scope="module")
+def surface():
+    """Data of a surface, and the mixture that MAPA makes of some of them."""
+    problem, mapa = registry().make_problem("swiss_roll", None), MAPA()
+    x = problem.sample(SIZE, stream("swiss_roll", 0, "sparse")).double()
+    few = signals.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
+    steps = (mapa.weight_steps, mapa.atom_steps)
+    return signals.estimate(few, problem.noise, mapa.smoothing, *steps, FreeLedger()), x
+
+
+def test_sums_over_the_nearest_atoms_take_half_of_the_time_of_sums_over_all(surface, monkeypatch):
+    """In turns, and the fastest of each, which is free of what else the machine does."""
+    mixture, x = surface
+    assert len(x) * len(mixture.atoms) > signals.DENSE
+    seconds = np.empty((ROUNDS, 2))
+    for row in seconds:
+        for i, dense in enumerate((signals.DENSE, np.inf)):
+            with monkeypatch.context() as patch:
+                patch.setattr(signals, "DENSE", dense)
+                start = time.perf_counter()
+                signals.sums(mixture, x, FreeLedger())
+                row[i] = time.perf_counter() - start
+    sparse, full = seconds.min(0)
+    assert sparse <= LIMIT * full
