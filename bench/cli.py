@@ -113,6 +113,7 @@ def cli() -> None:
     Start with:
       python -m bench compare --methods mapa,iterative     the main comparison, two minutes
       python -m bench run study.toml                       the same from a file; status DIR shows how far it is
+      python -m bench report DIR --format latex            tables, figures and references for a paper
       python -m bench tune                                 choose hyperparameters, for compare --tuned
       python -m bench sweep --vary size=250,500,1000       what one factor does
       python -m bench list                                 what can be compared, and what is measured
@@ -206,6 +207,36 @@ def merge(**options: Any) -> None:
     from bench import commands
 
     sys.exit(commands.merge(**options))
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...")
+@click.option("--out", metavar="DIR", help="Folder for a report over several studies: new, empty, or one of these.")
+@click.option("--format", "formats", multiple=True, metavar="html|md|latex|all",
+              help="What to write; repeatable.  [default: html and md]")  # fmt: skip
+@_quiet
+def report(**options: Any) -> None:
+    """Write the report of a study anew from its tables, or one report over several studies.
+
+    Nothing is run, and the tables of the studies are left as they are. latex is for a paper: tables/*.tex for
+    booktabs, references.bib with an entry for each method and dataset used, and the figures as PDF beside PNG and SVG.
+
+    Of several studies, a cell that more than one holds is taken once. Where they ran a dataset under other conditions,
+    or have other values for the same cell, it stands in the report as DATASET @ STUDY, once for each. docs/reports.md
+    has all of this.
+
+    \b
+    Examples:
+      python -m bench report results/compare
+      python -m bench report results/compare --format latex
+      python -m bench report results/curves results/surfaces --out results/all --format all
+
+    \b
+    Exit code: 0 written, 2 bad usage, such as a folder without a study.
+    """  # noqa: D301
+    from bench import commands
+
+    sys.exit(commands.report(**options))
 
 
 @cli.command()

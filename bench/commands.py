@@ -59,6 +59,49 @@ def merge(folders: tuple[str, ...], out: str, quiet: bool) -> int:
     return _exit_code(results)
 
 
+def report(folders: tuple[str, ...], out: str | None, formats: tuple[str, ...], quiet: bool) -> int:
+    """Write the report of one study, or of several joined into another folder; the exit code."""
+    from bench.report import PAGES, write
+    from bench.report.combine import combined, place, save
+    from bench.report.study import read
+
+    chosen = _formats(formats) or PAGES
+    sources = [Path(folder) for folder in dict.fromkeys(folders)]
+    if len(sources) > 1 and out is None:
+        raise UsageError("a report over several studies needs a folder of its own: give --out DIR")
+    folder = sources[0] if out is None else Path(out)
+    try:
+        studies = [read(source) for source in sources]
+        place(folder, sources) if out is not None else None
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    try:
+        save(combined(studies, folder, _command())) if out is not None else None
+        write(folder, chosen)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written to: {error.strerror or error}") from None
+    _show(folder, chosen) if not quiet else None
+    return 0
+
+
+def _formats(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats of a report that are asked for, 'all' being each of them."""
+    from bench.report import FORMATS
+
+    names = [name for text in asked for name in labels.split(text)]
+    for name in names:
+        if name not in (*FORMATS, "all"):
+            raise unknown("format", name, (*FORMATS, "all"))
+    return FORMATS if "all" in names else tuple(names)
+
+
+def _show(folder: Path, formats: tuple[str, ...]) -> None:
+    """Print where the report is."""
+    names = {"html": "report.html", "md": "report.md", "latex": "tables/*.tex, references.bib, figures/*.pdf"}
+    for form in formats:
+        click.echo(f"{form + ':':<7}{folder}/{names[form]}")
+
+
 def status(folder: str) -> int:
     """Show how far the study in a folder is; the exit code."""
     from bench import status

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.report.format import apart, listed, number, plural, ratio
+import numpy as np
+
+from bench.report.format import apart, fraction, listed, number, plural, ratio
 from bench.report.paired import (
     BETTER,
     INDISTINGUISHABLE,
-    LEAST_SEEDS,
     WORSE,
     Match,
+    corrected,
     cost_to_match,
     interval,
+    p_value,
     verdict,
 )
+from bench.report.resampling import LEAST_SEEDS, bounds, median_of_medians
 from bench.report.summary import CELL, final, finished, fitted
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ class Margin:
     Each seed is one draw of the data, on which both were fitted and scored, so differences are taken seed by seed.
 
     interval: of that median, at 95%, or None for too few seeds. flops and wall: how many times the other's. match: what
-    reaching the other's final test_ll costs.
+    reaching the other's final test_ll costs. p: of the signed-rank test, and corrected_p for all comparisons made.
     """
 
     dataset: str
@@ -41,11 +45,13 @@ class Margin:
     flops: float
     wall: float
     match: Match
+    p: float = 1.0
+    corrected_p: float = 1.0
 
     @property
     def verdict(self) -> str:
-        """Better, worse or indistinguishable."""
-        return verdict(self.interval)
+        """Better, worse or indistinguishable, corrected for the number of comparisons."""
+        return verdict(self.interval, self.corrected_p)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,15 @@ def comparisons(measurements: pd.DataFrame, cells: pd.DataFrame) -> list[Compari
     looks = finished(measurements, cells)
     tables = _Tables(ends.join(costs), looks[looks["metric"] == "test_ll"])
     datasets = list(cells["dataset"].unique())
-    return [_compare(tables, datasets, *pair) for pair in rivals(list(cells["method"].unique()))]
+    return _corrected([_compare(tables, datasets, *pair) for pair in rivals(list(cells["method"].unique()))])
+
+
+def _corrected(found: list[Comparison]) -> list[Comparison]:
+    """The comparisons with the p-values of all their margins corrected together."""
+    ps = iter(corrected([margin.p for comparison in found for margin in comparison.margins]))
+    return [
+        replace(each, margins=tuple(replace(margin, corrected_p=next(ps)) for margin in each.margins)) for each in found
+    ]
 
 
 @dataclass(frozen=True)
@@ -116,8 +130,9 @@ def _margin(tables: _Tables, dataset: str, subject: str, other: str) -> Margin |
         return None
     mid, base = mine.median(skipna=False), theirs.median(skipna=False)
     flops, wall = (_times(mid[cost], base[cost]) for cost in ("flops", "wall_s"))
-    match = cost_to_match(tables.looks_at(dataset, subject), theirs)
-    return Margin(dataset, nats, interval(by_seed.to_list()), len(shared), flops, wall, match)
+    match = cost_to_match(tables.looks_at(dataset, subject), tables.looks_at(dataset, other), shared)
+    differences = by_seed.to_list()
+    return Margin(dataset, nats, interval(differences), len(shared), flops, wall, match, p_value(differences))
 
 
 def _times(mine: float, theirs: float) -> float:
@@ -130,7 +145,7 @@ def sentence(comparison: Comparison) -> str:
     if not margins:
         return f"{subject} against {other}: no seed was finished by both, so there is nothing to compare."
     parts = (_verdicts(comparison), f"over {_seeds_shared(margins)}", f"at {_cost(margins)}.")
-    return " ".join((f"{subject} is {', '.join(parts)}", *_caveats(comparison), _matching(comparison)))
+    return " ".join((f"{subject} is {', '.join(parts)}", *_caveats(comparison), matching(comparison)))
 
 
 def _verdicts(comparison: Comparison) -> str:
@@ -144,8 +159,8 @@ def _verdicts(comparison: Comparison) -> str:
 
 
 def _named(margins: list[Margin]) -> str:
-    """'circle +0.100 [0.050, 0.140], figure8 +0.200 [0.100, 0.250] nats'."""
-    return ", ".join(f"{margin.dataset} {apart(margin.nats, margin.interval)}" for margin in margins) + " nats"
+    """'circle +0.100, figure8 +0.200 nats'."""
+    return ", ".join(f"{margin.dataset} {apart(margin.nats, None)}" for margin in margins) + " nats"
 
 
 def _seeds_shared(margins: tuple[Margin, ...]) -> str:
@@ -174,25 +189,31 @@ def _caveats(comparison: Comparison) -> list[str]:
     if any(margin.interval is None for margin in comparison.margins):
         few = [margin.dataset for margin in comparison.margins if margin.interval is None]
         where = "" if len(few) == len(comparison.margins) else f" on {listed(few)}"
-        notes.append(f"Too few seeds for an interval{where}: {LEAST_SEEDS} are needed.")
+        notes.append(f"Too few seeds for a verdict{where}: {LEAST_SEEDS} are needed.")
     if comparison.missing:
         notes.append(f"Not compared on {listed(list(comparison.missing))}: no seed finished by both.")
     return notes
 
 
-def _matching(comparison: Comparison) -> str:
-    """What it costs the subject to reach the other's final test_ll."""
-    matches = [margin.match for margin in comparison.margins]
-    reached, fits = sum(match.reached for match in matches), plural(sum(match.seeds for match in matches), "fit")
-    other = comparison.other
-    target = f"{other}'s final test_ll"
-    if reached == 0:
-        return f"It never reaches {target} (0 of {fits})."
-    wall, flops = [match.wall for match in matches], [match.flops for match in matches]
-    if math.inf in (_middle(wall), _middle(flops)):
-        return f"It reaches {target} in {reached} of {fits}, too few for a finite median cost."
-    over = f"median over {plural(len(matches), 'dataset')}; {reached} of {fits}"
-    return f"It reaches {target} at {_share(wall)} {other}'s wall time and {_share(flops)} its FLOPs ({over})."
+def matching(comparison: Comparison, who: str = "It") -> str:
+    """What it costs the subject to reach the other's final test_ll, where most seeds do."""
+    usual = [margin.match for margin in comparison.margins if margin.match.usual]
+    target, total = f"{comparison.other}'s final log-likelihood", plural(len(comparison.margins), "dataset")
+    if not usual:
+        return f"{who} reaches {target} on none of {total}."
+    flops = _part([match.flops_ratios for match in usual])
+    wall = _part([match.wall_ratios for match in usual])
+    return f"{who} reaches {target} with {flops} of the FLOPs and {wall} of the wall time on {len(usual)} of {total}."
+
+
+def _part(ratios: list[tuple[float, ...]]) -> str:
+    """The median over datasets of the medians over seeds, with its interval: '1/23 [1/31, 1/17]'."""
+    samples = [np.asarray(each, dtype=float) for each in ratios]
+    low, high = bounds(samples, median_of_medians)
+    middle = fraction(float(median_of_medians(*samples)))
+    if np.isnan(np.concatenate(samples)).any():
+        return "an unknown part"
+    return middle if np.isnan(low) else f"{middle} [{fraction(float(low))}, {fraction(float(high))}]"
 
 
 def alone(method: str, table: pd.DataFrame) -> str:

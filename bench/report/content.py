@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.report import format
-from bench.report.compare import Comparison, Margin, comparisons, told
+from bench.report.compare import Comparison, comparisons, matching, sentence, told
 from bench.report.definitions import COSTS, MAIN_METRICS, MEMORY, PAIRED, Definition, define
+from bench.report.paired import BETTER, INDISTINGUISHABLE, WORSE
 from bench.report.study import Study
-from bench.report.summary import CELL, UNFITTED, finished, fitted, metric_names, oracle_levels, work_shares
+from bench.report.summary import (
+    CELL,
+    UNFITTED,
+    finished,
+    fitted,
+    metric_names,
+    work_shares,
+)
+from bench.report.tabulated import TARGET_COSTS, TOO_FEW, compared, groups, places, reached, verdict_of
+from bench.report.targets import DELTAS
 from bench.report.tuned import settings_used
 
 LEAST_SHARE = 1e-3
+SIGNS = {BETTER: "▲", INDISTINGUISHABLE: "≈", WORSE: "▼", TOO_FEW: "?"}
 CONTAINED = "(?:not )?contained: "  # as bench.containment begins what it tells
 
 
@@ -27,11 +39,15 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     return {
         "study": study,
         "answers": told(found, study.cells, table),
-        "comparisons": [_comparison(each) for each in found if each.margins],
+        "claims": _claims(found, study.cells, table),
+        "comparisons": [compared(each) for each in found if each.margins],
         "incident": _incident(study),
         "notes": _notes(study, bool(paired)),
         "run": _run(study),
-        "groups": _groups(study, table),
+        "groups": groups(study, table),
+        "places": places(study),
+        "reached": reached(study),
+        "target_columns": [(define(cost), delta) for cost in TARGET_COSTS for delta in DELTAS],
         "metrics": [m for m in metrics if m.name in MAIN_METRICS],
         "other_metrics": [m for m in metrics if m.name not in MAIN_METRICS],
         "costs": [*COSTS, MEMORY],
@@ -40,6 +56,7 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         "definitions": [*metrics, *paired, *COSTS, MEMORY],
         "settings": _pairs(study.section("settings")),
         "provenance": _pairs(study.section("provenance")),
+        "origin": _origin(study),
         "entries": [
             ("Datasets", _datasets(study)),
             ("Methods", _methods(study)),
@@ -52,39 +69,31 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _metrics(measurements: pd.DataFrame) -> list[Definition]:
-    units = dict(zip(measurements["metric"], measurements.get("unit", measurements["metric"]), strict=True))
-    return [define(name, str(units.get(name, ""))) for name in metric_names(measurements)]
-
-
-def _groups(study: Study, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of the table by dataset, each with the level of the true model."""
-    levels = oracle_levels(study.measurements, study.cells)
+def _claims(found: list[Comparison], cells: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """What opens the page: of each comparison a title, its verdicts, what it comes to, and the sentence in full."""
+    if not found:
+        return [{"says": text} for text in told(found, cells, table)]
     return [
-        {"name": name, "level": levels.get(str(name)), "rows": rows.to_dict("records")}
-        for name, rows in table.groupby("dataset", sort=False)
+        {
+            "title": f"{each.subject} against {each.other}",
+            "verdicts": _verdicts(each),
+            "says": matching(each, each.subject) if each.margins else sentence(each),
+            "more": sentence(each) if each.margins else "",
+        }
+        for each in found
     ]
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
-    """A comparison's table: dataset by dataset, as text."""
-    title = f"{comparison.subject} against {comparison.other}"
-    return {"title": title, "rows": [_margin(margin) for margin in comparison.margins]}
+def _verdicts(comparison: Comparison) -> list[tuple[str, str, int]]:
+    """Each verdict, a sign for it, and on how many datasets it holds: the most frequent first, none at all last."""
+    words = Counter(verdict_of(margin) for margin in comparison.margins)
+    found = [(word, SIGNS[word], n) for word, n in words.most_common()]
+    return sorted(found, key=lambda each: each[0] == TOO_FEW)
 
 
-def _margin(margin: Margin) -> dict[str, str]:
-    match = margin.match
-    return {
-        "dataset": margin.dataset,
-        "difference": format.apart(margin.nats, margin.interval),
-        "verdict": margin.verdict if margin.interval else "too few seeds",
-        "seeds": str(margin.seeds),
-        "wall": format.ratio(margin.wall),
-        "flops": format.ratio(margin.flops),
-        "match_wall": format.ratio(match.wall),
-        "match_flops": format.ratio(match.flops),
-        "reached": f"{match.reached}/{match.seeds}",
-    }
+def _metrics(measurements: pd.DataFrame) -> list[Definition]:
+    units = dict(zip(measurements["metric"], measurements.get("unit", measurements["metric"]), strict=True))
+    return [define(name, str(units.get(name, ""))) for name in metric_names(measurements)]
 
 
 def _work(study: Study) -> list[dict[str, Any]]:
@@ -168,6 +177,12 @@ def _final_errors(study: Study) -> pd.Series:
 
 def _pairs(section: dict[str, Any]) -> list[tuple[str, str]]:
     return [(key.replace("_", " "), _plain(value)) for key, value in section.items()]
+
+
+def _origin(study: Study) -> str:
+    """The provenance as lines that can be copied, with the seeds that were run."""
+    seeds = ", ".join(str(seed) for seed in sorted(study.cells["seed"].unique()))
+    return "\n".join(f"{key}: {value}" for key, value in [*_pairs(study.section("provenance")), ("seeds", seeds)])
 
 
 def _methods(study: Study) -> list[tuple[str, str, str]]:

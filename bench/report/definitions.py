@@ -154,20 +154,26 @@ PAIRED = (
         "nats",
         "higher",
         "the median over shared seeds of the paired difference in final test log-likelihood, and a 95% bootstrap "
-        "interval of that median (percentiles at 98.5%, which cover it 94 to 99 times in 100), for five seeds or more",
+        "interval of that median (percentiles at 98.5%, which cover it 94 to 99 times in 100), for six seeds or more",
         "Efron & Tibshirani 1993, chapter 13",
     ),
     Definition(
-        "verdict", "verdict", "", "", "better or worse if that interval excludes zero, else indistinguishable", ""
+        "verdict",
+        "verdict",
+        "",
+        "",
+        "better or worse if that interval excludes zero and the signed-rank test, corrected for all comparisons of the "
+        "report, has p of at most 5%; else indistinguishable",
+        "Wilcoxon 1945; Benjamini & Hochberg 1995",
     ),
     Definition(
         "cost_to_match",
         "cost to match",
-        "the other's total",
+        "the other's cost",
         "lower",
         "what is spent up to the first checkpoint whose test log-likelihood reaches the other's final one, whatever "
-        "later ones show; never is infinite; the median over seeds. Checkpoints are three to a decade of FLOPs, so it "
-        "is too high by a factor of up to 2.2",
+        "later ones show, over what the other spends until it first has as much; never is infinite; the median over "
+        "seeds. Checkpoints are three to a decade of FLOPs, so it may be off by a factor of up to 2.2 either way",
         "",
     ),
 )

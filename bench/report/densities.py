@@ -41,7 +41,7 @@ def beside_truth(densities: pd.DataFrame, methods: list[str], title: str) -> Fig
             density,
             extent=(*_edges(x), *_edges(y)),
             origin="lower",
-            interpolation="nearest",
+            interpolation="none",
             vmin=0,
             vmax=peak,
             cmap=_COLORS,
@@ -55,8 +55,8 @@ def beside_truth(densities: pd.DataFrame, methods: list[str], title: str) -> Fig
 
 
 def _mosaic(n: int, grid: tuple[Array, Array, Array]) -> tuple[Figure, list[Axes], Axes]:
-    """n panels of the grid's proportions, up to five a row, and the axis of a colour bar; inches."""
-    columns = min(n, 5)
+    """n panels of the grid's proportions, up to six a row, and the axis of a colour bar; inches."""
+    columns = min(n, 6)
     rows = -(-n // columns)
     wide, gap, left, right, head, foot = 2.1, 0.18, 0.45, 0.95, 0.62, 0.32
     tall = wide * min(max(float(np.ptp(grid[1]) / np.ptp(grid[0])), 0.4), 2.0)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -24,39 +23,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from bench.report.curves import Curve, curves, limits
 from bench.report.definitions import define
 from bench.report.format import listed, number, quantity
+from bench.report.palette import FLOOR, GRID, INK, MUTED, Style
 from bench.report.summary import ORACLE, fitted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-INK, MUTED, GRID = "#24292f", "#6e7781", "#d8dee4"
-DARK = {INK: "#dfe4ea", MUTED: "#9aa4af", GRID: "#3a424c", "#0173b2": "#3f95e0"}
-FLOOR = "untrained"
 AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
-_ORDER = (0, 3, 2, 4, 1, 9, 5)  # seaborn's colour-blind palette, most distinct first, no grey and no yellow
-_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
-_MARKERS = "osD^vPX"
 _LEGEND = 7  # names in a row of the legend
-
-
-@dataclass(frozen=True)
-class Style:
-    """How one method is drawn, in every figure alike."""
-
-    color: str
-    dash: Any
-    marker: str
-
-
-def styles(methods: list[str]) -> dict[str, Style]:
-    """A style for each fitted method; colours repeat after seven methods, with another dash and marker."""
-    palette = sns.color_palette("colorblind").as_hex()
-    colors = cycle(palette[i] for i in _ORDER)
-    names = fitted(methods)
-    dashes = [_DASHES[(i + 2 * (i // len(_ORDER))) % len(_DASHES)] for i in range(len(names))]
-    markers = [_MARKERS[(i + 3 * (i // len(_ORDER))) % len(_MARKERS)] for i in range(len(names))]
-    found = {m: Style(c, d, k) for m, c, d, k in zip(names, colors, dashes, markers, strict=False)}
-    return found | {ORACLE: Style(INK, (0, (6, 2)), ""), FLOOR: Style(MUTED, (0, (1, 2)), "")}
+_BANDS = 6  # the most bands that one can tell apart
 
 
 @contextmanager
@@ -76,7 +51,8 @@ def look() -> Iterator[None]:
         "grid.linewidth": 0.6,
         "text.parse_math": False,
         "svg.hashsalt": "mapa-bench",
-        "svg.fonttype": "path",
+        "svg.fonttype": "none",  # text stays text: small, sharp, and in the page's own type
+        "pdf.fonttype": 42,  # TrueType, which publishers ask for
         "savefig.dpi": 130,
     }
     with sns.axes_style("ticks"), mpl.rc_context(settings), warnings.catch_warnings():
@@ -134,7 +110,7 @@ def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
     for ax in axes[len(panels) :]:
         ax.remove()
     axes[0].set_ylabel("oracle gap (nats)")
-    fig.legend(*_entries(methods, known), loc="outside lower center", ncols=_LEGEND, frameon=False)
+    fig.legend(*entries(methods, known), loc="outside lower center", ncols=_LEGEND, frameon=False, handlelength=3)
     return fig
 
 
@@ -186,22 +162,10 @@ def _below(lines: list[Curve], floor: float | None, bottom: float) -> str:
 
 def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> None:
     for line in lines:
-        style = known[line.method]
-        ax.fill_between(line.cost, line.low, line.high, step="post", color=style.color, alpha=0.18, linewidth=0)
-        sns.lineplot(
-            x=line.cost,
-            y=line.median,
-            estimator=None,
-            drawstyle="steps-post",
-            color=style.color,
-            linestyle=style.dash,
-            marker=style.marker,
-            markevery=[-1],
-            ax=ax,
-        )
+        _line(ax, line, known[line.method], band=len(lines) <= _BANDS)
     ax.set_xscale("log")
     ax.set_xlabel(define(cost).label)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(cost, value)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(cost, value).removesuffix("FLOP")))
     ax.xaxis.set_minor_locator(NullLocator())
     sns.despine(ax=ax)
     if not lines:
@@ -209,10 +173,32 @@ def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> 
         ax.set_xticks([])
 
 
+def _line(ax: Axes, line: Curve, style: Style, band: bool) -> None:
+    """The median, with the range over seeds as a band or else as a bar where it ends."""
+    look: Any = {"color": style.color, "gid": style.mark}
+    if band:
+        ax.fill_between(line.cost, line.low, line.high, step="post", alpha=0.16, linewidth=0, **look)
+    else:
+        ax.plot(line.cost[[-1, -1]], [line.low[-1], line.high[-1]], linewidth=1.0, **look)
+    kept = np.flatnonzero(np.diff(line.median, prepend=np.nan, append=np.nan)[:-1] != 0)
+    kept = np.union1d(kept, len(line.cost) - 1)
+    ax.plot(
+        line.cost[kept],
+        line.median[kept],
+        drawstyle="steps-post",
+        linestyle=style.dash,
+        linewidth=1.5,
+        marker=style.marker,
+        markersize=5,
+        markevery=[-1],
+        **look,
+    )
+
+
 def _legend(fig: Figure, names: list[str], known: dict[str, Style]) -> None:
     columns = max(min(len(names), _LEGEND), 1)
     fig.legend(
-        *_entries(names, known),
+        *entries(names, known),
         loc="lower left",
         bbox_to_anchor=(0.05, 0),
         ncols=columns,
@@ -221,9 +207,12 @@ def _legend(fig: Figure, names: list[str], known: dict[str, Style]) -> None:
     )
 
 
-def _entries(names: list[str], known: dict[str, Style]) -> tuple[list[Line2D], list[str]]:
+def entries(names: list[str], known: dict[str, Style]) -> tuple[list[Line2D], list[str]]:
     """What a legend shows of methods: their lines, and their names."""
-    lines = [Line2D([], [], color=known[n].color, linestyle=known[n].dash, marker=known[n].marker) for n in names]
+    lines = [
+        Line2D([], [], color=s.color, linestyle=s.dash, marker=s.marker, markersize=5, linewidth=1.5, gid=s.mark)
+        for s in (known[name] for name in names)
+    ]
     return lines, [plain(n) for n in names]
 
 
@@ -235,17 +224,12 @@ def plain(name: str) -> str:
 
 
 def image(fig: Figure, kind: str) -> bytes:
-    """The figure as 'png' on white, or as 'svg' on nothing so that the page's own ground shows."""
+    """The figure as 'png' on white, or as 'svg' or 'pdf' on nothing so that the page's own ground shows."""
     stream = BytesIO()
     if kind == "png":
         fig.savefig(stream, format="png", facecolor="white")
     else:
-        fig.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        dated = {"svg": "Date", "pdf": "CreationDate"}[kind]
+        fig.savefig(stream, format=kind, transparent=True, metadata={dated: None})
+    fig.set_layout_engine("none")  # what it has laid out stays, and need not be laid out again for the next kind
     return stream.getvalue()
-
-
-def darkened(svg: bytes) -> bytes:
-    """The same drawing in ink for a dark ground."""
-    for light, dark in DARK.items():
-        svg = svg.replace(light.encode(), dark.encode())
-    return svg

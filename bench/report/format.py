@@ -103,6 +103,17 @@ def ratio(value: float | None) -> str:
     return f"{float(f'{value:.2g}'):g}×"
 
 
+def fraction(value: float | None) -> str:
+    """A part of something, to two significant digits: '1/23', '0.64' from a half on, '3.1 times' from one on."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if value <= 0 or math.isinf(value):
+        return "0" if value <= 0 else "inf"
+    if value < 0.5:
+        return f"1/{float(f'{1 / value:.2g}'):g}"
+    return f"{value:.2g}" if value < 1 else f"{float(f'{value:.2g}'):g} times"
+
+
 def percent(share: float | None) -> str:
     """A share of one: '12 %', '0.3 %', '<0.1 %'."""
     if share is None or math.isnan(share):

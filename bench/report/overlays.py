@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bench.report.figures import INK, MUTED, Style, plain
+from bench.report.figures import plain
+from bench.report.palette import INK, MUTED, Style
 from bench.report.summary import ORACLE
 
 if TYPE_CHECKING:
@@ -90,10 +91,9 @@ def _panel(ax: Axes, table: pd.DataFrame, code: float, style: Style, number: int
     codes = table.index.to_numpy(float)
     trend = table.rolling(NEIGHBOURS, center=True, min_periods=1).mean()
     ax.fill_between(codes, trend[TRUTH], **_SHADE)
-    (dots,) = ax.plot(codes, table[name], ".", color=style.color, markersize=4, alpha=0.55, markeredgewidth=0)
-    dots.set_rasterized(True)
+    ax.plot(codes, table[name], ".", color=style.color, markersize=4, alpha=0.55, markeredgewidth=0, gid=style.mark)
     ax.plot(codes, trend[FLOOR], color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-    ax.plot(codes, trend[name], color=style.color, linewidth=1.8)
+    ax.plot(codes, trend[name], color=style.color, linewidth=1.8, gid=style.mark)
     ax.plot(code, 0, "^", color=INK, markersize=6, clip_on=False, zorder=5)
     seen = codes[(trend > _NEGLIGIBLE * trend.max().max()).any(axis=1)]
     ax.set_xlim(seen.min() - 0.04 * np.ptp(seen), seen.max() + 0.04 * np.ptp(seen))

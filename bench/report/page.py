@@ -3,153 +3,74 @@
 from __future__ import annotations
 
 import base64
-import os
+import hashlib
+import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import chain, count
+from collections.abc import Callable, Collection
+from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from bench.report import densities, figures, format, overlays
+from bench.report import PAGES, format
 from bench.report.content import statements
-from bench.report.study import Study, read
-from bench.report.summary import ORACLE, finished, oracle_levels, summary
+from bench.report.inline import VARIABLES, colours
+from bench.report.palette import styles
+from bench.report.pictures import Picture, pictures
+from bench.report.rows import rows
+from bench.report.study import Study, read, replace
+from bench.report.summary import fitted, summary
+from bench.report.tabulated import within
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure as it is written and inlined: file stem, dataset, caption and both renderings."""
+def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
+    """Write figures/ and those of report.html and report.md that are asked for; return the path of report.html.
 
-    stem: str
-    title: str
-    caption: str
-    png: bytes
-    svg: bytes
-
-    @property
-    def light(self) -> str:
-        """A data URI for a light ground."""
-        return _uri(self.svg)
-
-    @property
-    def dark(self) -> str:
-        """A data URI for a dark ground."""
-        return _uri(figures.darkened(self.svg))
-
-
-def write(folder: Path) -> Path:
-    """Write report.html, report.md and figures/ into a study folder, and return the path of report.html.
-
-    Each file is replaced in one step, so that a reader never meets half of one. Raises what `read` raises.
+    formats: of 'html' and 'md', and 'latex', for which the figures are written as PDF, too. Each file is replaced in
+    one step, so that a reader never meets half of one. Raises what `read` raises.
     """
     study = read(Path(folder))
     table = summary(study.measurements, study.cells)
-    glance, quality, learned, followed = _overview(study), _curves(study), _densities(study), _overlays(study)
+    drawn = pictures(study, table)
     (study.folder / "figures").mkdir(exist_ok=True)
-    for picture in (*glance, *quality, *learned, *followed):
-        for kind, content in (("png", picture.png), ("svg", picture.svg)):
-            _replace(study.folder / "figures" / f"{picture.stem}.{kind}", content)
-    context = statements(study, table) | {
-        "overview": glance,
-        "curves": quality,
-        "densities": learned,
-        "overlays": followed,
-        "star": Markup("**"),
-    }
-    _replace(study.folder / "report.md", _render("report.md.j2", context).encode())
+    for picture in chain.from_iterable(drawn.values()):
+        _save(picture, study.folder / "figures", ("png", "svg", "pdf") if "latex" in formats else ("png", "svg"))
+    context = statements(study, table) | drawn
     page = study.folder / "report.html"
-    _replace(page, _render("report.html.j2", context).encode())
+    if "md" in formats:
+        replace(page.with_suffix(".md"), _render("report.md.j2", context | {"star": Markup("**")}).encode())
+    if "html" in formats:
+        replace(page, _render("report.html.j2", context | _interactive(study)).encode())
     return page
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _save(picture: Picture, folder: Path, kinds: tuple[str, ...]) -> None:
+    for kind in kinds:
+        replace(folder / f"{picture.stem}.{kind}", getattr(picture, kind))
 
 
-def _uri(svg: bytes) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+def _interactive(study: Study) -> dict[str, Any]:
+    """What the page holds beyond the report's text: its program, the rows behind its numbers, and its colours.
 
-
-def _stems(datasets: list[str]) -> dict[str, str]:
-    """A file name for each dataset: safe in a path and in a link, and distinct."""
-    stems: dict[str, str] = {}
-    for dataset in datasets:
-        base = re.sub(r"[^A-Za-z0-9]+", "-", dataset).strip("-").lower()[:60] or "dataset"
-        taken = set(stems.values())
-        candidates = chain([base], (f"{base}-{i}" for i in count(2)))
-        stems[dataset] = next(stem for stem in candidates if stem not in taken)
-    return stems
-
-
-def _overview(study: Study) -> list[Picture]:
-    rows = finished(study.measurements, study.cells)
-    with figures.look():
-        fig = figures.overview(rows[rows["metric"] == "oracle_gap"], figures.styles(study.methods))
-        caption = "Oracle gap against FLOPs, per dataset: lower and further left is better"
-        return [] if fig is None else [_picture(fig, "overview", "", caption)]
-
-
-def _curves(study: Study) -> list[Picture]:
-    rows = finished(study.measurements, study.cells)
-    rows = rows[rows["metric"] == "test_ll"]
-    levels = oracle_levels(study.measurements, study.cells)
-    known = figures.styles(study.methods)
-    pictures = []
-    with figures.look():
-        for dataset, stem in _stems(study.datasets).items():
-            chosen = rows[rows["dataset"] == dataset]
-            if len(chosen):
-                fig = figures.against_cost(chosen, known, levels.get(dataset), dataset)
-                caption = f"{dataset}: test log-likelihood against cost"
-                pictures.append(_picture(fig, f"{stem}-cost", dataset, caption))
-    return pictures
-
-
-def _densities(study: Study) -> list[Picture]:
-    stems = _stems(study.datasets)
-    pictures = []
-    with figures.look():
-        for dataset, every in study.densities.groupby("dataset", sort=False):
-            name, seed = str(dataset), densities.seed_shown(every)
-            rows = every[every["seed"] == seed]
-            fig = densities.beside_truth(rows, study.methods, name)
-            present = set(rows["method"].unique())
-            absent = [m for m in study.methods if m not in present and m != ORACLE]
-            caption = f"{name}: learned densities beside the true one, seed {seed}"
-            caption += f"; none for {format.listed(absent)}" if absent else ""
-            pictures.append(_picture(fig, f"{stems.get(name, 'other')}-density", name, caption))
-    return pictures
-
-
-def _overlays(study: Study) -> list[Picture]:
-    stems = _stems(study.datasets)
-    known = figures.styles(study.methods)
-    pictures = []
-    with figures.look():
-        for dataset, every in study.posteriors.groupby("dataset", sort=False):
-            name, seed = str(dataset), densities.seed_shown(every)
-            rows = every[every["seed"] == seed]
-            if names := overlays.overlaid(rows, study.methods):
-                fig = overlays.over_truth(rows, names, known, name)
-                caption = f"{name}: the index posterior of {format.listed(names)} over the true one, seed {seed}"
-                pictures.append(_picture(fig, f"{stems.get(name, 'other')}-posterior", name, caption))
-    return pictures
-
-
-def _picture(fig: Any, stem: str, title: str, caption: str) -> Picture:
-    return Picture(stem, title, caption, figures.image(fig, "png"), figures.image(fig, "svg"))
+    The program is named to the browser by its hash, so that nothing else can run.
+    """
+    program = resources.files("bench.report").joinpath("templates/report.js").read_text(encoding="utf-8")
+    known = styles(study.methods)
+    return {
+        "program": Markup(program),
+        "program_hash": "sha256-" + base64.b64encode(hashlib.sha256(program.encode()).digest()).decode(),
+        "rows": htmlsafe_json_dumps(rows(study), separators=(",", ":"), ensure_ascii=False),
+        "colours": colours(),
+        "legend": [(name, known[name].mark, VARIABLES[known[name].color]) for name in fitted(study.methods)],
+        "infinity": math.inf,
+    }
 
 
 def markdown(text: object) -> str:
@@ -179,6 +100,12 @@ def _render(template: str, context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    named = (format.number, format.spread, format.quantity, format.listed)
-    environment.filters.update({function.__name__: function for function in named}, indented=_indented)
+    named = (format.number, format.quantity, format.listed, format.spread, within)
+    environment.filters.update({function.__name__: function for function in named})
+    environment.filters.update(indented=_indented, address=_address)
     return environment.get_template(template).render(context)
+
+
+def _address(name: str) -> str:
+    """A name as a part of a link within the page, where colons part them."""
+    return quote(name, safe="")

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bench.report.definitions import COST_NAMES, SCHEMA
+
+if TYPE_CHECKING:
+    from bench.report.bibliography import Reference
 
 MEASUREMENTS = ("dataset", "method", "seed", "checkpoint", "metric", "value", *COST_NAMES)
 CELLS = ("dataset", "method", "seed", "status", "message", *COST_NAMES)
 WORK = ("dataset", "method", "seed", "name", "calls", "flops", "by")
 DENSITIES = ("dataset", "method", "seed", "x1", "x2", "log_density")
 POSTERIORS = ("dataset", "method", "seed", "point", "index", "code", "x", "probability")
+SECTIONS = ("settings", "provenance", "datasets", "methods")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,18 @@ class Study:
         """The cells that did not finish."""
         return self.cells[self.cells["status"] != "done"]
 
+    @property
+    def references(self) -> list[Reference]:
+        """What is to be cited for it."""
+        from bench.report.bibliography import cited
+
+        return cited(self)
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """The studies that it was put together from, if it was."""
+        return self.info.get("sources") or []
+
     def section(self, key: str) -> dict[str, Any]:
         """A part of study.json, empty where it is absent."""
         return self.info.get(key) or {}
@@ -59,12 +76,10 @@ class Study:
 def read(folder: Path) -> Study:
     """Read a study folder; densities.parquet, posteriors.parquet and work.parquet may be absent.
 
-    Raises FileNotFoundError for another missing file, and ValueError for a missing column, an empty cells
-    table or a schema other than SCHEMA.
+    Raises FileNotFoundError for another missing file, and ValueError for one that is damaged, a missing column, an
+    empty cells table, a schema other than SCHEMA or a study that was not scored on test data.
     """
-    info = json.loads(_existing(folder, "study.json").read_text(encoding="utf-8"))
-    if info.get("schema", SCHEMA) != SCHEMA:
-        raise ValueError(f"study.json has schema {info['schema']!r}; this version reads schema {SCHEMA}")
+    info = _info(_existing(folder, "study.json"))
     cells = _table(_existing(folder, "cells.parquet"), CELLS)
     if cells.empty:
         raise ValueError(f"{folder / 'cells.parquet'} has no rows, so there is nothing to report")
@@ -77,6 +92,34 @@ def read(folder: Path) -> Study:
         work=_perhaps(folder / "work.parquet", WORK),
         info=info,
     )
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there, so that a reader never meets half of one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _info(path: Path) -> dict[str, Any]:
+    """The content of study.json, whose sections are checked."""
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    sections = [info.get(key) or {} for key in SECTIONS] if isinstance(info, dict) else [None]
+    about = [each for section in sections[2:] if isinstance(section, dict) for each in section.values()]
+    if not all(isinstance(each, dict) for each in (*sections, *about)):
+        raise ValueError(f"{path} is damaged: it does not describe a study")
+    if info.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"{path} has schema {info['schema']!r}; this version reads schema {SCHEMA}")
+    settings = info.get("settings") or {}
+    if settings.get("scored_on", "test") != "test":
+        raise ValueError(f"{path.parent} holds results of `{settings.get('kind')}`, which no test data were drawn for")
+    return info
 
 
 def _existing(folder: Path, name: str) -> Path:
@@ -93,7 +136,10 @@ def _perhaps(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def _table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     missing = [column for column in columns if column not in table.columns]
     if missing and len(table.columns):
         raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")

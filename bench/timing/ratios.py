@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report.paired import LEVEL
+from bench.report.resampling import LEVEL
 
 if TYPE_CHECKING:
     Times = NDArray[np.float64]

@@ -8,6 +8,7 @@ import pytest
 
 from bench.report import figures
 from bench.report.overlays import divergences, over_truth, overlaid, probabilities
+from bench.report.palette import styles
 
 CODES = np.linspace(-2, 2, 41)
 
@@ -62,7 +63,7 @@ def test_probabilities_are_in_the_order_of_codes_and_absent_ones_are_zero():
 
 def draw(posteriors, names):
     with figures.look():
-        fig = over_truth(posteriors, names, figures.styles(names), "circle")
+        fig = over_truth(posteriors, names, styles(names), "circle")
         figures.image(fig, "png")
     return fig
 
@@ -81,7 +82,7 @@ def test_each_method_has_a_row_and_each_x_a_panel_in_the_order_of_codes():
 
 def test_the_line_of_a_method_is_the_mean_over_nine_neighbours_and_dots_are_single():
     fig = draw(shown("mapa"), ["mapa"])
-    color = figures.styles(["mapa"])["mapa"].color
+    color = styles(["mapa"])["mapa"].color
     dots, line = (line for line in fig.axes[1].lines if line.get_color() == color)
     probability = normal(0.1, 0.5)[np.isin(CODES, dots.get_xdata())]
     np.testing.assert_allclose(dots.get_ydata(), np.where(probability > 1e-6, probability, 0))

@@ -1,0 +1,170 @@
+"""Every figure of a study, each drawn once: with its caption, and in words for who cannot see it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from bench.report import decomposition, densities, figures, format, overlays, standing
+from bench.report.estimates import aggregate, ranks
+from bench.report.inline import inlined
+from bench.report.palette import styles
+from bench.report.study import Study
+from bench.report.summary import ORACLE, final, finished, fitted, oracle_levels
+from bench.report.targets import profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: its file's stem, its dataset if it is of one, its caption, and what it shows in words."""
+
+    stem: str
+    dataset: str
+    caption: str
+    words: str
+    figure: Any
+
+    @cached_property
+    def png(self) -> bytes:
+        """On white."""
+        return self._as("png")
+
+    @cached_property
+    def svg(self) -> bytes:
+        """On nothing."""
+        return self._as("svg")
+
+    @property
+    def pdf(self) -> bytes:
+        """For a paper; drawn when asked for."""
+        return self._as("pdf")
+
+    @property
+    def inline(self) -> Markup:
+        """As a part of the page."""
+        return inlined(self.svg, self.stem, self.words)
+
+    def _as(self, kind: str) -> bytes:
+        with figures.look():
+            return figures.image(self.figure, kind)
+
+
+def pictures(study: Study, table: pd.DataFrame) -> dict[str, list[Picture]]:
+    """The figures of a study by kind, in the order of its datasets; table is its summary."""
+    kinds = {
+        "overview": _overview,
+        "standing": _standing,
+        "curves": _curves,
+        "parts": _parts,
+        "densities": _densities,
+        "overlays": _overlays,
+    }
+    with figures.look():
+        return {kind: list(draw(study, table)) for kind, draw in kinds.items()}
+
+
+def stems(datasets: list[str]) -> dict[str, str]:
+    """A file name for each dataset: safe in a path and in a link, and distinct."""
+    found: dict[str, str] = {}
+    for dataset in datasets:
+        base = re.sub(r"[^A-Za-z0-9]+", "-", dataset).strip("-").lower()[:60] or "dataset"
+        taken = set(found.values())
+        candidates = chain([base], (f"{base}-{i}" for i in count(2)))
+        found[dataset] = next(stem for stem in candidates if stem not in taken)
+    return found
+
+
+def _ended(table: pd.DataFrame, dataset: str, metric: str) -> str:
+    """Where each fitted method ended on a dataset, in words."""
+    column = f"{metric}_median"
+    rows = table[(table["dataset"] == dataset) & table["method"].isin(fitted(list(table["method"])))]
+    ends = zip(rows["method"], rows.reindex(columns=[column])[column], strict=True)
+    return format.listed([f"{method} {format.number(value)}" for method, value in ends])
+
+
+def _overview(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    rows = finished(study.measurements, study.cells)
+    fig = figures.overview(rows[rows["metric"] == "oracle_gap"], styles(study.methods))
+    if fig is not None:
+        ends = (f"{dataset}: {_ended(table, dataset, 'oracle_gap')}" for dataset in study.datasets)
+        caption = "Oracle gap against FLOPs, per dataset: lower and further left is better"
+        yield Picture("overview", "", caption, f"{caption}. Final medians in nats. {'. '.join(ends)}.", fig)
+
+
+def _standing(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    tables = (study.measurements, study.cells)
+    places, means = ranks(*tables), aggregate(*tables)
+    if len(places) > 1 and means["iqm"].notna().any():
+        fig = standing.standing(profile(*tables), means, places, styles(study.methods))
+        caption = "Over all datasets: performance profiles, interquartile mean oracle gaps, and mean ranks"
+        told = [f"{method} {rank:.2f}" for method, rank in zip(places["method"], places["rank"], strict=True)]
+        missing = len(table[table["seeds_done"] < table["seeds_total"]])
+        words = f"{caption}. Mean ranks: {format.listed(told)}. Not all runs finished of {missing} rows of the table."
+        yield Picture("standing", "", caption, words, fig)
+
+
+def _curves(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    rows = finished(study.measurements, study.cells)
+    rows = rows[rows["metric"] == "test_ll"]
+    levels, known = oracle_levels(study.measurements, study.cells), styles(study.methods)
+    for dataset, stem in stems(study.datasets).items():
+        chosen = rows[rows["dataset"] == dataset]
+        if len(chosen):
+            fig = figures.against_cost(chosen, known, levels.get(dataset), dataset)
+            caption = f"{dataset}: test log-likelihood against cost"
+            words = f"{caption}. Final medians in nats: {_ended(table, dataset, 'test_ll')}."
+            yield Picture(f"{stem}-cost", dataset, caption, words, fig)
+
+
+def _parts(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    ends = final(study.measurements, study.cells)
+    parts = decomposition.parted(ends, study.datasets, study.methods)
+    if len(parts):
+        without = sorted(set(fitted(study.methods)) - set(parts.index.get_level_values("method")))
+        caption = "What each method loses against the true model, in nats, part by part"
+        caption += f"; nothing is known of {format.listed(without)}" if without else ""
+        labels = {"oracle_gap": "oracle gap", "inference_gap": "inference gap"}
+        told = [
+            f"{dataset}, {label}: {_ended(table, dataset, metric)}"
+            for dataset in study.datasets
+            for metric, label in labels.items()
+        ]
+        fig = decomposition.decomposition(parts, styles(study.methods))
+        yield Picture("decomposition", "", caption, f"{caption}. Medians. {'. '.join(told)}.", fig)
+
+
+def _densities(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    named = stems(study.datasets)
+    for dataset, every in study.densities.groupby("dataset", sort=False):
+        name, seed = str(dataset), densities.seed_shown(every)
+        rows = every[every["seed"] == seed]
+        fig = densities.beside_truth(rows, study.methods, name)
+        present = set(rows["method"].unique())
+        absent = [m for m in study.methods if m not in present and m != ORACLE]
+        caption = f"{name}: learned densities beside the true one, seed {seed}"
+        caption += f"; none for {format.listed(absent)}" if absent else ""
+        words = f"{caption}. Oracle gaps, medians in nats: {_ended(table, name, 'oracle_gap')}."
+        yield Picture(f"{named.get(name, 'other')}-density", name, caption, words, fig)
+
+
+def _overlays(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    named, known = stems(study.datasets), styles(study.methods)
+    for dataset, every in study.posteriors.groupby("dataset", sort=False):
+        name, seed = str(dataset), densities.seed_shown(every)
+        rows = every[every["seed"] == seed]
+        if names := overlays.overlaid(rows, study.methods):
+            fig = overlays.over_truth(rows, names, known, name)
+            absent = [m for m in fitted(study.methods) if m not in names]
+            caption = f"{name}: the index posterior of {format.listed(names)} over the true one, seed {seed}"
+            caption += f"; none is recorded for {format.listed(absent)}" if absent else ""
+            words = f"{caption}. Index KL, medians in nats: {_ended(table, name, 'index_kl')}."
+            yield Picture(f"{named.get(name, 'other')}-posterior", name, caption, words, fig)
