@@ -130,7 +130,8 @@ def test_an_interval_is_the_same_each_time_and_for_the_other_sign():
     differences = np.random.default_rng(0).standard_normal(11).tolist()
     low, high = interval(differences)
     assert interval(differences) == (low, high)
-    assert interval([-each for each in differences]) == pytest.approx((-high, -low), abs=0.2)
+    gap = np.diff(np.sort(differences)).max()  # resamples may miss an end by one of the differences
+    assert interval([-each for each in differences]) == pytest.approx((-high, -low), abs=gap)
     assert p_value([-each for each in differences]) == p_value(differences)
     assert interval(differences[::-1]) == (low, high)
 
