@@ -14,6 +14,7 @@ FOUND = (
     "parameters",
     "densities",
     "posteriors",
+    "signals",
     "references",
 )
 OF_THE_MACHINE = ("wall_s", "cpu_s")
@@ -37,8 +38,13 @@ def difference(one: dict[str, Any], two: dict[str, Any]) -> tuple[str, object, o
     if _counted(one) != _counted(two):
         return "its cost", _counted(one), _counted(two)
     return next(
-        ((f"its {name}", *_apart(one[name], two[name])) for name in FOUND if one[name] != two[name]), ("", 0, 0)
+        ((f"its {name}", *_apart(*both)) for name in FOUND if (both := _both(name, one, two))[0] != both[1]), ("", 0, 0)
     )
+
+
+def _both(name: str, one: dict[str, Any], two: dict[str, Any]) -> tuple[Any, Any]:
+    """What both results hold under a name; an older one may lack it."""
+    return one.get(name, []), two.get(name, [])
 
 
 def _apart(one: Any, two: Any) -> tuple[object, object]:

@@ -106,7 +106,8 @@ class CellResult:
     fitting held at once beyond what it began with, in 1e6 bytes. overrun_flops, overrun_s: what was spent beyond the
     budget that ended the fit. work: the FLOPs by kind of work. densities: rows (method, x1, x2, log density).
     posteriors: rows (method, training point x, index, its code, its position, probability that its code gave x), as in
-    `bench.metrics.shown`. references: draws of the true posterior that the cell was scored with, as rows (test point,
+    `bench.metrics.shown`. signals: rows (method, test point x, draw, its position, noiseless signal), as in the same.
+    references: draws of the true posterior that the cell was scored with, as rows (test point,
     R-hat, effective sample size, z).
     """
 
@@ -126,6 +127,7 @@ class CellResult:
     parameters: dict[str, Any] = field(default_factory=dict)
     densities: list[tuple[str, float, float, float]] = field(default_factory=list)
     posteriors: list[tuple[str, int, int, float, list[float], float]] = field(default_factory=list)
+    signals: list[tuple[str, int, int, list[float], list[float]]] = field(default_factory=list)
     references: list[tuple[int, float, float, list[float]]] = field(default_factory=list)
 
 
@@ -300,6 +302,8 @@ class _Driver:
                 self._densities()
             if self.spec.density and self.problem.latent_dim == 1:
                 self.result.posteriors = self.evaluator.index_posteriors(self.spec.method, self.fitted)
+            if self.spec.density:
+                self.result.signals = self.evaluator.signal_posteriors(self.spec.method, self.fitted)
 
     def close(self) -> None:
         """End the fit where it stands, so that it can put away what it holds; what it raises is too late to count."""

@@ -95,6 +95,7 @@ def read_cell(folder: Path, spec: CellSpec) -> CellResult | None:
             "work": [Work(**each) for each in content["work"]],
             "densities": [(name, x1, x2, value) for name, x1, x2, value in content["densities"]],
             "posteriors": [(name, n, i, code, x, p) for name, n, i, code, x, p in content["posteriors"]],
+            "signals": [(name, n, j, x, signal) for name, n, j, x, signal in content.get("signals", [])],  # since added
             "references": [(point, rhat, ess, z) for point, rhat, ess, z in content["references"]],
         }
         return CellResult(**content)
@@ -112,9 +113,10 @@ TABLES: dict[str, tuple[str, ...]] = {
     "work": (*CELL, *Work.__dataclass_fields__),
     "densities": (*CELL, "x1", "x2", "log_density"),
     "posteriors": (*CELL, "point", "index", "code", "x", "probability"),
+    "signals": (*CELL, "point", "draw", "x", "signal"),
     "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
 }
-PARQUET_ONLY = ("densities", "posteriors", "references")
+PARQUET_ONLY = ("densities", "posteriors", "signals", "references")
 
 
 def write_tables(folder: Path, results: list[CellResult]) -> None:
@@ -127,11 +129,13 @@ def write_tables(folder: Path, results: list[CellResult]) -> None:
         "work": [_of_cell(result) | asdict(row) for result in results for row in result.work],
         "densities": [_density(result, row) for result in results for row in result.densities],
         "posteriors": [_posterior(result, row) for result in results for row in result.posteriors],
+        "signals": [_signal(result, row) for result in results for row in result.signals],
         "references": _references(results),
     }
     tables = {name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in TABLES.items()}
     tables["densities"] = tables["densities"].drop_duplicates([*CELL, "x1", "x2"])
     tables["posteriors"] = tables["posteriors"].drop_duplicates([*CELL, "point", "index"])
+    tables["signals"] = tables["signals"].drop_duplicates([*CELL, "point", "draw"])
     tables["cells"] = pd.DataFrame([_cell(result) for result in results])
     for name in [name for name in tables["cells"] if str(name).startswith("p_")]:
         tables["cells"][name] = of_one_type(tables["cells"][name])
@@ -158,6 +162,10 @@ def _density(result: CellResult, row: tuple[str, float, float, float]) -> dict[s
 def _posterior(result: CellResult, row: tuple[str, int, int, float, list[float], float]) -> dict[str, Any]:
     names = ("method", "point", "index", "code", "x", "probability")
     return _of_cell(result) | dict(zip(names, row, strict=True))
+
+
+def _signal(result: CellResult, row: tuple[str, int, int, list[float], list[float]]) -> dict[str, Any]:
+    return _of_cell(result) | dict(zip(("method", "point", "draw", "x", "signal"), row, strict=True))
 
 
 def _references(results: list[CellResult]) -> list[dict[str, Any]]:

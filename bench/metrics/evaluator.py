@@ -27,7 +27,7 @@ from bench.metrics.posterior import (
 )
 from bench.metrics.reference import Reference, reference_posterior
 from bench.metrics.samples import sample_quality, sample_quality_on_data
-from bench.metrics.shown import Row, index_posteriors
+from bench.metrics.shown import Row, SignalRow, index_posteriors, signal_posteriors
 from datasets.base import DataSource, Problem, Split
 from methods.base import Fitted
 from methods.cells import CellPosterior, exact_posterior
@@ -92,6 +92,13 @@ class Evaluator:
         if self.true_posterior is None or self.problem is None or self.split.codes is None:
             return []
         return index_posteriors(name, fitted, self.problem, self.true_posterior, self.train, self.split.codes)
+
+    @torch.no_grad()
+    def signal_posteriors(self, name: str, fitted: Fitted) -> list[SignalRow]:
+        """The signal posteriors of four test data, to look at, where a grid holds the true one."""
+        if self.true_posterior is None or self.problem is None:
+            return []
+        return signal_posteriors(name, fitted, self.problem, self.true_posterior, self.test, self.seed)
 
     @cached_property
     def true_posterior(self) -> CellPosterior | None:

@@ -146,9 +146,16 @@ def signal_distance_from_draws(fitted: Fitted, problem: Problem, reference: Refe
 
 def _squared(fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, count: int, seed: int) -> Tensor:
     """The squared distance for each x (n, D) between posteriors of `count` points each: (n,)."""
+    return squared_w2(*signals(fitted, problem, truth, x, count, seed))
+
+
+def signals(
+    fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, count: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Equally weighted points of p(f(z) | x) of the true model, and of the learned one under q: (n, count, D) each."""
     true = problem.decoder(_points(truth, x.cpu(), count, problem.latent_dim, seed))
     learned = fitted.model.decode(_points(fitted.posterior, x, count, problem.latent_dim, seed)).double().cpu()
-    return squared_w2(true.transpose(0, 1), learned.transpose(0, 1))
+    return true.transpose(0, 1), learned.transpose(0, 1)
 
 
 def _points(posterior: Posterior, x: Tensor, count: int, latent_dim: int, seed: int) -> Tensor:

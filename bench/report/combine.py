@@ -16,7 +16,7 @@ from bench.report.study import Study, replace
 from bench.report.summary import CELL, final
 
 KIND = "report"  # of a combination, in its settings
-TABLES = ("measurements", "cells", "densities", "posteriors", "work")
+TABLES = ("measurements", "cells", "densities", "posteriors", "signals", "work")
 WITH_CSV = ("measurements", "cells", "work")
 CONDITIONS = ("size", "validation_size", "test_size", "latent_dim", "noise", "device", "max_flops", "max_seconds",
               "tuned")  # fmt: skip

@@ -224,6 +224,7 @@ def _files(folder: Path) -> list[tuple[str, str]]:
         "work.parquet": "where the FLOPs went, by kind of work, counted or charged by formula",
         "cells.parquet": "one row per dataset, method and seed, with status and total cost",
         "posteriors.parquet": "how probable the code of each training datum is for four x: truth, floor, methods",
+        "signals.parquet": "what the noiseless signal may have been for four held-out x: truth and methods",
         "densities.parquet": "true and learned log densities on a grid, for two-dimensional data",
         "study.json": "settings, provenance and the command",
         "study.toml": "what was asked for, to be run again with `python -m bench run`",

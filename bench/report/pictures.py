@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from bench.report import decomposition, densities, figures, format, overlays, standing
+from bench.report import decomposition, densities, figures, format, overlays, signals, standing
 from bench.report.estimates import aggregate, ranks
 from bench.report.inline import inlined
 from bench.report.palette import styles
@@ -67,6 +67,7 @@ def pictures(study: Study, table: pd.DataFrame) -> dict[str, list[Picture]]:
         "parts": _parts,
         "densities": _densities,
         "overlays": _overlays,
+        "signals": _signals,
     }
     with figures.look():
         return {kind: list(draw(study, table)) for kind, draw in kinds.items()}
@@ -168,3 +169,20 @@ def _overlays(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
             caption += f"; none is recorded for {format.listed(absent)}" if absent else ""
             words = f"{caption}. Index KL, medians in nats: {_ended(table, name, 'index_kl')}."
             yield Picture(f"{named.get(name, 'other')}-posterior", name, caption, words, fig)
+
+
+def _signals(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    named, known = stems(study.datasets), styles(study.methods)
+    for dataset, every in study.signals.groupby("dataset", sort=False):
+        name, seed = str(dataset), densities.seed_shown(every)
+        rows = every[every["seed"] == seed]
+        if names := signals.overlaid(rows, study.methods):
+            fig = signals.over_truth(rows, names, known, name)
+            present = set(rows["method"].unique())
+            absent = [m for m in fitted(study.methods) if m not in present]
+            unseen = [m for m in fitted(study.methods) if m in present and m not in names]
+            caption = f"{name}: the signal posterior of {format.listed(names)} over the true one, seed {seed}"
+            caption += f"; left out: {format.listed(unseen)}" if unseen else ""
+            caption += f"; none is recorded for {format.listed(absent)}" if absent else ""
+            words = f"{caption}. Signal W2 over many x, medians in data units: {_ended(table, name, 'signal_w2')}."
+            yield Picture(f"{named.get(name, 'other')}-signals", name, caption, words, fig)

@@ -21,6 +21,7 @@ CELLS = ("dataset", "method", "seed", "status", "message", *COST_NAMES)
 WORK = ("dataset", "method", "seed", "name", "calls", "flops", "by")
 DENSITIES = ("dataset", "method", "seed", "x1", "x2", "log_density")
 POSTERIORS = ("dataset", "method", "seed", "point", "index", "code", "x", "probability")
+SIGNALS = ("dataset", "method", "seed", "point", "draw", "x", "signal")
 SECTIONS = ("settings", "provenance", "datasets", "methods")
 
 
@@ -33,6 +34,7 @@ class Study:
     cells: pd.DataFrame
     densities: pd.DataFrame
     posteriors: pd.DataFrame
+    signals: pd.DataFrame
     work: pd.DataFrame
     info: dict[str, Any]
 
@@ -74,7 +76,7 @@ class Study:
 
 
 def read(folder: Path) -> Study:
-    """Read a study folder; densities.parquet, posteriors.parquet and work.parquet may be absent.
+    """Read a study folder; the tables of densities, posteriors, signals and work may be absent.
 
     Raises FileNotFoundError for another missing file, and ValueError for one that is damaged, a missing column, an
     empty cells table, a schema other than SCHEMA or a study that was not scored on test data.
@@ -89,6 +91,7 @@ def read(folder: Path) -> Study:
         cells=cells,
         densities=_perhaps(folder / "densities.parquet", DENSITIES),
         posteriors=_perhaps(folder / "posteriors.parquet", POSTERIORS),
+        signals=_perhaps(folder / "signals.parquet", SIGNALS),
         work=_perhaps(folder / "work.parquet", WORK),
         info=info,
     )

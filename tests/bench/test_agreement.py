@@ -26,6 +26,7 @@ def content(cell_spec):
         parameters={"steps": 3},
         densities=[("vae", 0.0, 1.0, -2.0)],
         posteriors=[("vae", 0, 1, 0.5, [0.1, 0.2], 0.3)],
+        signals=[("vae", 0, 1, [0.1, 0.2], [0.3, 0.4])],
         references=[(0, 1.0, 100.0, [0.4])],
     )
     return json.loads(json.dumps(dataclasses.asdict(result)))
@@ -58,8 +59,14 @@ def test_each_value_that_differs_is_noticed(content):
         assert noticed == (not MACHINE & set(path)), path
 
 
-@pytest.mark.parametrize("name", ["rows", "diagnostics", "work", "densities", "posteriors", "references"])
+@pytest.mark.parametrize("name", ["rows", "diagnostics", "work", "densities", "posteriors", "signals", "references"])
 def test_entries_that_are_missing_are_noticed(content, name):
     fewer = {**copy.deepcopy(content), name: content[name][:-1]}
     assert difference(content, fewer)[0]
     assert difference(fewer, content)[0]
+
+
+def test_results_from_before_signals_were_kept_agree_with_others_of_their_kind(content):
+    older = {name: value for name, value in content.items() if name != "signals"}
+    assert difference(older, copy.deepcopy(older)) == ("", 0, 0)
+    assert difference(older, content) == ("its signals", None, content["signals"][0])

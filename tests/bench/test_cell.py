@@ -513,6 +513,14 @@ def test_index_posteriors_are_kept_for_curves_at_the_first_seed(cell_spec):
     assert run_cell(cell_spec(method="oracle")).posteriors == []
 
 
+def test_signal_posteriors_are_kept_at_the_first_seed(cell_spec):
+    found, plain = (run_cell(cell_spec(density=density, method="oracle")).signals for density in (True, False))
+    assert plain == []
+    truth, oracle = ([row[1:] for row in found if row[0] == name] for name in ("truth", "oracle"))
+    assert len(truth) == 4 * 64
+    assert truth == oracle
+
+
 def test_a_result_survives_being_stored(cell_spec, tmp_path):
     (tmp_path / "cells").mkdir()
     spec = cell_spec(max_flops=1e7)

@@ -349,7 +349,7 @@ def test_the_report_tells_what_finished_cells_did(tmp_path):
     }
     rows = [{"method": name, "status": "done", "message": text} for name, texts in messages.items() for text in texts]
     cells = pd.DataFrame([*rows, {"method": "d", "status": "failed", "message": "contained: all"}])
-    study = Study(tmp_path, *[cells] * 5, info={})
+    study = Study(tmp_path, *[cells] * 6, info={})
     assert content._contained(study) == [
         "a, contained: changed cudnn.enabled (2 cells).",
         "b, not contained: threads (1 cell).",

@@ -11,12 +11,12 @@ import pytest
 
 from bench.report.combine import combined, place, save
 from bench.report.latex import STEMS
-from bench.report.study import DENSITIES, POSTERIORS, WORK, Study, read
+from bench.report.study import DENSITIES, POSTERIORS, SIGNALS, WORK, Study, read
 
 COSTS = ("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes")
 OUT = Path("both")
 SETTINGS = {"size": 500, "noise": "known", "tuned": None}
-EMPTY = [pd.DataFrame(columns=list(columns)) for columns in (DENSITIES, POSTERIORS, WORK)]
+EMPTY = [pd.DataFrame(columns=list(columns)) for columns in (DENSITIES, POSTERIORS, SIGNALS, WORK)]
 
 
 def study_of(cells, name="one", parameters=None, truth=-1.0, keys="key", **settings):

@@ -1,6 +1,7 @@
 """Files that are whole or absent, and tables whose columns are a contract."""
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -98,11 +99,23 @@ def test_a_cell_returns_as_it_was(folder, cell_spec):
         work=[Work("k-means", 2, 1e6, "formula")],
         densities=[("truth", 0.1, -0.2, -3.0)],
         posteriors=[("truth", 4, 7, -0.3, [0.1, 0.2], 1e-3)],
+        signals=[("truth", 4, 63, [0.1, 0.2], [0.3, -0.4])],
         references=[(0, 1.001, 300.0, [0.5, -1.0, 2.0])],
         parameters={"steps": 3, "name": None},
     )
     store.write_cell(folder, before)
     assert store.read_cell(folder, spec) == before
+
+
+def test_a_cell_from_before_signals_were_kept_has_none(folder, cell_spec):
+    spec = cell_spec()
+    before = result(spec, peak_memory_mb=3.5, signals=[("truth", 4, 63, [0.1, 0.2], [0.3, -0.4])])
+    store.write_cell(folder, before)
+    path = store.cell_path(folder, spec)
+    content = json.loads(path.read_text())
+    assert content.pop("signals") == [["truth", 4, 63, [0.1, 0.2], [0.3, -0.4]]]
+    path.write_text(json.dumps(content))
+    assert store.read_cell(folder, spec) == dataclasses.replace(before, signals=[])
 
 
 def test_a_missing_standard_error_returns_as_nan(folder, cell_spec):
@@ -196,6 +209,7 @@ def test_every_list_of_a_cell_has_its_table(folder, cell_spec):
             work=[Work("k-means", 2, 1e6, "formula")],
             densities=[("truth", 0.1, -0.2, -3.0), (method, 0.1, -0.2, -4.0)],
             posteriors=[("truth", 4, 7, -0.3, [0.1, 0.2], 0.5), (method, 4, 7, -0.3, [0.1, 0.2], 0.25)],
+            signals=[(name, 4, j, [0.1, 0.2], [0.5, float(j)]) for name in ("truth", method) for j in (0, 1)],
             references=references,
         )
         for method in ("vae", "mapa")
@@ -214,7 +228,12 @@ def test_every_list_of_a_cell_has_its_table(folder, cell_spec):
     ]
     expected = [("truth", 4, 7, -0.3, [0.1, 0.2], 0.5), *((m, 4, 7, -0.3, [0.1, 0.2], 0.25) for m in ("mapa", "vae"))]
     assert sorted(found) == sorted(expected)
-    assert not (folder / "posteriors.csv").exists()
+    signals = store.read_table(folder, "signals")
+    assert list(signals.columns) == ["dataset", "method", "seed", "point", "draw", "x", "signal"]
+    found = [(row.method, row.point, row.draw, [*row.x], [*row.signal]) for row in signals.itertuples()]
+    expected = [(name, 4, j, [0.1, 0.2], [0.5, float(j)]) for name in ("mapa", "truth", "vae") for j in (0, 1)]
+    assert sorted(found) == expected
+    assert not any((folder / f"{name}.csv").exists() for name in ("posteriors", "signals"))
     assert [(row.point, row.draw, row.rhat, row.ess, row.z.tolist()) for row in draws.itertuples()] == [
         (point, draw, rhat, ess, z) for draw, (point, rhat, ess, z) in enumerate(references)
     ]

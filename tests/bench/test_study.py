@@ -65,7 +65,7 @@ def test_what_a_study_leaves(whole):
     names = {path.name for path in folder.iterdir()}
     kept = ("cells", "measurements", "diagnostics", "work")
     tables = {f"{name}.{kind}" for name in kept for kind in ("csv", "parquet")}
-    tables |= {"densities.parquet", "posteriors.parquet", "references.parquet"}
+    tables |= {"densities.parquet", "posteriors.parquet", "signals.parquet", "references.parquet"}
     assert names == tables | {"study.json", "study.toml", "log.txt", "cells", "figures", "report.html", "report.md"}
     assert len(cell_files(folder)) == 4
     assert str(folder / "report.html") in out

@@ -12,7 +12,7 @@ from datasets.base import draw
 def test_only_the_end_is_scored_and_nothing_else(cell_spec):
     result = run_cell(cell_spec(method="untrained", scored_on="validation", density=True))
     assert [(row.metric, row.checkpoint) for row in result.rows] == [("validation_ll", 0)]
-    assert (result.densities, result.posteriors, result.references) == ([], [], [])
+    assert (result.densities, result.posteriors, result.signals, result.references) == ([], [], [], [])
 
 
 def guard(monkeypatch):

@@ -1,10 +1,12 @@
-"""The index posteriors that are kept to look at."""
+"""The posteriors that are kept to look at: of the index and of the signal."""
 
 import torch
+from torch.distributions import Normal
 
-from bench.metrics import TrueModel, shown
+from bench.metrics import Evaluator, TrueModel, shown
 from datasets import load
 from datasets.base import draw
+from datasets.linear import linear_gaussian
 from methods.base import Fitted
 from methods.cells import exact_posterior
 from methods.posteriors import Prior
@@ -71,3 +73,81 @@ def test_nothing_is_kept_of_a_method_without_an_index_posterior_nor_of_too_many_
     monkeypatch.setattr(shown, "MOST_DATA", N)
     assert rows_of()[0] != []
     assert rows_of(n=N + 1)[0] == []
+
+
+class Shifted:
+    """The true model, moved in data space."""
+
+    def __init__(self, problem, by):
+        self.problem, self.by = problem, by
+
+    def decode(self, z):
+        return self.problem.decoder(z.double()) + self.by
+
+    def variance(self):
+        return self.problem.noise
+
+
+def signals_of(problem, split, name, model=None, posterior=None):
+    evaluator = Evaluator(problem, split, 0)
+    fitted = Fitted(model or TrueModel(problem), posterior or evaluator.true_posterior)
+    return evaluator.signal_posteriors(name, fitted)
+
+
+def by_name_and_point(found):
+    """(64, D) signals of each name and point, whose draws are in order."""
+    tables = {}
+    for name, point, draw_, _, signal in found:
+        table = tables.setdefault((name, point), [])
+        assert draw_ == len(table)
+        table.append(signal)
+    return {key: torch.tensor(table, dtype=torch.float64) for key, table in tables.items()}
+
+
+def test_true_signals_have_the_moments_and_quantiles_of_the_closed_form():
+    """But for the boxes that the true posterior is held on, which are half a standard deviation of the noise wide."""
+    problem = linear_gaussian(1)
+    split = draw(problem, 0, 4, 1, 40)
+    offset = problem.decoder(torch.zeros(1, 1, dtype=torch.float64))[0]
+    slope = problem.decoder(torch.ones(1, 1, dtype=torch.float64))[0] - offset
+    precision = 1 + slope.square().sum() / problem.noise
+    tables = by_name_and_point(signals_of(problem, split, "oracle"))
+    levels = (torch.arange(64, dtype=torch.float64) + 0.5) / 64
+    for (_, point), signal in tables.items():
+        z = ((signal - offset) / slope).mean(1)
+        mean = (split.test[point] - offset) @ slope / problem.noise / precision
+        exact = Normal(mean, precision.rsqrt())
+        torch.testing.assert_close(z.sort().values, exact.icdf(levels), atol=0.05 * float(exact.stddev), rtol=0)
+        torch.testing.assert_close(signal.mean(0), offset + slope * mean, atol=2e-3, rtol=0)
+        variance = slope.square() / precision
+        torch.testing.assert_close(signal.var(0, correction=0), variance, rtol=0.05, atol=0)
+
+
+def test_the_signals_of_the_oracle_are_the_truths_and_of_another_decoder_its_own():
+    problem = load("s_curve")
+    split = draw(problem, 0, 4, 1, 24)
+    oracle = by_name_and_point(signals_of(problem, split, "oracle"))
+    shifted = by_name_and_point(signals_of(problem, split, "vae", Shifted(problem, 3.0)))
+    points = {point for _, point in oracle}
+    assert len(oracle) == 2 * len(points) == 8
+    for point in points:
+        assert torch.equal(oracle["oracle", point], oracle["truth", point])
+        assert torch.equal(shifted["truth", point], oracle["truth", point])
+        torch.testing.assert_close(shifted["vae", point], oracle["truth", point] + 3.0)
+        assert oracle["truth", point].shape == (64, 3)
+
+
+def test_the_x_are_the_same_for_all_methods_and_spread_over_the_first_coordinate():
+    problem = load("figure8")
+    split = draw(problem, 0, 4, 1, 40)
+    found = [signals_of(problem, split, "a"), signals_of(problem, split, "b", Shifted(problem, 1.0), Prior(1))]
+    asked = [list(dict.fromkeys((row[1], tuple(row[3])) for row in rows if row[0] in "ab")) for rows in found]
+    assert asked[0] == asked[1]
+    assert [tuple(split.test[point].tolist()) for point, _ in asked[0]] == [x for _, x in asked[0]]
+    assert [int((split.test[:, 0] < x[0]).sum()) for _, x in asked[0]] == [5, 15, 25, 35]
+
+
+def test_no_signals_are_kept_that_cannot_be_looked_at_or_have_no_true_posterior():
+    for problem in (linear_gaussian(1, 4), linear_gaussian(1, 1), linear_gaussian(3, 3)):
+        split = draw(problem, 0, 4, 1, 6)
+        assert signals_of(problem, split, "a", posterior=Prior(problem.latent_dim)) == []
