@@ -146,7 +146,8 @@ def _notes(study: Study, paired: bool) -> list[str]:
     if paired:
         notes.append(
             "Differences are in test log-likelihood on the same data, the median over seeds with a 95% bootstrap "
-            "interval; better and worse are those whose interval excludes zero. "
+            "interval; better and worse are those whose interval excludes zero and whose signed-rank test, corrected "
+            "for all comparisons made here, has p of at most 5%. "
             "The cost ratios are of whole fits, the median over datasets."
         )
     if study.cells.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():
