@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from bench import labels, provenance, store
 from bench.errors import UsageError
 from bench.options import flag
+from bench.report.definitions import SHARED as SHARED
 
 if TYPE_CHECKING:
     from bench.study import Settings
     from bench.tuned import Tuned
-
-# What a folder's cells have in common; methods, datasets and seeds may be added to it later.
-SHARED = ("size", "validation_size", "test_size", "latent_dim", "noise", "device", "max_flops", "max_seconds")
 
 
 OURS = re.compile(r"cells|claims|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json

@@ -16,6 +16,7 @@ from bench.cell import CellResult, CellSpec, Cost, Diagnostic, Row
 from bench.errors import InterruptedStudyError, UsageError
 from bench.prices import Work
 from bench.report.definitions import SCHEMA as SCHEMA
+from bench.report.summary import of_one_type as of_one_type
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,13 +191,6 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "key": result.spec.key,
         **{f"p_{name}": value for name, value in result.parameters.items()},
     }
-
-
-def of_one_type(column: pd.Series[Any]) -> pd.Series[Any]:
-    """The column itself or, where its values differ in type, which Parquet cannot hold, as text."""
-    if len({type(value) for value in column.dropna()}) <= 1:
-        return column
-    return column.map(str, na_action="ignore")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -11,15 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.definitions import SCHEMA
+from bench.report.definitions import SCHEMA, SHARED
 from bench.report.study import Study, replace
-from bench.report.summary import CELL, final
+from bench.report.summary import CELL, final, of_one_type
 
 KIND = "report"  # of a combination, in its settings
 TABLES = ("measurements", "cells", "densities", "posteriors", "signals", "work")
 WITH_CSV = ("measurements", "cells", "work")
-CONDITIONS = ("size", "validation_size", "test_size", "latent_dim", "noise", "device", "max_flops", "max_seconds",
-              "tuned")  # fmt: skip
+CONDITIONS = (*SHARED, "tuned")
 SAME_TRUTH = 1e-3  # nats, what quadrature may be off by
 
 
@@ -188,13 +187,8 @@ def _first(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     first = joined.groupby(CELL)["part"].transform("min")
     kept = joined[joined["part"] == first].drop(columns="part").reset_index(drop=True)
     for name in [name for name in kept if str(name).startswith("p_")]:
-        kept[name] = _of_one_type(kept[name])
+        kept[name] = of_one_type(kept[name])
     return kept
-
-
-def _of_one_type(column: pd.Series) -> pd.Series:
-    """The column or, where its values differ in type, which Parquet cannot hold, as text."""
-    return column if len({type(value) for value in column.dropna()}) <= 1 else column.map(str, na_action="ignore")
 
 
 def _info(studies: Sequence[Study], names: Sequence[str], out: Path, command: str) -> dict[str, Any]:

@@ -143,11 +143,16 @@ def _parts(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
         yield Picture("decomposition", "", caption, f"{caption}. Medians. {'. '.join(told)}.", fig)
 
 
+def _at_one_seed(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Each dataset of a table with the seed to show and its rows."""
+    for dataset, every in table.groupby("dataset", sort=False):
+        seed = densities.seed_shown(every)
+        yield str(dataset), seed, every[every["seed"] == seed]
+
+
 def _densities(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     named = stems(study.datasets)
-    for dataset, every in study.densities.groupby("dataset", sort=False):
-        name, seed = str(dataset), densities.seed_shown(every)
-        rows = every[every["seed"] == seed]
+    for name, seed, rows in _at_one_seed(study.densities):
         fig = densities.beside_truth(rows, study.methods, name)
         present = set(rows["method"].unique())
         absent = [m for m in study.methods if m not in present and m != ORACLE]
@@ -159,9 +164,7 @@ def _densities(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
 
 def _overlays(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     named, known = stems(study.datasets), styles(study.methods)
-    for dataset, every in study.posteriors.groupby("dataset", sort=False):
-        name, seed = str(dataset), densities.seed_shown(every)
-        rows = every[every["seed"] == seed]
+    for name, seed, rows in _at_one_seed(study.posteriors):
         if names := overlays.overlaid(rows, study.methods):
             fig = overlays.over_truth(rows, names, known, name)
             absent = [m for m in fitted(study.methods) if m not in names]
@@ -173,9 +176,7 @@ def _overlays(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
 
 def _signals(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     named, known = stems(study.datasets), styles(study.methods)
-    for dataset, every in study.signals.groupby("dataset", sort=False):
-        name, seed = str(dataset), densities.seed_shown(every)
-        rows = every[every["seed"] == seed]
+    for name, seed, rows in _at_one_seed(study.signals):
         if names := signals.overlaid(rows, study.methods):
             fig = signals.over_truth(rows, names, known, name)
             present = set(rows["method"].unique())

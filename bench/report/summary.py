@@ -5,7 +5,7 @@ pandas is imported where it is used, so that importing `bench.report` stays ligh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.report.definitions import COST_NAMES, MEMORY, in_order
 
@@ -124,3 +124,10 @@ def work_shares(work: pd.DataFrame) -> pd.DataFrame:
     rank = {method: i for i, method in enumerate(total.index)}
     order = kinds.assign(rank=kinds["method"].map(rank)).sort_values(["rank", "share"], ascending=[True, False])
     return order[["method", "name", "by", "share"]].reset_index(drop=True)
+
+
+def of_one_type(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The column itself or, where its values differ in type, which Parquet cannot hold, as text."""
+    if len({type(value) for value in column.dropna()}) <= 1:
+        return column
+    return column.map(str, na_action="ignore")
