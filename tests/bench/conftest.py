@@ -201,3 +201,9 @@ def instant(monkeypatch):
     """Let child processes make results up, and do what a cell's parameters say; the program that does so."""
     monkeypatch.setattr("bench.worker.PROGRAM", INSTANT)
     return INSTANT
+
+
+@pytest.fixture(scope="session")
+def instant_program():
+    """What `instant` makes children run, for processes that no fixture reaches."""
+    return INSTANT

@@ -30,16 +30,26 @@ def folder(tmp_path, monkeypatch, instant):
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """A Dask cluster of two processes, daemons, on this machine; a lost one counts against a cell at once."""
+def cluster(instant_program, tmp_path_factory):
+    """A Dask cluster of two processes, daemons, on this machine; a lost one counts against a cell at once.
+
+    Its workers, and what replaces a lost one, are told by a file what children run: they cannot import the tests.
+    """
     import dask
     from distributed import LocalCluster
 
+    preload = tmp_path_factory.mktemp("cluster") / "answer_at_once.py"
+    preload.write_text(f"from bench import worker\n\nworker.PROGRAM = {instant_program!r}\n")
     settings = {"distributed.scheduler.allowed-failures": 0, "distributed.comm.timeouts.connect": "20s"}
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=50,
+            preload=[str(preload)],
         ) as made,
     ):
         yield made
@@ -51,15 +61,7 @@ def how(request, folder):
     if request.param == "here":
         return Execution(jobs=2)
     cluster = request.getfixturevalue("cluster")
-    with engine.connected(cluster.scheduler_address) as client:
-        client.run(answer_at_once, request.getfixturevalue("instant"))
     return Execution(jobs=2, scheduler=cluster.scheduler_address)
-
-
-def answer_at_once(program):
-    from bench import worker
-
-    worker.PROGRAM = program
 
 
 def cells(cell_spec, *acts):
@@ -180,15 +182,13 @@ def test_no_more_at_a_time_than_there_may_be(cell_spec, folder, monkeypatch):
     assert max(most) == 2
 
 
-def test_a_worker_of_the_cluster_that_is_lost(cell_spec, folder, cluster, instant, tmp_path):
+def test_a_worker_of_the_cluster_that_is_lost(cell_spec, folder, cluster, tmp_path):
     """The cell is run again, once; with it, or for another reason, its worker may be lost again."""
     count = tmp_path / "count"
     count.touch()
     how = Execution(jobs=2, scheduler=cluster.scheduler_address)
     specs = cells(cell_spec, (("count", str(count)), ("sleep", 3.0)), ())
     with engine.connected(how.scheduler) as client:
-        client.run(answer_at_once, instant)
-        client.register_plugin(AnswersAtOnce(instant))
         results = run_all(specs, how, folder)
         assert next(results).spec == specs[1]
         while not count.read_text():
@@ -198,19 +198,6 @@ def test_a_worker_of_the_cluster_that_is_lost(cell_spec, folder, cluster, instan
         (lost,) = results
     assert (lost.spec, lost.status) == (specs[0], "done")
     assert count.read_text() == "ran ran "
-
-
-class AnswersAtOnce:
-    """What a worker that replaces a lost one has to be told, too."""
-
-    def __new__(cls, program):
-        from distributed import WorkerPlugin
-
-        class Plugin(WorkerPlugin):
-            def setup(self, worker):
-                answer_at_once(program)
-
-        return Plugin()
 
 
 def test_a_scheduler_that_is_lost_ends_the_study_and_fails_no_cell(cell_spec, folder):
