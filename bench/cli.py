@@ -212,14 +212,15 @@ def merge(**options: Any) -> None:
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...")
 @click.option("--out", metavar="DIR", help="Folder for a report over several studies: new, empty, or one of these.")
-@click.option("--format", "formats", multiple=True, metavar="html|md|latex|all",
+@click.option("--format", "formats", multiple=True, metavar="html|md|latex|png|all",
               help="What to write; repeatable.  [default: html and md]")  # fmt: skip
 @_quiet
 def report(**options: Any) -> None:
     """Write the report of a study anew from its tables, or one report over several studies.
 
     Nothing is run, and the tables of the studies are left as they are. latex is for a paper: tables/*.tex for
-    booktabs, references.bib with an entry for each method and dataset used, and the figures as PDF beside PNG and SVG.
+    booktabs, references.bib with an entry for each method and dataset used, and the figures as PDF. png is for slides:
+    the figures as PNG. As SVG they are always written.
 
     Of several studies, a cell that more than one holds is taken once. Where they ran a dataset under other conditions,
     or have other values for the same cell, it stands in the report as DATASET @ STUDY, once for each. docs/reports.md

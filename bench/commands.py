@@ -98,6 +98,7 @@ def _formats(asked: tuple[str, ...]) -> tuple[str, ...]:
 def _show(folder: Path, formats: tuple[str, ...]) -> None:
     """Print where the report is."""
     names = {"html": "report.html", "md": "report.md", "latex": "tables/*.tex, references.bib, figures/*.pdf"}
+    names |= {"png": "figures/*.png"}
     for form in formats:
         click.echo(f"{form + ':':<7}{folder}/{names[form]}")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2
 LOOK_S = 0.5
+LAST = 3  # cells a worker, of which the longest are begun first
 CONNECT_S = 20.0
 
 Run = Callable[[Job], "Future[CellResult]"]
@@ -62,9 +63,10 @@ class _Round:
     """Cells that wait, and cells that run, as many at a time as there may be, each claimed before it is submitted."""
 
     def __init__(self, specs: list[CellSpec], how: Execution, submit: Run, claims: Claims, folder: Path):
-        self.waiting, self.how, self.submit, self.claims, self.folder = deque(specs), how, submit, claims, folder
+        self.waiting, self.how, self.submit, self.claims, self.folder = list(specs), how, submit, claims, folder
         self.environment = environment()
         self.running: dict[Future[CellResult], tuple[Job, int]] = {}
+        self.seconds: dict[str, float] = {}
 
     def results(self) -> Iterator[CellResult]:
         """The results as they come; a claim is given up once its result was taken, and so was written."""
@@ -76,18 +78,26 @@ class _Round:
 
     def _begun(self) -> Iterator[CellResult]:
         """Submit cells while there is room; the results of those that turn out to have been run by others."""
-        for _ in range(len(self.waiting)):
+        for spec in self._in_order():
             if len(self.running) == self.how.jobs:
                 return
-            spec = self.waiting.popleft()
             with store.writing(self.folder):
-                taken = self.claims.take(spec.key)
-            if not taken:
-                self.waiting.append(spec)
-            elif (found := store.read_cell(self.folder, spec)) is not None:
+                if not self.claims.take(spec.key):
+                    continue
+            self.waiting.remove(spec)
+            if (found := store.read_cell(self.folder, spec)) is not None:
                 yield found
             else:
                 self._submit(self._job(spec), 1)
+
+    def _in_order(self) -> list[CellSpec]:
+        """The cells that wait; of the last ones those of methods that took longest first, so that all workers end soon.
+
+        Longest processing time first (Graham 1969): the last cells then fill what the long ones leave.
+        """
+        if self.how.jobs == 1 or len(self.waiting) > LAST * self.how.jobs:
+            return self.waiting.copy()
+        return sorted(self.waiting, key=lambda spec: -self.seconds.get(spec.method, math.inf))
 
     def _job(self, spec: CellSpec) -> Job:
         how = self.how
@@ -112,7 +122,9 @@ class _Round:
     def _outcome(self, future: Future[CellResult], job: Job, attempt: int) -> CellResult | None:
         """The result of a job that is over; None where it is run once more."""
         try:
-            return future.result()
+            result = future.result()
+            self.seconds[job.spec.method] = result.cost.wall_s + result.evaluation_s
+            return result
         except Exception as error:
             death = _death(error)
             if attempt < ATTEMPTS:

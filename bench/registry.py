@@ -311,7 +311,16 @@ def load_plugin(file: str) -> ModuleType:
     return module
 
 
-HARNESS_CODE = ("cell.py", "containment.py", "surroundings.py", "cost.py", "prices.py", "validation.py", "metrics/*.py")
+HARNESS_CODE = (
+    "cell.py",
+    "driver.py",
+    "containment.py",
+    "surroundings.py",
+    "cost.py",
+    "prices.py",
+    "validation.py",
+    "metrics/*.py",
+)
 
 
 def code_version(plugins: Iterable[str] = ()) -> str:

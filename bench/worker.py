@@ -20,7 +20,8 @@ from importlib import metadata
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from bench.cell import CellResult, CellSpec, run_cell
+from bench.cell import CellResult, CellSpec
+from bench.driver import run_cell
 from bench.errors import UsageError
 from bench.options import in_words
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from bench.cell import CellSpec, make_task
+from bench.cell import CellSpec
+from bench.driver import make_task
 from bench.registry import registry
 from datasets.base import draw
 from methods import BUILTIN

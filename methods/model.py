@@ -22,12 +22,19 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
         raise ValueError(f"unknown activation {activation!r}; available: {', '.join([*ACTIVATIONS, 'linear'])}")
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, device=generator.device)
+        layer = _Linear(fan_in, fan_out, device=generator.device)
         bound = 1 / math.sqrt(fan_in)
         for parameter in layer.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
         layers += [layer] if activation == "linear" else [layer, ACTIVATIONS[activation]()]
     return nn.Sequential(*(layers if activation == "linear" else layers[:-1]))
+
+
+class _Linear(nn.Linear):
+    """A linear layer that draws nothing from the global generator; `skip_init` would import a second of torch's own."""
+
+    def reset_parameters(self) -> None:
+        """Leave the parameters as they are."""
 
 
 class Standardiser(nn.Module):

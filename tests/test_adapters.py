@@ -10,8 +10,8 @@ import torch
 
 import bench.registry
 from bench import study
-from bench.cell import run_cell
 from bench.cli import main
+from bench.driver import run_cell
 from bench.store import read_table
 from datasets.base import draw
 from methods.base import FreeLedger, Task

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 import methods
-from bench.cell import CellSpec, make_task
+from bench.cell import CellSpec
 from bench.cost import CountingLedger
+from bench.driver import make_task
 from bench.prices import cost_model
 from bench.registry import registry
 from bench.report.definitions import COSTS, MEMORY, METRICS

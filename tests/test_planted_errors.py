@@ -12,9 +12,10 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import datasets
-from bench import cell
-from bench.cell import CellSpec, run_cell
+from bench import driver
+from bench.cell import CellSpec, Cost
 from bench.cost import CountingLedger
+from bench.driver import run_cell
 from bench.metrics import Evaluator, TrueModel, importance, likelihood, measurement, posterior, transport
 from bench.registry import registry
 from datasets import quadrature
@@ -142,7 +143,7 @@ def looking_changes_nothing():
     method, problem = registry().make_method("vae"), datasets.load("circle")
     split = draw(problem, 0, 40, 40, 50)
     ledger = CountingLedger()
-    fit = method.fit(cell.make_task(method, problem, split, SPEC, ledger))
+    fit = method.fit(driver.make_task(method, problem, split, SPEC, ledger))
     ledger.start()
     while ledger.flops < SPEC.max_flops:
         fitted = next(fit)
@@ -295,7 +296,7 @@ def free_optimiser(patch):
 
 
 def evaluation_with_the_training_generator(patch):
-    make, look = cell.make_task, Evaluator.look
+    make, look = driver.make_task, Evaluator.look
     seen = []
 
     def remember(*args):
@@ -307,7 +308,7 @@ def evaluation_with_the_training_generator(patch):
         torch.randn(3, generator=seen[-1])
         return look(self, fitted)
 
-    patch.setattr(cell, "make_task", remember)
+    patch.setattr(driver, "make_task", remember)
     patch.setattr(Evaluator, "look", wrong)
 
 
@@ -322,14 +323,14 @@ def clock_that_runs_on(patch):
         time.sleep(0.2)
         return look(self, fitted)
 
-    def wrong(self, score=cell._Driver._look):
+    def wrong(self, score=driver._Driver._look):
         start = time.perf_counter()
         score(self)
         spent = self.result.cost
-        self.result.cost = cell.Cost(spent.wall_s + time.perf_counter() - start, spent.cpu_s, spent.flops)
+        self.result.cost = Cost(spent.wall_s + time.perf_counter() - start, spent.cpu_s, spent.flops)
 
     patch.setattr(Evaluator, "look", slow)
-    patch.setattr(cell._Driver, "_look", wrong)
+    patch.setattr(driver._Driver, "_look", wrong)
 
 
 def quantiles_for_nodes(patch):

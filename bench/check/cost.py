@@ -10,12 +10,12 @@ from itertools import pairwise
 
 from torch import nn
 
-from bench.cell import cpu_seconds, run_cell
 from bench.check.kit import FailedError
 from bench.check.subject import Subject
 from bench.check.traps import Calls, Passes
 from bench.check.trial import Trial
 from bench.cost import CountingLedger
+from bench.driver import cpu_seconds, run_cell
 from methods.base import Fitted
 
 MOST_SHARE = 0.5

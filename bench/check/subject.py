@@ -1,4 +1,4 @@
-"""The method under check, and its fits, which are made as `bench.cell` does."""
+"""The method under check, and its fits, which are made as `bench.driver` does."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from bench import registry
-from bench.cell import CellSpec, make_task
+from bench.cell import CellSpec
 from bench.check.fingerprint import fingerprint
 from bench.check.kit import SkippedError
 from bench.check.trial import LONG, Limit, Trial
 from bench.cost import CountingLedger
+from bench.driver import make_task
 from bench.registry import Registry
 from datasets.base import Problem, Split, draw
 from methods.base import Fitted, declines

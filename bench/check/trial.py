@@ -1,4 +1,4 @@
-"""One fit, driven as `bench.cell` does, and stopped early."""
+"""One fit, driven as `bench.driver` does, and stopped early."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.cell import CellSpec, begun_when_resumed
+from bench.cell import CellSpec
 from bench.check.kit import FailedError
 from bench.containment import contained
 from bench.cost import CountingLedger
+from bench.driver import begun_when_resumed
 from datasets.base import Problem, Split
 from methods.base import Fitted, Task
 

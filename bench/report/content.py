@@ -230,7 +230,7 @@ def _files(folder: Path) -> list[tuple[str, str]]:
         "study.json": "settings, provenance and the command",
         "study.toml": "what was asked for, to be run again with `python -m bench run`",
         "log.txt": "when each command began and ended, and what became of each cell, in UTC",
-        "figures/": "every figure as PNG and SVG",
+        "figures/": "every figure as SVG",
         "report.md": "this report as Markdown",
         "report.html": "this report as one file",
     }

@@ -33,15 +33,16 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
 def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
     """Write figures/ and those of report.html and report.md that are asked for; return the path of report.html.
 
-    formats: of 'html' and 'md', and 'latex', for which the figures are written as PDF, too. Each file is replaced in
-    one step, so that a reader never meets half of one. Raises what `read` raises.
+    formats: of 'html' and 'md'; 'png', and 'latex' for PDF, which the figures are written as beside SVG. Each file is
+    replaced in one step, so that a reader never meets half of one. Raises what `read` raises.
     """
     study = read(Path(folder))
     table = summary(study.measurements, study.cells)
     drawn = pictures(study, table)
     (study.folder / "figures").mkdir(exist_ok=True)
+    kinds = ["svg", *(kind for form, kind in {"png": "png", "latex": "pdf"}.items() if form in formats)]
     for picture in chain.from_iterable(drawn.values()):
-        _save(picture, study.folder / "figures", ("png", "svg", "pdf") if "latex" in formats else ("png", "svg"))
+        _save(picture, study.folder / "figures", kinds)
     context = statements(study, table) | drawn
     page = study.folder / "report.html"
     if "md" in formats:
@@ -51,9 +52,9 @@ def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
     return page
 
 
-def _save(picture: Picture, folder: Path, kinds: tuple[str, ...]) -> None:
+def _save(picture: Picture, folder: Path, kinds: list[str]) -> None:
     for kind in kinds:
-        replace(folder / f"{picture.stem}.{kind}", getattr(picture, kind))
+        replace(folder / f"{picture.stem}.{kind}", picture.image(kind))
 
 
 def _interactive(study: Study) -> dict[str, Any]:

@@ -34,26 +34,19 @@ class Picture:
     figure: Any
 
     @cached_property
-    def png(self) -> bytes:
-        """On white."""
-        return self._as("png")
-
-    @cached_property
-    def svg(self) -> bytes:
-        """On nothing."""
-        return self._as("svg")
-
-    @property
-    def pdf(self) -> bytes:
-        """For a paper; drawn when asked for."""
-        return self._as("pdf")
-
-    @property
     def inline(self) -> Markup:
         """As a part of the page."""
-        return inlined(self.svg, self.stem, self.words)
+        return inlined(self._svg, self.stem, self.words)
 
-    def _as(self, kind: str) -> bytes:
+    @cached_property
+    def _svg(self) -> bytes:
+        with figures.look():
+            return figures.image(self.figure, "svg")
+
+    def image(self, kind: str) -> bytes:
+        """As 'svg', 'png' or 'pdf'; what is not asked for is not drawn, which takes most of a report's time."""
+        if kind == "svg":
+            return self._svg
         with figures.look():
             return figures.image(self.figure, kind)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import cell, provenance, study
+from bench import driver, provenance, study
 from bench.errors import UsageError
 from bench.options import check_numbers, flag
 from bench.worker import THREAD_VARIABLES
@@ -206,7 +206,7 @@ def _refuse_skips(specs: Iterable[CellSpec], known: Registry, problem: Any) -> N
 
     for spec in specs:
         method = known.make_method(spec.method)
-        lacking = cell.lacks_truth(problem, method, spec)
+        lacking = driver.lacks_truth(problem, method, spec)
         if lacking:
             raise UsageError(lacking)
         reason = declines(method, problem.latent_dim, problem.data_dim, spec.size)
@@ -228,7 +228,7 @@ def _fit(spec: CellSpec, known: Registry, problem: Any, max_steps: int | None) -
 
     method = known.make_method(spec.method)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
-    task = cell.make_task(method, problem, split, spec, FreeLedger())
+    task = driver.make_task(method, problem, split, spec, FreeLedger())
     with contextlib.redirect_stdout(io.StringIO()):
         return time_fit(method, task, max_steps)
 
@@ -243,11 +243,11 @@ def time_fit(method: Any, task: Task, max_steps: int | None) -> tuple[float, flo
     synchronise = torch.cuda.synchronize if task.train.is_cuda else lambda: None
     with _without_collector():
         synchronise()
-        wall, cpu = time.perf_counter(), cell.cpu_seconds()
+        wall, cpu = time.perf_counter(), driver.cpu_seconds()
         fit = method.fit(task)
         steps = sum(1 for _ in itertools.islice(fit, max_steps))
         synchronise()
-        wall, cpu = time.perf_counter() - wall, cell.cpu_seconds() - cpu
+        wall, cpu = time.perf_counter() - wall, driver.cpu_seconds() - cpu
     if not steps:
         raise RuntimeError("fit ended without yielding a fitted model")
     return wall, cpu, steps

@@ -11,8 +11,9 @@ import pytest
 
 import bench.registry
 from bench import store, study
-from bench.cell import CellResult, CellSpec, Cost, Diagnostic, Row, run_cell
+from bench.cell import CellResult, CellSpec, Cost, Diagnostic, Row
 from bench.cli import main
+from bench.driver import run_cell
 from bench.registry import Item, Registry
 
 OF_THE_MACHINE = ("wall_s", "cpu_s", "evaluation_s", "overrun_s", "peak_memory_mb", "concurrent")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import cell, metrics, store
-from bench.cell import CHECKPOINTS_PER_DECADE, CellSpec, Cost, run_cell
+from bench import driver, metrics, store
+from bench.cell import CellSpec, Cost
+from bench.driver import CHECKPOINTS_PER_DECADE, run_cell
 from bench.metrics import reference
 from bench.registry import registry
 from datasets.base import draw
@@ -174,15 +175,16 @@ def test_the_clock_stands_while_the_harness_works(cell_spec, offer, monkeypatch)
 
 IMPORTS_ON_THE_CLOCK = """
 import json, sys
-from bench import cell
-advance, new = cell._Driver._advance, []
+from bench import driver
+from bench.cell import CellSpec
+advance, new = driver._Driver._advance, []
 def watched(driver):
     before = set(sys.modules)
     found = advance(driver)
     new.extend(set(sys.modules) - before)
     return found
-cell._Driver._advance = watched
-statuses = [cell.run_cell(cell.CellSpec(**fields)).status for fields in json.loads(sys.argv[1])]
+driver._Driver._advance = watched
+statuses = [driver.run_cell(CellSpec(**fields)).status for fields in json.loads(sys.argv[1])]
 print(json.dumps([statuses, sorted(new)]))
 """
 
@@ -225,7 +227,7 @@ def test_the_last_state_is_always_scored(cell_spec, offer, charge):
     spec = cell_spec()
     problem = known.make_problem("circle", None)
     split = draw(problem, 0, spec.size, spec.validation_size, spec.test_size)
-    task = cell.make_task(Walk(), problem, split, spec, cell._ledger())
+    task = driver.make_task(Walk(), problem, split, spec, driver._ledger())
     *_, fitted = Walk(steps=7).fit(task)
     evaluator = metrics.Evaluator(problem, split, 0)
     assert looked[-1][1] == {m.metric: m.value for m in evaluator.look(fitted)}
@@ -413,7 +415,7 @@ def task_of(method, spec):
     known = registry()
     problem = known.make_problem(spec.dataset, spec.latent_dim)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
-    return cell.make_task(known.make_method(method), problem, split, spec, cell._ledger())
+    return driver.make_task(known.make_method(method), problem, split, spec, driver._ledger())
 
 
 def same(first, second):
@@ -497,7 +499,7 @@ def test_the_key_is_the_same_in_every_process(cell_spec):
 def test_density_grids_are_for_the_plane(cell_spec):
     plane = run_cell(cell_spec(density=True, max_flops=1e6))
     assert {name for name, *_ in plane.densities} == {"truth", "vae"}
-    assert len(plane.densities) == 2 * cell.GRID_POINTS**2
+    assert len(plane.densities) == 2 * driver.GRID_POINTS**2
     assert all(math.isfinite(value) for point in plane.densities for value in point[1:])
     assert run_cell(cell_spec(density=True, max_flops=1e6, dataset="s_curve", size=10, test_size=10)).densities == []
 

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import cell, containment, metrics, registry
-from bench.cell import run_cell
+from bench import containment, driver, metrics, registry
 from bench.containment import Containment, contained, importing, silenced
+from bench.driver import run_cell
 from bench.errors import UsageError
 from bench.metrics.measurement import Measurement
 from bench.report import content
@@ -254,7 +254,7 @@ class Double(Drift):
 def test_looking_does_not_change_training_though_settings_do(cell_spec, offer, scored, monkeypatch):
     offer("double", Double())
     often = run_cell(cell_spec(method="double"))
-    monkeypatch.setattr(cell, "CHECKPOINTS_PER_DECADE", 0.1)
+    monkeypatch.setattr(driver, "CHECKPOINTS_PER_DECADE", 0.1)
     seldom = run_cell(cell_spec(method="double"))
     assert (often.status, seldom.status) == ("done", "done")
     assert len(often.rows) == 4

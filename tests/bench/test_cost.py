@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import cell, cost, prices
+from bench import cost, driver, prices
 from bench.cost import CountingLedger, Work, cost_model
 from bench.registry import registry
 from datasets.base import draw
@@ -210,7 +210,7 @@ def drive(spec, ledger):
     brief = {field.name: BRIEF[field.name] for field in dataclasses.fields(method) if field.name in BRIEF}
     method = dataclasses.replace(method, **brief)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, 1)
-    fit = method.fit(cell.make_task(method, problem, split, spec, ledger))
+    fit = method.fit(driver.make_task(method, problem, split, spec, ledger))
     ledger.start()
     try:
         done = sum(1 for _ in islice(fit, 100))

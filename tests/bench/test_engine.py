@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
 from bench import engine, store
+from bench.cell import CellResult, Cost
 from bench.claims import Claims
 from bench.engine import Execution, run_all, threads_of
 from bench.errors import InterruptedStudyError, UsageError
@@ -110,6 +112,28 @@ def test_the_next_cell_runs_while_a_result_is_written(cell_spec, folder, tmp_pat
         time.sleep(0.01)
     assert count.read_text() == "ran "
     assert len(list(results)) == 1
+
+
+@pytest.mark.parametrize(
+    ("jobs", "last"), [(1, "long short long short long new"), (2, "new long long long short short")]
+)
+def test_the_last_cells_begin_with_those_that_take_longest(cell_spec, folder, jobs, last):
+    """So that all workers end soon; what has not run yet may take longest of all."""
+    took = {"short": 1.0, "long": 9.0, "new": 2.0}
+    known = [cell_spec(method=method, seed=seed) for seed in range(6) for method in ("short", "long")]
+    begun = []
+
+    def submit(job):
+        begun.append(job.spec.method)
+        future = Future()
+        future.set_result(CellResult(job.spec, cost=Cost(wall_s=took[job.spec.method])))
+        return future
+
+    with Claims(folder) as claims:
+        waiting = [*known, *(cell_spec(method=method, seed=9) for method in took)]
+        results = list(engine._Round(waiting, Execution(jobs), submit, claims, folder).results())
+    assert len(results) == len(begun) == 15
+    assert begun == [*(spec.method for spec in known[:9]), *last.split()]
 
 
 def test_other_code_is_refused(cell_spec, how, folder, monkeypatch):

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from bench.cell import _ledger, make_task
 from bench.check.reach import holds
+from bench.driver import _ledger, make_task
 from bench.registry import registry
 from datasets.base import draw
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import worker
-from bench.cell import run_cell
+from bench.driver import run_cell
 from bench.errors import UsageError
 from bench.isolation import Workers
 from bench.worker import DeathError, Job, environment

@@ -336,7 +336,7 @@ def page(tmp_path_factory):
 def test_the_files_are_there_and_no_other(page):
     names = sorted(p.relative_to(page.parent).as_posix() for p in page.parent.rglob("*") if p.is_file())
     stems = ("overview", "circle-cost", "circle-density", "script-alert-1-script-x-cost", "decomposition", "standing")
-    figures = [f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
+    figures = [f"figures/{stem}.svg" for stem in stems]
     tables = ["cells.parquet", "densities.parquet", "measurements.parquet", "study.json"]
     assert names == sorted([*figures, *tables, "report.html", "report.md"])
 
@@ -436,8 +436,8 @@ def test_contended_wall_times_are_owned_up_to(tmp_path):
 
 def test_datasets_whose_names_fall_together_keep_their_own_files(tmp_path):
     write(Tables().cell("a/b", "mapa").cell("a b", "mapa").cell("../..", "mapa").study(tmp_path))
-    names = {path.name for path in (tmp_path / "figures").glob("*.png")}
-    assert names == {"overview.png", "a-b-cost.png", "a-b-2-cost.png", "dataset-cost.png", "decomposition.png"}
+    names = {path.name for path in (tmp_path / "figures").glob("*.svg")}
+    assert names == {"overview.svg", "a-b-cost.svg", "a-b-2-cost.svg", "dataset-cost.svg", "decomposition.svg"}
 
 
 def overlay(dataset, *methods):
@@ -478,7 +478,7 @@ def test_labels_with_brackets_go_through_the_whole_report(labelled):
     parsed, text = Page((labelled / "report.html").read_text()), (labelled / "report.md").read_text()
     links = re.findall(r"\]\((figures/[^)]*)\)", text)
     stems = ("overview", "a-cost", *(f"circle-size-10000-{kind}" for kind in ("cost", "density", "posterior")))
-    assert {f"figures/{stem}.png" for stem in stems} <= set(links)
+    assert {f"figures/{stem}.svg" for stem in stems} <= set(links)
     assert all((labelled / link).is_file() for link in links)
     assert all(label in parsed.text for label in (WITH_SIZE, *LABELS))
     assert "mapa\\[kernel\\_width=2\\]" in text

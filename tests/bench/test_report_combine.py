@@ -197,11 +197,13 @@ def test_a_report_is_written_anew_in_the_formats_asked_for(on_disk, cli):
     assert cli("report", folder, "--format", "md").code == 0
     drawn = {Path(name).stem for name in files(folder / "figures")}
     assert drawn >= {"overview", "circle-cost"}
-    made = {"report.md"} | {f"figures/{stem}.{kind}" for stem in drawn for kind in ("png", "svg")}
+    made = {"report.md"} | {f"figures/{stem}.svg" for stem in drawn}
     assert files(folder) == {*before, *made}
     assert cli("report", folder, "--format", "latex").code == 0
     tables = {f"tables/{stem}.tex" for stem in STEMS}
     assert files(folder) == {*before, *made, *tables, "references.bib", *(f"figures/{stem}.pdf" for stem in drawn)}
+    assert cli("report", folder, "--format", "png").code == 0
+    assert all((folder / f"figures/{stem}.png").read_bytes().startswith(b"\x89PNG") for stem in drawn)
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
@@ -263,7 +265,7 @@ def test_bad_studies_are_told_in_a_line(on_disk, cli, spoil, told):
         (("{one}", "--out", "{one}/study.json"), "is a file"),
         (("{one}", "--out", "{one}/study.json/below"), "cannot be written to"),
         (("{one}", "--format", "pdf"), "unknown format 'pdf'"),
-        (("{one}", "--format", "latx"), "did you mean 'latex'? (available: html, md, latex, all)"),
+        (("{one}", "--format", "latx"), "did you mean 'latex'? (available: html, md, latex, png, all)"),
         (("{one}", "nowhere", "--out", "{one}/new"), "nowhere is not a study"),
         ((), "Missing argument 'DIR...'"),
     ],

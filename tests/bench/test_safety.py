@@ -72,7 +72,7 @@ def test_no_file_leaves_the_folder(report):
     assert {parts[0] for parts in paths} == {"study"}
     figures = [parts[-1] for parts in paths if "figures" in parts and len(parts) == 3]
     assert len(figures) >= 2 * 5
-    assert all(re.fullmatch(r"[a-z0-9-]+\.(png|svg)", name) for name in figures)
+    assert all(re.fullmatch(r"[a-z0-9-]+\.svg", name) for name in figures)
 
 
 def test_no_name_is_html_in_the_page(report):
@@ -94,7 +94,7 @@ def test_no_name_is_markup_in_the_markdown(report):
     links = {token.attrs["href"] for token in tokens if token.type == "link_open"}
     images = {token.attrs["src"] for token in tokens if token.type == "image"}
     assert links <= {"#what-did-not-finish"}
-    assert all(re.fullmatch(r"figures/[a-z0-9-]+\.png", source) for source in images)
+    assert all(re.fullmatch(r"figures/[a-z0-9-]+\.svg", source) for source in images)
     headings = [token for token in tokens if token.type == "heading_open" and token.tag == "h1"]
     assert len(headings) == 1
 

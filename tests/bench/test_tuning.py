@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bench import store, study, tuning
-from bench.cell import run_cell
+from bench.driver import run_cell
 from bench.registry import registry
 from bench.tuning import Trial
 from datasets.base import draw

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from bench import cell, store, study
-from bench.cell import run_cell
+from bench import driver, store, study
+from bench.driver import run_cell
 from bench.metrics.measurement import Measurement
 from bench.tuning import affordable
 from methods.base import Fitted
@@ -48,8 +48,8 @@ class ByShift:
 @pytest.fixture
 def tune(cli, in_process, offer, monkeypatch):
     """`tune` of priced methods on small data, run here, without quadrature; --budget and --trials are given."""
-    monkeypatch.setattr(cell, "_evaluator", lambda *_: ByShift())
-    monkeypatch.setattr(cell, "_warm_up", lambda *_: None)
+    monkeypatch.setattr(driver, "_evaluator", lambda *_: ByShift())
+    monkeypatch.setattr(driver, "_warm_up", lambda *_: None)
     offer("cheap", Priced())
     offer("costly", Priced(price=100.0))
     offer("uneven", Priced(price=20.0, slope=100.0))

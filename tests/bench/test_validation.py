@@ -2,8 +2,8 @@
 
 import torch
 
-from bench import cell
-from bench.cell import run_cell
+from bench import driver
+from bench.driver import run_cell
 from bench.registry import registry
 from datasets import base
 from datasets.base import draw
@@ -34,7 +34,7 @@ def test_the_test_set_is_never_drawn(cell_spec, monkeypatch):
 
 def test_planted_a_draw_of_the_test_set_is_caught(cell_spec, monkeypatch):
     guard(monkeypatch)
-    monkeypatch.setattr(cell, "_drawn", lambda problem, spec: draw(problem, spec.seed, 40, 40, 50))
+    monkeypatch.setattr(driver, "_drawn", lambda problem, spec: draw(problem, spec.seed, 40, 40, 50))
     assert "the test set was drawn" in run_cell(cell_spec(method="untrained", scored_on="validation")).message
 
 

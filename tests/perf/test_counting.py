@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from bench import cell
+from bench import driver
+from bench.cell import CellSpec
 from bench.cost import CountingLedger
 from bench.registry import registry
 from datasets.base import draw
@@ -33,7 +34,7 @@ def step_times(method, ledger, spec, steps):
     """Seconds of each step on the clock, as a cell reads it: less what the ledger says that counting took."""
     problem = registry().make_problem(spec.dataset, None)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, 1)
-    fit = method.fit(cell.make_task(method, problem, split, spec, ledger))
+    fit = method.fit(driver.make_task(method, problem, split, spec, ledger))
     seconds = np.empty(steps)
     for step in range(steps):
         ledger.start()
@@ -52,7 +53,7 @@ def test_counting_adds_next_to_nothing_to_a_fit(name, steps):
     let no slow ledger pass. The first steps are left out, in which work is met that is not known yet.
     """
     method = registry().make_method(name)
-    spec = cell.CellSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
+    spec = CellSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
     fastest = {CountingLedger: np.full(steps, np.inf), Uncounted: np.full(steps, np.inf)}
     deadline, rounds, ratio = time.monotonic() + PATIENCE_S, 0, np.inf
     while time.monotonic() < deadline and (rounds < LEAST_ROUNDS or ratio > LIMIT):

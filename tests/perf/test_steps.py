@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from bench import cell
+from bench import driver
+from bench.cell import CellSpec
 from bench.registry import registry
 from datasets.base import draw
 from methods.base import FreeLedger
@@ -18,8 +19,8 @@ FIRST = 5
 def begin(name):
     """A fit of the method with its defaults to 500 data of the circle."""
     method, problem = registry().make_method(name), registry().make_problem("circle", None)
-    spec = cell.CellSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
-    return method.fit(cell.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, FreeLedger()))
+    spec = CellSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
+    return method.fit(driver.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, FreeLedger()))
 
 
 def step_times(*names):

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import methods
-from bench.cell import run_cell
+from bench.driver import run_cell
 from bench.metrics import Evaluator, NotFiniteError, TrueModel, density_grid, likelihood, measurement
 from bench.metrics.evaluator import DRAWS
 from datasets import load

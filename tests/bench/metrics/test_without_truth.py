@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bench.cell import run_cell
+from bench.driver import run_cell
 from bench.metrics import Evaluator, TrueModel
 from datasets.base import Observations, draw
 from datasets.linear import linear_gaussian
