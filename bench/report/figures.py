@@ -224,7 +224,10 @@ def plain(name: str) -> str:
 
 
 def image(fig: Figure, kind: str) -> bytes:
-    """The figure as 'png' on white, or as 'svg' or 'pdf' on nothing so that the page's own ground shows."""
+    """The figure as 'png' or 'svg' on white, or as 'pdf' on nothing.
+
+    White is a style of the SVG's root, and so not part of what a page takes from within it.
+    """
     stream = BytesIO()
     if kind == "png":
         fig.savefig(stream, format="png", facecolor="white")
@@ -232,4 +235,5 @@ def image(fig: Figure, kind: str) -> bytes:
         dated = {"svg": "Date", "pdf": "CreationDate"}[kind]
         fig.savefig(stream, format=kind, transparent=True, metadata={dated: None})
     fig.set_layout_engine("none")  # what it has laid out stays, and need not be laid out again for the next kind
-    return stream.getvalue()
+    made = stream.getvalue()
+    return made.replace(b"<svg ", b'<svg style="background: white" ', 1) if kind == "svg" else made

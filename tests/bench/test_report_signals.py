@@ -158,8 +158,8 @@ def test_the_report_shows_the_figures_of_each_dataset_and_escapes_their_names(tm
     assert "<script>alert" not in html + text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;|x: the signal posterior of mapa" in html
     for stem in ("circle-signals", "script-alert-1-script-x-signals"):
-        assert (tmp_path / "figures" / f"{stem}.png").is_file()
-        assert f"(figures/{stem}.png)" in text
+        assert (tmp_path / "figures" / f"{stem}.svg").is_file()
+        assert f"(figures/{stem}.svg)" in text
     assert text.count("Whether it follows the true posterior") == 1
     assert '<h3 id="signals">' in html
     assert "training datum's code gave x?" not in html + text
