@@ -22,8 +22,8 @@ from bench.report.summary import (
     metric_names,
     work_shares,
 )
-from bench.report.tabulated import TARGET_COSTS, TOO_FEW, compared, groups, places, reached, verdict_of
-from bench.report.targets import DELTAS
+from bench.report.tabulated import TOO_FEW, compared, groups, places, reached, verdict_of
+from bench.report.targets import DELTAS, TARGET_COSTS
 from bench.report.tuned import settings_used
 
 LEAST_SHARE = 1e-3

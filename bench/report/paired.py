@@ -71,10 +71,11 @@ def verdict(bounds: tuple[float, float] | None, p: float) -> str:
 class Match:
     """What a method spends until its test_ll first reaches the other's final one, in units of what the other does.
 
-    wall_ratios, flops_ratios: by seed, infinite where it never reaches it. The other is charged up to where it first
-    had as much.
+    wall_ratios, flops_ratios: of each of the seeds `of`, infinite where it never reaches it. The other is charged up to
+    where it first had as much.
     """
 
+    of: tuple[int, ...]
     wall_ratios: tuple[float, ...]
     flops_ratios: tuple[float, ...]
 
@@ -96,7 +97,7 @@ class Match:
     @property
     def seeds(self) -> int:
         """How many seeds there are."""
-        return len(self.flops_ratios)
+        return len(self.of)
 
     @property
     def usual(self) -> bool:
@@ -110,13 +111,14 @@ def cost_to_match(mine: pd.DataFrame, theirs: pd.DataFrame, seeds: Iterable[int]
     mine, theirs: rows of test_ll on one dataset, with seed, checkpoint, value, wall_s and flops.
     """
     final = theirs.sort_values("checkpoint").drop_duplicates("seed", keep="last").set_index("seed")["value"]
-    own, other = (_first_reaching(looks, final).reindex(list(seeds)) for looks in (mine, theirs))
+    of = tuple(seeds)
+    own, other = (_first_reaching(looks, final).reindex(of) for looks in (mine, theirs))
 
     def ratios(cost: str) -> tuple[float, ...]:
         spent = other[cost].where(other[cost] > 0)
         return tuple((own[cost] / spent).where(own["value"].notna(), float("inf")).astype(float))
 
-    return Match(ratios("wall_s"), ratios("flops"))
+    return Match(of, ratios("wall_s"), ratios("flops"))
 
 
 def _first_reaching(looks: pd.DataFrame, targets: pd.Series) -> pd.DataFrame:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from bench.report.definitions import COSTS, MEMORY, define
-from bench.report.summary import CELL, PAIR, final, finished
+from bench.report.summary import CELL, PAIR, final, finished, fitted
+from bench.report.targets import DELTAS, TARGET_COSTS, censored
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from bench.report.study import Study
 
 DIGITS = 8
@@ -20,11 +21,13 @@ SHOWN_COSTS = (*(cost.name for cost in COSTS), MEMORY.name)
 def rows(study: Study) -> dict[str, Any]:
     """What the page's program needs to list the cells behind a number: names, and for each cell what it ended with.
 
-    A cell is [dataset, method, seed, status, checkpoint, key, costs, values, standard errors], the first two by their
-    places among the names. Numbers have eight digits; the tables hold them all. Null is what was not measured.
+    A cell is [dataset, method, seed, status, checkpoint, key, costs, values, standard errors, costs to come near the
+    truth], the first two by their places among the names, the last as `targets.censored` has them. Numbers have eight
+    digits; the tables hold them all. Null is what was not measured.
     """
     ends = final(study.measurements, study.cells)
     values, errors, last = _by_cell(ends), _by_cell(_errors(study, list(ends.columns))), _last_looks(study)
+    near = _by_cell(_costs_to_come_near(study))
     cells = study.cells.drop_duplicates(CELL)
     places = [list(cells[name].unique()) for name in PAIR]
     costs = cells.reindex(columns=list(SHOWN_COSTS)).astype(float).to_numpy().tolist()
@@ -34,12 +37,15 @@ def rows(study: Study) -> dict[str, Any]:
         dataset, method, seed = cell
         named = [places[0].index(dataset), places[1].index(method), int(seed), str(status)]
         at = tuple(cell)
-        found.append([*named, last.get(at), str(key), _compact(spent), values.get(at, []), errors.get(at, [])])
+        ended = (values.get(at, []), errors.get(at, []), near.get(at, []))
+        found.append([*named, last.get(at), str(key), _compact(spent), *ended])
     return {
         "datasets": [str(name) for name in places[0]],
         "methods": [str(name) for name in places[1]],
+        "fitted": fitted([str(name) for name in places[1]]),
         "metrics": [[name, define(name).label, define(name).unit] for name in ends.columns],
         "costs": [[name, define(name).label, define(name).unit] for name in SHOWN_COSTS],
+        "near": [[cost, delta] for cost in TARGET_COSTS for delta in DELTAS],
         "cells": found,
     }
 
@@ -56,6 +62,12 @@ def _errors(study: Study, metrics: list[str]) -> pd.DataFrame:
         return study.measurements.iloc[:0].set_index(CELL).reindex(columns=metrics)
     errors = study.measurements.assign(value=study.measurements["stderr"])
     return final(errors, study.cells).drop(columns="index_kl_ratio", errors="ignore").reindex(columns=metrics)
+
+
+def _costs_to_come_near(study: Study) -> pd.DataFrame:
+    """By cell, for each cost and then for each distance from the truth, what was spent until the cell was so near."""
+    tables = {delta: censored(study.measurements, study.cells, delta)[[*TARGET_COSTS]] for delta in DELTAS}
+    return pd.concat(tables, axis=1).swaplevel(axis=1)[[(cost, delta) for cost in TARGET_COSTS for delta in DELTAS]]
 
 
 def _by_cell(table: pd.DataFrame) -> dict[Any, list[float | str | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -11,12 +12,12 @@ import pandas as pd
 from bench.report import format
 from bench.report.compare import Comparison, Margin
 from bench.report.estimates import aggregate, estimates, ranks
+from bench.report.paired import Match
 from bench.report.study import Study
 from bench.report.summary import PAIR, metric_names, oracle_levels
-from bench.report.targets import targets
+from bench.report.targets import TARGET_COSTS, targets
 
 TOO_FEW = "too few seeds"
-TARGET_COSTS = ("flops", "wall_s")
 
 
 def groups(study: Study, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -92,4 +93,11 @@ def _margin(margin: Margin) -> dict[str, str]:
         "match_wall": format.ratio(match.wall),
         "match_flops": format.ratio(match.flops),
         "reached": f"{match.reached}/{match.seeds}",
+        "match": _by_seed(match),
     }
+
+
+def _by_seed(match: Match) -> str:
+    """[[seed, ratio of wall times, of FLOPs], ...] as JSON, where null is what was not reached."""
+    each = zip(match.of, match.wall_ratios, match.flops_ratios, strict=True)
+    return json.dumps([[seed, *(float(f"{v:.8g}") if math.isfinite(v) else None for v in of)] for seed, *of in each])

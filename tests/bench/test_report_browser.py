@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from bench.report import write
+from bench.report.estimates import ranks
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 30  # seconds
@@ -260,8 +261,72 @@ def test_a_difference_leads_to_pairs_of_rows_by_an_address_that_can_be_passed_on
     np.testing.assert_allclose(rows["difference"].astype(float), 0.2, atol=1e-7)
 
 
+def open_rows(page, report, section, address):
+    """Open the rows of a number of a section by its address."""
+    assert page.run(f"[...document.querySelectorAll('#{section} a')].some((a) => a.hash === '{address}')")
+    page.open(report.as_uri() + address)
+    assert page.run("document.querySelector('dialog').open")
+    return listed(page), page.texts("#rows-what")[0]
+
+
+def test_a_ratio_of_costs_leads_to_both(page, report, monkeypatch):
+    rows, says = open_rows(page, report, "comparisons", "#rows:circle:mapa:flops:vae")
+    assert rows[["seed", "mapa", "vae", "times"]].astype(float).to_numpy().tolist() == [
+        [seed, 10, 20, 0.5] for seed in range(5)
+    ]
+    assert says == "FLOPs (FLOP), over 5 shared seeds: medians 10 and 20, which is 0.5 times as much."
+    assert sorted(selected(page, report.parent, monkeypatch)["flops"]) == [10.0] * 5 + [20.0] * 5
+
+
+@pytest.mark.parametrize(("dataset", "each"), [("circle", "0.5"), ("torus", "not reached")])
+def test_a_cost_to_match_leads_to_the_seeds(page, report, monkeypatch, dataset, each):
+    rows, says = open_rows(page, report, "comparisons", f"#rows:{dataset}:mapa:match:vae")
+    seeds = 5 - (dataset == "torus")
+    assert rows.to_numpy().tolist() == [[str(seed), each, each] for seed in range(seeds)]
+    assert f": {seeds * (dataset == 'circle')} of {seeds} shared seeds reach it" in says
+    looks = selected(page, report.parent, monkeypatch)
+    assert len(looks) == 2 * (5 + seeds)
+    assert set(looks["metric"]) == {"test_ll"}
+
+
+@pytest.mark.parametrize(("pair", "each"), [(("circle", "mapa"), "10"), (("torus", "mapa"), "not within 40")])
+def test_what_it_costs_to_come_near_the_truth_leads_to_the_seeds(page, report, monkeypatch, pair, each):
+    rows, says = open_rows(page, report, "cost", "#rows:{}:{}:near-0.1".format(*pair))
+    assert rows[["wall time (s)", "FLOPs (FLOP)"]].to_numpy().tolist() == [[each, each]] * 5
+    assert says == f"{5 * (each == '10')} of 5 finished seeds were seen to."
+    first = selected(page, report.parent, monkeypatch)
+    assert list(first["flops"]) == [float(each)] * 5 if each == "10" else first.empty
+
+
+@pytest.mark.parametrize("method", ["mapa", "vae"])
+def test_a_mean_rank_leads_to_the_rank_of_each_run(page, report, monkeypatch, method):
+    """Of three methods one is not on torus, and one failed there at a seed."""
+    rows, says = open_rows(page, report, "standing", f"#rows::{method}:rank")
+    found = rows.set_index(["dataset", "seed"])["rank among 3"].astype(float)
+    expected = {"mapa": [1] * 5 + [2] * 4 + [1], "vae": [3] * 5 + [1] * 4 + [2.5]}[method]
+    assert found.to_list() == expected
+    ranked = ranks(*(pd.read_parquet(report.parent / f"{name}.parquet") for name in ("measurements", "cells")))
+    (mean,) = ranked.loc[ranked["method"] == method, "rank"]
+    assert says == f"The mean over seeds, then over datasets: {mean:.8g}."
+    again = selected(page, report.parent, monkeypatch)
+    assert list(again.dropna()) == expected[: len(again.dropna())]
+
+
+def test_a_mean_over_all_datasets_leads_to_every_run(page, report, monkeypatch):
+    rows, says = open_rows(page, report, "standing", "#rows::mapa:oracle_gap")
+    assert list(rows["dataset"]) == ["circle"] * 5 + ["torus"] * 5
+    assert says == "Over 10 finished seeds: median 5.75, least 0.5, greatest 11."
+    assert len(selected(page, report.parent, monkeypatch)) == 10
+
+
 def test_an_address_that_leads_nowhere_opens_nothing(browser, page, report):
-    for address in ("#rows:nowhere:mapa:test_ll", "#rows:circle:mapa:nothing", "#table"):
+    for address in (
+        "#rows:nowhere:mapa:test_ll",
+        "#rows:circle:mapa:nothing",
+        "#rows:circle:mapa",
+        "#rows:circle:mapa:near-7",
+        "#table",
+    ):
         browser.open(report.as_uri() + address)
         assert not browser.run("document.querySelector('dialog').open")
 
@@ -302,6 +367,16 @@ def test_the_page_and_its_figures_follow_the_scheme_of_colours(page):
     page.call("Emulation.setEmulatedMedia", features=[])
     assert looks["light"] == ["rgb(255, 255, 255)", "rgb(11, 57, 167)"]
     assert looks["dark"] == ["rgb(20, 24, 29)", "rgb(106, 153, 214)"]
+
+
+def test_in_print_tables_are_whole_and_nothing_is_left_to_act_on(page):
+    page.call("Emulation.setEmulatedMedia", media="print")
+    style = "getComputedStyle(document.querySelector('{}')).{}"
+    assert page.run(style.format("#table .tall", "overflow")) == "visible"
+    assert page.run(style.format("#table .tall", "maxHeight")) == "none"
+    assert page.run(style.format("#table thead button", "display")) == "contents"  # else no heading is repeated
+    assert page.texts("nav, .filters, .legend, .code button") == []
+    page.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_everything_that_acts_or_scrolls_can_be_reached_and_has_a_name(page):

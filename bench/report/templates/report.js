@@ -64,17 +64,15 @@ const filter = (form) => {
   apply();
 };
 
-// The rows behind a number: #rows:dataset:method:metric, or with :other method after it for a difference
+// The rows behind a number: #rows:dataset:method:name, with :other after it where a method is compared with another. The
+// name is a metric or a cost, near-DELTA for what it cost to come so near to the truth, match for what it cost to match the
+// other method, or rank. No dataset stands for all.
 
 const data = JSON.parse(byId("rows-data").textContent);
 const dialog = byId("rows");
-const shown = (value) =>
-  typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: 8 }) : (value ?? "–");
-
-const cellsOf = (dataset, method) => {
-  const places = [data.datasets.indexOf(dataset), data.methods.indexOf(method)];
-  return data.cells.filter((cell) => cell[0] === places[0] && cell[1] === places[1]);
-};
+const isNumber = (value) => typeof value === "number";
+const shown = (value) => (isNumber(value) ? value.toLocaleString("en", { maximumSignificantDigits: 8 }) : (value ?? "–"));
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 const median = (values) => {
   const sorted = [...values].sort((one, other) => one - other);
@@ -82,23 +80,148 @@ const median = (values) => {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 };
 
-const told = (values, seeds) => {
-  const known = values.filter((value) => typeof value === "number");
-  if (!known.length || known.length < seeds) return `${known.length} of ${seeds} finished seeds have a value.`;
-  const [low, high] = [Math.min(...known), Math.max(...known)];
-  return `Over ${seeds} finished seeds: median ${shown(median(known))}, least ${shown(low)}, greatest ${shown(high)}.`;
+const cellsOf = (dataset, method) => {
+  const places = [data.datasets.indexOf(dataset), data.methods.indexOf(method)];
+  return data.cells.filter((cell) => (!dataset || cell[0] === places[0]) && cell[1] === places[1]);
 };
 
-const selection = (dataset, methods, name, cost) => {
-  const quoted = [dataset, ...methods].map((text) => JSON.stringify(text));
-  const chosen = `(t.dataset == ${quoted[0]}) & t.method.isin([${quoted.slice(1).join(", ")}])`;
-  const done = `done = pd.read_parquet("cells.parquet").loc[lambda t: (t.status == "done") & ${chosen}]`;
-  if (cost) return `import pandas as pd\n${done}\ndone[["dataset", "method", "seed", ${JSON.stringify(name)}]]`;
-  const metrics = name === "index_kl_ratio" ? '["index_kl", "index_kl_floor"]' : JSON.stringify([name]);
-  return `import pandas as pd\n${done}
-looks = pd.read_parquet("measurements.parquet").merge(done[["dataset", "method", "seed"]])
-last = looks[looks.checkpoint == looks.groupby(["dataset", "method", "seed"]).checkpoint.transform("max")]
-last[last.metric.isin(${metrics})]`;
+const done = (cells) => cells.filter((cell) => cell[3] === "done");
+
+const column = (name) => {
+  for (const [names, at] of [[data.metrics, 7], [data.costs, 6]]) {
+    const place = names.findIndex((each) => each[0] === name);
+    const [, label, unit] = names[place] ?? [];
+    const of = (cell) => cell[at][place] ?? null;
+    if (place >= 0) return { name, label, head: `${label} (${unit})`, cost: at === 6, of, error: (cell) => cell[8][place] };
+  }
+  return null;
+};
+
+const costs = (unless) => data.costs.map(([name]) => column(name)).filter((each) => each.name !== unless.name);
+
+// Lines of pandas that select the same rows from the study's folder
+
+const doneCode = (dataset, methods) => {
+  const of = dataset ? `(t.dataset == ${JSON.stringify(dataset)}) & ` : "";
+  const chosen = `${of}t.method.isin([${methods.map((text) => JSON.stringify(text)).join(", ")}])`;
+  return `import pandas as pd\ndone = pd.read_parquet("cells.parquet").loc[lambda t: (t.status == "done") & ${chosen}]\n`;
+};
+
+const looksCode = (dataset, methods) =>
+  `${doneCode(dataset, methods)}looks = pd.read_parquet("measurements.parquet").merge(done[["dataset", "method", "seed"]])\n`;
+
+const lastCode = (dataset, methods) => `${looksCode(dataset, methods)}\
+last = looks[looks.checkpoint == looks.groupby(["dataset", "method", "seed"]).checkpoint.transform("max")]\n`;
+
+const code = (dataset, methods, { name, cost }) => {
+  if (cost) return `${doneCode(dataset, methods)}done[["dataset", "method", "seed", ${JSON.stringify(name)}]]`;
+  const metrics = name === "index_kl_ratio" ? ["index_kl", "index_kl_floor"] : [name];
+  return `${lastCode(dataset, methods)}last[last.metric.isin([${metrics.map((each) => JSON.stringify(each)).join(", ")}])]`;
+};
+
+// What the dialog shows: headings, lines, what they come to, and the lines of pandas
+
+const ofOne = ({ dataset, method, cells, what }) => {
+  const values = done(cells).map(what.of);
+  const known = values.filter(isNumber);
+  const all = known.length && known.length === values.length;
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const where = dataset ? [] : ["dataset"];
+  const error = what.cost ? [] : ["standard error"];
+  const other = costs(what);
+  return {
+    label: what.label,
+    headings: [...where, "seed", "status", "checkpoint", what.head, ...error, ...other.map((each) => each.head), "cell"],
+    lines: cells.map((cell) => [
+      ...where.map(() => data.datasets[cell[0]]), cell[2], cell[3], cell[4], what.of(cell),
+      ...error.map(() => what.error(cell)), ...other.map((each) => each.of(cell)), cell[5],
+    ]),
+    says: all
+      ? `Over ${values.length} finished seeds: median ${shown(median(known))}, least ${shown(low)}, greatest ${shown(high)}.`
+      : `${known.length} of ${values.length} finished seeds have a value.`,
+    code: code(dataset, [method], what),
+  };
+};
+
+const ofTwo = ({ dataset, method, other, cells, what }) => {
+  const theirs = new Map(done(cellsOf(dataset, other)).map((cell) => [cell[2], cell]));
+  const pairs = done(cells).filter((cell) => theirs.has(cell[2])).map((cell) => [cell, theirs.get(cell[2])]);
+  const values = pairs.map((pair) => pair.map(what.of)).filter((each) => each.every(isNumber));
+  const apart = ([mine, its]) => (isNumber(mine) && isNumber(its) ? (what.cost ? mine / its : mine - its) : null);
+  const middle = [0, 1].map((place) => median(values.map((each) => each[place])));
+  const says = what.cost
+    ? `medians ${shown(middle[0])} and ${shown(middle[1])}, which is ${shown(apart(middle))} times as much`
+    : `the median difference is ${shown(median(values.map(apart)))}`;
+  return {
+    label: what.label,
+    headings: ["seed", method, other, what.cost ? "times" : "difference", `cell of ${method}`, `cell of ${other}`],
+    lines: pairs.map((pair) => [pair[0][2], ...pair.map(what.of), apart(pair.map(what.of)), ...pair.map((cell) => cell[5])]),
+    says: `${what.head}, over ${values.length} shared seeds: ${says}.`,
+    code: code(dataset, [method, other], what),
+  };
+};
+
+const near = ({ dataset, method, name, cells }) => {
+  const delta = Number(name.slice("near-".length));
+  const places = data.near.flatMap(([, each], place) => (each === delta ? [place] : []));
+  const missed = (value) => value < 0 || Object.is(value, -0); // so marked where it was not seen to
+  const told = (value) => (isNumber(value) && missed(value) ? `not within ${shown(-value)}` : value);
+  const gap = column("oracle_gap");
+  const ended = done(cells);
+  if (!gap || !places.length) return null;
+  return {
+    label: `cost to come within ${delta} nats`,
+    headings: ["seed", "status", `final ${gap.head}`, ...places.map((place) => column(data.near[place][0]).head), "cell"],
+    lines: cells.map((cell) => [cell[2], cell[3], gap.of(cell), ...places.map((place) => told(cell[9][place])), cell[5]]),
+    says: `${ended.filter((cell) => !missed(cell[9][places[0]])).length} of ${ended.length} finished seeds were seen to.`,
+    code: `${looksCode(dataset, [method])}near = looks[(looks.metric == "oracle_gap") & (looks.value <= ${delta})]
+near.sort_values("checkpoint").drop_duplicates(["dataset", "method", "seed"])`,
+  };
+};
+
+const match = ({ dataset, method, other }) => {
+  const link = all("#comparisons a").find((each) => each.hash === location.hash);
+  if (!link) return null;
+  const lines = JSON.parse(link.closest("tr").dataset.match);
+  const reached = lines.filter((line) => isNumber(line[1])).length;
+  return {
+    label: "cost to match",
+    headings: ["seed", ...["wall_s", "flops"].map((name) => `${column(name).label}, times that of ${other}`)],
+    lines: lines.map((line) => line.map((value) => value ?? "not reached")),
+    says: `What ${method} spends until its test log-likelihood first is the final one of ${other}, in units of what that \
+spends until it first has as much: ${reached} of ${lines.length} shared seeds reach it. The lines of pandas give all looks.`,
+    code: `${looksCode(dataset, [method, other])}looks[looks.metric == "test_ll"].sort_values(["seed", "method", "checkpoint"])`,
+  };
+};
+
+const rank = ({ method, cells }) => {
+  const what = column("test_ll");
+  const among = new Set(data.fitted.map((name) => data.methods.indexOf(name)));
+  const placed = (cell) => {
+    const rivals = data.cells.filter((each) => each[0] === cell[0] && each[2] === cell[2] && among.has(each[1]));
+    const values = done(rivals).map(what.of).filter(isNumber);
+    const own = cell[3] === "done" ? what.of(cell) : null;
+    if (!isNumber(own)) return (values.length + 1 + among.size) / 2; // all that did not finish share the last places
+    return 0.5 + values.filter((value) => value > own).length + values.filter((value) => value === own).length / 2;
+  };
+  const lines = cells.map((cell) => [data.datasets[cell[0]], cell[2], cell[3], what.of(cell), placed(cell), cell[5]]);
+  const means = data.datasets.map((name) => lines.filter((line) => line[0] === name).map((line) => line[4]));
+  return {
+    label: "mean rank",
+    headings: ["dataset", "seed", "status", what.head, `rank among ${among.size}`, "cell"],
+    lines,
+    says: `The mean over seeds, then over datasets: ${shown(mean(means.filter((each) => each.length).map(mean)))}.`,
+    code: `${lastCode("", data.fitted)}\
+ends = last[last.metric == "test_ll"].pivot_table(index=["dataset", "seed"], columns="method", values="value")
+ends.rank(axis=1, ascending=False)[${JSON.stringify(method)}]`,
+  };
+};
+
+const view = (asked) => {
+  if (asked.name.startsWith("near-")) return near(asked);
+  const named = { match, rank }[asked.name];
+  if (named) return named(asked);
+  return asked.what && (asked.other === undefined ? ofOne(asked) : ofTwo(asked));
 };
 
 const fill = (headings, lines) => {
@@ -114,43 +237,16 @@ const fill = (headings, lines) => {
   }
 };
 
-const single = (cells, place, cost) => {
-  const value = (cell) => (cost ? cell[6][place] : cell[7][place]) ?? null;
-  const finished = cells.filter((cell) => cell[3] === "done");
-  const [, label, unit] = (cost ? data.costs : data.metrics)[place];
-  const other = data.costs.filter((_, at) => !cost || at !== place);
-  const rest = (cell) => other.map(([name]) => cell[6][data.costs.findIndex((each) => each[0] === name)]);
-  const error = cost ? [] : ["standard error"];
-  fill(
-    ["seed", "status", "checkpoint", `${label} (${unit})`, ...error, ...other.map((each) => `${each[1]} (${each[2]})`), "cell"],
-    cells.map((cell) => [cell[2], cell[3], cell[4], value(cell), ...error.map(() => cell[8][place]), ...rest(cell), cell[5]]),
-  );
-  return told(finished.map(value), finished.length);
-};
-
-const paired = (cells, others, place, names) => {
-  const theirs = new Map(others.filter((cell) => cell[3] === "done").map((cell) => [cell[2], cell]));
-  const both = cells.filter((cell) => cell[3] === "done" && theirs.has(cell[2]));
-  const lines = both.map((cell) => {
-    const [mine, other] = [cell[7][place], theirs.get(cell[2])[7][place]];
-    const apart = typeof mine === "number" && typeof other === "number" ? mine - other : null;
-    return [cell[2], mine, other, apart, cell[5], theirs.get(cell[2])[5]];
-  });
-  fill(["seed", ...names, "difference", `cell of ${names[0]}`, `cell of ${names[1]}`], lines);
-  return told(lines.map((line) => line[3]), lines.length);
-};
-
 const follow = () => {
   const [kind, dataset, method, name, other] = location.hash.slice(1).split(":").map(decodeURIComponent);
-  const cost = data.costs.findIndex((each) => each[0] === name);
-  const place = cost < 0 ? data.metrics.findIndex((each) => each[0] === name) : cost;
-  const cells = kind === "rows" && place >= 0 ? cellsOf(dataset, method) : [];
-  if (!cells.length) return dialog.open && dialog.close();
-  const names = other === undefined ? [method] : [method, other];
-  byId("rows-title").textContent = `${dataset} · ${names.join(" less ")} · ${(cost < 0 ? data.metrics : data.costs)[place][1]}`;
-  byId("rows-what").textContent =
-    other === undefined ? single(cells, place, cost >= 0) : paired(cells, cellsOf(dataset, other), place, names);
-  byId("rows-code").textContent = selection(dataset, names, name, cost >= 0);
+  const cells = kind === "rows" ? cellsOf(dataset, method) : [];
+  const found = cells.length && name && view({ dataset, method, name, other, cells, what: column(name) });
+  if (!found) return dialog.open && dialog.close();
+  const names = other === undefined ? method : `${method} ${name === "test_ll" ? "less" : "against"} ${other}`;
+  byId("rows-title").textContent = `${dataset || "all datasets"} · ${names} · ${found.label}`;
+  byId("rows-what").textContent = found.says;
+  byId("rows-code").textContent = found.code;
+  fill(found.headings, found.lines);
   if (!dialog.open) dialog.showModal();
 };
 
