@@ -184,10 +184,14 @@ const match = ({ dataset, method, other }) => {
   if (!link) return null;
   const lines = JSON.parse(link.closest("tr").dataset.match);
   const reached = lines.filter((line) => isNumber(line[1])).length;
+  const keys = [method, other].map((name) => new Map(done(cellsOf(dataset, name)).map((cell) => [cell[2], cell[5]])));
   return {
     label: "cost to match",
-    headings: ["seed", ...["wall_s", "flops"].map((name) => `${column(name).label}, times that of ${other}`)],
-    lines: lines.map((line) => line.map((value) => value ?? "not reached")),
+    headings: [
+      "seed", ...["wall_s", "flops"].map((name) => `${column(name).label}, times that of ${other}`),
+      `cell of ${method}`, `cell of ${other}`,
+    ],
+    lines: lines.map((line) => [...line.map((value) => value ?? "not reached"), ...keys.map((of) => of.get(line[0]))]),
     says: `What ${method} spends until its test log-likelihood first is the final one of ${other}, in units of what that \
 spends until it first has as much: ${reached} of ${lines.length} shared seeds reach it. The lines of pandas give all looks.`,
     code: `${looksCode(dataset, [method, other])}looks[looks.metric == "test_ll"].sort_values(["seed", "method", "checkpoint"])`,
