@@ -6,19 +6,22 @@ Drawn on `Figure` objects without pyplot, so that no window system and no global
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
 
 from bench.report.curves import Curve, curves, limits
 from bench.report.definitions import define
@@ -30,8 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
-_LEGEND = 7  # names in a row of the legend
 _BANDS = 6  # the most bands that one can tell apart
+_WIDE = 26  # letters in a line beside a row
+_HANDLE, _LETTER, _EDGE = 0.75, 0.082, 0.12  # inches that an entry of a legend takes, a letter of it, and an edge
 
 
 @contextmanager
@@ -97,8 +101,9 @@ def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
     if not panels:
         return None
     columns = min(len(panels), 5)
-    fig = Figure(figsize=(2.4 * columns, 2.5 * -(-len(panels) // columns) + 0.3), layout="constrained")
-    axes = list(np.atleast_1d(fig.subplots(-(-len(panels) // columns), columns)).flatten())
+    legend = entries(methods, known)
+    fig, grid = placed(-(-len(panels) // columns), columns, (1.9, 1.85), (0.55, 0.75), (0.7, 0.3, 0.5), legend)
+    axes = list(grid.flatten())
     for ax, (name, lines) in zip(axes, panels, strict=False):
         _panel(ax, "flops", [_above_zero(line) for line in lines], known)
         ax.set_yscale("log")
@@ -110,7 +115,6 @@ def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
     for ax in axes[len(panels) :]:
         ax.remove()
     axes[0].set_ylabel("oracle gap (nats)")
-    fig.legend(*entries(methods, known), loc="outside lower center", ncols=_LEGEND, frameon=False, handlelength=3)
     return fig
 
 
@@ -119,19 +123,64 @@ def _above_zero(line: Curve) -> Curve:
     return replace(line, median=line.median.clip(floor), low=line.low.clip(floor), high=line.high.clip(floor))
 
 
+def placed(
+    rows: int,
+    columns: int,
+    panel: tuple[float, float],
+    gap: tuple[float, float],
+    margins: tuple[float, float, float],
+    legend: tuple[Sequence[Artist], Sequence[str]],
+    sharey: bool = False,
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure, wide enough for the legend at its foot, and its axes (rows, columns); in inches.
+
+    It is placed by what texts may take, since layouts that measure them take half of all drawing time.
+
+    panel: width and height of each. gap: between columns, and between rows. margins: left, above and below, without the
+    legend. legend: its handles and names.
+    """
+    (wide, tall), (across, down), (left, head, foot) = panel, gap, margins
+    entry = _HANDLE + _LETTER * max(map(len, legend[1]), default=0)
+    inner = left + columns * (wide + across) - across
+    width = max(inner + _EDGE, entry + _EDGE)
+    ncols = max(min(int((width - _EDGE) / entry), len(legend[1])), 1)
+    foot += 0.1 + 0.21 * -(-len(legend[1]) // ncols)
+    height = head + rows * (tall + down) - down + foot
+    fig = Figure(figsize=(width, height))
+    fig.subplots_adjust(left / width, foot / height, inner / width, 1 - head / height, across / wide, down / tall)
+    fig.legend(*legend, loc="lower center", ncols=ncols, frameon=False, handlelength=3, borderpad=0.2)
+    return fig, fig.subplots(rows, columns, squeeze=False, sharey=sharey)
+
+
+def titled(fig: Figure, title: str, note: str = "") -> None:
+    """Name a figure at its upper left, and note something at its upper right."""
+    width, height = fig.get_size_inches()
+    fig.text(0.06 / width, 1 - 0.22 / height, plain(title), fontsize=11, fontweight="bold")
+    fig.text(1 - _EDGE / width, 1 - 0.22 / height, note, ha="right", color=MUTED, fontsize=8.5)
+
+
+def named(ax: Axes, name: str) -> None:
+    """Name a row at its left."""
+    ax.annotate(
+        fill(plain(name), _WIDE),
+        (0, 0.5),
+        (-5, 0),
+        xycoords=ax.yaxis.label,
+        textcoords="offset points",
+        rotation=90,
+        ha="right",
+        va="center",
+        multialignment="center",
+        fontweight="bold",
+    )
+
+
 def _strip(title: str, note: str, names: list[str], known: dict[str, Style]) -> tuple[Figure, list[Axes]]:
     """A row of panels, with a title and a note above and a legend of so many names below; inches."""
-    legend_rows = -(-len(names) // _LEGEND)
-    head, panel, labels = 0.35, 2.3, 0.6
-    height = head + panel + labels + 0.24 * legend_rows
-    fig = Figure(figsize=(12, height))
-    axes = fig.subplots(1, len(AXES), sharey=True)
-    top, bottom = 1 - head / height, 1 - (head + panel) / height
-    fig.subplots_adjust(left=0.06, right=0.99, top=top, bottom=bottom, wspace=0.06)
-    fig.text(0.06, 1 - 0.22 / height, plain(title), fontsize=11, fontweight="bold")
-    fig.text(0.99, 1 - 0.22 / height, note, ha="right", color=MUTED, fontsize=8.5)
-    _legend(fig, names, known)
-    return fig, list(axes)
+    legend = entries(names, known)
+    fig, axes = placed(1, len(AXES), (2.6, 2.3), (0.24, 0), (0.72, 0.35, 0.5), legend, sharey=True)
+    titled(fig, title, note)
+    return fig, list(axes[0])
 
 
 def _crop(ax: Axes, lines: list[Curve], bottom: float) -> None:
@@ -192,18 +241,6 @@ def _line(ax: Axes, line: Curve, style: Style, band: bool) -> None:
         markersize=5,
         markevery=[-1],
         **look,
-    )
-
-
-def _legend(fig: Figure, names: list[str], known: dict[str, Style]) -> None:
-    columns = max(min(len(names), _LEGEND), 1)
-    fig.legend(
-        *entries(names, known),
-        loc="lower left",
-        bbox_to_anchor=(0.05, 0),
-        ncols=columns,
-        frameon=False,
-        handlelength=3,
     )
 
 

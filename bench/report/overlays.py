@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bench.report.figures import plain
+from bench.report.figures import named, placed, plain, titled
 from bench.report.palette import INK, MUTED, Style
 from bench.report.summary import ORACLE
 
@@ -41,17 +41,16 @@ def over_truth(posteriors: pd.DataFrame, names: list[str], known: dict[str, Styl
     """
     own = posteriors[posteriors["index"] == posteriors["point"]].drop_duplicates("point").sort_values("code")
     plane = int(len(own["x"].iloc[0]) == 2)
-    columns = len(own) + plane
-    height = 2.35 * len(names) + 0.95
-    fig = Figure(figsize=(2.6 * columns, height), layout="constrained")
-    fig.suptitle(plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    for row, name in zip(np.reshape(fig.subplots(len(names), columns), (len(names), columns)), names, strict=True):
+    legend = _entries(names, known)
+    fig, axes = placed(len(names), len(own) + plane, (2.0, 1.5), (0.72, 0.85), (1.2, 0.75, 0.5), legend)
+    titled(fig, title)
+    for row, name in zip(axes, names, strict=True):
         if plane:
             _plane(row[0], posteriors, own)
         for number, (ax, (point, code)) in enumerate(zip(row[plane:], own[["point", "code"]].values, strict=True), 1):
             _panel(ax, probabilities(posteriors[posteriors["point"] == point], name), code, known[name], number)
         row[plane].set_ylabel("probability")
-    fig.legend(*_entries(names, known), loc="outside lower center", ncols=min(len(names), 4) + 3, frameon=False)
+        named(row[0], name)
     return fig
 
 

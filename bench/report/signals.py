@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.optimize import linear_sum_assignment
 
 from bench.report.curves import Array
-from bench.report.figures import plain
+from bench.report.figures import named, placed, titled
 from bench.report.format import number
 from bench.report.palette import INK, MUTED, Style, family
 from bench.report.summary import fitted
@@ -27,7 +26,6 @@ MOST = 5
 POLISHED = "mapa-polished"
 _ORDER = ("mapa", POLISHED, "vae", "iwae", "iterative", "flow")
 _MARGIN = 0.18
-_WIDE = 26  # letters in a line beside a row
 _TRUE: dict[str, Any] = {"color": MUTED, "alpha": 0.22, "markersize": 8.5, "markeredgewidth": 0}
 _LEARNED: dict[str, Any] = {"markersize": 3.4, "alpha": 0.9, "markeredgewidth": 0}
 _GIVEN: dict[str, Any] = {"color": INK, "marker": "x", "markersize": 8, "markeredgewidth": 1.6}
@@ -56,15 +54,14 @@ def over_truth(signals: pd.DataFrame, names: list[str], known: dict[str, Style],
     """
     asked = signals.drop_duplicates("point")[["point", "x"]]
     asked = asked.sort_values("x", key=lambda each: each.map(lambda x: x[0]))
-    size = (2.35 * len(asked) + 0.5, 2.15 * len(names) + 1.0)
-    fig = Figure(figsize=size, layout="constrained")
-    fig.suptitle(plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    axes = np.reshape(fig.subplots(len(names), len(asked)), (len(names), len(asked)))
+    legend = _entries()
+    labels = [str(line.get_label()) for line in legend]
+    fig, axes = placed(len(names), len(asked), (1.9, 1.9), (0.7, 0.34), (1.15, 0.65, 0.5), (legend, labels))
+    titled(fig, title)
     for column, (point, x) in zip(axes.T, asked.to_numpy(), strict=True):
         _column(column, signals[signals["point"] == point], np.array(x, float), {name: known[name] for name in names})
     for ax, name in zip(axes[:, 0], names, strict=True):
-        _named(ax, name)
-    fig.legend(handles=_entries(), loc="outside lower center", ncols=3, frameon=False)
+        named(ax, name)
     return fig
 
 
@@ -128,22 +125,6 @@ def _framed(ax: Axes, limits: Array, shown: Array) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(3))
     sns.despine(ax=ax)
-
-
-def _named(ax: Axes, name: str) -> None:
-    """Name a row at its left."""
-    ax.annotate(
-        fill(plain(name), _WIDE),
-        (0, 0.5),
-        (-5, 0),
-        xycoords=ax.yaxis.label,
-        textcoords="offset points",
-        rotation=90,
-        ha="right",
-        va="center",
-        multialignment="center",
-        fontweight="bold",
-    )
 
 
 def _entries() -> list[Line2D]:

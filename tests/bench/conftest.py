@@ -208,3 +208,31 @@ def instant(monkeypatch):
 def instant_program():
     """What `instant` makes children run, for processes that no fixture reaches."""
     return INSTANT
+
+
+@pytest.fixture(scope="session")
+def misplaced():
+    """What of a drawn figure is cut off, and which panels with their labels, titles and legends lie over each other."""
+
+    def look(fig):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        renderer, slack = FigureCanvasAgg(fig).get_renderer(), 1.5
+        parts = [*fig.axes, *fig.legends, *(text for text in fig.texts if text.get_text())]
+        boxes = [part.get_tightbbox(renderer) for part in parts]
+        width, height = fig.bbox.size
+        cut = [
+            str(part)
+            for part, box in zip(parts, boxes, strict=True)
+            if min(box.x0, box.y0, width - box.x1, height - box.y1) < -slack
+        ]
+        over = [
+            f"{parts[i]} over {parts[j]}"
+            for i, one in enumerate(boxes)
+            for j, other in enumerate(boxes[:i])
+            if min(one.x1, other.x1) - max(one.x0, other.x0) > slack
+            and min(one.y1, other.y1) - max(one.y0, other.y0) > slack
+        ]
+        return cut + over
+
+    return look

@@ -283,7 +283,9 @@ def test_a_cost_to_match_leads_to_the_seeds(page, report, monkeypatch, dataset, 
     rows, says = open_rows(page, report, "comparisons", f"#rows:{dataset}:mapa:match:vae")
     seeds = 5 - (dataset == "torus")
     assert rows.iloc[:, :3].to_numpy().tolist() == [[str(seed), each, each] for seed in range(seeds)]
-    assert list(rows.iloc[:, 3:].loc[1]) == [f"key-{list(MINE).index((dataset, method))}-1" for method in ("mapa", "vae")]
+    assert list(rows.iloc[:, 3:].loc[1]) == [
+        f"key-{list(MINE).index((dataset, method))}-1" for method in ("mapa", "vae")
+    ]
     assert f": {seeds * (dataset == 'circle')} of {seeds} shared seeds reach it" in says
     looks = selected(page, report.parent, monkeypatch)
     assert len(looks) == 2 * (5 + seeds)

@@ -126,6 +126,20 @@ def test_any_name_can_be_drawn(name):
         assert b"<svg" in figures.image(fig, "svg")
 
 
+@pytest.mark.parametrize("methods", [["mapa"], [f"vae[batch_size=250,learning_rate=0.0{n}]" for n in range(13)]])
+@pytest.mark.parametrize("datasets", [1, 2, 9])
+def test_nothing_is_cut_off_or_lies_over_anything_else(misplaced, methods, datasets):
+    rows = pd.concat([looks(name, cost=10.0 * (i + 1)) for i, name in enumerate(methods)])
+    panels = pd.concat(
+        [rows.assign(dataset=f"d{i}", value=rows["value"].abs() * 10.0 ** (i % 3 - 3)) for i in range(datasets)]
+    )
+    with figures.look():
+        drawn = [figures.overview(panels, styles(methods)), figures.against_cost(rows, styles(methods), -1.0, "circle")]
+        for fig in drawn:
+            figures.image(fig, "png")
+    assert [misplaced(fig) for fig in drawn] == [[], []]
+
+
 def densities(methods, seeds=(0,), peak=0.0):
     x1, x2 = (each.ravel() for each in np.meshgrid(np.linspace(0, 3, 6), np.linspace(0, 1, 4)))
     return pd.concat(

@@ -93,6 +93,12 @@ def test_data_that_are_not_in_the_plane_have_no_map():
     assert len(draw(shown("mapa", dim=3), ["mapa"]).axes) == 1
 
 
+@pytest.mark.parametrize("names", [["mapa"], [f"vae[batch_size=250,learning_rate={n}]" for n in range(5)]])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_nothing_is_cut_off_or_lies_over_anything_else(misplaced, names, dim):
+    assert misplaced(draw(shown(*names, points=(5, 15, 25, 35), dim=dim), names)) == []
+
+
 def test_the_oracle_is_the_floor_and_is_not_drawn_again():
     assert overlaid(shown("mapa", "oracle"), ["vae", "oracle", "mapa"]) == ["mapa"]
     assert overlaid(shown("oracle"), ["vae", "oracle"]) == []

@@ -62,6 +62,14 @@ def draw(signals, names):
     return fig
 
 
+@pytest.mark.parametrize("names", [["mapa"], [f"vae[batch_size=250,learning_rate={n}]" for n in range(5)]])
+@pytest.mark.parametrize("points", [1, 4])
+def test_nothing_is_cut_off_or_lies_over_anything_else(misplaced, names, points):
+    far = table(names, points)
+    far["signal"] = far["signal"].map(lambda signal: [-12.3 + value / 10 for value in signal])
+    assert misplaced(draw(table(names, points), names)) == misplaced(draw(far, names)) == []
+
+
 def test_the_distance_by_hand():
     assert distance(CORNERS, CORNERS[::-1]) == 0
     assert distance(CORNERS, CORNERS + np.array([3, 4])) == pytest.approx(5)
