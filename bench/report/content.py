@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     metrics = _metrics(study.measurements)
     found = comparisons(study.measurements, study.cells)
     paired = [*PAIRED] if any(comparison.margins for comparison in found) else []
+    placed = places(study)
     return {
         "study": study,
+        "lead": _lead(found, placed) if len(found) > 1 else [],
         "answers": told(found, study.cells, table),
         "claims": _claims(found, study.cells, table),
         "comparisons": [compared(each) for each in found if each.margins],
@@ -45,7 +48,7 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         "notes": _notes(study, bool(paired)),
         "run": _run(study),
         "groups": groups(study, table),
-        "places": places(study),
+        "places": placed,
         "reached": reached(study),
         "target_columns": [(define(cost), delta) for cost in TARGET_COSTS for delta in DELTAS],
         "metrics": [m for m in metrics if m.name in MAIN_METRICS],
@@ -82,6 +85,21 @@ def _claims(found: list[Comparison], cells: pd.DataFrame, table: pd.DataFrame) -
         }
         for each in found
     ]
+
+
+def _lead(found: list[Comparison], placed: list[dict[Hashable, Any]]) -> list[str]:
+    """Many comparisons in a few sentences: how often each subject was better or worse, and who ranks where."""
+    sentences = []
+    for subject in dict.fromkeys(each.subject for each in found):
+        told = Counter(verdict_of(margin) for each in found if each.subject == subject for margin in each.margins)
+        total = told.total() - told[TOO_FEW]
+        if total:
+            counts = f"{told[BETTER]} of {total} comparisons, indistinguishable in {told[INDISTINGUISHABLE]}"
+            sentences.append(f"{subject} is better in {counts}, worse in {told[WORSE]}.")
+    if len(placed) > 1:
+        ranks = format.listed([f"{row['method']} {format.number(row['rank'], 1)}" for row in placed])
+        sentences.append(f"Mean ranks by test log-likelihood: {ranks}.")
+    return sentences
 
 
 def _verdicts(comparison: Comparison) -> list[tuple[str, str, int]]:

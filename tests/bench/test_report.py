@@ -231,6 +231,21 @@ def test_a_few_seeds_give_no_verdict_however_far_apart():
     assert "Too few seeds for a verdict: 6 are needed." in said(duel(AHEAD[:4]))
 
 
+def test_many_comparisons_are_summed_up_first(tmp_path):
+    """Two rivals: mapa is ahead of one on two datasets, and of the other on one, behind it on the second."""
+    tables = Tables()
+    for seed, ahead in enumerate(AHEAD):
+        for dataset, sign in (("a", 1), ("b", -1)):
+            tables.cell(dataset, "mapa", seed, -2.0).cell(dataset, "vae", seed, -2.0 - ahead)
+            tables.cell(dataset, "iwae", seed, -2.0 - sign * ahead / 2)
+    page = write(tables.study(tmp_path))
+    for text in (Page(page.read_text()).text, (tmp_path / "report.md").read_text()):
+        assert "mapa is better in 3 of 4 comparisons, indistinguishable in 0, worse in 1." in text
+        assert "Mean ranks by test log-likelihood: mapa 1.5, iwae 1.5 and vae 3.0." in text
+    few = write(duel(AHEAD).study(tmp_path))
+    assert "comparisons, indistinguishable" not in few.read_text()
+
+
 def test_the_sentence_gives_seeds_medians_and_cost_ratios():
     text = sentence(comparisons(*typical().frames())[0])
     assert text == (

@@ -1,0 +1,92 @@
+"""The reference study that is kept with the code, and what the README says that it found."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from bench import studyfile
+from bench.report.compare import comparisons, matching
+from bench.report.estimates import aggregate, ranks
+from bench.report.format import number
+from bench.report.paired import BETTER, INDISTINGUISHABLE, WORSE
+from bench.report.study import read
+from bench.report.tabulated import within
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "results" / "reference" / "study"
+LIMIT = 2_000_000
+
+
+@pytest.fixture(scope="module")
+def study():
+    return read(FOLDER)
+
+
+def standing(study):
+    """Ranks and gaps over all problems, as a table of Markdown."""
+    tables = study.measurements, study.cells
+    means = aggregate(*tables).set_index("method")
+    rows = ["| method | mean rank | oracle gap (nats), interquartile mean |", "|---|---:|---:|"]
+    for row in ranks(*tables).to_dict("records"):
+        mean = means.loc[row["method"]]
+        rank = f"{number(row['rank'], 2)} {within(row['low'], row['high'], 2)}"
+        rows.append(f"| {row['method']} | {rank} | {number(mean['iqm'])} {within(mean['low'], mean['high'])} |")
+    return "\n".join(rows)
+
+
+def verdicts(study):
+    """On how many problems MAPA is better, indistinguishable or worse, as a table of Markdown."""
+    found = comparisons(study.measurements, study.cells)
+    subjects = list(dict.fromkeys(each.subject for each in found))
+    rows = ["| against | " + " | ".join(f"{name}: better / indistinguishable / worse" for name in subjects) + " |"]
+    rows.append("|---|" + "---|" * len(subjects))
+    for rival in dict.fromkeys(each.other for each in found):
+        cells = []
+        for each in (each for each in found if each.other == rival):
+            counts = " / ".join(str(len(each.those(verdict))) for verdict in (BETTER, INDISTINGUISHABLE, WORSE))
+            worse = ", ".join(f"{m.dataset} {m.nats:+.3f}" for m in each.those(WORSE))
+            cells.append(counts + (f" ({worse})" if worse else ""))
+        rows.append(f"| {rival} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def matches(study):
+    """What MAPA spends to match each baseline, as a list of Markdown."""
+    found = comparisons(study.measurements, study.cells)
+    return "\n".join(f"- {matching(each, each.subject)}" for each in found if each.other in ("vae", "iwae", "iterative"))
+
+
+def test_the_readme_says_what_the_tables_say(study):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert standing(study) in readme
+    assert verdicts(study) in readme
+    assert matches(study) in readme
+    (figure,) = re.findall(r"!\[[^\]]*\]\((results/reference/[^)]*)\)", readme)
+    assert (ROOT / figure).is_file()
+
+
+def test_the_study_is_whole(study):
+    assert len(study.methods) >= 11
+    assert len(study.datasets) == 9
+    assert set(study.cells.groupby(["dataset", "method"])["seed"].nunique()) == {10}
+    assert set(study.cells["status"]) == {"done"}
+
+
+def test_the_study_can_be_run_again_and_names_no_machine():
+    settings, _, name = studyfile.read(FOLDER / "study.toml", ())
+    described = json.loads((FOLDER / "study.json").read_text(encoding="utf-8"))
+    assert name == "reference"
+    assert list(settings.methods) == described["settings"]["methods"]
+    assert (settings.seeds, settings.tuned is not None) == (10, True)
+    texts = [path.read_text(encoding="utf-8") for path in FOLDER.rglob("*") if path.suffix in (".json", ".toml", ".md")]
+    assert not re.search(r"/(home|root|tmp|work)/", "".join(texts))
+
+
+def test_the_tables_are_small_and_the_report_is_there():
+    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.suffix in (".parquet", ".csv")) < LIMIT
+    linked = re.findall(r"\]\((figures/[^)]*)\)", (FOLDER / "report.md").read_text(encoding="utf-8"))
+    assert len(linked) > 20
+    assert all((FOLDER / link).is_file() for link in linked)
+    assert (FOLDER / "report.html").is_file()
