@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bench.report.figures import plain
+from bench.report.figures import LETTER, placed, plain
 from bench.report.format import number
 from bench.report.palette import INK, MUTED, Style
 from bench.report.summary import PAIR, fitted
@@ -26,7 +26,7 @@ PARTS = {
     WHOLE: "inference gap, not parted",
 }
 _STRENGTH = {"oracle_gap": 1.0, "approximation_gap": 0.5, "amortisation_gap": 0.2, WHOLE: 0.0}
-_COLUMNS = 3
+_PANEL, _TOTAL, _ACROSS = 2.3, 0.65, 13.5  # inches: a panel, the number beside a bar, the most for all columns
 _FAR = 4.0
 
 
@@ -51,17 +51,25 @@ def decomposition(parts: pd.DataFrame, known: dict[str, Style]) -> Figure:
     """
     datasets = list(dict.fromkeys(parts.index.get_level_values("dataset")))
     most = int(parts.groupby(PAIR).size().groupby("dataset").size().max())
-    columns, rows = min(len(datasets), _COLUMNS), -(-len(datasets) // _COLUMNS)
-    fig = Figure(figsize=(4 * columns, rows * (0.22 * most + 0.75) + 0.5), layout="constrained")
-    axes = fig.subplots(rows, columns, squeeze=False).flatten()
+    longest = max(len(plain(str(method))) for method in parts.index.get_level_values("method"))
+    left = 0.2 + LETTER * longest
+    columns = min(len(datasets), max(int(_ACROSS / (left + _PANEL + _TOTAL)), 1))
+    seen = [part for part in PARTS if parts[part].notna().any()]
+    patches = [Patch(facecolor=(*_grey(), _STRENGTH[p]), edgecolor=MUTED, hatch=_hatch(p)) for p in seen]
+    fig, grid = placed(
+        -(-len(datasets) // columns),
+        columns,
+        (_PANEL, 0.22 * most),
+        (left + _TOTAL, 0.75),
+        (left, _TOTAL, 0.3, 0.5),
+        (patches, [PARTS[p] for p in seen]),
+    )
+    axes = grid.flatten()
     for ax, dataset in zip(axes, datasets, strict=False):
         _panel(ax, parts.loc[parts.index.get_level_values("dataset") == dataset].droplevel("dataset"), known)
         ax.set_title(plain(str(dataset)), loc="left", fontweight="bold")
     for ax in axes[len(datasets) :]:
         ax.remove()
-    seen = [part for part in PARTS if parts[part].notna().any()]
-    patches = [Patch(facecolor=(*_grey(), _STRENGTH[p]), edgecolor=MUTED, hatch=_hatch(p)) for p in seen]
-    fig.legend(patches, [PARTS[p] for p in seen], loc="outside lower center", ncols=len(seen), frameon=False)
     return fig
 
 

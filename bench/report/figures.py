@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
+LETTER, EDGE = 0.082, 0.12  # inches that a letter may take, and that an edge does
+_LEGEND = 7  # the most names in a row of the legend
+_HANDLE = 0.75  # inches that an entry of the legend takes beside its name
 _BANDS = 6  # the most bands that one can tell apart
 _WIDE = 26  # letters in a line beside a row
-_HANDLE, _LETTER, _EDGE = 0.75, 0.082, 0.12  # inches that an entry of a legend takes, a letter of it, and an edge
 
 
 @contextmanager
@@ -51,6 +53,7 @@ def look() -> Iterator[None]:
         "xtick.color": INK,
         "ytick.color": INK,
         "grid.color": GRID,
+        "axes.titley": 1.0,  # placed, as finding room for it measures every label
         "axes.grid": True,
         "grid.linewidth": 0.6,
         "text.parse_math": False,
@@ -102,7 +105,7 @@ def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
         return None
     columns = min(len(panels), 5)
     legend = entries(methods, known)
-    fig, grid = placed(-(-len(panels) // columns), columns, (1.9, 1.85), (0.55, 0.75), (0.7, 0.3, 0.5), legend)
+    fig, grid = placed(-(-len(panels) // columns), columns, (1.9, 1.85), (0.55, 0.75), (0.7, EDGE, 0.3, 0.5), legend)
     axes = list(grid.flatten())
     for ax, (name, lines) in zip(axes, panels, strict=False):
         _panel(ax, "flops", [_above_zero(line) for line in lines], known)
@@ -128,7 +131,7 @@ def placed(
     columns: int,
     panel: tuple[float, float],
     gap: tuple[float, float],
-    margins: tuple[float, float, float],
+    margins: tuple[float, float, float, float],
     legend: tuple[Sequence[Artist], Sequence[str]],
     sharey: bool = False,
 ) -> tuple[Figure, NDArray[Any]]:
@@ -136,14 +139,13 @@ def placed(
 
     It is placed by what texts may take, since layouts that measure them take half of all drawing time.
 
-    panel: width and height of each. gap: between columns, and between rows. margins: left, above and below, without the
-    legend. legend: its handles and names.
+    panel: width and height of each. gap: between columns, and between rows. margins: left, right, above and below, the
+    last without the legend. legend: its handles and names.
     """
-    (wide, tall), (across, down), (left, head, foot) = panel, gap, margins
-    entry = _HANDLE + _LETTER * max(map(len, legend[1]), default=0)
+    (wide, tall), (across, down), (left, right, head, foot) = panel, gap, margins
     inner = left + columns * (wide + across) - across
-    width = max(inner + _EDGE, entry + _EDGE)
-    ncols = max(min(int((width - _EDGE) / entry), len(legend[1])), 1)
+    width = max(inner + right, EDGE + max(map(_entry, legend[1]), default=0))
+    ncols = abreast(legend[1], width - EDGE)
     foot += 0.1 + 0.21 * -(-len(legend[1]) // ncols)
     height = head + rows * (tall + down) - down + foot
     fig = Figure(figsize=(width, height))
@@ -152,11 +154,22 @@ def placed(
     return fig, fig.subplots(rows, columns, squeeze=False, sharey=sharey)
 
 
+def abreast(names: Sequence[str], width: float) -> int:
+    """How many columns of a legend are no wider than so many inches; names fill one after the other."""
+    widths = [_entry(name) for name in names]
+    fits = (n for n in range(min(len(names), _LEGEND), 1, -1) if sum(map(max, np.array_split(widths, n))) <= width)
+    return next(fits, 1)
+
+
+def _entry(name: str) -> float:
+    return _HANDLE + LETTER * len(name)
+
+
 def titled(fig: Figure, title: str, note: str = "") -> None:
     """Name a figure at its upper left, and note something at its upper right."""
     width, height = fig.get_size_inches()
     fig.text(0.06 / width, 1 - 0.22 / height, plain(title), fontsize=11, fontweight="bold")
-    fig.text(1 - _EDGE / width, 1 - 0.22 / height, note, ha="right", color=MUTED, fontsize=8.5)
+    fig.text(1 - EDGE / width, 1 - 0.22 / height, note, ha="right", color=MUTED, fontsize=8.5)
 
 
 def named(ax: Axes, name: str) -> None:
@@ -178,7 +191,7 @@ def named(ax: Axes, name: str) -> None:
 def _strip(title: str, note: str, names: list[str], known: dict[str, Style]) -> tuple[Figure, list[Axes]]:
     """A row of panels, with a title and a note above and a legend of so many names below; inches."""
     legend = entries(names, known)
-    fig, axes = placed(1, len(AXES), (2.6, 2.3), (0.24, 0), (0.72, 0.35, 0.5), legend, sharey=True)
+    fig, axes = placed(1, len(AXES), (2.6, 2.3), (0.24, 0), (0.9, EDGE, 0.35, 0.5), legend, sharey=True)
     titled(fig, title, note)
     return fig, list(axes[0])
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bench.report.figures import named, placed, plain, titled
+from bench.report.figures import EDGE, named, placed, plain, titled
 from bench.report.palette import INK, MUTED, Style
 from bench.report.summary import ORACLE
 
@@ -42,7 +42,7 @@ def over_truth(posteriors: pd.DataFrame, names: list[str], known: dict[str, Styl
     own = posteriors[posteriors["index"] == posteriors["point"]].drop_duplicates("point").sort_values("code")
     plane = int(len(own["x"].iloc[0]) == 2)
     legend = _entries(names, known)
-    fig, axes = placed(len(names), len(own) + plane, (2.0, 1.5), (0.72, 0.85), (1.2, 0.75, 0.5), legend)
+    fig, axes = placed(len(names), len(own) + plane, (2.0, 1.5), (0.72, 0.85), (1.2, EDGE, 0.75, 0.5), legend)
     titled(fig, title)
     for row, name in zip(axes, names, strict=True):
         if plane:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.optimize import linear_sum_assignment
 
 from bench.report.curves import Array
-from bench.report.figures import named, placed, titled
+from bench.report.figures import EDGE, named, placed, titled
 from bench.report.format import number
 from bench.report.palette import INK, MUTED, Style, family
 from bench.report.summary import fitted
@@ -56,7 +56,7 @@ def over_truth(signals: pd.DataFrame, names: list[str], known: dict[str, Style],
     asked = asked.sort_values("x", key=lambda each: each.map(lambda x: x[0]))
     legend = _entries()
     labels = [str(line.get_label()) for line in legend]
-    fig, axes = placed(len(names), len(asked), (1.9, 1.9), (0.7, 0.34), (1.15, 0.65, 0.5), (legend, labels))
+    fig, axes = placed(len(names), len(asked), (1.9, 1.9), (0.72, 0.34), (1.15, EDGE, 0.65, 0.5), (legend, labels))
     titled(fig, title)
     for column, (point, x) in zip(axes.T, asked.to_numpy(), strict=True):
         _column(column, signals[signals["point"] == point], np.array(x, float), {name: known[name] for name in names})

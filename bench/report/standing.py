@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from bench.report.figures import entries, plain
+from bench.report.figures import abreast, entries, plain
 from bench.report.palette import MUTED, Style
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_WIDTH = 12.0  # inches
 _BANDS = 6  # the most that one can tell apart
 
 
@@ -26,7 +27,10 @@ def standing(profile: pd.DataFrame, aggregate: pd.DataFrame, ranks: pd.DataFrame
     not empty. Methods are in the order of their ranks, the best on top.
     """
     order = [str(method) for method in ranks["method"]]
-    fig = Figure(figsize=(12, max(0.24 * len(order) + 1.1, 3.2)), layout="constrained")
+    legend = entries(order, known)
+    ncols = abreast(legend[1], _WIDTH)
+    height = max(0.24 * len(order) + 0.6, 2.7) + 0.21 * -(-len(order) // ncols)
+    fig = Figure(figsize=(_WIDTH, height), layout="constrained")
     left, middle, right = fig.subplots(1, 3, width_ratios=(1.35, 1, 0.8))
     _profiles(left, profile, [method for method in aggregate["method"] if method in order], known)
     _dots(middle, aggregate.set_index("method").loc[order], "iqm", known)
@@ -37,7 +41,7 @@ def standing(profile: pd.DataFrame, aggregate: pd.DataFrame, ranks: pd.DataFrame
     right.set_yticklabels([])
     right.set_xlim(0.5, len(order) + 0.5)
     right.set_xlabel("mean rank by test log-likelihood")
-    fig.legend(*entries(order, known), loc="outside lower center", ncols=7, frameon=False, handlelength=3)
+    fig.legend(*legend, loc="outside lower center", ncols=ncols, frameon=False, handlelength=3)
     return fig
 
 

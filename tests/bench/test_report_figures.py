@@ -126,7 +126,10 @@ def test_any_name_can_be_drawn(name):
         assert b"<svg" in figures.image(fig, "svg")
 
 
-@pytest.mark.parametrize("methods", [["mapa"], [f"vae[batch_size=250,learning_rate=0.0{n}]" for n in range(13)]])
+LONG = [f"vae[batch_size=250,learning_rate=0.0{n}]" for n in range(13)]
+
+
+@pytest.mark.parametrize("methods", [["mapa"], LONG])
 @pytest.mark.parametrize("datasets", [1, 2, 9])
 def test_nothing_is_cut_off_or_lies_over_anything_else(misplaced, methods, datasets):
     rows = pd.concat([looks(name, cost=10.0 * (i + 1)) for i, name in enumerate(methods)])
@@ -138,6 +141,27 @@ def test_nothing_is_cut_off_or_lies_over_anything_else(misplaced, methods, datas
         for fig in drawn:
             figures.image(fig, "png")
     assert [misplaced(fig) for fig in drawn] == [[], []]
+
+
+def test_labels_of_many_digits_are_not_cut_off(misplaced):
+    rows = looks("mapa")
+    with figures.look():
+        fig = figures.against_cost(rows.assign(value=rows["value"] / 20 - 12), styles(["mapa"]), None, "circle")
+        figures.image(fig, "png")
+        assert {len(label.get_text()) for label in fig.axes[0].get_yticklabels()} == {len("-12.150")}
+        assert misplaced(fig) == []
+
+
+@pytest.mark.parametrize("methods", [["mapa"], ["mapa", "flow"], LONG])
+@pytest.mark.parametrize("datasets", [1, 3])
+def test_nothing_of_what_is_lost_is_cut_off_or_lies_over_anything_else(misplaced, methods, datasets):
+    names = {"dataset": [f"d{i}" for i in range(datasets)], "method": methods, "seed": [0, 1]}
+    parts = pd.DataFrame(dict.fromkeys(PARTS, 0.1), pd.MultiIndex.from_product(names.values(), names=names))
+    parts.loc[parts.index[-1], "oracle_gap"] = 246.9
+    with figures.look():
+        fig = decomposition(parts, styles(methods))
+        figures.image(fig, "png")
+        assert misplaced(fig) == []
 
 
 def densities(methods, seeds=(0,), peak=0.0):
@@ -324,3 +348,13 @@ def test_methods_stand_in_the_order_of_their_ranks_with_intervals_and_what_is_mi
     ]
     assert [list(line.get_xdata()) for line in middle.lines if len(line.get_xdata()) == 2] == [[0.1, 0.4], [0.1, 0.1]]
     assert [text.get_text() for text in middle.texts] == ["infinite "]
+
+
+def test_the_legend_of_how_methods_stand_is_not_cut_off(misplaced):
+    n = np.arange(1.0, len(LONG) + 1)
+    ranks = pd.DataFrame({"method": LONG, "rank": n, "iqm": n, "low": n - 0.5, "high": n + 0.5, "missing": 0})
+    steps = pd.DataFrame({"method": "none", "tau": [1.0], "rho": [0.0], "low": [0.0], "high": [0.0]})
+    with figures.look():
+        fig = standing(steps, ranks, ranks, styles([*LONG, "none"]))
+        figures.image(fig, "png")
+        assert "Legend" not in misplaced(fig)
