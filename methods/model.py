@@ -31,7 +31,7 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
 
 
 class _Linear(nn.Linear):
-    """A linear layer that draws nothing from the global generator; `skip_init` would import a second of torch's own."""
+    """A linear layer that draws nothing from the global generator; `skip_init` would import torch's symbolic shapes."""
 
     def reset_parameters(self) -> None:
         """Leave the parameters as they are."""

@@ -24,7 +24,7 @@ from bench.report.summary import (
     work_shares,
 )
 from bench.report.tabulated import TOO_FEW, compared, groups, places, reached, verdict_of
-from bench.report.targets import DELTAS, TARGET_COSTS
+from bench.report.targets import TOLD
 from bench.report.tuned import settings_used
 
 LEAST_SHARE = 1e-3
@@ -50,7 +50,7 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         "groups": groups(study, table),
         "places": placed,
         "reached": reached(study),
-        "target_columns": [(define(cost), delta) for cost in TARGET_COSTS for delta in DELTAS],
+        "target_columns": [(define(cost), delta) for cost, delta in TOLD],
         "metrics": [m for m in metrics if m.name in MAIN_METRICS],
         "other_metrics": [m for m in metrics if m.name not in MAIN_METRICS],
         "costs": [*COSTS, MEMORY],

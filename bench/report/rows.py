@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.report.definitions import COSTS, MEMORY, define
 from bench.report.summary import CELL, PAIR, final, finished, fitted
-from bench.report.targets import DELTAS, TARGET_COSTS, censored
+from bench.report.targets import DELTAS, TOLD, censored
 
 if TYPE_CHECKING:
     from bench.report.study import Study
@@ -45,7 +45,7 @@ def rows(study: Study) -> dict[str, Any]:
         "fitted": fitted([str(name) for name in places[1]]),
         "metrics": [[name, define(name).label, define(name).unit] for name in ends.columns],
         "costs": [[name, define(name).label, define(name).unit] for name in SHOWN_COSTS],
-        "near": [[cost, delta] for cost in TARGET_COSTS for delta in DELTAS],
+        "near": TOLD,
         "cells": found,
     }
 
@@ -66,8 +66,8 @@ def _errors(study: Study, metrics: list[str]) -> pd.DataFrame:
 
 def _costs_to_come_near(study: Study) -> pd.DataFrame:
     """By cell, for each cost and then for each distance from the truth, what was spent until the cell was so near."""
-    tables = {delta: censored(study.measurements, study.cells, delta)[[*TARGET_COSTS]] for delta in DELTAS}
-    return pd.concat(tables, axis=1).swaplevel(axis=1)[[(cost, delta) for cost in TARGET_COSTS for delta in DELTAS]]
+    tables = {delta: censored(study.measurements, study.cells, delta) for delta in DELTAS}
+    return pd.concat(tables, axis=1).swaplevel(axis=1)[[*TOLD]]
 
 
 def _by_cell(table: pd.DataFrame) -> dict[Any, list[float | str | None]]:

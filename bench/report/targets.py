@@ -13,6 +13,7 @@ from bench.report.summary import CELL, PAIR, finished, fitted
 DELTAS = (0.05, 0.1, 0.2)
 AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
 TARGET_COSTS = ("flops", "wall_s")  # which the report tells of
+TOLD = tuple((cost, delta) for cost in TARGET_COSTS for delta in DELTAS)
 RESAMPLES = 999  # of the many curves and medians here; their ends vary by less than one seed's worth
 TAUS = 50
 
