@@ -47,17 +47,18 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     bytes beyond which a cell is killed. scheduler: the address of a Dask cluster's. retry_failed: whether cells that
     failed before are run again.
 
-    Raises bench.errors.UsageError for names, numbers, files or folders that do not fit.
+    Raises bench.common.errors.UsageError for names, numbers, files or folders that do not fit.
     """
     import datasets as registry_of_datasets
-    from bench import store, study
-    from bench import tuned as tuned_file
-    from bench.engine import Execution
-    from bench.options import check_execution, check_numbers
-    from bench.record import Record
-    from bench.registry import registry
+    from bench.execution.scheduler import Execution
+    from bench.registry.registry import registry
+    from bench.store import tables
+    from bench.study import execute
+    from bench.study import hyperparameters as tuned_file
+    from bench.study.log import Record
+    from bench.study.options import check_execution, check_numbers
 
-    asked = study.Settings(
+    asked = execute.Settings(
         methods=_names(methods),
         datasets=_names(datasets or registry_of_datasets.CURVES),
         seeds=seeds,
@@ -77,15 +78,15 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     how = Execution(jobs, cell_timeout, cell_memory, scheduler, retry_failed)
     check_numbers(asked, jobs)
     check_execution(how)
-    asked = study.checked(asked, registry(asked.plugins))
+    asked = execute.checked(asked, registry(asked.plugins))
     call = f"bench.compare(methods={list(asked.methods)}, datasets={list(asked.datasets)}, seeds={seeds}, ...)"
-    with Record(Path(out), asked, call, study.Silent()) as record:
-        study.run(asked, Path(out), how, record, call)
+    with Record(Path(out), asked, call, execute.Silent()) as record:
+        execute.run(asked, Path(out), how, record, call)
     if report:
-        from bench.report import write
+        from bench.report.page import write
 
         write(Path(out))
-    return store.read_table(Path(out), "measurements")
+    return tables.read_table(Path(out), "measurements")
 
 
 def _names(names: Sequence[str]) -> tuple[str, ...]:

@@ -5,12 +5,12 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from bench.cell import CellSpec
-from bench.driver import make_task
-from bench.registry import registry
+from bench.fit.runner import make_task
+from bench.registry.registry import registry
+from bench.store.records import CellSpec
 from datasets.base import draw
 from methods import BUILTIN
-from methods.base import Fitted, FreeLedger
+from methods.contract.method import Fitted, FreeLedger
 
 METHODS = tuple(BUILTIN)
 SIZE = 500

@@ -2,11 +2,11 @@
 
 import torch
 
-from bench.registry import registry
+from bench.registry.registry import registry
 from datasets.base import stream
 from datasets.quadrature import log_marginal
-from methods.base import FreeLedger
-from methods.mapa import MAPA, signals
+from methods.contract.method import FreeLedger
+from methods.mapa import MAPA, deconvolution
 from methods.mapa.index import log_index_posterior
 
 SURFACE = "swiss_roll"
@@ -18,12 +18,12 @@ def sample(name: str, n: int) -> torch.Tensor:
     return registry().make_problem(name, None).sample(n, stream(name, 0, "benchmark"))
 
 
-def estimate(x: torch.Tensor) -> signals.Mixture:
+def estimate(x: torch.Tensor) -> deconvolution.Mixture:
     """The mixture that MAPA makes of data (N, D) of the surface, with its default hyperparameters."""
     mapa, noise, ledger = MAPA(), registry().make_problem(SURFACE, None).noise, FreeLedger()
-    few = signals.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
-    mixture = signals.estimate(few, noise, mapa.smoothing, mapa.weight_steps, mapa.atom_steps, ledger)
-    return signals.sharpened(mixture, x, noise, ledger)
+    few = deconvolution.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
+    mixture = deconvolution.estimate(few, noise, mapa.smoothing, mapa.weight_steps, mapa.atom_steps, ledger)
+    return deconvolution.sharpened(mixture, x, noise, ledger)
 
 
 class Signals:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench import compare
-from bench.store import read_table
+from bench.store.tables import read_table
 from benchmarks.fits import METHODS, shortened
 
 FOLDER = Path("study")

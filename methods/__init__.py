@@ -72,8 +72,8 @@ BUILTIN: dict[str, Entry] = {
         "maximum likelihood by quadrature from several starts: the ceiling on the training data",
         "our own; starts by successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943",
     ),
-    "oracle": Entry("methods.references:Oracle", "the true model: no method can beat it on average", "ceiling"),
-    "untrained": Entry("methods.references:Untrained", "the generative model at its initial weights", "floor"),
+    "oracle": Entry("methods.baselines:Oracle", "the true model: no method can beat it on average", "ceiling"),
+    "untrained": Entry("methods.baselines:Untrained", "the generative model at its initial weights", "floor"),
 }
 
 

@@ -10,13 +10,13 @@ from operator import attrgetter
 
 import torch
 
-from methods.base import Fitted, Task, require
-from methods.cells import PriorCells
-from methods.codebook import ModelPosterior, log_index_given_model, maximise_likelihood
+from methods.baselines import MOST_COORDINATES
+from methods.common.latent_grid import PriorCells
+from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
+from methods.contract.decoder import GaussianModel
+from methods.contract.method import Fitted, Task, require
 from methods.mapa import MAPA
-from methods.mapa.shares import steepened
-from methods.model import GaussianModel
-from methods.references import MOST_COORDINATES
+from methods.mapa.assignment import steepened
 
 STEEPNESS = (1.0, 4.0, 8.0)
 MAPA_TOLERANCE = 0.2

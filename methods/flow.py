@@ -13,11 +13,11 @@ from torch.special import ndtri
 from zuko.flows import NSF
 from zuko.lazy import LazyComposedTransform
 
-from methods.amortised import Objective, train_jointly
-from methods.base import Fitted, Task, require
-from methods.model import GaussianModel, Standardiser, mlp, standard_normal_log_prob
-from methods.posteriors import Amortised
-from methods.search import Choice, Range, Uniform
+from methods.common.posteriors import Amortised
+from methods.common.training import Objective, train_jointly
+from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
+from methods.contract.method import Fitted, Task, require
+from methods.contract.search_space import Choice, Range, Uniform
 from methods.vae import VAE
 
 CONTEXT = 32

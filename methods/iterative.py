@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.amortised import Objective, adam, ascend, batches, cosine, elbo
-from methods.base import Fitted, Task, require
-from methods.posteriors import DiagonalGaussian, build_encoder
-from methods.search import Choice, LogUniform, Range
+from methods.common.posteriors import DiagonalGaussian, build_encoder
+from methods.common.training import Objective, adam, ascend, batches, cosine, elbo
+from methods.contract.method import Fitted, Task, require
+from methods.contract.search_space import Choice, LogUniform, Range
 
 
 @dataclass(frozen=True)

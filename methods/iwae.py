@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.amortised import Objective, train_jointly
-from methods.base import Fitted, Task, require
-from methods.model import GaussianModel
-from methods.posteriors import Gaussian, build_encoder
-from methods.search import Choice, Range
+from methods.common.posteriors import Gaussian, build_encoder
+from methods.common.training import Objective, train_jointly
+from methods.contract.decoder import GaussianModel
+from methods.contract.method import Fitted, Task, require
+from methods.contract.search_space import Choice, Range
 from methods.vae import VAE
 
 

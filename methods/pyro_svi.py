@@ -20,10 +20,10 @@ from pyro.params.param_store import StateDict
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from methods.amortised import batches, cosine
-from methods.base import Fitted, Task, require
-from methods.model import GaussianModel
-from methods.posteriors import DiagonalGaussian, build_encoder
+from methods.common.posteriors import DiagonalGaussian, build_encoder
+from methods.common.training import batches, cosine
+from methods.contract.decoder import GaussianModel
+from methods.contract.method import Fitted, Task, require
 
 
 def generative(model: GaussianModel, x: Tensor) -> None:

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.amortised import Objective, elbo, train_jointly
-from methods.base import Fitted, Task, require
-from methods.posteriors import build_encoder
-from methods.search import Choice, LogUniform, Range
+from methods.common.posteriors import build_encoder
+from methods.common.training import Objective, elbo, train_jointly
+from methods.contract.method import Fitted, Task, require
+from methods.contract.search_space import Choice, LogUniform, Range
 
 
 @dataclass(frozen=True)

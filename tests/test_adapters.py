@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import bench.registry
-from bench import study
-from bench.cli import main
-from bench.driver import run_cell
-from bench.store import read_table
+import bench.registry.registry
+from bench.cli.app import main
+from bench.fit.runner import run_cell
+from bench.store.tables import read_table
+from bench.study import execute
 from datasets.base import draw
-from methods.base import FreeLedger, Task
-from methods.model import build_model
+from methods.contract.decoder import build_model
+from methods.contract.method import FreeLedger, Task
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
@@ -39,8 +39,8 @@ def files(tmp_path):
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """The command line on tiny settings, in this process: its exit code."""
-    monkeypatch.setattr(study, "_run_all", lambda specs, *_: map(run_cell, specs))
-    monkeypatch.setattr("bench.report.write", lambda folder: folder / "report.html")
+    monkeypatch.setattr(execute, "_run_all", lambda specs, *_: map(run_cell, specs))
+    monkeypatch.setattr("bench.report.page.write", lambda folder: folder / "report.html")
 
     def run(*args):
         sizes = ("--seeds", "1", "--size", "20", "--test-size", "20", "--max-flops", "1e6", "--jobs", "1", "--quiet")
@@ -81,7 +81,7 @@ def test_a_package(command, files, tmp_path, monkeypatch):
     ]
     (about / "entry_points.txt").write_text("\n".join(groups))
     monkeypatch.syspath_prepend(tmp_path)
-    assert bench.registry.registry().method("beta-vae").origin == f"package {project['name']}"
+    assert bench.registry.registry.registry().method("beta-vae").origin == f"package {project['name']}"
     assert command("-m", "beta-vae", "-d", "heart") == 0
     assert read_table(tmp_path / "out", "cells")["status"].tolist() == ["done"]
 
@@ -89,7 +89,7 @@ def test_a_package(command, files, tmp_path, monkeypatch):
 @pytest.fixture
 def fitted(files):
     """The end of a fit of the page's method to the page's dataset at a given weight of the KL, and its data."""
-    known = bench.registry.registry(map(str, files))
+    known = bench.registry.registry.registry(map(str, files))
     problem = known.make_problem("heart", None)
     split = draw(problem, 0, 300, 10, 10)
 
@@ -115,6 +115,6 @@ def test_a_larger_weight_brings_the_posterior_nearer_to_the_prior(fitted):
 
 
 def test_the_dataset_is_a_heart(files):
-    problem = bench.registry.registry(map(str, files)).make_problem("heart[width=2]", None)
+    problem = bench.registry.registry.registry(map(str, files)).make_problem("heart[width=2]", None)
     ends_and_middle = problem.decoder(torch.tensor([[-9.0], [0.0], [9.0]], dtype=torch.float64))
     assert ends_and_middle.tolist() == [pytest.approx(p, abs=1e-12) for p in ([0, 5 / 16], [0, -17 / 16], [0, 5 / 16])]

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 import methods
-from bench.cell import CellSpec
-from bench.cost import CountingLedger
-from bench.driver import make_task
-from bench.prices import cost_model
-from bench.registry import registry
-from bench.report.definitions import COSTS, MEMORY, METRICS
+from bench.fit.cost_model import price_list
+from bench.fit.flop_counter import CountingLedger
+from bench.fit.runner import make_task
+from bench.registry.registry import registry
+from bench.store.records import CellSpec
+from bench.store.schema import COSTS, MEMORY, METRICS
 from datasets.base import draw
-from methods.mapa import embedding, placement, signals
+from methods.mapa import deconvolution, placement, rff_lvm
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -33,7 +33,7 @@ STEPS = {
 
 def price_table():
     """The cost model as a table of Markdown."""
-    rows = [f"| {price.operators} | {price.flops} | {price.per} |" for price in cost_model()]
+    rows = [f"| {price.operators} | {price.flops} | {price.per} |" for price in price_list()]
     return "\n".join(["| operators | FLOPs | per |", "|---|---|---|", *rows])
 
 
@@ -41,7 +41,7 @@ def charge_table():
     """What MAPA's work outside torch is charged, as a table of Markdown."""
     rows = [
         f"| {name} | {formula} |"
-        for name, formula in {**signals.CHARGES, **placement.CHARGES, **embedding.CHARGES}.items()
+        for name, formula in {**deconvolution.CHARGES, **placement.CHARGES, **rff_lvm.CHARGES}.items()
     ]
     return "\n".join(["| work | FLOPs |", "|---|---|", *rows])
 

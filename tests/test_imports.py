@@ -77,7 +77,7 @@ def loaded(code, *watched):
 def command(*args):
     return f"""
 import sys
-from bench.cli import main
+from bench.cli.app import main
 sys.argv = ["bench", *{args!r}]
 try:
     main()
@@ -90,7 +90,7 @@ except SystemExit as end:
     "code",
     [
         "import bench",
-        "import bench.cli",
+        "import bench.cli.app",
         "import bench; bench.__version__",
         command("--help"),
         command("--version"),
@@ -137,4 +137,4 @@ def test_the_probe_sees_what_is_imported():
 
 
 def test_reading_tables_never_loads_torch():
-    assert loaded("import bench.report, bench.report.sweep, bench.store", "torch") == []
+    assert loaded("import bench.report, bench.report.figures.sweep, bench.store.tables", "torch") == []

@@ -18,12 +18,12 @@ from pyro.infer import TraceMeanField_ELBO
 
 import datasets
 from bench.metrics.likelihood import learned_likelihood
-from bench.report.paired import interval
+from bench.stats.paired import interval
 from datasets.base import draw, stream
 from methods import vae
-from methods.base import FreeLedger, Task
+from methods.contract.decoder import build_model
+from methods.contract.method import FreeLedger, Task
 from methods.iwae import IWAE
-from methods.model import build_model
 from methods.pyro_svi import PyroIWAE, PyroVAE, train
 from methods.vae import VAE
 

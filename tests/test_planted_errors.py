@@ -12,20 +12,20 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import datasets
-from bench import driver
-from bench.cell import CellSpec, Cost
-from bench.cost import CountingLedger
-from bench.driver import run_cell
-from bench.metrics import Evaluator, TrueModel, importance, likelihood, measurement, posterior, transport
-from bench.registry import registry
+from bench.fit import runner
+from bench.fit.flop_counter import CountingLedger
+from bench.fit.runner import run_cell
+from bench.metrics import Evaluator, TrueModel, importance, likelihood, measurement, posterior, wasserstein
+from bench.registry.registry import registry
+from bench.store.records import CellSpec, Cost
 from datasets import quadrature
 from datasets.base import draw, stream
 from datasets.linear import linear_gaussian
-from methods import amortised
-from methods.base import Fitted, FreeLedger, Task
-from methods.cells import exact_posterior
-from methods.model import build_model
-from methods.posteriors import Prior, build_encoder
+from methods.common import training
+from methods.common.latent_grid import exact_posterior
+from methods.common.posteriors import Prior, build_encoder
+from methods.contract.decoder import build_model
+from methods.contract.method import Fitted, FreeLedger, Task
 
 SPEC = CellSpec(
     dataset="circle",
@@ -99,7 +99,7 @@ def training_bound_is_the_expected_likelihood_less_the_kl_of_torch():
         z = mean + log_scale.exp() * noise
         likelihood_of = Normal(model.decode(z), math.sqrt(model.variance())).log_prob(x).sum(-1)
         expected = likelihood_of - kl_divergence(q, Normal(0.0, 1.0)).sum(-1)
-        return torch.allclose(amortised.elbo(model, encoder, x, noise), expected, atol=1e-3)
+        return torch.allclose(training.elbo(model, encoder, x, noise), expected, atol=1e-3)
 
 
 def importance_sampling_from_the_exact_posterior_is_exact():
@@ -143,7 +143,7 @@ def looking_changes_nothing():
     method, problem = registry().make_method("vae"), datasets.load("circle")
     split = draw(problem, 0, 40, 40, 50)
     ledger = CountingLedger()
-    fit = method.fit(driver.make_task(method, problem, split, SPEC, ledger))
+    fit = method.fit(runner.make_task(method, problem, split, SPEC, ledger))
     ledger.start()
     while ledger.flops < SPEC.max_flops:
         fitted = next(fit)
@@ -218,7 +218,7 @@ def signal_distance_does_not_see_the_parameterisation():
 
 def transport_does_not_see_the_order_of_points():
     points = torch.randn(1, 30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return float(transport.squared_w2(points, points.flip(1))) < 1e-12
+    return float(wasserstein.squared_w2(points, points.flip(1))) < 1e-12
 
 
 def index_divergence_of_the_uniform_posterior_is_the_missing_entropy():
@@ -235,14 +235,14 @@ def index_divergence_of_the_uniform_posterior_is_the_missing_entropy():
 
 
 def flipped_kl(patch):
-    right = amortised.elbo
+    right = training.elbo
 
     def wrong(model, encoder, x, noise):
         mean, log_scale = encoder.moments(x)
         kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 1).sum(-1) - log_scale.sum(-1)
         return right(model, encoder, x, noise) + 2 * kl
 
-    patch.setattr(amortised, "elbo", wrong)
+    patch.setattr(training, "elbo", wrong)
 
 
 def lost_constant(patch):
@@ -296,7 +296,7 @@ def free_optimiser(patch):
 
 
 def evaluation_with_the_training_generator(patch):
-    make, look = driver.make_task, Evaluator.look
+    make, look = runner.make_task, Evaluator.look
     seen = []
 
     def remember(*args):
@@ -308,7 +308,7 @@ def evaluation_with_the_training_generator(patch):
         torch.randn(3, generator=seen[-1])
         return look(self, fitted)
 
-    patch.setattr(driver, "make_task", remember)
+    patch.setattr(runner, "make_task", remember)
     patch.setattr(Evaluator, "look", wrong)
 
 
@@ -323,14 +323,14 @@ def clock_that_runs_on(patch):
         time.sleep(0.2)
         return look(self, fitted)
 
-    def wrong(self, score=driver._Driver._look):
+    def wrong(self, score=runner._Driver._look):
         start = time.perf_counter()
         score(self)
         spent = self.result.cost
         self.result.cost = Cost(spent.wall_s + time.perf_counter() - start, spent.cpu_s, spent.flops)
 
     patch.setattr(Evaluator, "look", slow)
-    patch.setattr(driver._Driver, "_look", wrong)
+    patch.setattr(runner._Driver, "_look", wrong)
 
 
 def quantiles_for_nodes(patch):
@@ -354,13 +354,13 @@ def distance_in_latent_space(patch):
 
     def wrong(fitted, problem, truth, x, count, seed):
         sides = (right(q, x, count, problem.latent_dim, seed).transpose(0, 1) for q in (truth, fitted.posterior))
-        return transport.squared_w2(*sides)
+        return wasserstein.squared_w2(*sides)
 
     patch.setattr(posterior, "_squared", wrong)
 
 
 def transport_in_order(patch):
-    patch.setattr(transport, "_cheapest", lambda cost: cost.diagonal().mean())
+    patch.setattr(wasserstein, "_cheapest", lambda cost: cost.diagonal().mean())
 
 
 def reversed_divergence(patch):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import studyfile
-from bench.report.compare import comparisons, matching
-from bench.report.estimates import aggregate, ranks
-from bench.report.format import number
-from bench.report.paired import BETTER, INDISTINGUISHABLE, WORSE
-from bench.report.study import read
-from bench.report.tabulated import within
+from bench.common.units import number
+from bench.report.tables import within
+from bench.stats.comparisons import comparisons, matching
+from bench.stats.estimates import aggregate, ranks
+from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE
+from bench.store.study_tables import read
+from bench.study import file
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "reference" / "study"
@@ -80,7 +80,7 @@ def test_the_study_is_whole(study):
 
 
 def test_the_study_can_be_run_again_and_names_no_machine():
-    settings, _, name = studyfile.read(FOLDER / "study.toml", ())
+    settings, _, name = file.read(FOLDER / "study.toml", ())
     described = json.loads((FOLDER / "study.json").read_text(encoding="utf-8"))
     assert name == "reference"
     assert list(settings.methods) == described["settings"]["methods"]

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.check.errors import FailedError
 from bench.check.fingerprint import count, differing, fingerprint
-from bench.check.kit import FailedError
-from bench.check.subject import Subject
-from bench.check.traps import Draws
-from bench.check.trial import Trial
-from bench.containment import Containment, contained
+from bench.check.method_under_test import Subject
+from bench.check.probes import Draws
+from bench.check.short_fit import Trial
 from bench.metrics import Evaluator
-from bench.surroundings import Surroundings
+from bench.process.containment import Containment, contained
+from bench.process.global_state import Surroundings
 from datasets.base import draw
-from methods.base import Fitted, Method
+from methods.contract.method import Fitted, Method
 
 PLAIN = (int, float, str, bool, type(None))
 SHAPES = ((7,), (3, 7), (2, 3, 7))

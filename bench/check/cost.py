@@ -10,13 +10,13 @@ from itertools import pairwise
 
 from torch import nn
 
-from bench.check.kit import FailedError
-from bench.check.subject import Subject
-from bench.check.traps import Calls, Passes
-from bench.check.trial import Trial
-from bench.cost import CountingLedger
-from bench.driver import cpu_seconds, run_cell
-from methods.base import Fitted
+from bench.check.errors import FailedError
+from bench.check.method_under_test import Subject
+from bench.check.probes import Calls, Passes
+from bench.check.short_fit import Trial
+from bench.fit.flop_counter import CountingLedger
+from bench.fit.runner import cpu_seconds, run_cell
+from methods.contract.method import Fitted
 
 MOST_SHARE = 0.5
 ELSEWHERE = ("numpy", "scipy", "sklearn")

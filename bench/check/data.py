@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.check.errors import FailedError
 from bench.check.fingerprint import all_finite, count, differing, fingerprint
-from bench.check.kit import FailedError
+from bench.check.method_under_test import SIZE, TEST_SIZE, Subject
+from bench.check.probes import Calls
 from bench.check.reach import holds
-from bench.check.subject import SIZE, TEST_SIZE, Subject
-from bench.check.traps import Calls
-from bench.check.trial import Limit, Trial
-from bench.errors import UsageError
-from bench.registry import describe
+from bench.check.short_fit import Limit, Trial
+from bench.common.errors import UsageError
+from bench.registry.registry import describe
 from datasets.base import Split, draw
-from methods.base import sees_truth
+from methods.contract.method import sees_truth
 
 BRIEF = Limit(yields=20, flops=5e7, seconds=1.0)
 VALUES = (-1, 0, math.nan)

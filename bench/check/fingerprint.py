@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.containment import contained
+from bench.process.containment import contained
 from datasets.base import Problem, draw
-from methods.base import Fitted
+from methods.contract.method import Fitted
 
 CODES = 20
 

@@ -10,26 +10,17 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import torch
 from threadpoolctl import threadpool_limits
 
-from bench.containment import silenced
-from bench.registry import describe
-
-if TYPE_CHECKING:
-    from bench.check.subject import Subject
+from bench.check.errors import FailedError, SkippedError
+from bench.check.method_under_test import Subject
+from bench.process.containment import silenced
+from bench.registry.registry import describe
 
 PATIENCE_S = 600.0
-
-
-class FailedError(Exception):
-    """A duty that is not met: what was seen, and what was expected."""
-
-
-class SkippedError(Exception):
-    """A duty that makes no sense for a method; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from scipy.spatial import KDTree
 from scipy.special import digamma, gammaln
 from torch import Tensor
 
-from bench.check.kit import FailedError
-from bench.check.subject import TEST_SIZE, Subject
+from bench.check.errors import FailedError
+from bench.check.method_under_test import TEST_SIZE, Subject
 from bench.metrics.likelihood import learned_likelihood, true_likelihood
 from bench.metrics.measurement import standard_error
 from datasets.base import draw
-from methods.base import Fitted, Posterior
-from methods.model import gaussian_log_prob, standard_normal_log_prob
-from methods.posteriors import Prior
+from methods.common.posteriors import Prior
+from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
+from methods.contract.method import Fitted, Posterior
 
 ERRORS = 4
 POINTS, PER_POINT = 100, 200

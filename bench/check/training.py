@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.check.errors import FailedError
 from bench.check.fingerprint import differing, fingerprint
-from bench.check.kit import FailedError
-from bench.check.subject import Subject
-from bench.check.trial import LONG
-from methods.base import Fitted
+from bench.check.method_under_test import Subject
+from bench.check.short_fit import LONG
+from methods.contract.method import Fitted
 
 
 def gradient(subject: Subject) -> str:

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import torch
 
-from bench.metrics.annealed import bidirectional
+from bench.metrics.ais import bidirectional
 from bench.metrics.likelihood import (
     EXACT_DATA_DIM,
     Likelihood,
@@ -17,6 +17,7 @@ from bench.metrics.likelihood import (
     true_likelihood,
 )
 from bench.metrics.measurement import Measurement, mean
+from bench.metrics.nuts import Reference, reference_posterior
 from bench.metrics.posterior import (
     GAP_POINTS,
     gap_split,
@@ -25,12 +26,11 @@ from bench.metrics.posterior import (
     signal_distance,
     signal_distance_from_draws,
 )
-from bench.metrics.reference import Reference, reference_posterior
+from bench.metrics.posterior_plots import Row, SignalRow, index_posteriors, signal_posteriors
 from bench.metrics.samples import sample_quality, sample_quality_on_data
-from bench.metrics.shown import Row, SignalRow, index_posteriors, signal_posteriors
 from datasets.base import DataSource, Problem, Split
-from methods.base import Fitted
-from methods.cells import CellPosterior, exact_posterior
+from methods.common.latent_grid import CellPosterior, exact_posterior
+from methods.contract.method import Fitted
 
 DRAWS = 16
 SAMPLED_POINTS = 500

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.base import DecoderModel, Posterior
-from methods.model import gaussian_log_prob, standard_normal_log_prob
+from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
+from methods.contract.method import DecoderModel, Posterior
 
 ROWS_AT_ONCE = 65_536
 VALUES_AT_ONCE = 8_000_000

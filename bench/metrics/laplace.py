@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.base import DecoderModel
-from methods.local import spread_codes
+from methods.common.local_gaussian import spread_codes
+from methods.contract.method import DecoderModel
 
 CODES = 4096
 STARTS = 4

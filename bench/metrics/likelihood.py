@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.metrics.annealed import annealed_log_prob
+from bench.metrics.ais import annealed_log_prob
 from bench.metrics.importance import Sampled, importance_log_prob
 from bench.metrics.laplace import LaplaceMixture
 from bench.metrics.measurement import NotFiniteError, standard_error
 from datasets.base import Problem
 from datasets.quadrature import log_marginal, normal_codebook
-from methods.base import DecoderModel, Fitted, Posterior
-from methods.model import gaussian_log_prob, standard_normal_log_prob
+from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
+from methods.contract.method import DecoderModel, Fitted, Posterior
 
 TOLERANCE = 1e-3
 EXACT_UP_TO = 2

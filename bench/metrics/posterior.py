@@ -12,13 +12,12 @@ from torch.special import ndtr
 
 from bench.metrics.likelihood import Likelihood, elbo
 from bench.metrics.measurement import Measurement, mean, root_mean
-from bench.metrics.reference import Reference
-from bench.metrics.transport import squared_w2
+from bench.metrics.nuts import Reference
+from bench.metrics.wasserstein import squared_w2
 from datasets.base import Problem
 from datasets.quadrature import normal_codebook
-from methods.base import Fitted, Posterior
-from methods.cells import CellPosterior
-from methods.references import index_without_codes
+from methods.common.latent_grid import CellPosterior, index_without_codes
+from methods.contract.method import Fitted, Posterior
 
 GAP_POINTS = 100
 GAP_DRAWS = 64

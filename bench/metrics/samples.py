@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bench.metrics.measurement import Measurement, mean
-from bench.metrics.transport import squared_w2
+from bench.metrics.wasserstein import squared_w2
 from datasets.base import DataSource, Problem, Split, stream
-from methods.base import DecoderModel
+from methods.contract.method import DecoderModel
 
 SETS = 4
 DRAWS = 500

@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.definitions import SCHEMA, SHARED
-from bench.report.study import Study, replace
-from bench.report.summary import CELL, final, of_one_type
+from bench.stats.summary import CELL, final
+from bench.store.schema import SCHEMA, SHARED
+from bench.store.study_tables import Study, replace
+from bench.store.tables import of_one_type
 
 KIND = "report"  # of a combination, in its settings
 TABLES = ("measurements", "cells", "densities", "posteriors", "signals", "work")

@@ -10,26 +10,20 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import format
-from bench.report.compare import Comparison, comparisons, matching, sentence, told
-from bench.report.definitions import COSTS, MAIN_METRICS, MEMORY, PAIRED, Definition, define
-from bench.report.paired import BETTER, INDISTINGUISHABLE, WORSE
-from bench.report.study import Study
-from bench.report.summary import (
-    CELL,
-    UNFITTED,
-    finished,
-    fitted,
-    metric_names,
-    work_shares,
-)
-from bench.report.tabulated import TOO_FEW, compared, groups, places, reached, verdict_of
-from bench.report.targets import TOLD
-from bench.report.tuned import settings_used
+from bench.common import units
+from bench.report.citations import cited
+from bench.report.hyperparameters import settings_used
+from bench.report.tables import TOO_FEW, compared, groups, places, reached, verdict_of
+from bench.stats.comparisons import Comparison, comparisons, matching, sentence, told
+from bench.stats.cost_to_target import TOLD
+from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE
+from bench.stats.summary import CELL, UNFITTED, finished, fitted, metric_names, work_shares
+from bench.store.schema import COSTS, MAIN_METRICS, MEMORY, PAIRED, Definition, define
+from bench.store.study_tables import Study
 
 LEAST_SHARE = 1e-3
 SIGNS = {BETTER: "▲", INDISTINGUISHABLE: "≈", WORSE: "▼", TOO_FEW: "?"}
-CONTAINED = "(?:not )?contained: "  # as bench.containment begins what it tells
+CONTAINED = "(?:not )?contained: "  # as bench.process.containment begins what it tells
 
 
 def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
@@ -40,6 +34,7 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     placed = places(study)
     return {
         "study": study,
+        "references": cited(study),
         "lead": _lead(found, placed) if len(found) > 1 else [],
         "answers": told(found, study.cells, table),
         "claims": _claims(found, study.cells, table),
@@ -68,7 +63,7 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         "command": str(study.info.get("command") or ""),
         "files": _files(study.folder),
         "unfitted": UNFITTED,
-        "missing": format.MISSING,
+        "missing": units.MISSING,
     }
 
 
@@ -97,7 +92,7 @@ def _lead(found: list[Comparison], placed: list[dict[Hashable, Any]]) -> list[st
             counts = f"{told[BETTER]} of {total} comparisons, indistinguishable in {told[INDISTINGUISHABLE]}"
             sentences.append(f"{subject} is better in {counts}, worse in {told[WORSE]}.")
     if len(placed) > 1:
-        ranks = format.listed([f"{row['method']} {format.number(row['rank'], 1)}" for row in placed])
+        ranks = units.listed([f"{row['method']} {units.number(row['rank'], 1)}" for row in placed])
         sentences.append(f"Mean ranks by test log-likelihood: {ranks}.")
     return sentences
 
@@ -120,9 +115,9 @@ def _work(study: Study) -> list[dict[str, Any]]:
     return [
         {
             "method": method,
-            "formula": format.percent(kinds.loc[kinds["by"] == "formula", "share"].sum()),
+            "formula": units.percent(kinds.loc[kinds["by"] == "formula", "share"].sum()),
             "kinds": [
-                (k["name"], format.percent(k["share"]), k["by"])
+                (k["name"], units.percent(k["share"]), k["by"])
                 for k in kinds[kinds["share"] >= LEAST_SHARE].to_dict("records")
             ],
         }
@@ -138,8 +133,8 @@ def _incident(study: Study) -> str:
     words = {"timeout": "timed out"}
     parts = [f"{n} {words.get(str(status), status)}" for status, n in counts.items()]
     return (
-        f"{len(study.problems)} of {format.plural(len(study.cells), 'cell')} did not finish: "
-        f"{format.listed(parts)}. What is said of their methods there rests on the other seeds."
+        f"{len(study.problems)} of {units.plural(len(study.cells), 'cell')} did not finish: "
+        f"{units.listed(parts)}. What is said of their methods there rests on the other seeds."
     )
 
 
@@ -151,7 +146,7 @@ def _run(study: Study) -> str:
         (len(study.methods), "method"),
         (study.cells["seed"].nunique(), "seed"),
     )
-    parts = [format.plural(n, noun) for n, noun in counts]
+    parts = [units.plural(n, noun) for n, noun in counts]
     for key, text in (("size", "{} training points"), ("test_size", "{} test points"), ("noise", "noise {}")):
         if settings.get(key) is not None:
             parts.append(text.format(settings[key]))
@@ -172,7 +167,7 @@ def _notes(study: Study, paired: bool) -> list[str]:
         notes.append("Cells ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes.")
     errors = _final_errors(study)
     if len(errors):
-        middle, most = format.number(errors.median(), 4), format.number(errors.max(), 4)
+        middle, most = units.number(errors.median(), 4), units.number(errors.max(), 4)
         text = f"Standard error of a fitted method's final test log-likelihood: median {middle}, most {most} nats."
         notes.append(text)
     return [*notes, *_contained(study)]
@@ -183,7 +178,7 @@ def _contained(study: Study) -> list[str]:
     done = study.cells[study.cells["status"] == "done"]
     texts = done["message"].fillna("").str.extract(f"({CONTAINED}.*)", expand=False)
     notes = (done["method"].astype(str) + ", " + texts).dropna().value_counts(sort=False)
-    return [f"{note} ({format.plural(n, 'cell')})." for note, n in zip(notes.index, notes.tolist(), strict=True)]
+    return [f"{note} ({units.plural(n, 'cell')})." for note, n in zip(notes.index, notes.tolist(), strict=True)]
 
 
 def _final_errors(study: Study) -> pd.Series:
@@ -218,7 +213,7 @@ def _datasets(study: Study) -> list[tuple[str, str, str]]:
         facts = [text.format(_short(each[key])) for key, text in texts.items() if each.get(key) is not None]
         if each.get("expected_log_prob"):
             value, error = each["expected_log_prob"]
-            facts.append(f"E log p = {format.number(value)} ± {format.number(error)} nats")
+            facts.append(f"E log p = {units.number(value)} ± {units.number(error)} nats")
         parts = [each.get("summary"), ", ".join(facts)]
         entries.append((name, "; ".join(filter(None, parts)), str(each.get("source") or "")))
     return entries

@@ -9,16 +9,16 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from bench.report import format
-from bench.report.compare import Comparison, Margin, comparisons
-from bench.report.definitions import Definition, define
-from bench.report.estimates import estimates
-from bench.report.paired import BETTER, INDISTINGUISHABLE, WORSE, corrected, interval, p_value, verdict
-from bench.report.resampling import LEAST_SEEDS
-from bench.report.study import Study, replace
-from bench.report.summary import PAIR, final, fitted
-from bench.report.targets import targets
+from bench.common import units
 from bench.report.typeset import number, text
+from bench.stats.bootstrap import LEAST_SEEDS
+from bench.stats.comparisons import Comparison, Margin, comparisons
+from bench.stats.cost_to_target import targets
+from bench.stats.estimates import estimates
+from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE, corrected, interval, p_value, verdict
+from bench.stats.summary import PAIR, final, fitted
+from bench.store.schema import Definition, define
+from bench.store.study_tables import Study, replace
 
 COLUMNS = 4  # datasets side by side, as many as a page is wide
 METRICS = ("test_ll", "oracle_gap")
@@ -114,7 +114,7 @@ def _floats(
 def _conditions(study: Study, seeds: list[int]) -> str:
     """Under what conditions, as a caption says it."""
     settings, least, most = study.section("settings"), min(seeds), max(seeds)
-    parts = [format.plural(most, "seed") if least == most else f"{least} to {most} seeds"]
+    parts = [units.plural(most, "seed") if least == most else f"{least} to {most} seeds"]
     for key, told in (("size", "{} training points"), ("test_size", "{} test points"), ("noise", "noise {}")):
         if settings.get(key) is not None:
             parts.append(text(told.format(settings[key])))
@@ -171,13 +171,13 @@ def _marks(values: dict[tuple[str, str], pd.Series], dataset: str, metric: Defin
 
 def _value(estimate: dict[Any, Any], mark: str) -> Cell:
     """The median over seeds, and its interval."""
-    middle = number(format.number(estimate["median"]), "mathbf" if mark == "bold" else "")
-    below = _interval(format.number(estimate["median_low"]), format.number(estimate["median_high"]))
+    middle = number(units.number(estimate["median"]), "mathbf" if mark == "bold" else "")
+    below = _interval(units.number(estimate["median_low"]), units.number(estimate["median_high"]))
     return rf"\underline{{{middle}}}" if mark == "level" else middle, below
 
 
 def _interval(low: str, high: str) -> str:
-    return "" if format.MISSING in (low, high) else number(f"[{low}, {high}]")
+    return "" if units.MISSING in (low, high) else number(f"[{low}, {high}]")
 
 
 def _to_target(study: Study) -> list[Float]:
@@ -206,7 +206,7 @@ def _reached(row: dict[Any, Any]) -> Cell:
 
 
 def _giga(value: float) -> str:
-    return format.MISSING if value != value else f"{value / 1e9:.3g}"
+    return units.MISSING if value != value else f"{value / 1e9:.3g}"
 
 
 _DIFFERENCE = (
@@ -247,12 +247,12 @@ def _slug(name: str) -> str:
 
 
 def _difference(margin: Margin) -> Cell:
-    value, _, bounds = format.apart(margin.nats, margin.interval).partition(" ")
+    value, _, bounds = units.apart(margin.nats, margin.interval).partition(" ")
     arrow = f" {_ARROWS[margin.verdict]}" if margin.interval else ""
     return number(value) + arrow, number(bounds)
 
 
 def _cost(margin: Margin) -> Cell:
     match = margin.match
-    below = f"{number(format.ratio(match.wall))}, {match.reached}/{match.seeds}"
-    return number(format.ratio(match.flops)), below
+    below = f"{number(units.ratio(match.wall))}, {match.reached}/{match.seeds}"
+    return number(units.ratio(match.flops)), below

@@ -17,16 +17,19 @@ import jinja2
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from bench.report import PAGES, format
+from bench.common import units
+from bench.report import citations, latex
 from bench.report.content import statements
-from bench.report.inline import VARIABLES, colours
-from bench.report.palette import styles
-from bench.report.pictures import Picture, pictures
+from bench.report.figures.inline import VARIABLES, colours
+from bench.report.figures.palette import styles
+from bench.report.gallery import Picture, pictures
 from bench.report.rows import rows
-from bench.report.study import Study, read, replace
-from bench.report.summary import fitted, summary
-from bench.report.tabulated import within
+from bench.report.tables import within
+from bench.stats.summary import fitted, summary
+from bench.store.study_tables import Study, read, replace
 
+PAGES = ("html", "md")
+FORMATS = (*PAGES, "latex", "png")
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
 
 
@@ -49,6 +52,9 @@ def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
         replace(page.with_suffix(".md"), _render("report.md.j2", context | {"star": Markup("**")}).encode())
     if "html" in formats:
         replace(page, _render("report.html.j2", context | _interactive(study)).encode())
+    if "latex" in formats:
+        latex.write(study)
+        citations.write(study)
     return page
 
 
@@ -101,7 +107,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    named = (format.number, format.quantity, format.listed, format.spread, within)
+    named = (units.number, units.quantity, units.listed, units.spread, within)
     environment.filters.update({function.__name__: function for function in named})
     environment.filters.update(indented=_indented, address=_address)
     return environment.get_template(template).render(context)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.report.definitions import COSTS, MEMORY, define
-from bench.report.summary import CELL, PAIR, final, finished, fitted
-from bench.report.targets import DELTAS, TOLD, censored
+from bench.stats.cost_to_target import DELTAS, TOLD, censored
+from bench.stats.summary import CELL, PAIR, final, finished, fitted
+from bench.store.schema import COSTS, MEMORY, define
 
 if TYPE_CHECKING:
-    from bench.report.study import Study
+    from bench.store.study_tables import Study
 
 DIGITS = 8
 SHOWN_COSTS = (*(cost.name for cost in COSTS), MEMORY.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from bench.report.format import MISSING
+from bench.common.units import MISSING
 
 _JOINER = "\u2060"  # between hyphens, which LaTeX else makes a dash of
 _SPECIAL = {
@@ -85,7 +85,7 @@ def _greek(case: str, final: str | None, name: str) -> str:
 
 
 def number(value: str, style: str = "") -> str:
-    """A number or an interval as `bench.report.format` writes it, in mathematics; style: a command such as 'mathbf'."""
+    """A number or an interval as `bench.common.units` writes it, in mathematics; style: a command such as 'mathbf'."""
     if value in ("", MISSING):
         return "--" if value else ""
     shown = re.sub(r"e([+-])0*(\d+)", lambda found: rf"\times 10^{{{found[1].strip('+')}{found[2]}}}", value)

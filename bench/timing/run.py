@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import driver, provenance, study
-from bench.errors import UsageError
-from bench.options import check_numbers, flag
-from bench.worker import THREAD_VARIABLES
+from bench.common.errors import UsageError
+from bench.execution.worker import THREAD_VARIABLES
+from bench.fit import runner
+from bench.store import provenance
+from bench.study import execute
+from bench.study.options import check_numbers, flag
 
 if TYPE_CHECKING:
-    from bench.cell import CellSpec
-    from bench.registry import Registry
+    from bench.registry.registry import Registry
+    from bench.store.records import CellSpec
     from bench.timing.ratios import Times
-    from methods.base import Task
+    from methods.contract.method import Task
 
 ARMS = ("A", "A'")
 LEAST = {"rounds": 5, "seed": 0, "max_steps": 1}
@@ -86,7 +88,7 @@ def run(settings: Settings, folder: Path | None, watch: Watch) -> Result:
 
     Raises UsageError for settings that cannot be run or a folder that cannot take the result, and FitFailedError.
     """
-    from bench.registry import registry
+    from bench.registry.registry import registry
 
     known = registry(settings.plugins)
     check(settings, known)
@@ -150,12 +152,12 @@ def check(settings: Settings, known: Registry) -> None:
         if value is not None and value < least:
             raise UsageError(f"{flag(name)} must be a whole number of at least {least}, got {value}")
     check_numbers(_as_study(settings), 1)
-    study.checked(_as_study(settings), known)
+    execute.checked(_as_study(settings), known)
 
 
-def _as_study(settings: Settings) -> study.Settings:
+def _as_study(settings: Settings) -> execute.Settings:
     """The study whose cells set up the same fits; a test set is never looked at, but there must be one."""
-    return study.Settings(
+    return execute.Settings(
         methods=settings.methods,
         datasets=(settings.dataset,),
         seeds=1,
@@ -187,7 +189,7 @@ def measure(settings: Settings, known: Registry) -> Iterator[Timing]:
     Every fit starts from the same data, weights and random stream, so that a method's fits differ in time alone.
     """
     problem = known.make_problem(settings.dataset, None)
-    specs = {s.method: replace(s, seed=settings.seed) for s in study.cells(_as_study(settings), known)}
+    specs = {s.method: replace(s, seed=settings.seed) for s in execute.cells(_as_study(settings), known)}
     _refuse_skips(specs.values(), known, problem)
     fits = list(itertools.product(settings.methods, ARMS))
     order = np.random.default_rng(settings.seed)
@@ -202,11 +204,11 @@ def measure(settings: Settings, known: Registry) -> Iterator[Timing]:
 
 
 def _refuse_skips(specs: Iterable[CellSpec], known: Registry, problem: Any) -> None:
-    from methods.base import declines
+    from methods.contract.method import declines
 
     for spec in specs:
         method = known.make_method(spec.method)
-        lacking = driver.lacks_truth(problem, method, spec)
+        lacking = runner.lacks_truth(problem, method, spec)
         if lacking:
             raise UsageError(lacking)
         reason = declines(method, problem.latent_dim, problem.data_dim, spec.size)
@@ -215,7 +217,7 @@ def _refuse_skips(specs: Iterable[CellSpec], known: Registry, problem: Any) -> N
 
 
 def _failure(spec: CellSpec, number: int, error: BaseException) -> FitFailedError:
-    from bench.registry import describe
+    from bench.registry.registry import describe
 
     when = f"in round {number}" if number else "in the warm-up round"
     return FitFailedError(f"{spec.name} failed {when}: {describe(error)}")
@@ -224,11 +226,11 @@ def _failure(spec: CellSpec, number: int, error: BaseException) -> FitFailedErro
 def _fit(spec: CellSpec, known: Registry, problem: Any, max_steps: int | None) -> tuple[float, float, int]:
     """Set up a fit, and time it."""
     from datasets.base import draw
-    from methods.base import FreeLedger
+    from methods.contract.method import FreeLedger
 
     method = known.make_method(spec.method)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
-    task = driver.make_task(method, problem, split, spec, FreeLedger())
+    task = runner.make_task(method, problem, split, spec, FreeLedger())
     with contextlib.redirect_stdout(io.StringIO()):
         return time_fit(method, task, max_steps)
 
@@ -243,11 +245,11 @@ def time_fit(method: Any, task: Task, max_steps: int | None) -> tuple[float, flo
     synchronise = torch.cuda.synchronize if task.train.is_cuda else lambda: None
     with _without_collector():
         synchronise()
-        wall, cpu = time.perf_counter(), driver.cpu_seconds()
+        wall, cpu = time.perf_counter(), runner.cpu_seconds()
         fit = method.fit(task)
         steps = sum(1 for _ in itertools.islice(fit, max_steps))
         synchronise()
-        wall, cpu = time.perf_counter() - wall, driver.cpu_seconds() - cpu
+        wall, cpu = time.perf_counter() - wall, runner.cpu_seconds() - cpu
     if not steps:
         raise RuntimeError("fit ended without yielding a fitted model")
     return wall, cpu, steps
@@ -278,6 +280,6 @@ def _provenance(settings: Settings, known: Registry) -> dict[str, Any]:
     """What a study says of itself, and what else may change times."""
     import torch
 
-    spec = next(study.cells(_as_study(settings), known))
+    spec = next(execute.cells(_as_study(settings), known))
     gpu = torch.cuda.get_device_name() if settings.device == "cuda" else None
     return {**provenance.collect(), "code": spec.code, "versions": spec.versions, "gpu": gpu}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bench.tuning.budget import affordable
 from bench.tuning.design import FIRST_SEED, Trial, planned, trials
-from bench.tuning.output import show, write
-from bench.tuning.rounds import run
+from bench.tuning.output import write
+from bench.tuning.search import run
 from bench.tuning.selection import choose, table
 
-__all__ = ["FIRST_SEED", "Trial", "affordable", "choose", "planned", "run", "show", "table", "trials", "write"]
+__all__ = ["FIRST_SEED", "Trial", "affordable", "choose", "planned", "run", "table", "trials", "write"]

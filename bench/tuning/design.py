@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from bench import labels, study
-from bench.errors import UsageError
-from bench.folder import union
-from bench.registry import Registry
+from bench.common.errors import UsageError
+from bench.registry import labels
+from bench.registry.registry import Registry
+from bench.study import execute
+from bench.study.folder import union
 
 Pair = tuple[str, str]  # dataset and method
 FIRST_SEED = 1000
@@ -40,18 +41,18 @@ def trials(method: str, count: int, known: Registry) -> list[Trial]:
     return [Trial(method, number, label) for number, label in enumerate(spelled)]
 
 
-def planned(settings: study.Settings, known: Registry) -> study.Settings:
+def planned(settings: execute.Settings, known: Registry) -> execute.Settings:
     """The conditions under which the methods of other settings are tuned: scored on validation data alone.
 
     Raises UsageError for a method that declares no `search`, and for parameters given of those that are searched.
     """
-    settings = study.checked(settings, known)
+    settings = execute.checked(settings, known)
     for name in settings.methods:
         _check(name, settings, known)
     return replace(settings, first_seed=FIRST_SEED, test_size=0, kind="tune", scored_on="validation")
 
 
-def with_trials(settings: study.Settings, wanted: Mapping[Pair, int], known: Registry) -> study.Settings:
+def with_trials(settings: execute.Settings, wanted: Mapping[Pair, int], known: Registry) -> execute.Settings:
     """The study of the first so many trials of methods on datasets, under settings as `planned` gives them."""
     pairs = [
         (dataset, trial.label)
@@ -67,7 +68,7 @@ def with_trials(settings: study.Settings, wanted: Mapping[Pair, int], known: Reg
     )
 
 
-def _check(method: str, settings: study.Settings, known: Registry) -> None:
+def _check(method: str, settings: execute.Settings, known: Registry) -> None:
     ranges = known.search(method)
     if "[" in method:
         raise UsageError(f"tune takes methods by name, got {method!r}; fix a hyperparameter with --set")

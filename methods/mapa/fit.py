@@ -13,10 +13,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from methods.amortised import Objective, adam, ascend
-from methods.base import Ledger
-from methods.lbfgs import lbfgs
-from methods.model import GaussianModel
+from methods.common.lbfgs import lbfgs, until_slow
+from methods.common.training import Objective, adam, ascend
+from methods.contract.decoder import GaussianModel
+from methods.contract.method import Ledger
 
 PATIENCE = 50
 ADAM_RATE = 1e-2
@@ -58,16 +58,6 @@ def fit(
     objective = partial(regression.nats, model)
     steps = lbfgs(network, objective, ledger, history) if optimiser == "lbfgs" else _adam(network, objective, ledger)
     return until_slow(steps, PATIENCE, tolerance)
-
-
-def until_slow(losses: Iterator[float], patience: int, tolerance: float) -> Iterator[float]:
-    """The losses up to the first that is less than `tolerance` below the one `patience` steps before."""
-    seen: list[float] = []
-    for loss in losses:
-        seen.append(loss)
-        yield loss
-        if len(seen) > patience and seen[-1 - patience] - loss < tolerance:
-            return
 
 
 def _adam(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], ledger: Ledger) -> Iterator[float]:

@@ -11,14 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.base import Fitted, Task, require
-from methods.cells import PriorCells
-from methods.mapa import noise, placement, signals
-from methods.mapa.embedded import fit_embedded, signals_span
+from methods.common.latent_grid import PriorCells
+from methods.common.posteriors import Prior
+from methods.contract.decoder import GaussianModel
+from methods.contract.method import Fitted, Task, require
+from methods.mapa import deconvolution, noise, placement
+from methods.mapa.assignment import Attempt, Shares, steepened
 from methods.mapa.fit import fit
-from methods.mapa.shares import Attempt, Shares, steepened
-from methods.model import GaussianModel
-from methods.posteriors import Prior
+from methods.mapa.rff_fit import fit_embedded, signals_span
 
 POOR_FIT = 1.0
 NEAR = 4
@@ -31,7 +31,7 @@ class MAPA:
     Above two latent dimensions, and where the signals span more than four, data are too far apart for kernels and an
     embedding takes their place (`embedding.py`); of what follows it has `steps` and `history` alone.
 
-    smoothing, weight_steps, atom_steps: how the signals are estimated, see `signals.estimate`. kernel_width: by what
+    smoothing, weight_steps, atom_steps: how the signals are estimated, see `deconvolution.estimate`. kernel_width: by what
     the noise variance is multiplied in the posterior. atoms: the most that stand for the signals. centres: k-means
     centres of the path (L = 1). steepness: by what the first layer's initial weights are multiplied where a fit along a
     path is still more than a nat away after its trial (the better of both starts goes on), and half as much for L = 2.
@@ -85,7 +85,7 @@ class MAPA:
         if task.latent_dim > 2 or signals_span(task, x) > NEAR:
             yield from fit_embedded(task, x, self.steps, self.history)
             return
-        few = signals.thinned(x, self.atoms, task.generator)
+        few = deconvolution.thinned(x, self.atoms, task.generator)
         rounds = self.noise_rounds if task.model.learns_noise else 1
         if task.model.learns_noise:
             task.model.set_variance(noise.pilot_noise(few))
@@ -127,9 +127,9 @@ class MAPA:
     def _shares(self, task: Task, x: Tensor, few: Tensor) -> Shares:
         """The data in equal shares, as the posterior that is fixed from here on divides them."""
         width, ledger = self.kernel_width * task.model.variance(), task.ledger
-        found = signals.estimate(few, width, self.smoothing, self.weight_steps, self.atom_steps, ledger)
+        found = deconvolution.estimate(few, width, self.smoothing, self.weight_steps, self.atom_steps, ledger)
         if len(x) > len(few):
-            found = signals.sharpened(found, x, width, ledger)
+            found = deconvolution.sharpened(found, x, width, ledger)
         return Shares.of(found, x, task.latent_dim, ledger)
 
     def _attempts(self, task: Task, start: GaussianModel, shares: Shares) -> Iterator[Attempt]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from methods.base import Ledger
+    from methods.contract.method import Ledger
 
 Array = NDArray[np.float64]
 Order = NDArray[np.int64]

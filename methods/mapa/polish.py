@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from methods.base import Fitted, Task, require
-from methods.codebook import ModelPosterior, codebook, log_index_given_model, maximise_likelihood
+from methods.common.mixture_likelihood import ModelPosterior, codebook, log_index_given_model, maximise_likelihood
+from methods.contract.method import Fitted, Task, require
 from methods.mapa.method import MAPA
 
 

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-import bench.registry
-from bench import store, study
-from bench.cell import CellResult, CellSpec, Cost, Diagnostic, Row
-from bench.cli import main
-from bench.driver import run_cell
-from bench.registry import Item, Registry
+import bench.registry.registry
+from bench.cli.app import main
+from bench.fit.runner import run_cell
+from bench.registry.registry import Item, Registry
+from bench.store import tables
+from bench.store.records import CellResult, CellSpec, Cost, Diagnostic, Row
+from bench.study import execute
 
 OF_THE_MACHINE = ("wall_s", "cpu_s", "evaluation_s", "overrun_s", "peak_memory_mb", "concurrent")
 SMALL = ("--size", "40", "--test-size", "50", "--max-flops", "1e7")
@@ -37,8 +38,8 @@ def offer(monkeypatch):
         known = plain(plugins)
         return Registry({**known.methods, **added["methods"]}, {**known.datasets, **added["datasets"]})
 
-    monkeypatch.setattr(bench.registry, "registry", registry)
-    monkeypatch.setattr(study, "registry", registry)
+    monkeypatch.setattr(bench.registry.registry, "registry", registry)
+    monkeypatch.setattr(execute, "registry", registry)
 
     def put(name, target, kind="methods"):
         added[kind][name] = Item(name, "", "", "a test", lambda: target)
@@ -55,7 +56,7 @@ def run_here(monkeypatch, run):
             ran.append(spec.name)
             yield run(spec, how.jobs > 1)
 
-    monkeypatch.setattr(study, "_run_all", run_all)
+    monkeypatch.setattr(execute, "_run_all", run_all)
     return ran
 
 
@@ -108,14 +109,14 @@ def compare(cli):
     def run(out, methods="vae,untrained", datasets="circle", seeds=1, *more):
         args = ("-m", methods, "-d", datasets, "--seeds", seeds, *SMALL, "--jobs", 1, "--out", out, "--quiet")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("bench.report.write", lambda folder: folder / "report.html")
+            patch.setattr("bench.report.page.write", lambda folder: folder / "report.html")
             return cli("compare", *args, *more)
 
     return run
 
 
 def _values(folder):
-    cells, rows = (store.read_table(Path(folder), name) for name in ("cells", "measurements"))
+    cells, rows = (tables.read_table(Path(folder), name) for name in ("cells", "measurements"))
     by = ["dataset", "method", "seed"]
     return (
         cells.drop(columns=list(OF_THE_MACHINE)).sort_index(axis=1).sort_values(by, ignore_index=True),
@@ -155,14 +156,14 @@ def unchanged(tree):
     return hold
 
 
-# What stands for `bench.worker.serve` where a child process must not take seconds to import torch: it makes results up
+# What stands for `bench.execution.worker.serve` where a child process must not take seconds to import torch: it makes results up
 # from the cells' keys, and does beside that what a cell's parameters say.
 INSTANT = """
 import json, os, random, sys, time
 sys.path[:] = json.loads(sys.argv[3])
 from multiprocessing.connection import Connection
 from pathlib import Path
-from bench.cell import CellResult, Cost, Row
+from bench.store.records import CellResult, Cost, Row
 
 def act(how, value):
     if how == "kill" or how == "kill_once" and not Path(value).exists():
@@ -200,7 +201,7 @@ while True:
 @pytest.fixture
 def instant(monkeypatch):
     """Let child processes make results up, and do what a cell's parameters say; the program that does so."""
-    monkeypatch.setattr("bench.worker.PROGRAM", INSTANT)
+    monkeypatch.setattr("bench.execution.worker.PROGRAM", INSTANT)
     return INSTANT
 
 

@@ -8,8 +8,8 @@ import torch
 
 import datasets
 from datasets.base import draw, stream
-from methods.base import FreeLedger, Task
-from methods.model import build_model
+from methods.contract.decoder import build_model
+from methods.contract.method import FreeLedger, Task
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from datasets.quadrature import log_marginal
-from methods import codebook, exact
-from methods.base import FreeLedger
-from methods.codebook import maximise_likelihood
+from methods import exact
+from methods.common import mixture_likelihood
+from methods.common.mixture_likelihood import maximise_likelihood
+from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
+from methods.contract.method import FreeLedger
 from methods.exact import Ascent, ExactMLE
 from methods.mapa.polish import PolishedMAPA
-from methods.model import gaussian_log_prob, standard_normal_log_prob
 from methods.vae import VAE
 
 LINEAR = {"hidden": (), "activation": "linear"}
@@ -54,7 +55,7 @@ def gradient(monkeypatch):
             found.extend(torch.autograd.grad(loss(), parameters))
             yield 0.0
 
-        monkeypatch.setattr(codebook, "lbfgs", first_step)
+        monkeypatch.setattr(mixture_likelihood, "lbfgs", first_step)
         for _ in Ascent(task.model).go_on(task, ExactMLE(box=0.5)):
             break
         return torch.cat([part.flatten() for part in found]).double()
@@ -78,7 +79,7 @@ def by_grid(model, x, nodes):
 def test_the_gradient_is_that_of_the_integral(name, nodes, noise, make_task, gradient):
     task = make_task(name, 12, noise=noise)
     maximise = maximise_likelihood(
-        task.model, task.train, codebook.codebook(1000, task.latent_dim), FreeLedger(), 20, 0
+        task.model, task.train, mixture_likelihood.codebook(1000, task.latent_dim), FreeLedger(), 20, 0
     )
     list(maximise)
     slope, expected = gradient(task), by_grid(task.model, task.train, nodes)
@@ -98,7 +99,7 @@ def test_little_is_gained_between_the_codes(name, n, make_task):
 
 def test_much_would_be_gained_between_few_fixed_codes(make_task):
     task = make_task("spiral_dots", 100)
-    cells = codebook.codebook(50, 1)
+    cells = mixture_likelihood.codebook(50, 1)
     *_, stated = maximise_likelihood(task.model, task.train, cells, FreeLedger(), 240, 0.0)
     assert stated > likelihood(task.model, task.train) + 0.1
 
@@ -131,7 +132,7 @@ def test_its_training_likelihood_is_the_highest(make_task):
 def test_the_start_of_highest_likelihood_wins(place, make_task, monkeypatch):
     task = make_task("circle", 80)
     good = copy.deepcopy(task.model)
-    list(maximise_likelihood(good, task.train, codebook.codebook(500, 1), FreeLedger(), 100, 0.0))
+    list(maximise_likelihood(good, task.train, mixture_likelihood.codebook(500, 1), FreeLedger(), 100, 0.0))
     models = [perturbed(good, seed) for seed in range(3)]
     models.insert(place, copy.deepcopy(good))
     ascents = [Ascent(model) for model in models]
@@ -154,7 +155,9 @@ def test_what_it_yields_is_the_model_of_the_task_at_the_best_weights_so_far(make
     for step, fitted in enumerate(ExactMLE(steps=60, trial_steps=20).fit(task)):
         assert fitted.model is task.model
         if step % 20 == 0:
-            looks.append((isinstance(fitted.posterior, codebook.ModelPosterior), likelihood(fitted.model, task.train)))
+            looks.append(
+                (isinstance(fitted.posterior, mixture_likelihood.ModelPosterior), likelihood(fitted.model, task.train))
+            )
     climbed = [value for exactly, value in looks if exactly]
     assert len(climbed) >= 4
     assert (np.diff(climbed) > -5e-3).all()

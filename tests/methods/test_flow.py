@@ -8,8 +8,8 @@ from torch.distributions import Independent, Normal
 from torch.special import ndtr
 from zuko.distributions import DiagNormal, NormalizingFlow
 
+from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
 from methods.flow import SplineFlow, build_flow, tempered_elbo
-from methods.model import gaussian_log_prob, standard_normal_log_prob
 
 BINS = 4
 DATA = {1: "circle", 2: "s_curve", 3: "manifold"}

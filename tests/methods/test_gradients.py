@@ -8,9 +8,9 @@ import torch
 from torch.distributions import Normal
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from methods.amortised import Objective, elbo
+from methods.common.posteriors import build_encoder
+from methods.common.training import Objective, elbo
 from methods.iwae import doubly_reparameterised, importance_weighted
-from methods.posteriors import build_encoder
 
 NODES = 64
 TOLERANCE = 1e-7

@@ -10,9 +10,9 @@ from torch import nn
 from torch.special import ndtri
 
 from methods import iterative
+from methods.common.posteriors import DiagonalGaussian
+from methods.contract.decoder import Standardiser
 from methods.iterative import Iterative, mutual_information
-from methods.model import Standardiser
-from methods.posteriors import DiagonalGaussian
 
 METHOD = Iterative(steps=600, batch_size=20, learning_rate=5e-3, window=3, most_inner=14)
 DATA = 60

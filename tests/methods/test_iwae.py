@@ -12,8 +12,8 @@ from pyro.infer import RenyiELBO
 from torch.distributions import MultivariateNormal
 
 from methods import iwae
+from methods.common.posteriors import LocalGaussian, build_encoder
 from methods.iwae import IWAE, DoublyReparameterisedIWAE, doubly_reparameterised, importance_bound
-from methods.posteriors import LocalGaussian, build_encoder
 
 
 def doubly_bound(*args):

@@ -15,9 +15,9 @@ import methods
 from bench.metrics import Evaluator, TrueModel
 from bench.metrics.likelihood import learned_likelihood
 from datasets.base import draw
-from methods.base import Fitted, Method, sees_truth
-from methods.model import gaussian_log_prob, standard_normal_log_prob
-from methods.posteriors import Prior
+from methods.common.posteriors import Prior
+from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
+from methods.contract.method import Fitted, Method, sees_truth
 
 NAMES = list(methods.BUILTIN)
 REFERENCES = ("oracle", "untrained")

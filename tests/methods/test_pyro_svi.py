@@ -9,7 +9,7 @@ import torch
 from pyro.infer import TraceMeanField_ELBO
 from torch.nn.utils import parameters_to_vector
 
-from bench.cost import CountingLedger
+from bench.fit.flop_counter import CountingLedger
 from methods import pyro_svi, vae
 from methods.iwae import IWAE
 from methods.pyro_svi import PyroIWAE, PyroVAE

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.cost import CountingLedger
-from methods.amortised import Objective, adam, ascend, elbo
-from methods.posteriors import build_encoder
+from bench.fit.flop_counter import CountingLedger
+from methods.common.posteriors import build_encoder
+from methods.common.training import Objective, adam, ascend, elbo
 from methods.semi_amortised import RefinedGaussian, SemiAmortisedVAE
 from methods.vae import VAE
 

@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 
-from bench import driver
-from bench.cell import CellSpec
-from bench.cost import CountingLedger
-from bench.registry import registry
+from bench.fit import runner
+from bench.fit.flop_counter import CountingLedger
+from bench.registry.registry import registry
+from bench.store.records import CellSpec
 from datasets.base import draw
-from methods.base import FreeLedger
+from methods.contract.method import FreeLedger
 
 LIMIT = 1.02
 PATIENCE_S = 17.0
@@ -34,7 +34,7 @@ def step_times(method, ledger, spec, steps):
     """Seconds of each step on the clock, as a cell reads it: less what the ledger says that counting took."""
     problem = registry().make_problem(spec.dataset, None)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, 1)
-    fit = method.fit(driver.make_task(method, problem, split, spec, ledger))
+    fit = method.fit(runner.make_task(method, problem, split, spec, ledger))
     seconds = np.empty(steps)
     for step in range(steps):
         ledger.start()

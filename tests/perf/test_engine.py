@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from bench import engine, worker
-from bench.cell import CellSpec
-from bench.engine import Execution, run_all
+from bench.execution import scheduler, worker
+from bench.execution.scheduler import Execution, run_all
+from bench.store.records import CellSpec
 
 MOST = 0.56
 OVERHEAD_S = 0.05
@@ -14,7 +14,7 @@ PROGRAM = """
 import json, sys, time
 sys.path[:] = json.loads(sys.argv[3])
 from multiprocessing.connection import Connection
-from bench.cell import CellResult
+from bench.store.records import CellResult
 
 pipe = Connection(int(sys.argv[1]))
 pipe.send(("code of the test",))
@@ -29,7 +29,7 @@ while True:
 def seconds(tmp_path, monkeypatch):
     """How long a study of cells takes that do nothing but sleep."""
     monkeypatch.setattr(worker, "PROGRAM", PROGRAM)
-    monkeypatch.setattr(engine, "environment", lambda: ("code of the test",))
+    monkeypatch.setattr(scheduler, "environment", lambda: ("code of the test",))
     (tmp_path / "cells").mkdir()
 
     def measure(cells, sleep, **how):

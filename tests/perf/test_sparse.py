@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.registry import registry
+from bench.registry.registry import registry
 from datasets.base import stream
-from methods.base import FreeLedger
-from methods.mapa import MAPA, signals
+from methods.contract.method import FreeLedger
+from methods.mapa import MAPA, deconvolution
 
 SIZE = 20_000
 ROUNDS = 3
@@ -21,22 +21,22 @@ def surface():
     """Data of a surface, and the mixture that MAPA makes of some of them."""
     problem, mapa = registry().make_problem("swiss_roll", None), MAPA()
     x = problem.sample(SIZE, stream("swiss_roll", 0, "sparse")).double()
-    few = signals.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
+    few = deconvolution.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
     steps = (mapa.weight_steps, mapa.atom_steps)
-    return signals.estimate(few, problem.noise, mapa.smoothing, *steps, FreeLedger()), x
+    return deconvolution.estimate(few, problem.noise, mapa.smoothing, *steps, FreeLedger()), x
 
 
 def test_sums_over_the_nearest_atoms_take_half_of_the_time_of_sums_over_all(surface, monkeypatch):
     """In turns, and the fastest of each, which is free of what else the machine does."""
     mixture, x = surface
-    assert len(x) * len(mixture.atoms) > signals.DENSE
+    assert len(x) * len(mixture.atoms) > deconvolution.DENSE
     seconds = np.empty((ROUNDS, 2))
     for row in seconds:
-        for i, dense in enumerate((signals.DENSE, np.inf)):
+        for i, dense in enumerate((deconvolution.DENSE, np.inf)):
             with monkeypatch.context() as patch:
-                patch.setattr(signals, "DENSE", dense)
+                patch.setattr(deconvolution, "DENSE", dense)
                 start = time.perf_counter()
-                signals.sums(mixture, x, FreeLedger())
+                deconvolution.sums(mixture, x, FreeLedger())
                 row[i] = time.perf_counter() - start
     sparse, full = seconds.min(0)
     assert sparse <= LIMIT * full

@@ -5,11 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from bench import driver
-from bench.cell import CellSpec
-from bench.registry import registry
+from bench.fit import runner
+from bench.registry.registry import registry
+from bench.store.records import CellSpec
 from datasets.base import draw
-from methods.base import FreeLedger
+from methods.contract.method import FreeLedger
 
 LIMIT = 1.0
 STEPS = 200
@@ -20,7 +20,7 @@ def begin(name):
     """A fit of the method with its defaults to 500 data of the circle."""
     method, problem = registry().make_method(name), registry().make_problem("circle", None)
     spec = CellSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
-    return method.fit(driver.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, FreeLedger()))
+    return method.fit(runner.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, FreeLedger()))
 
 
 def step_times(*names):

@@ -12,17 +12,17 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import datasets
 from bench.check import kit
-from bench.check.linear import highest_likelihood, linear_likelihood
+from bench.check.ppca import highest_likelihood, linear_likelihood
+from bench.check.probes import Calls, Draws, Passes
 from bench.check.quality import bound_gap, density_error
 from bench.check.reach import holds
-from bench.check.traps import Calls, Draws, Passes
-from bench.check.trial import Limit
+from bench.check.short_fit import Limit
 from bench.metrics import TrueModel
 from datasets.base import draw
-from methods.base import Fitted
-from methods.cells import exact_posterior
-from methods.model import standard_normal_log_prob
-from methods.posteriors import LocalGaussian
+from methods.common.latent_grid import exact_posterior
+from methods.common.posteriors import LocalGaussian
+from methods.contract.decoder import standard_normal_log_prob
+from methods.contract.method import Fitted
 
 X = torch.zeros(2, 2)
 

@@ -8,15 +8,15 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import methods
-from bench.driver import run_cell
+from bench.fit.runner import run_cell
 from bench.metrics import Evaluator, NotFiniteError, TrueModel, density_grid, likelihood, measurement
 from bench.metrics.evaluator import DRAWS
 from datasets import load
 from datasets.base import draw
 from datasets.linear import linear_gaussian
-from methods.base import Fitted
-from methods.cells import exact_posterior
-from methods.posteriors import Prior
+from methods.common.latent_grid import exact_posterior
+from methods.common.posteriors import Prior
+from methods.contract.method import Fitted
 
 
 def by_name(measurements):

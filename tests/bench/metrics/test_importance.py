@@ -11,8 +11,8 @@ from bench.metrics import importance
 from bench.metrics.importance import importance_log_prob, pareto_shape
 from datasets.linear import linear_gaussian
 from datasets.quadrature import log_marginal
-from methods.model import build_model
-from methods.posteriors import Prior
+from methods.common.posteriors import Prior
+from methods.contract.decoder import build_model
 
 
 def seeded(seed):

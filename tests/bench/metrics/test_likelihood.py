@@ -12,7 +12,7 @@ from bench.metrics.laplace import LaplaceMixture
 from bench.metrics.likelihood import by_quadrature, tightest
 from datasets.base import Problem, draw
 from datasets.linear import linear_gaussian
-from methods.posteriors import Prior
+from methods.common.posteriors import Prior
 
 
 def test_annealing_takes_over_where_proposals_miss_modes():

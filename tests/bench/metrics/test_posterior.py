@@ -13,10 +13,9 @@ from bench.metrics.posterior import cube_points, gap_split, index_divergence, in
 from datasets import load
 from datasets.base import Problem, draw
 from datasets.linear import linear_gaussian
-from methods.base import Fitted
-from methods.cells import exact_posterior
-from methods.posteriors import LocalGaussian, Prior
-from methods.references import index_without_codes
+from methods.common.latent_grid import exact_posterior, index_without_codes
+from methods.common.posteriors import LocalGaussian, Prior
+from methods.contract.method import Fitted
 
 
 def generator(seed=0):

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from bench.driver import run_cell
+from bench.fit.runner import run_cell
 from bench.metrics import Evaluator, TrueModel
 from datasets.base import Observations, draw
 from datasets.linear import linear_gaussian
-from methods.base import Fitted
-from methods.posteriors import Prior
+from methods.common.posteriors import Prior
+from methods.contract.method import Fitted
 
 
 def by_name(measurements):

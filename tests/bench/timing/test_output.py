@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from bench.timing.output import bar, sentence
+from bench.cli.timing import bar, sentence
 from bench.timing.ratios import Comparison, Ratio, comparisons, self_ratios
 from bench.timing.run import ARMS, Settings, Timing
 
@@ -81,7 +81,7 @@ def test_a_bar_passes_on_what_it_shows():
 
 
 def test_help_is_fast_and_teaches():
-    code = "import sys; sys.argv = ['bench', 'timing', '--help']\nfrom bench.cli import main\ntry:\n    main()\n"
+    code = "import sys; sys.argv = ['bench', 'timing', '--help']\nfrom bench.cli.app import main\ntry:\n    main()\n"
     code += "finally:\n    assert not {'torch', 'numpy', 'pandas', 'scipy', 'bench.timing'} & sys.modules.keys()"
     end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert end.returncode == 0, end.stderr

@@ -20,12 +20,12 @@ import pytest
 import torch
 
 import datasets
-from bench.registry import registry
-from bench.timing.output import silent
+from bench.cli.timing import silent
+from bench.registry.registry import registry
 from bench.timing.ratios import comparisons
 from bench.timing.run import ARMS, Settings, time_fit
 from datasets.base import draw
-from methods.base import FreeLedger
+from methods.contract.method import FreeLedger
 
 run = import_module("bench.timing.run")  # the package's own `run` is the function in it
 CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # before any test pins

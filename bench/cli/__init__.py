@@ -1,0 +1,1 @@
+"""The command line: commands, and all that is printed."""

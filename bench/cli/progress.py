@@ -1,0 +1,149 @@
+"""How a running study tells a person where it is: a live bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from statistics import median
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+
+from bench.common.units import plural, quantity
+from bench.registry.labels import name_of
+from bench.stats.summary import ORACLE
+from bench.study.log import final, outcome, plan
+
+if TYPE_CHECKING:
+    from bench.store.records import CellResult, CellSpec
+
+
+class TimeLeft:
+    """Seconds left, from the mean duration of each method's cells so far."""
+
+    def __init__(self, waiting: list[CellSpec], jobs: int):
+        self.jobs = jobs
+        self.durations: dict[str, list[float]] = defaultdict(list)
+        self.waiting: dict[str, int] = defaultdict(int)
+        for spec in waiting:
+            self.waiting[name_of(spec.method)] += 1
+
+    def finish(self, result: CellResult) -> None:
+        """Take note of a finished cell."""
+        name = name_of(result.spec.method)
+        self.waiting[name] -= 1
+        self.durations[name].append(result.cost.wall_s + result.evaluation_s)
+
+    def seconds(self) -> float | None:
+        """An estimate, or None before the first cell is over."""
+        known = [s for each in self.durations.values() for s in each]
+        if not known:
+            return None
+        overall = sum(known) / len(known)
+        mean = {name: sum(each) / len(each) for name, each in self.durations.items()}
+        return sum(count * mean.get(name, overall) for name, count in self.waiting.items()) / self.jobs
+
+
+class Standing:
+    """What a run has found so far: how many of its cells failed, and which method leads on each dataset."""
+
+    def __init__(self, waiting: list[CellSpec]):
+        self.waiting = Counter(spec.dataset for spec in waiting)
+        self.failed = 0
+        self.finals: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def finish(self, result: CellResult) -> None:
+        """Take note of a finished cell."""
+        spec = result.spec
+        self.waiting[spec.dataset] -= 1
+        self.failed += result.status not in ("done", "skipped")
+        last = final(result)
+        if last and result.status == "done" and name_of(spec.method) != ORACLE:
+            self.finals[spec.dataset][spec.method].append(last.value)
+
+    def best(self, dataset: str) -> str:
+        """The method with the highest median final log-likelihood of the cells run here, the true model aside."""
+        medians = {method: median(values) for method, values in self.finals[dataset].items()}
+        if not medians:
+            return ""
+        method = max(medians, key=lambda each: medians[each])
+        seeds = plural(len(self.finals[dataset][method]), "seed")
+        return f"best on {dataset} in this run: {method}, {medians[method]:.3f} nats over {seeds}"
+
+    def failures(self) -> str:
+        """How many cells failed, if any did."""
+        return f"{self.failed} failed" if self.failed else ""
+
+
+class Lines:
+    """One line per cell, on standard error."""
+
+    def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
+        """Say how much there is to do."""
+        self.total, self.done = total, total - len(waiting)
+        self.left, self.standing = TimeLeft(waiting, jobs), Standing(waiting)
+        self._say(plan(total, len(waiting), jobs))
+
+    def finish(self, result: CellResult) -> None:
+        """Say what became of a cell, and how long the rest will take."""
+        self.done += 1
+        self.left.finish(result)
+        self.standing.finish(result)
+        ahead = ", ".join(filter(None, (self._time_left(), self.standing.failures())))
+        self._say(f"[{self.done}/{self.total}] {outcome(result)}{'  ' if ahead else ''}{ahead}")
+        dataset = result.spec.dataset
+        if not self.standing.waiting[dataset] and (best := self.standing.best(dataset)):
+            self._say(best)
+
+    def _time_left(self) -> str:
+        seconds = self.left.seconds()
+        return f"about {quantity('wall_s', seconds)} left" if seconds and self.done < self.total else ""
+
+    def close(self) -> None:
+        """Nothing to clear away."""
+
+    def _say(self, text: str) -> None:
+        click.echo(text, err=True)
+
+
+class Bar(Lines):
+    """A live bar with what is going on and the time left, under the lines of finished cells."""
+
+    def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
+        """Start the bar."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        columns = (
+            SpinnerColumn(),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task("starting the workers", total=total, completed=total - len(waiting))
+        if waiting:
+            self.bar.start()
+        super().begin(total, waiting, jobs)
+
+    def finish(self, result: CellResult) -> None:
+        """Advance the bar."""
+        super().finish(result)
+        told = (self._time_left(), self.standing.failures(), self.standing.best(result.spec.dataset))
+        self.bar.update(self.task, advance=1, description=escape(", ".join(filter(None, told))))
+
+    def close(self) -> None:
+        """Clear the bar away."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
+
+    def _say(self, text: str) -> None:
+        self.bar.console.print(text, markup=False, highlight=False)

@@ -1,0 +1,64 @@
+"""Prints how far a study is."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.markup import escape
+from rich.table import Table
+
+from bench.cli.tables import make_console
+from bench.common.units import MISSING, plural, quantity
+from bench.study.status import STATES, Cell, Status, TimeLeft
+
+
+def show(status: Status) -> None:
+    """Print a table of datasets and methods, what did not finish and why, and about how long is left."""
+    console = make_console()
+    console.print(str(status.folder), markup=False, highlight=False, soft_wrap=True)
+    console.print(_table(status))
+    for cell in status.cells:
+        if cell.result is not None and cell.state not in ("done", "skipped"):
+            console.print(
+                f"{cell.spec.name}: {cell.state} - {_line(cell.result.message)}", markup=False, highlight=False
+            )
+    for line in _told(status):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(status: Status) -> Table:
+    left = TimeLeft(status.cells)
+    pairs: dict[tuple[str, str], list[Cell]] = {}
+    for cell in status.cells:
+        pairs.setdefault((cell.spec.dataset, cell.spec.method), []).append(cell)
+    table = Table(box=None, pad_edge=False)
+    for name in ("dataset", "method", *STATES, "time left"):
+        table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
+    for (dataset, method), cells in pairs.items():
+        counts = Counter(cell.state for cell in cells)
+        numbers = [str(counts[state] or "") for state in STATES]
+        table.add_row(escape(dataset), escape(method), *numbers, _estimate(left.seconds(cells)))
+    return table
+
+
+def _told(status: Status) -> list[str]:
+    """The whole in a line, and a second one where results do not count."""
+    counts = Counter(cell.state for cell in status.cells)
+    parts = [f"{counts[state]} {state}" for state in dict.fromkeys((*STATES, *counts)) if counts[state]]
+    left = TimeLeft(status.cells)
+    waiting = [cell for cell in status.cells if cell.result is None]
+    told = f"{plural(len(status.cells), 'cell')}: {', '.join(parts)}"
+    if waiting:
+        told += f"; time left: {_estimate(left.seconds(waiting))}, estimated with {left.at_a_time} at a time"
+    note = f"{plural(status.others, 'result')} of other code, versions or settings not counted"
+    return [told, *([note] if status.others else [])]
+
+
+def _estimate(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    return f"about {quantity('wall_s', seconds)}" if seconds else MISSING
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split()) or "no reason given"

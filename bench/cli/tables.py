@@ -1,0 +1,141 @@
+"""Tables in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.common.units import quantity
+from bench.store import tables
+
+if TYPE_CHECKING:
+    from bench.registry.describe import Details
+    from bench.registry.registry import Item, Registry
+
+COSTS = ("wall_s", "flops", "decoder_passes")
+WIDE = 140
+PARAMETER = {
+    "name": "name",
+    "kind": "type",
+    "default": "default",
+    "searched": "tune tries",
+    "ablated": "sweep tries",
+    "meaning": "meaning",
+}
+
+
+def make_console() -> Console:
+    """Standard output: as wide as the terminal, or 140 columns elsewhere."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
+
+
+def print_summary(folder: Path, metric: str) -> None:
+    """Print the study's answers and, per dataset and method, the median of a metric and of the costs."""
+    from bench.stats.comparisons import answers
+    from bench.stats.summary import summary
+
+    measurements, cells = tables.read_table(folder, "measurements"), tables.read_table(folder, "cells")
+    rows = summary(measurements, cells)
+    table = Table(
+        title=f"{metric}: median over seeds (best in bold, *)", title_justify="left", box=None, pad_edge=False
+    )
+    for name in ("dataset", "method", metric, "oracle gap", "seconds", "FLOPs", "decoder passes", "seeds"):
+        table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
+    previous = None
+    for row in rows.to_dict("records"):
+        if previous not in (None, row["dataset"]):
+            table.add_section()
+        style = "bold" if row["best"] else ""
+        table.add_row(
+            "" if row["dataset"] == previous else escape(str(row["dataset"])),
+            escape(str(row["method"])),
+            f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if row['best'] else '  '}",
+            f"{row.get('oracle_gap_median', float('nan')):.3f}",
+            *(quantity(cost, row[cost]) for cost in COSTS),
+            f"{row['seeds_done']}/{row['seeds_total']}",
+            style=style,
+        )
+        previous = row["dataset"]
+    console = make_console()
+    console.print()
+    console.print(table)
+    for answer in answers(measurements, cells, rows):
+        console.print(f"\n{answer}", markup=False, highlight=False)
+
+
+def print_tuned(folder: Path) -> None:
+    """Print, a line for each method, the tuned hyperparameters that the study ran with, if it took any."""
+    from bench.report.hyperparameters import settings_used
+
+    info = tables.read_json(folder / "study.json")
+    console = make_console()
+    for name, text in settings_used(info):
+        console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_list(known: Registry, kinds: Iterable[str]) -> None:
+    """Print the methods, datasets, metrics or costs there are."""
+    console = make_console()
+    for kind in kinds:
+        title = "costs, in FLOPs" if kind == "costs" else kind
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False
+        )
+        for row in _rows(known, kind):
+            table.add_row(*map(escape, row))
+        console.print(table)
+        console.print()
+
+
+def print_details(about: Details) -> None:
+    """Print one method or dataset, with all that it takes."""
+    console = make_console()
+    console.print(f"[bold]{escape(about.name)}[/bold]  {escape(about.summary)}", highlight=False)
+    origin = "" if about.origin == about.source else f" ({about.origin})"
+    console.print(f"source: {about.source}{origin}\n\n{about.about}\n", markup=False, highlight=False)
+    if not about.parameters:
+        console.print("It takes no parameters.")
+        return
+    columns = {
+        field: title for field, title in PARAMETER.items() if any(getattr(each, field) for each in about.parameters)
+    }
+    table = Table(
+        title=escape(f"parameters, as in {about.example}"),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for title in columns.values():
+        table.add_column(title)
+    for each in about.parameters:
+        table.add_row(*(escape(getattr(each, field)) for field in columns))
+    console.print(table)
+
+
+def _rows(known: Registry, kind: str) -> Iterable[tuple[str, str, str]]:
+    if kind == "metrics":
+        from bench.store.schema import METRICS
+
+        return [(metric.name, f"{metric.meaning} ({metric.unit})", metric.source) for metric in METRICS]
+    if kind == "costs":
+        from bench.fit.cost_model import price_list
+
+        return [(f"{price.flops} per {price.per}", price.operators, "") for price in price_list()]
+    items = known.methods if kind == "methods" else known.datasets
+    return [(item.name, _described(item), item.source) for item in items.values()]
+
+
+def _described(item: Item) -> str:
+    if not item.latent_dim:
+        return item.summary
+    size = f" (L = {item.latent_dim}, D = {item.data_dim}"
+    if item.expected_log_prob:
+        size += f"; E log p = {item.expected_log_prob[0]:.3f}"
+    return f"{item.summary}{size})"

@@ -1,0 +1,168 @@
+"""How numbers are written, on the page and in the terminal alike.
+
+Every function takes a number or None and returns text; None and NaN give MISSING.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from bench.common.errors import UsageError
+
+MISSING = "–"
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+
+
+def _absent(value: float | None) -> bool:
+    return value is None or math.isnan(value)
+
+
+def _scaled(value: float) -> tuple[str, str]:
+    """Three significant digits and the SI prefix that goes with them."""
+    value = float(f"{value:.3g}")
+    power = 0 if value == 0 else math.floor(math.log10(abs(value)) / 3)
+    power = min(max(power, 0), len(_PREFIXES) - 1)
+    return f"{value / 1000**power:.3g}", _PREFIXES[power]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A quality as it stands in a table: fixed decimals, or an exponent once they would mislead."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    text = f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.2e}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def difference(value: float | None, digits: int = 3) -> str:
+    """A number that always carries its sign."""
+    text = number(value, digits)
+    return f"+{text}" if value is not None and value > 0 and float(text) != 0 else text
+
+
+def apart(value: float, bounds: tuple[float, float] | None) -> str:
+    """A difference and its interval, '+0.012 [0.007, 0.018]', with digits enough to see on which side of zero it is."""
+    if bounds is None:
+        return difference(value)
+    low, high = bounds
+    least = min(abs(low), abs(high)) if low * high > 0 else 1.0
+    digits = min(max(3, math.ceil(-math.log10(least))), 9)
+    return f"{difference(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def spread(low: float | None, high: float | None) -> str:
+    """The interval from low to high, or MISSING where either end is."""
+    return MISSING if _absent(low) or _absent(high) else f"{number(low)} … {number(high)}"
+
+
+def count(value: float | None) -> str:
+    """A number of things: whole below 10 000, then three significant digits and k, M, G."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "inf"
+    if abs(value) < 1e4:
+        return f"{value:.0f}"
+    digits, prefix = _scaled(value)
+    return f"{digits} {prefix}"
+
+
+def flops(value: float | None) -> str:
+    """Floating-point operations in human units: 6.4e9 is '6.4 GFLOP'."""
+    if value is None or not math.isfinite(value):
+        return MISSING if _absent(value) else "inf"
+    digits, prefix = _scaled(value)
+    return f"{digits} {prefix}FLOP"
+
+
+def seconds(value: float | None) -> str:
+    """A duration given in seconds, in the unit that suits it, from µs to hours."""
+    if value is None or not math.isfinite(value):
+        return MISSING if _absent(value) else "inf"
+    if value == 0:
+        return "0 s"
+    for below, factor, unit in ((1e-3, 1e6, "µs"), (1, 1e3, "ms"), (120, 1, "s"), (7200, 1 / 60, "min")):
+        if value < below:
+            return f"{float(f'{value * factor:.3g}'):g} {unit}"
+    return f"{float(f'{value / 3600:.3g}'):g} h"
+
+
+def megabytes(value: float | None) -> str:
+    """Memory given in 1e6 bytes: '250 kB', '12.3 MB', '1.5 GB'."""
+    if value is None or math.isnan(value):
+        return MISSING
+    digits, prefix = _scaled(value * 1e6)
+    return f"{digits} {prefix}B"
+
+
+def ratio(value: float | None) -> str:
+    """How many times as much, to two significant digits: '0.21×'."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "inf×"
+    return f"{float(f'{value:.2g}'):g}×"
+
+
+def fraction(value: float | None) -> str:
+    """A part of something, to two significant digits: '1/23', '0.64' from a half on, '3.1 times' from one on."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if value <= 0 or math.isinf(value):
+        return "0" if value <= 0 else "inf"
+    if value < 0.5:
+        return f"1/{float(f'{1 / value:.2g}'):g}"
+    return f"{value:.2g}" if value < 1 else f"{float(f'{value:.2g}'):g} times"
+
+
+def percent(share: float | None) -> str:
+    """A share of one: '12 %', '0.3 %', '<0.1 %'."""
+    if share is None or math.isnan(share):
+        return MISSING
+    return "<0.1 %" if 0 < share < 1e-3 else f"{float(f'{100 * share:.2g}'):g} %"
+
+
+def plural(n: int, noun: str) -> str:
+    """'1 seed', '3 seeds'."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def listed(items: list[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return items[0] if len(items) == 1 else " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
+
+
+def quantity(name: str, value: float | None) -> str:
+    """A value of the named column: a cost in its own unit, anything else as a number."""
+    return _FORMATS.get(name, number)(value)
+
+
+_FORMATS = {
+    "wall_s": seconds,
+    "cpu_s": seconds,
+    "evaluation_s": seconds,
+    "flops": flops,
+    "peak_memory_mb": megabytes,
+    "decoder_passes": count,
+    "encoder_passes": count,
+}
+
+
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE = re.compile(r"(?P<number>[0-9]*\.?[0-9]+(?:e[0-9]+)?) *(?P<unit>[kmgt]b|)", re.IGNORECASE)
+
+
+def in_bytes(text: str) -> int:
+    """A number of bytes as people write it: 2GB, 512MB, 1.5e9; raises UsageError for anything else."""
+    found = SIZE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"--cell-memory must be a number of bytes such as 512MB or 2GB, got {text!r}")
+    return int(float(found["number"]) * UNITS[found["unit"].upper()])
+
+
+def in_words(size: int) -> str:
+    """A number of bytes in the largest unit of which it has one."""
+    unit = next(unit for unit, least in reversed(UNITS.items()) if size >= least or not unit)
+    return f"{size / UNITS[unit]:.4g} {unit or 'bytes'}"

@@ -1,0 +1,200 @@
+"""A child process that runs cells, one at a time, and is watched while it does.
+
+It is started by `subprocess` and has a pipe to its parent, which makes no demands on that: the parent may be a daemon,
+run threads, or be a worker of Dask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+from bench.common.errors import UsageError
+from bench.common.units import in_words
+from bench.fit.runner import run_cell
+from bench.store.records import CellResult, CellSpec
+
+Files = tuple[tuple[str, bytes], ...]  # path and content of each
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
+PROGRAM = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[3])
+from bench.execution.worker import serve
+serve(*sys.argv[1:3])
+"""
+LOOK_S = 1.0
+MEMORY_LOOK_S = 0.02
+IDLE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell as it is handed to the machine that runs it.
+
+    plugins: its plugin files, which need not be on that machine. environment: what must be the same there. timeout:
+    seconds that the cell may take in all, evaluation included. memory: bytes that its process may have resident.
+    """
+
+    spec: CellSpec
+    concurrent: bool = False
+    plugins: Files = ()
+    environment: tuple[str, ...] = ()
+    timeout: float | None = None
+    memory: int | None = None
+
+
+class DeathError(Exception):
+    """A cell whose process died or was killed: the status of its row, and why."""
+
+    def __init__(self, status: str, reason: str):
+        super().__init__(status, reason)
+        self.status, self.reason = status, reason
+
+
+def package_versions() -> tuple[str, ...]:
+    """The packages on which values depend, with their versions."""
+    return tuple(f"{name} {metadata.version(name)}" for name in PACKAGES)
+
+
+def environment() -> tuple[str, ...]:
+    """What a process must have in common with another one for the same cell to have the same values in both."""
+    from bench.registry.registry import code_version
+
+    return (f"mapa-bench code {code_version()}", *package_versions())
+
+
+class Worker:
+    """The parent's side of a child, which is in a session of its own: signals of the terminal do not reach it.
+
+    plugins: the files that its cells need; once imported, they are never imported again.
+    """
+
+    def __init__(self, plugins: Files = ()):
+        self.plugins = plugins
+        self.environment: tuple[str, ...] = ()
+        self.pipe, theirs = Pipe()
+        arguments = [str(theirs.fileno()), str(os.getpid()), json.dumps(sys.path)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+
+    def run(self, job: Job) -> CellResult:
+        """Run a cell. After any error the child is of no further use.
+
+        Raises DeathError if it dies or exceeds a limit, and UsageError if code or packages are not those of the job.
+        """
+        try:
+            if not self.environment:
+                self._wait(lambda: None)
+                self.environment = self.pipe.recv()
+            _check(self.environment, job.environment)
+            self.pipe.send(job)
+            self._wait(_Limits(job, self.process.pid).check, LOOK_S if job.memory is None else MEMORY_LOOK_S)
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            raise DeathError("failed", self._last_words()) from None
+
+    def _wait(self, check: Callable[[], None], look_s: float = LOOK_S) -> None:
+        """Wait until the child says something; raises EOFError if it dies, and what `check`, called meanwhile, does."""
+        while not self.pipe.poll(look_s):
+            check()
+            if not self.alive():  # while something that it left behind holds the pipe open
+                raise EOFError
+
+    def _last_words(self) -> str:
+        """How the child ended."""
+        try:
+            code = self.process.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            return "the process closed its pipe"
+        hint = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
+        return f"the process died ({f'signal {-code}' if code < 0 else f'exit code {code}'}){hint}"
+
+    def alive(self) -> bool:
+        """Whether the child has not ended."""
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """Kill the child, and all that it left in its session; for any thread."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill the child and put away what is left of it; for the thread that uses it."""
+        self.kill()
+        self.process.wait()
+        self.pipe.close()
+
+
+def _check(there: tuple[str, ...], here: tuple[str, ...]) -> None:
+    """Raise UsageError where an environment is not the one that is asked for."""
+    differing = [(a, b) for a, b in zip(there, here, strict=True) if a != b] if here else []
+    if differing:
+        found, expected = (", ".join(each) for each in zip(*differing, strict=True))
+        raise UsageError(f"a worker has {found}, which must be {expected}, as where the study was started")
+
+
+class _Limits:
+    """The limits of a cell that begins now."""
+
+    def __init__(self, job: Job, process: int):
+        self.job, self.process, self.began = job, process, time.monotonic()
+
+    def check(self) -> None:
+        """Raise DeathError if one is exceeded."""
+        timeout, memory = self.job.timeout, self.job.memory
+        spent = time.monotonic() - self.began
+        if timeout is not None and spent > timeout:
+            raise DeathError("timeout", f"stopped after {spent:.3g} s by --cell-timeout {timeout:g}")
+        if memory is not None and _resident(self.process) > memory:
+            raise DeathError("failed", f"used more than {in_words(memory)} (--cell-memory)")
+
+
+def _resident(process: int) -> int:
+    """Bytes of a process that are resident; 0 if it is gone."""
+    import psutil
+
+    try:
+        return psutil.Process(process).memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def serve(handle: str, parent: str) -> None:
+    """The child's side: run cells until the parent is gone or has none for a minute."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.set_inheritable(int(handle), False)
+    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    import torch  # noqa: F401 - so that the first cell's time does not count it
+
+    pipe: Connection = Connection(int(handle))
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        pipe.send(environment())
+        while pipe.poll(IDLE_S):
+            job = pipe.recv()
+            pipe.send(run_cell(job.spec, job.concurrent))
+
+
+def _end_with(parent: int) -> None:
+    """Do not outlive the parent, which may be killed without a chance to end its children, nor leave any behind."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""One fit: its clock, budget and checkpoints, and what it costs."""

@@ -1,0 +1,1 @@
+"""The methods and datasets that can be asked for, by name and parameters."""

@@ -1,0 +1,119 @@
+"""Labels: NAME or NAME[parameter=value,...], by which methods and datasets are asked for and told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from bench.common.errors import UsageError, unknown
+
+BETWEEN = re.compile(r",(?![^\[]*\])")
+FORM = re.compile(r"(?P<name>[^\[\]]*)(?:\[(?P<parameters>[^\[\]]+)\])?")
+WORDS = {"true": True, "false": False, "none": None}
+EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "none"}
+
+
+def split(text: str) -> tuple[str, ...]:
+    """The labels of a list with commas between them; commas within brackets separate parameters."""
+    return tuple(stripped for part in BETWEEN.split(text) if (stripped := part.strip()))
+
+
+def parse(label: str) -> tuple[str, dict[str, str]]:
+    """The name in a label, and its parameters as text; raises UsageError for a label of another form."""
+    match = FORM.fullmatch(label.strip())
+    pairs = [pair.partition("=") for pair in (match["parameters"] or "").split(",") if pair] if match else []
+    parameters = {key.strip(): value.strip() for key, _, value in pairs}
+    if match is None or len(parameters) < len(pairs) or not all(key and value for key, value in parameters.items()):
+        raise UsageError(f"{label!r} is not of the form NAME or NAME[parameter=value,...], each parameter once")
+    return match["name"].strip(), parameters
+
+
+def name_of(label: str) -> str:
+    """The name in a label."""
+    return parse(label)[0]
+
+
+def spell(name: str, parameters: Mapping[str, Any]) -> str:
+    """The label of a name with parameters, in their order and without spaces."""
+    inner = ",".join(f"{key}={spell_value(value)}" for key, value in parameters.items())
+    return f"{name}[{inner}]" if inner else name
+
+
+def spell_value(value: object) -> str:
+    """A value as it stands in a label: '2' for 2.0, 'true' for True."""
+    if isinstance(value, float):
+        return repr(float(value)).removesuffix(".0")
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def literal(text: str) -> int | float | str:
+    """Text as a whole number, else as a finite number, else as it is."""
+    for kind in (int, float):
+        try:
+            return _converted(text, kind)
+        except ValueError:
+            continue
+    return text
+
+
+def convert(what: str, value: object, declared: Any) -> Any:
+    """A value, perhaps given as text, as the type that a field declares; raises UsageError, naming `what`."""
+    kinds = get_args(declared) or (declared,)
+    known = [kind for kind in EXPECTED if kind in kinds]
+    for kind in known:
+        try:
+            return _converted(spell_value(value), kind)
+        except ValueError:
+            continue
+    if not known:
+        raise UsageError(f"{what} cannot be set: it is {declared}, not a number, text, true or false")
+    raise UsageError(f"{what} must be {' or '.join(EXPECTED[kind] for kind in known)}, got {spell_value(value)!r}")
+
+
+def _converted(text: str, kind: Any) -> Any:
+    """Text as a value of the type; raises ValueError if it is none."""
+    if kind in (bool, NoneType):
+        if not isinstance(WORDS.get(text.lower(), text), kind):
+            raise ValueError(text)
+        return WORDS[text.lower()]
+    value = kind(text)
+    if kind is float and not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def converted(name: str, method: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a method, a dataclass called `name`, as its fields declare them and in their order.
+
+    Raises UsageError for a parameter that there is not and for a value that does not convert.
+    """
+    fields = [field.name for field in dataclasses.fields(method) if field.init]
+    for key in parameters:
+        if key not in fields:
+            raise unknown(f"parameter of {name!r}", key, fields)
+    types = _declared(method) if parameters else {}
+    return {key: convert(f"{name}.{key}", parameters[key], types[key]) for key in fields if key in parameters}
+
+
+def _declared(method: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields; where they cannot be resolved, those of its values."""
+    try:
+        return get_type_hints(type(method))
+    except Exception:
+        return {field.name: type(getattr(method, field.name)) for field in dataclasses.fields(method)}
+
+
+def assignments(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """METHOD.PARAM=VALUE, each, as parameters by method; raises UsageError for another form or a repetition."""
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        target, _, value = text.partition("=")
+        method, _, parameter = (part.strip() for part in target.rpartition("."))
+        if not (method and parameter and value.strip()) or parameter in found.get(method, {}):
+            raise UsageError(f"--set takes METHOD.PARAM=VALUE, each parameter once, got {text!r}")
+        found.setdefault(method, {})[parameter] = value.strip()
+    return found

@@ -1,0 +1,1 @@
+"""The figures of a report, and how a method looks in all of them."""

@@ -1,0 +1,119 @@
+"""What a method loses, parted into generative model, family of q(z|x) and amortisation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from bench.common.units import number
+from bench.report.figures.palette import INK, MUTED, Style
+from bench.report.figures.style import LETTER, placed, plain
+from bench.stats.summary import PAIR, fitted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHOLE = "inference_gap"
+PARTS = {
+    "oracle_gap": "generative model (oracle gap)",
+    "approximation_gap": "family of q (approximation gap)",
+    "amortisation_gap": "amortisation gap",
+    WHOLE: "inference gap, not parted",
+}
+_STRENGTH = {"oracle_gap": 1.0, "approximation_gap": 0.5, "amortisation_gap": 0.2, WHOLE: 0.0}
+_PANEL, _TOTAL, _ACROSS = 2.3, 0.65, 13.5  # inches: a panel, the number beside a bar, the most for all columns
+_FAR = 4.0
+
+
+def parted(ends: pd.DataFrame, datasets: list[str], methods: list[str]) -> pd.DataFrame:
+    """The parts in nats of what each fitted method loses, by dataset, method and seed in order: the columns of PARTS.
+
+    ends: the last look at each finished cell. The inference gap stands only where it was not parted; all parts but the
+    oracle gap are NaN for a method without a q(z|x).
+    """
+    rows = ends[ends.index.get_level_values("method").isin(fitted(methods))]
+    order = sorted(rows.index, key=lambda cell: (datasets.index(cell[0]), methods.index(cell[1]), cell[2]))
+    parts = rows.loc[order].reindex(columns=list(PARTS)).astype(float)
+    split = parts[["approximation_gap", "amortisation_gap"]].notna().all(axis=1)
+    return parts.assign(**{WHOLE: parts[WHOLE].where(~split)}).dropna(subset="oracle_gap")
+
+
+def decomposition(parts: pd.DataFrame, known: dict[str, Style]) -> Figure:
+    """A panel per dataset: for each method its parts end to end, at their medians over seeds, and each seed's sum.
+
+    parts: as `parted` gives them, not empty. An axis ends where the bars worth comparing do; what goes beyond says by
+    how much.
+    """
+    datasets = list(dict.fromkeys(parts.index.get_level_values("dataset")))
+    most = int(parts.groupby(PAIR).size().groupby("dataset").size().max())
+    longest = max(len(plain(str(method))) for method in parts.index.get_level_values("method"))
+    left = 0.2 + LETTER * longest
+    columns = min(len(datasets), max(int(_ACROSS / (left + _PANEL + _TOTAL)), 1))
+    seen = [part for part in PARTS if parts[part].notna().any()]
+    patches = [Patch(facecolor=(*_grey(), _STRENGTH[p]), edgecolor=MUTED, hatch=_hatch(p)) for p in seen]
+    fig, grid = placed(
+        -(-len(datasets) // columns),
+        columns,
+        (_PANEL, 0.22 * most),
+        (left + _TOTAL, 0.75),
+        (left, _TOTAL, 0.3, 0.5),
+        (patches, [PARTS[p] for p in seen]),
+    )
+    axes = grid.flatten()
+    for ax, dataset in zip(axes, datasets, strict=False):
+        _panel(ax, parts.loc[parts.index.get_level_values("dataset") == dataset].droplevel("dataset"), known)
+        ax.set_title(plain(str(dataset)), loc="left", fontweight="bold")
+    for ax in axes[len(datasets) :]:
+        ax.remove()
+    return fig
+
+
+def _grey() -> tuple[float, float, float]:
+    red, green, blue = (int(MUTED[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    return red, green, blue
+
+
+def _hatch(part: str) -> str | None:
+    return "////" if part == WHOLE else None
+
+
+def limit(totals: np.ndarray) -> float:
+    """Where an axis of such totals may end: at the greatest that is not four times the median and more."""
+    near = totals[totals <= _FAR * max(float(np.median(totals)), 0.0)]
+    return float(max(near.max(initial=0.0), 1e-9))
+
+
+def _panel(ax: Axes, parts: pd.DataFrame, known: dict[str, Style]) -> None:
+    """The bars of one dataset; parts: by method and seed."""
+    medians = parts.groupby("method", sort=False).median().clip(lower=0.0)
+    seeds = parts.sum(axis=1)
+    end = 1.05 * limit(medians.sum(axis=1).to_numpy())
+    for place, (method, row) in enumerate(medians.iterrows()):
+        style, left = known[str(method)], 0.0
+        for part, value in row.dropna().items():
+            _bar(ax, place, left, float(value), str(part), style)
+            left += float(value)
+        each = seeds.xs(method, level="method").to_numpy()
+        ax.plot(each, np.full(len(each), place), "|", color=INK, markersize=5, alpha=0.6, gid=style.mark)
+        text = f"{'▸ ' if left > end else ''}{number(left)}"
+        ax.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center_baseline", fontsize=7.5)
+    ax.set_yticks(range(len(medians)), [plain(str(method)) for method in medians.index])
+    ax.set_ylim(len(medians) - 0.5, -0.5)
+    ax.set_xlim(0, end)
+    ax.set_xlabel("nats lost")
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    sns.despine(ax=ax, left=True)
+
+
+def _bar(ax: Axes, place: int, left: float, width: float, part: str, style: Style) -> None:
+    alpha = _STRENGTH[part]
+    ax.barh(place, width, 0.62, left, color=style.color, alpha=alpha, linewidth=0, gid=style.mark)
+    if alpha < 1:
+        edge: Any = {"edgecolor": style.color, "facecolor": "none", "hatch": _hatch(part), "gid": style.mark}
+        ax.barh(place, width, 0.62, left, linewidth=0.7, **edge)

@@ -1,0 +1,108 @@
+"""Where methods end: medians and interquartile means over seeds, ranks over datasets, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bench.stats.bootstrap import Array, bounds, iqm, mean_of_means
+from bench.stats.summary import final, fitted
+from bench.store.schema import MAIN_METRICS
+
+ESTIMATES = ("median", "median_low", "median_high", "iqm", "iqm_low", "iqm_high")
+
+
+def estimates(measurements: pd.DataFrame, cells: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:
+    """Median and interquartile mean over finished seeds of final values: a row per dataset, method and metric.
+
+    Columns: dataset, method, metric, median, median_low, median_high, iqm, iqm_low, iqm_high, seeds. The interquartile
+    mean is that of the middle half (Agarwal et al. 2021, arXiv 2108.13264). Intervals at 95%, NaN below six seeds; all
+    are NaN where a seed's value is NaN.
+    """
+    ends = final(measurements, cells)
+    ends = ends[[metric for metric in metrics if metric in ends]]
+    groups = [(key, rows.to_numpy(dtype=float).T) for key, rows in ends.groupby(level=[0, 1], sort=False)]
+    rows = [
+        [*key, metric, *values, seeds]
+        for (key, _), (columns, seeds) in zip(groups, _every([values for _, values in groups]), strict=True)
+        for metric, values in zip(ends.columns, columns, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "method", "metric", *ESTIMATES, "seeds"])
+
+
+def _every(samples: list[Array]) -> list[tuple[list[list[float]], int]]:
+    """ESTIMATES of each row of each sample (metrics, seeds), and its seeds; samples of equally many at once."""
+    counts = [sample.shape[-1] for sample in samples]
+    found = {
+        count: iter(_both(np.stack([sample for sample in samples if sample.shape[-1] == count])).tolist())
+        for count in set(counts)
+    }
+    return [(next(found[count]), count) for count in counts]
+
+
+def _both(values: Array) -> Array:
+    """ESTIMATES of values (pairs, metrics, seeds): (pairs, metrics, 6)."""
+    known = np.nan_to_num(values)  # percentiles refuse NaN
+    ends = (np.median(known, axis=-1), *bounds([known], np.median), iqm(known), *bounds([known], iqm))
+    return np.where(np.isnan(values).any(axis=-1), np.nan, np.stack(ends)).transpose(1, 2, 0)
+
+
+def runs(ends: pd.Series, cells: pd.DataFrame, missing: float) -> tuple[list[str], list[Array]]:
+    """The fitted methods, and for each dataset their values (methods, seeds); missing where there is none or NaN.
+
+    ends: by dataset, method and seed. A dataset's seeds are those of any fitted method.
+    """
+    own = cells[cells["method"].isin(fitted(list(cells["method"].unique())))]
+    methods = list(own["method"].unique())
+    return methods, [
+        _grid(ends, dataset, methods, sorted(rows["seed"].unique()), missing)
+        for dataset, rows in own.groupby("dataset", sort=False)
+    ]
+
+
+def _grid(ends: pd.Series, dataset: object, methods: list[str], seeds: list[int], missing: float) -> Array:
+    index = pd.MultiIndex.from_product([[dataset], methods, seeds])
+    values = ends.reindex(index).to_numpy(dtype=float).reshape(len(methods), len(seeds))
+    return np.where(np.isnan(values), missing, values)
+
+
+def aggregate(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """The interquartile mean of the final oracle gap over all runs of a method, in nats: a row per fitted method.
+
+    Columns: method, iqm, low, high, runs, missing. Interval: bootstrap stratified by dataset (Agarwal et al. 2021,
+    arXiv 2108.13264). A run that did not finish has an infinite gap, and counts among missing.
+    """
+    ends = final(measurements, cells).reindex(columns=["oracle_gap"])["oracle_gap"]
+    methods, gaps = runs(ends, cells, np.inf)
+    if not methods:
+        return pd.DataFrame(columns=["method", "iqm", "low", "high", "runs", "missing"])
+    low, high = bounds(gaps, iqm)
+    every = np.concatenate(gaps, axis=-1)
+    missing = np.isinf(every).sum(axis=-1)
+    return pd.DataFrame(
+        {"method": methods, "iqm": iqm(every), "low": low, "high": high, "runs": every.shape[-1], "missing": missing}
+    )
+
+
+def ranks(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """The mean rank of the final test_ll among fitted methods, 1 the best: a row per fitted method, the best first.
+
+    Columns: method, rank, low, high, missing. Ranks are within each dataset and seed, their mean over seeds, then over
+    datasets; the interval resamples seeds within datasets (Agarwal et al. 2021, arXiv 2108.13264). Ties share their
+    mean rank, and so do the methods that did not finish, which come last: missing counts those runs.
+    """
+    from scipy.stats import rankdata
+
+    ends = final(measurements, cells).reindex(columns=["test_ll"])["test_ll"]
+    methods, values = runs(ends, cells, -np.inf)
+    if not methods:
+        return pd.DataFrame(columns=["method", "rank", "low", "high", "missing"])
+    places = [rankdata(-each, axis=0) for each in values]
+    low, high = bounds(places, mean_of_means)
+    missing = np.isinf(np.concatenate(values, axis=-1)).sum(axis=-1)
+    table = pd.DataFrame(
+        {"method": methods, "rank": mean_of_means(*places), "low": low, "high": high, "missing": missing}
+    )
+    return table.sort_values("rank", kind="stable", ignore_index=True)

@@ -1,0 +1,1 @@
+"""Results on disk: records, tables and their schema, files written whole, and locks."""

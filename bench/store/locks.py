@@ -1,0 +1,128 @@
+"""Which process runs a cell: one at a time, whoever else works in the same folder.
+
+A claim is a file on which its holder keeps an advisory lock, flock(2). The system takes the lock back when the holder
+ends, however it ends, so that no claim outlives its process, and no clock, process number or heartbeat is trusted.
+Linux keeps such locks over NFS, too. A file system without locks is as good as one that nobody else works on: two
+studies could then run a cell twice, which costs time but no result, as files of cells are written whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from bench.store import provenance
+
+FOLDER = "claims"
+WAIT_S = 0.05
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class Claims:
+    """The cells of a study that this process has claimed, by their keys; all are given up on leaving the context."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder / FOLDER
+        self._held: dict[str, int] = {}
+
+    def take(self, key: str) -> bool:
+        """Claim a cell; whether nobody else holds it. Raises OSError where the folder cannot be written to."""
+        self.folder.mkdir(exist_ok=True)
+        handle = _lock(self._path(key))
+        if handle is None:
+            return False
+        self._held[key] = handle
+        holder = {"host": platform.node(), "process": os.getpid(), "since": provenance.now()}
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps(holder).encode())
+        return True
+
+    def release(self, key: str) -> None:
+        """Give up a cell."""
+        _unlock(self._path(key), self._held.pop(key))
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.json"
+
+    def __enter__(self) -> Claims:
+        """Nothing is claimed yet."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give up all cells, remove what processes that died have left, and the folder of claims if none is left."""
+        for key in list(self._held):
+            self.release(key)
+        for path in self.folder.glob("*.json"):
+            if (handle := _lock(path)) is not None:
+                _unlock(path, handle)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+def held(folder: Path) -> set[str]:
+    """The keys of a study's cells that are running, by whichever process; claims of dead processes do not count."""
+    return {path.stem for path in (folder / FOLDER).glob("*.json") if _is_locked(path)}
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within, no other process is within this for the same folder."""
+    path = folder / ".lock"
+    while (handle := _lock(path)) is None:
+        time.sleep(WAIT_S)
+    try:
+        yield
+    finally:
+        _unlock(path, handle)
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file, made if need be, and return its descriptor; None if another process has it locked."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if not _locked(handle, fcntl.LOCK_EX):
+                os.close(handle)
+                return None
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        except FileNotFoundError:  # its last holder removed it before we had the lock
+            pass
+        os.close(handle)
+
+
+def _locked(handle: int, kind: int) -> bool:
+    """Lock an open file if nobody holds it; whether that was so."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return True
+
+
+def _unlock(path: Path, handle: int) -> None:
+    """Remove a file while its lock is held, so that whoever waits for that lock sees that it is worth nothing."""
+    path.unlink(missing_ok=True)
+    os.close(handle)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _locked(handle, fcntl.LOCK_SH)
+    finally:
+        os.close(handle)

@@ -1,0 +1,217 @@
+"""Results on disk: one JSON file per cell, tables made from them, all written atomically and readable without us."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.common.errors import InterruptedStudyError, UsageError
+from bench.store.records import CellResult, CellSpec, Cost, Diagnostic, Row, Work
+from bench.store.schema import SCHEMA as SCHEMA
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CELL = ("dataset", "method", "seed")
+COST_COLUMNS = tuple(Cost.__dataclass_fields__)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place once written in full; nothing is left of a failure."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within, a system that refuses to write to a study's folder, as a full disk does, ends the study."""
+    try:
+        yield
+    except OSError as error:
+        raise InterruptedStudyError(f"{folder} cannot be written to: {error.strerror or error}") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; NaN and infinities are not JSON and become null."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; raises UsageError, naming it, if it cannot be read as such."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def cell_path(folder: Path, spec: CellSpec) -> Path:
+    """Where a cell's result lies."""
+    return folder / "cells" / f"{spec.key}.json"
+
+
+def write_cell(folder: Path, result: CellResult) -> None:
+    """Write a cell's result; its file is complete or absent."""
+    write_json(cell_path(folder, result.spec), {"schema": SCHEMA, **asdict(result)})
+
+
+def read_cell(folder: Path, spec: CellSpec) -> CellResult | None:
+    """A cell's result, or None if there is none that is whole."""
+    path = cell_path(folder, spec)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("schema") != SCHEMA:
+            return None
+        content |= {
+            "spec": spec,
+            "cost": Cost(**content["cost"]),
+            "peak_memory_mb": _number(content["peak_memory_mb"]),
+            "rows": [Row(**{**r, "stderr": _number(r["stderr"]), "cost": Cost(**r["cost"])}) for r in content["rows"]],
+            "diagnostics": [Diagnostic(**{**d, "value": _number(d["value"])}) for d in content["diagnostics"]],
+            "work": [Work(**each) for each in content["work"]],
+            "densities": [(name, x1, x2, value) for name, x1, x2, value in content["densities"]],
+            "posteriors": [(name, n, i, code, x, p) for name, n, i, code, x, p in content["posteriors"]],
+            "signals": [(name, n, j, x, signal) for name, n, j, x, signal in content.get("signals", [])],  # since added
+            "references": [(point, rhat, ess, z) for point, rhat, ess, z in content["references"]],
+        }
+        return CellResult(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "measurements": (*CELL, "checkpoint", "metric", "value", "stderr", "unit", *COST_COLUMNS, "concurrent"),
+    "diagnostics": (*CELL, "checkpoint", "metric", "diagnostic", "value"),
+    "work": (*CELL, *Work.__dataclass_fields__),
+    "densities": (*CELL, "x1", "x2", "log_density"),
+    "posteriors": (*CELL, "point", "index", "code", "x", "probability"),
+    "signals": (*CELL, "point", "draw", "x", "signal"),
+    "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
+}
+PARQUET_ONLY = ("densities", "posteriors", "signals", "references")
+
+
+def write_tables(folder: Path, results: list[CellResult]) -> None:
+    """Write the tables as Parquet and, but for the bulky ones, CSV."""
+    import pandas as pd
+
+    rows: dict[str, list[dict[str, Any]]] = {
+        "measurements": [_measurement(result, row) for result in results for row in result.rows],
+        "diagnostics": [_of_cell(result) | asdict(row) for result in results for row in result.diagnostics],
+        "work": [_of_cell(result) | asdict(row) for result in results for row in result.work],
+        "densities": [_density(result, row) for result in results for row in result.densities],
+        "posteriors": [_posterior(result, row) for result in results for row in result.posteriors],
+        "signals": [_signal(result, row) for result in results for row in result.signals],
+        "references": _references(results),
+    }
+    tables = {name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in TABLES.items()}
+    tables["densities"] = tables["densities"].drop_duplicates([*CELL, "x1", "x2"])
+    tables["posteriors"] = tables["posteriors"].drop_duplicates([*CELL, "point", "index"])
+    tables["signals"] = tables["signals"].drop_duplicates([*CELL, "point", "draw"])
+    tables["cells"] = pd.DataFrame([_cell(result) for result in results])
+    for name in [name for name in tables["cells"] if str(name).startswith("p_")]:
+        tables["cells"][name] = of_one_type(tables["cells"][name])
+    for name, table in tables.items():
+        for suffix in ("parquet",) if name in PARQUET_ONLY else ("parquet", "csv"):
+            write_table(folder / f"{name}.{suffix}", table)
+
+
+def _of_cell(result: CellResult) -> dict[str, Any]:
+    return {name: getattr(result.spec, name) for name in CELL}
+
+
+def _measurement(result: CellResult, row: Row) -> dict[str, Any]:
+    fields = asdict(row)
+    cost = fields.pop("cost")
+    return {**_of_cell(result), **fields, **cost, "concurrent": result.concurrent}
+
+
+def _density(result: CellResult, row: tuple[str, float, float, float]) -> dict[str, Any]:
+    method, x1, x2, value = row
+    return {**_of_cell(result), "method": method, "x1": x1, "x2": x2, "log_density": value}
+
+
+def _posterior(result: CellResult, row: tuple[str, int, int, float, list[float], float]) -> dict[str, Any]:
+    names = ("method", "point", "index", "code", "x", "probability")
+    return _of_cell(result) | dict(zip(names, row, strict=True))
+
+
+def _signal(result: CellResult, row: tuple[str, int, int, list[float], list[float]]) -> dict[str, Any]:
+    return _of_cell(result) | dict(zip(("method", "point", "draw", "x", "signal"), row, strict=True))
+
+
+def _references(results: list[CellResult]) -> list[dict[str, Any]]:
+    """The draws of the true posterior, which all cells of a dataset and seed share."""
+    shared = {(result.spec.dataset, result.spec.seed): result.references for result in results if result.references}
+    names = ("point", "rhat", "ess", "z")
+    return [
+        {"dataset": dataset, "seed": seed, "draw": draw, **dict(zip(names, row, strict=True))}
+        for (dataset, seed), rows in shared.items()
+        for draw, row in enumerate(rows)
+    ]
+
+
+def _cell(result: CellResult) -> dict[str, Any]:
+    totals = ("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent")
+    return {
+        **_of_cell(result),
+        "status": result.status,
+        "message": result.message,
+        **asdict(result.cost),
+        **{name: getattr(result, name) for name in totals},
+        "key": result.spec.key,
+        **{f"p_{name}": value for name, value in result.parameters.items()},
+    }
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table atomically, as Parquet or, by the ending of its name, as CSV."""
+    with replacing(path) as temporary:
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            floats = list(table.select_dtypes("float"))  # whose bytes, parted by place, take half the room
+            others = [name for name in table if name not in floats]
+            kept: Any = {"use_dictionary": others, "use_byte_stream_split": floats}
+            table.to_parquet(temporary, index=False, compression="zstd", compression_level=12, **kept)
+
+
+def read_table(folder: Path, name: str) -> pd.DataFrame:
+    """The table `name` of a study."""
+    import pandas as pd
+
+    return pd.read_parquet(folder / f"{name}.parquet")
+
+
+def of_one_type(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The column itself or, where its values differ in type, which Parquet cannot hold, as text."""
+    if len({type(value) for value in column.dropna()}) <= 1:
+        return column
+    return column.map(str, na_action="ignore")

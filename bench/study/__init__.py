@@ -1,0 +1,1 @@
+"""A study: its settings, its plan, its folder, and how it is run, resumed, merged and swept."""

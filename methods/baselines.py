@@ -1,0 +1,52 @@
+"""Rows that every comparison needs: what no method can beat, and what every method must."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from methods.common.latent_grid import exact_posterior, index_without_codes
+from methods.common.posteriors import PerDatumGaussian, Prior
+from methods.contract.method import Fitted, Task
+
+MOST_COORDINATES = 100
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The true model with its own posterior: the ceiling of any method on average.
+
+    Its index posterior is the best there is without the training codes, which it does not know either: a floor.
+    Above two latent dimensions its q(z | x) is the best diagonal Gaussian of each x instead.
+    """
+
+    sees_truth: ClassVar[bool] = True
+
+    def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
+        """Why there is no exact posterior to be had, or None."""
+        if latent_dim == 2 and data_dim > MOST_COORDINATES:
+            return f"no grid of the plane resolves a posterior given {data_dim} coordinates"
+        return None
+
+    def fit(self, task: Task) -> Iterator[Fitted]:
+        """Yields once, having done nothing.
+
+        Raises ValueError where the task holds no true model.
+        """
+        if task.truth is None:
+            raise ValueError("oracle needs the true model, and this task has none")
+        if task.latent_dim > 2:
+            yield Fitted(task.truth, PerDatumGaussian(task.truth, task.latent_dim))
+            return
+        posterior = exact_posterior(task.truth, task.latent_dim)
+        yield Fitted(task.truth, posterior, index_without_codes(posterior, task.train))
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """The generative model at its initial weights, with the prior for a posterior: the floor of any method."""
+
+    def fit(self, task: Task) -> Iterator[Fitted]:
+        """Yields once, having done nothing."""
+        yield Fitted(task.model, Prior(task.latent_dim))

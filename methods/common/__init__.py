@@ -1,0 +1,1 @@
+"""What several methods share: posteriors, training, latent grids and optimisers."""

@@ -1,0 +1,194 @@
+"""Posteriors that reweight the prior on boxes of latent space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import torch
+from torch import Tensor
+from torch.special import ndtri
+
+from methods.contract.decoder import standard_normal_log_prob
+from methods.contract.method import DecoderModel
+
+EDGE = 1e-16
+COARSEST = 256
+LEAST_MASS = 1e-9
+MOST_CELLS = 60_000
+NODES_PER_CELL = 4
+
+
+@dataclass(frozen=True)
+class PriorCells:
+    """Boxes that part latent space, as their corners in u = Phi(z): low and high, (N, L)."""
+
+    low: Tensor
+    high: Tensor
+
+    @staticmethod
+    def equal(n: int, latent_dim: int) -> PriorCells:
+        """n boxes of equal mass under the prior.
+
+        A balanced k-d tree: a box that stands for n codes is cut along one axis after another, in the proportion of
+        ceil(n/2) to floor(n/2). For L = 1 the boxes are the n quantile intervals, in order.
+        """
+        low, high = torch.zeros(1, latent_dim).double(), torch.ones(1, latent_dim).double()
+        share = torch.tensor([n])
+        axis = 0
+        while share.max() > 1:
+            low, high, share = _cut(low, high, share, axis)
+            axis = (axis + 1) % latent_dim
+        return PriorCells(low, high)
+
+    @staticmethod
+    def intervals(mass: Tensor) -> PriorCells:
+        """Intervals of the given shares of the prior, (N,), in order (L = 1)."""
+        above = (mass.double() / mass.double().sum()).cumsum(0).clamp(max=1)[:, None]
+        above[-1] = 1.0
+        return PriorCells(torch.cat([above.new_zeros(1, 1), above[:-1]]), above)
+
+    @staticmethod
+    def resolving(decode: Callable[[Tensor], Tensor], latent_dim: int, step: float) -> PriorCells:
+        """Boxes across each of which `decode` moves by at most `step`, or whose mass is negligible, in order."""
+        cells = PriorCells.equal(COARSEST, latent_dim)
+        while len(cells.low) < MOST_CELLS:
+            moved = cells.movement(decode)
+            split = (moved.amax(1) > step) & (cells.mass > LEAST_MASS)
+            if not split.any():
+                break
+            axis = torch.nn.functional.one_hot(moved[split].argmax(1), latent_dim).double()
+            low, high = cells.low[split], cells.high[split]
+            half = axis * (high - low) / 2
+            kept_low, kept_high = cells.low[~split], cells.high[~split]
+            cells = PriorCells(torch.cat([kept_low, low, low + half]), torch.cat([kept_high, high - half, high]))
+        order = cells.low[:, 0].argsort(stable=True)
+        return PriorCells(cells.low[order], cells.high[order])
+
+    @property
+    def mass(self) -> Tensor:
+        """The share of the prior in each box, (N,)."""
+        return (self.high - self.low).prod(1)
+
+    @cached_property
+    def codes(self) -> Tensor:
+        """The boxes' centres in u, taken back to z: (N, L)."""
+        return _to_latent((self.low + self.high) / 2)
+
+    def movement(self, decode: Callable[[Tensor], Tensor]) -> Tensor:
+        """How far `decode` moves from face to face of each box by way of its centre, along each axis: (N, L)."""
+        middle = (self.low + self.high) / 2
+        axes = torch.eye(middle.shape[1], dtype=torch.bool)[:, None, None]
+        faces = torch.where(axes, torch.stack([self.low, self.high]), middle)  # (L, 2, N, L)
+        centre = decode(self.codes).double()
+        return (decode(_to_latent(faces)).double() - centre).norm(dim=-1).sum(1).T
+
+    def points(self, index: Tensor, u: Tensor) -> Tensor:
+        """The points at u in [0, 1]^L of the boxes of `index`: (...), (..., L) -> (..., L)."""
+        low, high = self.low.to(index.device)[index], self.high.to(index.device)[index]
+        return _to_latent(low + (high - low) * u)
+
+    def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """A draw of the prior within each box of `index`: (...) -> (..., L)."""
+        shape = (*index.shape, self.low.shape[1])
+        u = torch.rand(shape, generator=generator, dtype=torch.float64, device=index.device)
+        return self.points(index, u)
+
+
+def _to_latent(u: Tensor) -> Tensor:
+    return ndtri(u.clamp(EDGE, 1 - EDGE))
+
+
+def _cut(low: Tensor, high: Tensor, share: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut the boxes that stand for several codes in two along an axis, keeping the order of boxes."""
+    first = (share + 1) // 2
+    middle = low[:, axis] + (high - low)[:, axis] * first / share
+    lows, highs = low.repeat_interleave(2, 0), high.repeat_interleave(2, 0)
+    highs[0::2, axis] = middle
+    lows[1::2, axis] = middle
+    shares = torch.stack([first, share - first], 1).flatten()
+    return lows[shares > 0], highs[shares > 0], shares[shares > 0]
+
+
+class CellPosterior:
+    """q(z | x) = sum_i p(i | x) p(z | z in box i), the prior reweighted box by box.
+
+    log_index: log p(i | x), (n, D) -> (n, N), normalised over i. Where every box has 1/N of the prior,
+    KL(q(z | x) || prior) = KL(p(i | x) || uniform), exactly.
+    """
+
+    def __init__(self, log_index: Callable[[Tensor], Tensor], cells: PriorCells):
+        self.log_index = log_index
+        self.cells = cells
+        self.log_mass = cells.mass.log()
+
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws (count, n, L) and their log-densities log p(i | x) - log mass of i + log N(z; 0, I), (count, n)."""
+        log_index = self.log_index(x)
+        index = torch.multinomial(log_index.exp(), count, replacement=True, generator=generator)
+        z = self.cells.draw(index.T, generator)
+        log_weight = log_index.gather(1, index).T - self.log_mass.to(index.device)[index.T]
+        return z, log_weight + standard_normal_log_prob(z)
+
+    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
+        """The first coordinate of u chooses the box, and with the others the place in it.
+
+        x (n, D), u (m, L) -> (m, n, L).
+        """
+        probability = self.log_index(x).exp()
+        above = probability.cumsum(1)
+        first = u[:, 0].to(above) * above[:, -1:]
+        index = torch.searchsorted(above, first.contiguous()).clamp(max=above.shape[1] - 1)
+        chosen = probability.gather(1, index)
+        within = ((first - above.gather(1, index) + chosen) / chosen.clamp(min=torch.finfo(above.dtype).tiny)).T
+        others = u[:, None, 1:].to(above).expand(-1, len(x), -1)
+        return self.cells.points(index.T, torch.cat([within.clamp(0, 1)[..., None], others], -1))
+
+    def best(self, model: DecoderModel, x: Tensor) -> CellPosterior:
+        """The weights of the boxes that are best for each x (n, D) under a model: the ELBO's maximum, in closed form.
+
+        p(i | x) is proportional to the mass of box i times exp of the mean of log p(x | z) in it, which is taken over
+        four points of the box.
+        """
+        n, latent_dim = self.cells.low.shape
+        inside = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=0).draw(NODES_PER_CELL).double()
+        nodes = self.cells.points(torch.arange(n)[:, None].expand(-1, NODES_PER_CELL), inside.expand(n, -1, -1))
+        decoded = model.decode(nodes.flatten(0, 1).to(x.device)).double()
+        squared = torch.cdist(x.double(), decoded).square().unflatten(1, (n, NODES_PER_CELL)).mean(2)
+        log_index = torch.log_softmax(self.log_mass.to(x.device) - squared / (2 * model.variance()), 1)
+        return CellPosterior(lambda _: log_index, self.cells)
+
+
+def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> CellPosterior:
+    """The posterior p(z | x) of a model on boxes fine enough that within each it has hardly a shape but the prior's.
+
+    step: how far the decoder may move across a box, in standard deviations of the noise.
+    """
+    return posterior_on(model, PriorCells.resolving(model.decode, latent_dim, step * math.sqrt(model.variance())))
+
+
+def posterior_on(model: DecoderModel, cells: PriorCells) -> CellPosterior:
+    """The posterior of a model as it stands on given boxes, by its likelihood at their centres."""
+    decoded, log_mass, noise = model.decode(cells.codes).double(), cells.mass.log(), model.variance()
+
+    def log_index(x: Tensor) -> Tensor:
+        distance = torch.cdist(x.double(), decoded.to(x.device))
+        return torch.log_softmax(log_mass.to(x.device) - distance.square() / (2 * noise), 1)
+
+    return CellPosterior(log_index, cells)
+
+
+def index_without_codes(posterior: CellPosterior, train: Tensor) -> Callable[[Tensor], Tensor]:
+    """log q(i | x), q(i | x) proportional to the integral of p(x | z) p(z | x_i), for a posterior p(z | x) on boxes.
+
+    Of all index posteriors that know the model but not the codes of the data, it is nearest to the true one on average.
+    """
+    of_train = cache(lambda: posterior.log_index(train).exp())
+
+    def log_index(x: Tensor) -> Tensor:
+        joint = (posterior.log_index(x) - posterior.log_mass.to(x.device)).exp() @ of_train().T
+        return torch.log(joint / joint.sum(1, keepdim=True))
+
+    return log_index

@@ -1,0 +1,79 @@
+"""Gaussian posteriors fitted to one datum at a time: what an encoder of unlimited capacity would give."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.special import ndtri
+
+from methods.contract.decoder import gaussian_log_prob
+from methods.contract.method import DecoderModel
+
+NODES = 24
+STEPS = 150
+LEARNING_RATE = 0.1
+CODES = 4096
+DIFFERENCE = 1e-2
+
+
+def spread_codes(count: int, latent_dim: int) -> Tensor:
+    """`count` codes (count, L) spread evenly under N(0, I): a scrambled Sobol set, the same each time."""
+    engine = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=0)
+    return ndtri(engine.draw(count, dtype=torch.float64).clamp(1e-9, 1 - 1e-9))
+
+
+def nodes_of_normal(latent_dim: int) -> Tensor:
+    """24 nodes (24, L) whose mean and covariance are exactly those of N(0, I)."""
+    half = spread_codes(NODES // 2, latent_dim)
+    nodes = torch.cat([half, -half])
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(nodes.T @ nodes / NODES), nodes.T, upper=False).T
+
+
+def maximise_elbo(model: DecoderModel, x: Tensor, *starts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The mean and log standard deviation, (n, L) each, of the highest ELBO of each x (n, D) over several starts.
+
+    Adam on a deterministic ELBO: the KL to the prior in closed form, the likelihood averaged over 24 fixed nodes.
+    """
+    start_mean, start_log_scale = (torch.stack(each).detach().double() for each in zip(*starts, strict=True))
+    nodes = nodes_of_normal(start_mean.shape[-1]).to(x.device)
+    moved, widened = (torch.zeros_like(start_mean, requires_grad=True) for _ in range(2))
+    optimiser = torch.optim.Adam([moved, widened])
+    for step in range(STEPS):
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        with torch.enable_grad():
+            mean, log_scale = start_mean + start_log_scale.exp() * moved, start_log_scale + widened
+            loss = -_elbo(model, x, mean, log_scale, nodes).sum()
+            moved.grad, widened.grad = torch.autograd.grad(loss, [moved, widened])
+        optimiser.step()
+    with torch.no_grad():
+        mean = torch.cat([start_mean + start_log_scale.exp() * moved, start_mean])
+        log_scale = torch.cat([start_log_scale + widened, start_log_scale])
+        best = _elbo(model, x, mean, log_scale, nodes).argmax(0)
+        rows = torch.arange(len(x), device=x.device)
+        return mean[best, rows], log_scale[best, rows]
+
+
+def _elbo(model: DecoderModel, x: Tensor, mean: Tensor, log_scale: Tensor, nodes: Tensor) -> Tensor:
+    """The ELBO of each x (n, D) under Gaussians (..., n, L), with nodes (m, L) for the likelihood: (..., n)."""
+    scale = log_scale.exp()
+    z = mean[..., None, :, :] + scale[..., None, :, :] * nodes[:, None]
+    log_noise = torch.tensor(math.log(model.variance()), dtype=torch.float64)
+    likelihood = gaussian_log_prob(x.double() - model.decode(z).double(), log_noise).mean(-2)
+    return likelihood - 0.5 * (mean.square() + scale.square() - 1 - 2 * log_scale).sum(-1)
+
+
+@torch.no_grad()
+def laplace(model: DecoderModel, x: Tensor, latent_dim: int) -> tuple[Tensor, Tensor]:
+    """The mean and log standard deviation, (n, L) each, of a diagonal Gaussian at the best of 4,096 codes for each x.
+
+    Its precision is that of Gauss and Newton, 1 + |df / dz_a|^2 / s2 along axis a.
+    """
+    codes = spread_codes(CODES, latent_dim).to(x.device)
+    squared = torch.cdist(x.double(), model.decode(codes).double()).square()
+    mode = codes[(-squared / (2 * model.variance()) - codes.square().sum(1) / 2).argmax(1)]
+    shifts = DIFFERENCE * torch.eye(latent_dim, dtype=torch.float64, device=x.device)[:, None]
+    slopes = (model.decode(mode + shifts) - model.decode(mode - shifts)).double() / (2 * DIFFERENCE)
+    precision = 1 + slopes.square().sum(-1).T / model.variance()
+    return mode, -0.5 * precision.log()

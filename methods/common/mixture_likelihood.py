@@ -1,0 +1,162 @@
+"""The likelihood of a generative model over a shared codebook, its ascent, and the posterior of what is learned.
+
+    log p(x) = log of the integral of N(x; f(z), s2 I) N(z; 0, I) dz, about log sum_s w_s N(x; f(z_s), s2 I)
+
+The codes z_s are the centres of S boxes that part latent space, w_s the boxes' masses under the prior; they are decoded
+once for all data. Above two latent dimensions no S is enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.special import ndtr, ndtri
+
+from methods.common.latent_grid import CellPosterior, PriorCells, exact_posterior, index_without_codes, posterior_on
+from methods.common.lbfgs import lbfgs, until_slow
+from methods.contract.decoder import GaussianModel
+from methods.contract.method import DecoderModel, Ledger
+
+PATIENCE = 25
+ROWS_AT_ONCE = 256
+BOX = 1.0
+NEGLIGIBLE = -40.0  # an exponent; exp would otherwise make denormal numbers, with which all arithmetic is slow
+LEAST_NOISE = 1e-6
+
+
+def codebook(count: int, latent_dim: int) -> PriorCells:
+    """Boxes that are equal under N(0, (1 + 2/L) I), and so finer than equal ones in the tails of the prior.
+
+    This is the density of codes at which a quantiser of N(0, I) errs least (Zador 1982, for squared error).
+    """
+    wider = math.sqrt(1 + 2 / latent_dim)
+    equal = PriorCells.equal(count, latent_dim)
+    return PriorCells(ndtr(wider * ndtri(equal.low)), ndtr(wider * ndtri(equal.high)))
+
+
+def maximise_likelihood(
+    model: GaussianModel,
+    x: Tensor,
+    cells: PriorCells,
+    ledger: Ledger,
+    steps: int,
+    tolerance: float,
+    history: int = 60,
+    name: str = "likelihood",
+) -> Iterator[float]:
+    """Raise the mean log-likelihood of data x (N, D) over a codebook, in place; yields it after each step.
+
+    Ends after so many steps, or as soon as 25 of them gain less than `tolerance` nats. Noise that is learned stays
+    above a millionth of the variance of x, where few data would let it vanish. name: what an evaluation is called in
+    the ledger, for codebooks of different sizes another.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    codes, log_weights, standard = cells.codes.to(x), cells.mass.log().to(x), model.units(x)
+    loss = partial(_negative_log_likelihood, model, codes, log_weights, standard)
+    losses = islice(lbfgs(parameters, loss, ledger, history, name), steps)
+    for value in until_slow(losses, PATIENCE, tolerance):
+        _bound_noise(model)
+        yield -value
+
+
+def _bound_noise(model: GaussianModel) -> None:
+    """Take noise below the least there, where the likelihood that was maximised takes it to be."""
+    least = LEAST_NOISE * float(model.units.scale) ** 2
+    if model.learns_noise and model.variance() < least:
+        model.set_variance(least)
+
+
+def _negative_log_likelihood(model: GaussianModel, codes: Tensor, log_weights: Tensor, standard: Tensor) -> Tensor:
+    """-mean_n log sum_s w_s N(x_n; f(z_s), s2 I) for data in standard units, where rounding is least."""
+    log_scale = model.units.scale.log()
+    log_noise = model.log_noise - 2 * log_scale
+    if model.learns_noise:
+        log_noise = log_noise.clamp(min=math.log(LEAST_NOISE))
+    value = mixture_log_likelihood(model.network(codes), log_noise, log_weights, standard)
+    return standard.shape[1] * log_scale - value
+
+
+def mixture_log_likelihood(means: Tensor, log_noise: Tensor, log_weights: Tensor, x: Tensor) -> Tensor:
+    """mean_n log sum_s w_s N(x_n; m_s, s2 I) in nats, float64: means (S, D), log s2 (), log w (S,), x (N, D) -> ().
+
+    Value and gradient come from one pass over the N x S distances, which are never held all at once. There is none for
+    the weights and the data.
+    """
+    value: Tensor = _MixtureLogLikelihood.apply(means, log_noise, log_weights, x)
+    return value
+
+
+class _MixtureLogLikelihood(torch.autograd.Function):
+    """The gradient is that of expectation maximisation: sum_n p(s | x_n) (x_n - m_s) / (N s2) for each mean m_s."""
+
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, log_noise: Tensor, log_weights: Tensor, x: Tensor) -> Tensor:
+        (n, dim), noise = x.shape, log_noise.exp()
+        log_sums, moments = _accumulate(means, noise, log_weights, x)
+        sums, counts = moments[:, :-1], moments[:, -1:]
+        total = x.double().square().sum()
+        squared = total + (means.double() * (counts * means - 2 * sums).double()).sum()
+        ctx.save_for_backward((sums - counts * means) / (n * noise), squared / (2 * n * noise) - dim / 2)
+        return (log_sums - total / (2 * noise)) / n - dim / 2 * (math.log(2 * math.pi) + log_noise.double())
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        by_means, by_log_noise = ctx.saved_tensors
+        return upstream.to(by_means) * by_means, (upstream * by_log_noise).to(by_means), None, None
+
+
+def _accumulate(means: Tensor, noise: Tensor, log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_n log sum_s w_s exp((x_n . m_s - |m_s|^2 / 2) / s2), and sum_n p(s | x_n) (x_n, 1), (S, D + 1)."""
+    bias = log_weights - means.square().sum(1) / (2 * noise)
+    log_sums = torch.zeros((), dtype=torch.float64, device=x.device)
+    moments = means.new_zeros(len(means), means.shape[1] + 1)
+    for part in x.split(ROWS_AT_ONCE):
+        affinity = torch.addmm(bias, part / noise, means.T)
+        top = affinity.amax(1, keepdim=True)
+        affinity.sub_(top).clamp_(min=NEGLIGIBLE).exp_()
+        total = affinity.sum(1, keepdim=True)
+        log_sums += (top + total.log()).sum(dtype=torch.float64)
+        moments += affinity.T @ torch.cat([part / total, 1 / total], 1)
+    return log_sums, moments
+
+
+class ModelPosterior:
+    """p(z | x) of a model as it stands when first asked, on boxes fine enough for it."""
+
+    def __init__(self, model: GaussianModel):
+        self.model = model
+
+    @cached_property
+    def exact(self) -> CellPosterior:
+        """The same, worked out."""
+        with torch.no_grad():
+            return exact_posterior(self.model, self.model.latent_dim, BOX)
+
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws (count, n, L) and their log-densities, (count, n)."""
+        return self.exact.sample(x, count, generator)
+
+    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
+        """The point of q(z | x) that belongs to each u, as for CellPosterior."""
+        return self.exact.from_uniform(x, u)
+
+    def best(self, model: DecoderModel, x: Tensor) -> CellPosterior:
+        """The best weights of the boxes for each x, as for CellPosterior."""
+        return self.exact.best(model, x)
+
+
+def log_index_given_model(model: GaussianModel, train: Tensor, cells: PriorCells) -> Callable[[Tensor], Tensor]:
+    """log q(i | x) over the training data (N, D) that a model implies, by way of a codebook: (n, D) -> (n, N)."""
+
+    def log_index(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            posterior = posterior_on(model, cells)
+        return index_without_codes(posterior, train)(x)
+
+    return log_index

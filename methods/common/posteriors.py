@@ -1,0 +1,117 @@
+"""Gaussian families of approximate posteriors q(z | x)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.special import ndtri
+
+from methods.common.local_gaussian import laplace, maximise_elbo
+from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
+from methods.contract.method import DecoderModel
+
+
+class Prior:
+    """q(z | x) = N(0, I_L), whatever x."""
+
+    def __init__(self, latent_dim: int):
+        self.latent_dim = latent_dim
+
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Standard normal draws (count, n, L) and their log-densities (count, n)."""
+        z = torch.randn(count, len(x), self.latent_dim, generator=generator, device=x.device)
+        return z, standard_normal_log_prob(z)
+
+    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
+        """The quantiles of u along each axis: (n, D), (m, L) -> (m, n, L)."""
+        return ndtri(u).to(x)[:, None].expand(-1, len(x), -1)
+
+    def best(self, model: DecoderModel, x: Tensor) -> Prior:  # noqa: ARG002
+        """The only member of the family."""
+        return self
+
+
+class Gaussian(ABC):
+    """q(z | x) = N(mu(x), diag sigma(x)^2)."""
+
+    @abstractmethod
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation: (n, D) -> (n, L), (n, L)."""
+
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws (count, n, L) and their log-densities (count, n)."""
+        mean, log_scale = self.moments(x)
+        noise = torch.randn(count, *mean.shape, generator=generator, device=mean.device)
+        return mean + log_scale.exp() * noise, standard_normal_log_prob(noise) - log_scale.sum(-1)
+
+    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
+        """The quantiles of u along each axis: (n, D), (m, L) -> (m, n, L)."""
+        mean, log_scale = self.moments(x)
+        return mean + log_scale.exp() * ndtri(u).to(mean)[:, None]
+
+    def best(self, model: DecoderModel, x: Tensor) -> LocalGaussian:
+        """The highest ELBO that gradient ascent finds for each x (n, D), from here and from a mode of p(z | x)."""
+        here = self.moments(x)
+        return LocalGaussian(*maximise_elbo(model, x, here, laplace(model, x, here[0].shape[1])))
+
+
+class LocalGaussian(Gaussian):
+    """A Gaussian for each of certain data, without an encoder; every x must be those data. mean, log_scale: (n, L)."""
+
+    def __init__(self, mean: Tensor, log_scale: Tensor):
+        self.mean, self.log_scale = mean, log_scale
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """The moments of the data in their order."""
+        return self.mean, self.log_scale
+
+
+class PerDatumGaussian(Gaussian):
+    """The best diagonal Gaussian that is found for each datum anew, from a mode of the posterior of `model`."""
+
+    def __init__(self, model: DecoderModel, latent_dim: int):
+        self.model, self.latent_dim = model, latent_dim
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation: (n, D) -> (n, L), (n, L)."""
+        return maximise_elbo(self.model, x, laplace(self.model, x, self.latent_dim))
+
+
+class Amortised(nn.Module, ABC):
+    """q(z | x) for any x by one network, which sees x in standard units."""
+
+    def __init__(self, network: nn.Sequential, units: Standardiser):
+        super().__init__()
+        self.network = network
+        self.units = units
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """What the network says of data x (n, D): (n, outputs)."""
+        return self.network(self.units(x.to(self.units.scale.dtype)))
+
+    @abstractmethod
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws (count, n, L) and their log-densities (count, n)."""
+
+
+class DiagonalGaussian(Gaussian, Amortised):
+    """A Gaussian with a network for mu and log sigma (Kingma & Welling 2014, eq. 9)."""
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation: (n, D) -> (n, L), (n, L)."""
+        mean, log_scale = self.outputs(x).chunk(2, -1)
+        return mean, log_scale
+
+
+def build_encoder(
+    model: GaussianModel,
+    generator: torch.Generator,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+) -> DiagonalGaussian:
+    """An amortised diagonal Gaussian for `model`, at random initial weights."""
+    network = mlp([model.data_dim, *hidden, 2 * model.latent_dim], activation, generator)
+    return DiagonalGaussian(network, model.units)

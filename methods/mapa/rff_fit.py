@@ -1,0 +1,67 @@
+"""The fit where codes come from an embedding: least squares on a few nodes for each datum's posterior."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from methods.common.posteriors import Prior
+from methods.contract.method import Fitted, Task
+from methods.mapa.fit import Regression, fit
+from methods.mapa.rff_lvm import Codes, embed, signal_subspace
+
+PAIRS = 1
+EVERY = 10
+PATIENCE = 60
+FEW = 2000
+
+
+def signals_span(task: Task, x: Tensor) -> int:
+    """How many dimensions the signals of x (N, D) take, as far as noise lets that be told; D where that is small."""
+    if x.shape[1] <= task.latent_dim + 1:
+        return x.shape[1]
+    noise = None if task.model.learns_noise else task.model.variance()
+    return signal_subspace(x[:FEW], task.latent_dim, noise, task.ledger)[0].axes.shape[1]
+
+
+def fit_embedded(task: Task, x: Tensor, steps: int, history: int) -> Iterator[Fitted]:
+    """Yields before the embedding, after each step of the fit, and once the noise is estimated, if it is learned.
+
+    The posteriors of the codes are fixed before the decoder is touched. The fit ends after so many steps, or when for
+    60 of them the same loss on validation data, whose posteriors the embedding gives too, has not fallen; the decoder
+    that was best on them stands.
+    """
+    model = task.model
+    yield Fitted(model, Prior(task.latent_dim))
+    found = embed(x, task.latent_dim, None if model.learns_noise else model.variance(), task.ledger)
+    if model.learns_noise:
+        model.set_variance(found.noise)
+    fitted = Fitted(model, found.posterior)
+    train = _regression(task, found.codes, x)
+    held_out = _regression(task, found.posterior.gaussian(task.validation), task.validation)
+    best, best_step, kept = math.inf, 0, copy.deepcopy(model.state_dict())
+    for step, _ in zip(range(steps), fit(model, train, task.ledger, history, tolerance=0.0)):  # noqa: B905
+        yield fitted
+        if step % EVERY == 0:
+            with torch.no_grad():
+                value = float(held_out.nats(model))
+            if value < best:
+                best, best_step, kept = value, step, copy.deepcopy(model.state_dict())
+            elif step - best_step >= PATIENCE:
+                break
+    model.load_state_dict(kept)
+    if model.learns_noise:
+        with torch.no_grad():
+            model.set_variance(2 * train.noise * float(train.nats(model)) / x.shape[1])
+    yield fitted
+
+
+def _regression(task: Task, codes: Codes, x: Tensor) -> Regression:
+    """Least squares of x (n, D) on nodes of the posteriors of its codes."""
+    nodes = codes.nodes(PAIRS, task.ledger).to(task.train)
+    targets = x.to(task.train).repeat(len(nodes), 1)
+    return Regression(nodes.flatten(0, 1), targets, torch.ones_like(targets[:, 0]), task.model.variance())

@@ -1,0 +1,302 @@
+"""Codes of the training data above two latent dimensions, where neither boxes of the prior nor kernels reach far.
+
+There neighbours are further apart than the noise, so that a kernel of its width gives each datum to itself. Four steps
+that know nothing of the model's decoder take the place of index posterior and placement, each deterministic:
+
+1. the signal subspace: principal axes whose variance noise alone does not explain, in which all else happens;
+2. codes by probabilistic principal component analysis (Tipping & Bishop 1999), a Gaussian posterior for each datum;
+3. expectation maximisation for a smooth map f from codes to data that is linear in random Fourier features, so that
+   its fit is ridge regression, with the posterior of each code by Gauss and Newton. The noise that f leaves stands for
+   s2 while it is the larger: it anneals the posteriors (Ueda & Nakano 1998) from where f is poor to where it is good;
+4. whitening of all codes at each step, so that their posteriors together have the moments of the prior.
+
+What torch does not run here, or the cost model does not list, is charged by formula; CHARGES states what.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.special import ndtri
+
+from methods.contract.decoder import standard_normal_log_prob
+from methods.contract.method import FreeLedger, Ledger
+
+FEATURES = 200
+PREFERENCE = 10.0
+LENGTH_SCALE = 1.5
+ROUNDS = 15
+SMALLEST = 1e-3
+LEAST_NOISE = 1e-6
+RIDGE_STEPS = 30
+CLIMBS = 2
+CLIMBS_ANEW = 10
+DAMPING = 1e-2
+CHARGES = {
+    "eigenvectors": "9 n^3 for a symmetric matrix of n rows",
+    "inverses": "2 L^3 for each of n matrices",
+    "roots": "L^3 / 3 for each of n matrices",
+}
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """Where the signal is: shift (D,), orthonormal axes (D, r), and the mean square of x beyond them, per datum."""
+
+    shift: Tensor
+    axes: Tensor
+    beyond: float
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Coordinates along the axes: (n, D) -> (n, r), float64, on the CPU."""
+        return (x.double().cpu() - self.shift) @ self.axes
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A Gaussian posterior N(mean, covariance) of each datum's code: (n, L) and (n, L, L), float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    def nodes(self, pairs: int, ledger: Ledger) -> Tensor:
+        """Antithetic draws that stand for each posterior, the same at each call: (2 pairs, n, L)."""
+        generator = torch.Generator().manual_seed(0)
+        draws = torch.randn(pairs, *self.mean.shape, generator=generator, dtype=torch.float64)
+        shifts = (_roots(self.covariance, ledger) @ draws[..., None])[..., 0]
+        return torch.cat([self.mean + shifts, self.mean - shifts])
+
+    def whitened(self, ledger: Ledger) -> Codes:
+        """The codes under the linear map nearest to none that gives all posteriors together the prior's moments."""
+        centred = self.mean - self.mean.mean(0)
+        values, vectors = _eigenvectors(centred.T @ centred / len(centred) + self.covariance.mean(0), ledger)
+        root = (vectors * values.rsqrt()) @ vectors.T
+        return Codes(centred @ root, root @ self.covariance @ root)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The posteriors of the training data's codes, the posterior of any x, and the noise that they imply.
+
+    noise: s2 in squared data units, as given if it was.
+    """
+
+    codes: Codes
+    posterior: SurrogatePosterior
+    noise: float
+
+
+def embed(x: Tensor, latent_dim: int, noise: float | None, ledger: Ledger, rounds: int = ROUNDS) -> Embedding:
+    """Embed x (n, D) in L dimensions, L < D and L < n, at a noise variance s2 that is known, or None.
+
+    Raises ValueError where L is not below both.
+    """
+    n, data_dim = x.shape
+    if not latent_dim < min(n, data_dim):
+        raise ValueError(
+            f"an embedding needs more data and coordinates than latent dimensions {latent_dim}, got {n} x {data_dim}"
+        )
+    subspace, variances = signal_subspace(x, latent_dim, noise, ledger)
+    scores = subspace.scores(x)
+    least = max(LEAST_NOISE * float(variances.mean()), 1e-12) if noise is None else noise
+    width = max(float(variances[latent_dim:].mean()), least)
+    codes = principal_codes(scores, variances[:latent_dim], width)
+    surrogate = Surrogate.random(latent_dim)
+    for _ in range(rounds):
+        surrogate, width = surrogate.fit(codes, scores, width, least, ledger)
+        codes = climb(surrogate, scores, codes.mean, width, CLIMBS, ledger).whitened(ledger)
+    surrogate, width = surrogate.fit(codes, scores, width, least, ledger)
+    implied = (width * scores.shape[1] + subspace.beyond) / data_dim if noise is None else noise
+    return Embedding(codes, SurrogatePosterior(subspace, surrogate, width, scores, codes), implied)
+
+
+def signal_subspace(x: Tensor, latent_dim: int, noise: float | None, ledger: Ledger) -> tuple[Subspace, Tensor]:
+    """The axes along which x (n, D) varies more than noise alone could, at least L + 1 of them, and the variances (r,).
+
+    Noise of variance s2 alone has no sample variance above s2 (1 + sqrt(D / n))^2 for large n and D (Marchenko & Pastur
+    1967). Where s2 is unknown it is the median variance over that of noise (Gavish & Donoho 2014, section III.E).
+    """
+    x = x.double().cpu()
+    n, data_dim = x.shape
+    shift = x.mean(0)
+    variances, axes = _principal(x - shift, ledger)
+    level = float(variances.median()) / median_noise_variance(data_dim / n) if noise is None else noise
+    edge = level * (1 + math.sqrt(data_dim / n)) ** 2
+    rank = min(max(latent_dim + 1, int((variances > edge).sum())), len(variances))
+    return Subspace(shift, axes[:, :rank], float(variances[rank:].sum())), variances[:rank]
+
+
+def median_noise_variance(ratio: float) -> float:
+    """The median of the positive sample variances of unit noise, for D / n = ratio (Marchenko & Pastur 1967)."""
+    low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
+    angle = torch.linspace(0, math.pi, 2001, dtype=torch.float64)  # in which the density is smooth at both ends
+    value = low + (high - low) * (1 - angle.cos()) / 2
+    below = (angle.sin().square() / value.clamp(min=1e-300)).cumsum(0)
+    return float(value[int(torch.searchsorted(below, below[-1] / 2))])
+
+
+def principal_codes(scores: Tensor, variances: Tensor, width: float) -> Codes:
+    """Posteriors of the codes under probabilistic principal component analysis (Tipping & Bishop 1999, section 3.2).
+
+    scores (n, r), in descending order of variance; variances (L,), those of the first L; width: the noise.
+    """
+    signal = (variances - width).clamp(min=SMALLEST * max(float(variances[0]), width))
+    mean = scores[:, : len(signal)] * signal.sqrt() / (signal + width)
+    covariance = torch.diag(width / (signal + width))
+    return Codes(mean, covariance.expand(len(mean), -1, -1))
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A smooth map from codes to scores, linear in 1, z and cos(w_m^T z + b_m) (Rahimi & Recht 2007, algorithm 1).
+
+    1 and z are multiplied by 10, so that the ridge hardly touches the linear part: without that, linear data are bent.
+
+    frequency (L, M), phase (M,), coefficient (1 + L + M, r): the kernel that the cosines stand for is
+    exp(-|z - z'|^2 / (2 l^2 L)), l = 1.5, so that the map bends about as much within the prior's bulk at any L.
+    """
+
+    frequency: Tensor
+    phase: Tensor
+    coefficient: Tensor
+
+    @staticmethod
+    def random(latent_dim: int, features: int = FEATURES) -> Surrogate:
+        """The same random features at each call, and no coefficients yet."""
+        generator = torch.Generator().manual_seed(0)
+        frequency = torch.randn(latent_dim, features, generator=generator, dtype=torch.float64)
+        phase = 2 * math.pi * torch.rand(features, generator=generator, dtype=torch.float64)
+        nothing = torch.zeros(1 + latent_dim + features, 0, dtype=torch.float64)
+        return Surrogate(frequency / (LENGTH_SCALE * math.sqrt(latent_dim)), phase, nothing)
+
+    def features(self, z: Tensor) -> Tensor:
+        """(..., L) -> (..., 1 + L + M)."""
+        waves = math.sqrt(2) * torch.cos(z @ self.frequency + self.phase)
+        return torch.cat([PREFERENCE * torch.ones_like(z[..., :1]), PREFERENCE * z, waves], -1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(..., L) -> (..., r)."""
+        return self.features(z) @ self.coefficient
+
+    def jacobian(self, z: Tensor) -> Tensor:
+        """Row a is the derivative along axis a of z: (n, L) -> (n, L, r)."""
+        latent_dim = z.shape[1]
+        slopes = -math.sqrt(2) * torch.sin(z @ self.frequency + self.phase)[:, None] * self.frequency
+        return PREFERENCE * self.coefficient[1 : 1 + latent_dim] + slopes @ self.coefficient[1 + latent_dim :]
+
+    def fit(self, codes: Codes, scores: Tensor, width: float, least: float, ledger: Ledger) -> tuple[Surrogate, float]:
+        """The map that is likeliest for scores (n, r) given codes, and the noise it leaves, or `least` if that is more.
+
+        The ridge of each coordinate is set by evidence maximisation at noise `width` (MacKay 1992).
+        """
+        nodes = codes.nodes(1, ledger)
+        features = self.features(nodes)
+        flat = features.flatten(0, 1)
+        values, vectors = _eigenvectors(flat.T @ flat / len(features), ledger)
+        right = vectors.T @ (features.mean(0).T @ scores) / width
+        precision = values.clamp(min=0)[:, None] / width
+        prior = (scores.square().mean(0) / len(values)).clamp(min=1e-12 * width)
+        for _ in range(RIDGE_STEPS):
+            posterior = precision + 1 / prior
+            prior = ((right / posterior).square() + 1 / posterior).mean(0)
+        found = replace(self, coefficient=vectors @ (right / (precision + 1 / prior)))
+        left = float((scores - flat.unflatten(0, features.shape[:2]) @ found.coefficient).square().mean())
+        return found, max(left, least)
+
+
+def climb(surrogate: Surrogate, scores: Tensor, start: Tensor, width: float, steps: int, ledger: Ledger) -> Codes:
+    """Gaussian posteriors of codes at modes near `start` (n, L): N(m, (I + J^T J / width)^-1), J that of the map at m.
+
+    Levenberg-Marquardt up log p(scores, z) under noise `width`, with more damping where a step led down.
+    """
+    mean, value = start, _log_joint(surrogate, scores, start, width)
+    damping = torch.full_like(value, DAMPING)
+    for _ in range(steps):
+        jacobian, precision = _precision(surrogate, mean, width)
+        residual = scores - surrogate.decode(mean)
+        gradient = (jacobian @ residual[..., None])[..., 0] / width - mean
+        damped = precision + torch.diag_embed(damping[:, None] * precision.diagonal(dim1=1, dim2=2))
+        moved = mean + (_inverses(damped, ledger) @ gradient[..., None])[..., 0]
+        new = _log_joint(surrogate, scores, moved, width)
+        better = new > value
+        mean, value = torch.where(better[:, None], moved, mean), torch.where(better, new, value)
+        damping = damping * torch.where(better, 0.1, 10.0)
+    return Codes(mean, _inverses(_precision(surrogate, mean, width)[1], ledger))
+
+
+def _precision(surrogate: Surrogate, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
+    jacobian = surrogate.jacobian(z)
+    return jacobian, jacobian @ jacobian.mT / width + torch.eye(z.shape[1], dtype=z.dtype)
+
+
+def _log_joint(surrogate: Surrogate, scores: Tensor, z: Tensor, width: float) -> Tensor:
+    """log p(scores, z) but for constants: (n,)."""
+    return -(scores - surrogate.decode(z)).square().sum(1) / (2 * width) - z.square().sum(1) / 2
+
+
+@dataclass(frozen=True)
+class SurrogatePosterior:
+    """q(z | x) = N(m, S) at the mode that is climbed under the surrogate from the code of the nearest training datum.
+
+    width: the noise in the subspace. scores (n, r) and codes: those of the training data.
+    """
+
+    subspace: Subspace
+    surrogate: Surrogate
+    width: float
+    scores: Tensor
+    codes: Codes
+
+    def gaussian(self, x: Tensor) -> Codes:
+        """The posterior of each x (n, D), on the CPU."""
+        scores = self.subspace.scores(x)
+        nearest = torch.cdist(scores, self.scores).argmin(1)
+        return climb(self.surrogate, scores, self.codes.mean[nearest], self.width, CLIMBS_ANEW, FreeLedger())
+
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws (count, n, L) and their log-densities (count, n), float64."""
+        q = self.gaussian(x)
+        noise = torch.randn(count, *q.mean.shape, generator=generator, dtype=torch.float64, device=generator.device)
+        root = torch.linalg.cholesky(q.covariance).to(noise.device)
+        z = q.mean.to(noise.device) + (root @ noise[..., None])[..., 0]
+        return z, standard_normal_log_prob(noise) - root.diagonal(dim1=1, dim2=2).log().sum(1)
+
+    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
+        """Standard normal quantiles of u, mapped by the root of each covariance: (n, D), (m, L) -> (m, n, L)."""
+        q = self.gaussian(x)
+        normal = ndtri(u.double().cpu())[:, None, :, None]
+        return (q.mean + (torch.linalg.cholesky(q.covariance) @ normal)[..., 0]).to(u.device)
+
+
+def _principal(centred: Tensor, ledger: Ledger) -> tuple[Tensor, Tensor]:
+    """Variances in descending order and axes (D, min(n, D)) of centred data (n, D), by the smaller Gram matrix."""
+    n, data_dim = centred.shape
+    if data_dim <= n:
+        values, axes = _eigenvectors(centred.T @ centred / n, ledger)
+        return values.flip(0).clamp(min=0), axes.flip(1)
+    values, left = _eigenvectors(centred @ centred.T / n, ledger)
+    values, left = values[1:].flip(0), left[:, 1:].flip(1)  # centring leaves n - 1 dimensions
+    return values.clamp(min=0), centred.T @ left / (n * values.clamp(min=1e-300)).sqrt()
+
+
+def _eigenvectors(symmetric: Tensor, ledger: Ledger) -> tuple[Tensor, Tensor]:
+    """Ascending eigenvalues and the eigenvectors in columns, by LAPACK."""
+    ledger.charge("eigenvectors", 9.0 * len(symmetric) ** 3)
+    values, vectors = np.linalg.eigh(symmetric.numpy())
+    return torch.from_numpy(values), torch.from_numpy(vectors)
+
+
+def _inverses(matrices: Tensor, ledger: Ledger) -> Tensor:
+    """Those of matrices (n, L, L), by LAPACK."""
+    ledger.charge("inverses", 2.0 * len(matrices) * matrices.shape[1] ** 3)
+    return torch.from_numpy(np.linalg.inv(matrices.numpy()))
+
+
+def _roots(matrices: Tensor, ledger: Ledger) -> Tensor:
+    """Lower Cholesky factors of matrices (n, L, L), by LAPACK."""
+    ledger.charge("roots", len(matrices) * matrices.shape[1] ** 3 / 3)
+    return torch.from_numpy(np.linalg.cholesky(matrices.numpy()))

@@ -1,0 +1,435 @@
+"""A good adapter meets every duty; each of a family of broken ones is caught by the duty that it breaks."""
+
+import copy
+import dataclasses
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
+
+import pytest
+import torch
+from sklearn.cluster import KMeans
+
+import datasets
+from bench.check import DUTIES, Subject, chosen, run
+from datasets.base import draw
+from methods.common.posteriors import DiagonalGaussian, Prior, build_encoder
+from methods.common.training import adam, cosine, elbo
+from methods.contract.decoder import build_model
+from methods.contract.method import Fitted, require
+
+CHEAP = ("contract", "determinism", "global-state", "gradient", "cost", "saving", "held-out")
+
+
+@dataclass(frozen=True)
+class Good:
+    """A small VAE, in the pieces that its broken descendants replace."""
+
+    steps: int = 600
+    learning_rate: float = 3e-2
+
+    def __post_init__(self):
+        require(self, positive=("steps", "learning_rate"))
+
+    def skip(self, latent_dim, data_dim, size):
+        return "three dimensions take too long for a test" if data_dim == 3 else None
+
+    def generator(self, task):
+        return task.generator
+
+    def encoder(self, task):
+        return build_encoder(task.model, self.generator(task), hidden=(16,))
+
+    def watch(self, task, encoder):
+        task.ledger.watch(encoder=encoder.network)
+
+    def learned(self, task, encoder):
+        return [*task.model.parameters(), *encoder.parameters()]
+
+    def data(self, task):
+        return task.train
+
+    def loss(self, task, encoder, x):
+        noise = torch.randn(len(x), task.latent_dim, generator=self.generator(task))
+        return -elbo(task.model, encoder, x, noise).mean()
+
+    def step(self, task, encoder, optimiser):
+        optimiser.zero_grad()
+        self.loss(task, encoder, self.data(task)).backward()
+        optimiser.step()
+
+    def fit(self, task):
+        encoder = self.encoder(task)
+        self.watch(task, encoder)
+        optimiser = adam(self.learned(task, encoder), self.learning_rate)
+        for i in range(self.steps):
+            optimiser.param_groups[0]["lr"] = self.learning_rate * cosine(i, self.steps)
+            task.ledger.run("step", self.step, task, encoder, optimiser)
+            yield Fitted(task.model, encoder)
+
+
+@dataclass(frozen=True)
+class FieldOfList(Good):
+    layers: tuple = (16, 16)
+
+
+class DataInPlace(Good):
+    def data(self, task):
+        return task.train.mul_(0.99)
+
+
+class OneMoreAxis(Good):
+    def encoder(self, task):
+        found = super().encoder(task)
+        sample = found.sample
+        found.sample = lambda *args: (sample(*args)[0], sample(*args)[1][..., None])
+        return found
+
+
+class GeneratorOfItsOwn(Good):
+    def generator(self, task):
+        return OWN
+
+    def fit(self, task):
+        OWN.manual_seed(0)
+        yield from super().fit(task)
+
+
+OWN = torch.Generator()
+
+
+class Unseeded(GeneratorOfItsOwn):
+    def fit(self, task):
+        OWN.seed()
+        yield from Good.fit(self, task)
+
+
+class GlobalGenerator(Good):
+    def encoder(self, task):
+        return build_encoder(task.model, task.generator, hidden=(16,))
+
+    def generator(self, task):
+        return None
+
+
+class DefaultTypeAtYield(Good):
+    def fit(self, task):
+        for fitted in super().fit(task):
+            torch.set_default_dtype(torch.float64)
+            yield fitted
+            torch.set_default_dtype(torch.float32)
+
+
+class GradientsOffAtYield(Good):
+    def fit(self, task):
+        for fitted in super().fit(task):
+            torch.set_grad_enabled(False)
+            yield fitted
+            torch.set_grad_enabled(True)
+
+
+class ThreadLeftBehind(Good):
+    def fit(self, task):
+        threading.Thread(target=RELEASE.wait, daemon=True).start()
+        yield from super().fit(task)
+
+
+class ProcessLeftBehind(Good):
+    def fit(self, task):
+        STARTED.append(subprocess.Popen(["sleep", "60"]))
+        yield from super().fit(task)
+
+
+RELEASE = threading.Event()
+STARTED: list[subprocess.Popen] = []
+
+
+class TrainsWhenLookedAt(Good):
+    def encoder(self, task):
+        found = super().encoder(task)
+        sample = found.sample
+
+        def sample_and_move(*args):
+            found.network[0].bias.data.add_(1e-3)
+            return sample(*args)
+
+        found.sample = sample_and_move
+        return found
+
+
+class DensityOff(Good):
+    def encoder(self, task):
+        found = super().encoder(task)
+        sample = found.sample
+        found.sample = lambda *args: (lambda z, log_q: (z, log_q - 0.3))(*sample(*args))
+        return found
+
+
+class InitialModel(Good):
+    def fit(self, task):
+        begun = copy.deepcopy(task.model)
+        for fitted in super().fit(task):
+            yield dataclasses.replace(fitted, model=begun)
+
+
+class FixedLayer(Good):
+    def learned(self, task, encoder):
+        task.model.network[0].requires_grad_(False)
+        return super().learned(task, encoder)
+
+
+class Diverging(Good):
+    def step(self, task, encoder, optimiser):
+        super().step(task, encoder, optimiser)
+        task.model.network[-1].bias.data.fill_(float("nan"))
+
+
+class Excused(FixedLayer):
+    exceptions: ClassVar = {"gradient": "the first layer is fixed random features"}
+
+
+class OneYield(Good):
+    def fit(self, task):
+        *_, fitted = super().fit(task)
+        yield fitted
+
+
+class LongStart(Good):
+    def fit(self, task):
+        fit = super().fit(task)
+        *_, fitted = islice(fit, self.steps * 3 // 4)
+        yield fitted
+        yield from fit
+
+
+class FalseName(Good):
+    def fit(self, task):
+        step = self.step
+
+        def sometimes_more(*args):
+            step(*args)
+            if int(torch.randint(2, (), generator=task.generator)):
+                step(*args)
+
+        object.__setattr__(self, "step", sometimes_more)
+        try:
+            yield from super().fit(task)
+        finally:
+            object.__delattr__(self, "step")
+
+
+class LedgerStopped(Good):
+    def step(self, task, encoder, optimiser):
+        task.ledger.stop()
+        super().step(task, encoder, optimiser)
+        task.ledger.start()
+
+    def fit(self, task):
+        free = copy.copy(task.ledger)
+        object.__setattr__(task, "ledger", free)
+        free.run = lambda _, work, *args: work(*args)
+        yield from super().fit(task)
+
+
+class ClustersUncharged(Good):
+    def fit(self, task):
+        KMeans(2, n_init=1, random_state=0).fit(task.train)
+        yield from super().fit(task)
+
+
+class ArraysUncharged(Good):
+    def fit(self, task):
+        rows = task.train.numpy()
+        rows @ rows.T
+        yield from super().fit(task)
+
+
+class EncoderUnwatched(Good):
+    def watch(self, task, encoder):
+        pass
+
+
+class DecoderUnwatched(Good):
+    def fit(self, task):
+        own = build_model(task.train, task.latent_dim, None, task.generator)
+        own.load_state_dict(task.model.state_dict())
+        own.log_noise.requires_grad_(task.model.learns_noise)
+        yield from super().fit(dataclasses.replace(task, model=own))
+
+
+class WorkInThread(Good):
+    def step(self, *args):
+        thread = threading.Thread(target=super().step, args=args)
+        thread.start()
+        thread.join()
+
+
+class OutsideTheState(Good):
+    def encoder(self, task):
+        found = super().encoder(task)
+        found.__class__ = Centred
+        found.centre = task.train.mean(0)
+        return found
+
+
+class Centred(DiagonalGaussian):
+    def moments(self, x):
+        return super().moments(x - self.centre)
+
+
+class TwiceTheKL(Good):
+    def loss(self, task, encoder, x):
+        mean, log_scale = encoder.moments(x)
+        kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 1).sum(-1) - log_scale.sum(-1)
+        return super().loss(task, encoder, x) + kl.mean()
+
+
+class LearnsKnownNoise(Good):
+    def learned(self, task, encoder):
+        task.model.log_noise.requires_grad_(True)
+        return super().learned(task, encoder)
+
+
+class PeeksThroughFrames(Good):
+    def data(self, task):
+        frame = sys._getframe()
+        while frame:
+            for value in frame.f_locals.values():
+                if hasattr(value, "split") and not isinstance(value, str | torch.Tensor):
+                    return value.split.test.float()
+            frame = frame.f_back
+        return task.train
+
+
+class DrawsForItself(Good):
+    def data(self, task):
+        return held_out_points().float()
+
+
+def held_out_points():
+    return draw(datasets.load("circle"), 0, 1, 1, 200).test
+
+
+class Memorises(Good):
+    def fit(self, task):
+        yield Fitted(Memory(held_out_points()), Prior(1))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A model that gives data that it was handed, and little noise."""
+
+    points: torch.Tensor
+
+    def decode(self, z):
+        n = len(self.points)
+        return self.points[(torch.special.ndtr(z[..., 0]) * n).long().clamp(max=n - 1)]
+
+    def variance(self):
+        return 1e-3
+
+
+class SeesTruth(Good):
+    sees_truth: ClassVar = True
+
+
+class NeedsTwo(Good):
+    def data(self, task):
+        return task.train if len(task.train[1]) else None
+
+
+class Unchecked(Good):
+    def __post_init__(self):
+        pass
+
+
+class LongWinded(Good):
+    def __post_init__(self):
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise ValueError(f"{error}\nso there") from error
+
+
+CULPRITS = {
+    FieldOfList: "contract",
+    DataInPlace: "contract",
+    OneMoreAxis: "contract",
+    GeneratorOfItsOwn: "determinism",
+    Unseeded: "determinism global-state held-out",
+    GlobalGenerator: "global-state",
+    DefaultTypeAtYield: "global-state",
+    GradientsOffAtYield: "global-state",
+    ThreadLeftBehind: "global-state",
+    ProcessLeftBehind: "global-state",
+    TrainsWhenLookedAt: "looking",
+    DensityOff: "bound",
+    InitialModel: "better gradient",
+    FixedLayer: "gradient",
+    OneYield: "budget",
+    LongStart: "budget",
+    FalseName: "cost",
+    LedgerStopped: "cost",
+    ClustersUncharged: "cost",
+    ArraysUncharged: "cost",
+    EncoderUnwatched: "cost",
+    DecoderUnwatched: "cost",
+    WorkInThread: "cost",
+    OutsideTheState: "saving",
+    TwiceTheKL: "optimum",
+    LearnsKnownNoise: "optimum",
+    PeeksThroughFrames: "held-out",
+    DrawsForItself: "cost held-out",
+    SeesTruth: "held-out",
+    NeedsTwo: "bad-input",
+    Unchecked: "bad-input",
+    LongWinded: "bad-input",
+}
+
+
+@pytest.fixture
+def outcomes(offer):
+    """A function that runs duties of a class, with a label's parameters, and gives the outcomes by duty."""
+
+    def check(cls, *names, parameters=""):
+        subject = Subject.of(offer(cls.__name__, cls) + parameters)
+        return {outcome.duty: outcome for outcome in run(subject, chosen(names, subject))}
+
+    RELEASE.clear()
+    yield check
+    RELEASE.set()
+    for process in STARTED:
+        process.kill()
+        process.wait()
+
+
+def test_the_good_adapter_meets_every_duty(outcomes):
+    found = outcomes(Good)
+    assert list(found) == [duty.name for duty in DUTIES]
+    assert {duty: outcome.seen for duty, outcome in found.items() if outcome.status != "pass"} == {}
+
+
+@pytest.mark.parametrize("culprit", CULPRITS, ids=lambda cls: cls.__name__)
+def test_a_culprit_is_caught_by_the_duty_that_it_breaks_and_by_no_other(culprit, outcomes):
+    broken = CULPRITS[culprit].split()
+    found = outcomes(culprit, *{*CHEAP, *broken} - {"optimum"}, parameters="[steps=30]")
+    if "optimum" in broken:
+        found |= outcomes(culprit, "optimum")
+    failed = {duty: outcome.seen for duty, outcome in found.items() if outcome.status == "fail"}
+    assert sorted(failed) == sorted(broken), failed
+    assert not any("raised" in seen for seen in failed.values()), failed
+
+
+def test_what_knows_the_test_set_is_better_than_the_truth(outcomes):
+    found = outcomes(Memorises, "better")["better"]
+    assert found.status == "fail"
+    assert "nats above the true model's" in found.seen
+
+
+def test_a_reason_excuses_what_fails_and_nothing_else(outcomes):
+    found = outcomes(Excused, "gradient", "saving", parameters="[steps=30]")
+    assert {duty: outcome.status for duty, outcome in found.items()} == {"gradient": "excused", "saving": "pass"}
+    assert found["gradient"].seen.startswith("the first layer is fixed random features (model.network.0.weight")

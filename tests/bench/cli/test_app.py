@@ -1,0 +1,251 @@
+"""The command line: what is wrong is told in a line that helps, with exit code 2 and nothing touched."""
+
+import re
+
+import pytest
+
+from bench.study import execute
+
+PLUGIN = """
+from dataclasses import dataclass
+from datasets import load
+
+@dataclass(frozen=True)
+class Mine:
+    def fit(self, task):
+        yield
+"""
+COMPARE = ("compare", "-m", "vae", "-d", "circle")
+
+NAMES = [
+    (("compere",), "unknown command 'compere' - did you mean 'compare'?"),
+    (
+        ("frobnicate",),
+        "unknown command 'frobnicate' (available: compare, run, merge, report, status, tune, sweep, list, timing, "
+        "check)",
+    ),
+    (("compare", "-m", "mpaa"), "unknown method 'mpaa' - did you mean 'mapa'?"),
+    (("compare", "-m", "mapa,MAPPA"), "unknown method 'MAPPA' - did you mean 'mapa'?"),
+    (("compare", "-m", "vea", "-d", "nowhere"), "unknown method 'vea' - did you mean 'vae'?"),
+    (("compare", "-m", "vae,zzz"), "unknown method 'zzz' (available: mapa, "),
+    (("compare", "-d", "circel"), "unknown dataset 'circel' - did you mean 'circle'?"),
+    (("compare", "-d", "qqq"), "unknown dataset 'qqq' (available: figure8, circle,"),
+    (("compare", "--metric", "test_l"), "unknown metric 'test_l' - did you mean 'test_ll'?"),
+    (("compare", "--metric", "wall_s"), "unknown metric 'wall_s'"),
+    (("list", "method"), "unknown name 'method' - did you mean 'methods'?"),
+    (("list", "mpaa"), "unknown name 'mpaa' - did you mean 'mapa'?"),
+    (("list", "methods", "datasets"), "unexpected extra argument"),
+    (("compare", "vae"), "unexpected extra argument"),
+    (("compare", "--method", "vae"), "--methods"),
+    (("compare", "--sead", "3"), "--seeds"),
+    (("list", "--sizes"), "--sizes"),
+    (("--frobnicate",), "--frobnicate"),
+    (("compare", "-m", ""), "--methods names nothing"),
+    (("compare", "-m", " , "), "--methods names nothing"),
+    (("compare", "-d", ","), "--datasets names nothing"),
+    (("compare", "--noise", "unknown"), "--noise must be one of known, learned, got 'unknown'"),
+    (("compare", "--noise", ""), "--noise must be one of known, learned, got ''"),
+    (("compare", "--device", "tpu"), "--device must be one of cpu, cuda, got 'tpu'"),
+    (("compare", "-d", "figure8", "--latent-dim", "2"), "'figure8' has latent dimension 1, got --latent-dim 2"),
+    (("compare", "-d", "circle,torus", "--latent-dim", "1"), "'torus' has latent dimension 2, got --latent-dim 1"),
+    (("compare", "--seeds"), "requires an argument"),
+    (("compare", "-m", "vea[steps=3]"), "unknown method 'vea' - did you mean 'vae'?"),
+    (
+        ("compare", "-m", "vae[stesp=3]"),
+        "unknown parameter of 'vae' 'stesp' - did you mean 'steps'? (available: steps,",
+    ),
+    (("compare", "-m", "vae[steps=1.5]"), "vae.steps must be a whole number, got '1.5'"),
+    (("compare", "-m", "vae[steps=3"), "'vae[steps=3' is not of the form NAME or NAME[parameter=value,...]"),
+    (("compare", "-d", "circel[size=3]"), "unknown dataset 'circel' - did you mean 'circle'?"),
+    (("compare", "-d", "circle[size=0]"), "size of 'circle[size=0]' must be a whole number of at least 1, got 0"),
+    (("compare", "-d", "circle[noise=-1]"), "noise of 'circle[noise=-1]' must be a positive number, the variance"),
+    (("compare", "-d", "circle[noise=low]"), "noise of 'circle[noise=low]' must be a positive number"),
+    (("compare", "-d", "circle[nose=1]"), "unknown parameter of dataset 'circle' 'nose' - did you mean 'noise'?"),
+    (("compare", "-d", "circle[latent_dim=2]"), "dataset 'circle' has latent dimension 1, got 2"),
+    (("compare", "--set", "vae"), "--set takes METHOD.PARAM=VALUE, each parameter once, got 'vae'"),
+    (("compare", "--set", "vea.steps=3"), "unknown method 'vea' - did you mean 'vae'?"),
+    (("compare", "-m", "vae", "--set", "mapa.steps=3"), "--set mapa.steps: 'mapa' is not among the methods (vae)"),
+    (("compare", "--set", "vae.step=3"), "unknown parameter of 'vae' 'step' - did you mean 'steps'?"),
+    (("compare", "--set", "vae.steps=few"), "vae.steps must be a whole number, got 'few'"),
+    (("sweep", "-m", "vae"), "declares no ablation; give --vary"),
+    (("sweep", "-m", "vae", "--vary", "steps"), "--vary takes FACTOR=LEVEL,LEVEL,..., each factor once, got 'steps'"),
+    (("sweep", "-m", "vae", "--vary", "steps=1", "--vary", "steps=2"), "each factor once, got 'steps=2'"),
+    (("sweep", "-m", "vae", "--vary", "stps=3"), "unknown parameter of 'vae' 'stps' - did you mean 'steps'?"),
+    (("sweep", "-m", "vae", "--vary", "size=0"), "must be a whole number of at least 1, got 0"),
+    (("sweep", "-m", "vae", "--vary", "noise=ax"), "the multiple in noise=ax must be a finite number, got 'a'"),
+    (("sweep", "-m", "vae", "--vary", "noise=1x,0.1"), "multiples of the dataset's own such as 2x, but not both"),
+    (("sweep", "-m", "vae,mapa", "--vary", "steps=2"), "--method takes exactly one, got vae, mapa"),
+]
+WHOLE = ("--seeds", "--size", "--test-size", "--latent-dim", "--jobs")
+REAL = ("--max-flops", "--max-seconds")
+NUMBERS = [
+    *(((option, value), f"{option} must be a whole number of at least 1, got {value}")
+      for option in WHOLE for value in ("0", "-1")),
+    *(((option, value), value) for option in WHOLE for value in ("many", "1.5", "nan", "inf", "1e3", "")),
+    *(((option, value), f"{option} must be a positive number, got ")
+      for option in REAL for value in ("0", "-1", "nan", "inf", "-inf")),
+    *(((option, value), value) for option in REAL for value in ("many", "1,5", "")),
+]  # fmt: skip
+PLUGINS = {
+    "": "offers nothing",
+    "x = 1": "offers nothing",
+    "METHODS = {}": "offers nothing",
+    "METHODS = None": "offers nothing",
+    "def broken(:": "cannot be imported: SyntaxError",
+    "1 / 0": "cannot be imported: ZeroDivisionError: division by zero",
+    "raise RuntimeError('a\\n\\n b')": "cannot be imported: RuntimeError: a b",
+    "import sys; sys.exit(3)": "cannot be imported: SystemExit: 3",
+    "import nowhere": "cannot be imported: ModuleNotFoundError: No module named 'nowhere'",
+    "METHODS = ['mine']": "METHODS must map names to classes, got list",
+    "METHODS = 3": "METHODS must map names to classes, got int",
+    "DATASETS = 'circle'": "DATASETS must map names to",
+    "METHODS = {1: Mine}": "METHODS must map names to",
+    "METHODS = {'mine': 'Mine'}": "METHODS must map names to",
+    "METHODS = {'': Mine}": "METHODS has the name '', which",
+    "METHODS = {'a,b': Mine}": "METHODS has the name 'a,b', which",
+    "DATASETS = {'a b': lambda latent_dim: load('circle')}": "DATASETS has the name 'a b', which",
+    "METHODS = {'vae': Mine}": "offers 'vae', which is taken (built in); rename it",
+    "DATASETS = {'circle': lambda latent_dim: load('circle')}": "offers 'circle', which is taken (built in); rename it",
+    "METHODS = {'all': Mine}": "METHODS has the name 'all', which",
+    "DATASETS = {'curves': lambda latent_dim: load('circle')}": "DATASETS has the name 'curves', which",
+}
+ASKED = {
+    "class Plain:\n    fit = Mine.fit\nMETHODS = {'mine': Plain}": "'mine' must be a dataclass with a fit(task) method",
+    "@dataclass(frozen=True)\nclass Idle:\n    pass\nMETHODS = {'mine': Idle}": "'mine' must be a dataclass with a fit",
+    "@dataclass(frozen=True)\nclass Rest(Mine):\n    steps: int\nMETHODS = {'mine': Rest}": "cannot be made with",
+    "def mine():\n    return Mine()\nMETHODS = {'mine': mine}": "'mine' must be a dataclass with a fit",
+}  # fmt: skip
+GIVEN = {
+    "DATASETS = {'own': lambda latent_dim: 3}": "'own' must give a datasets.base.Problem or Observations, got int",
+    "DATASETS = {'own': lambda latent_dim: None}": "must give a datasets.base.Problem or Observations, got NoneType",
+    "DATASETS = {'own': lambda: load('circle')}": "'own' cannot be made: TypeError",
+    "DATASETS = {'own': lambda latent_dim: 1 / 0}": "'own' cannot be made: ZeroDivisionError",
+    "DATASETS = {'own': load}": "'own' cannot be made",
+}
+
+
+@pytest.fixture
+def refused(cli, tmp_path, monkeypatch, unchanged):
+    """Run a command that must be refused; its message."""
+
+    def run_all(specs, how, folder):
+        raise AssertionError(f"not refused: {len(specs)} cells were to run, {how.jobs} at a time")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execute, "_run_all", run_all)
+
+    def run(*args):
+        with unchanged(tmp_path):
+            end = cli(*args)
+        assert end.code == 2, end.err
+        assert end.out == ""
+        assert re.fullmatch(r"error: [^\n]+\n", end.err)
+        assert "Traceback" not in end.err
+        return end.err.removeprefix("error: ").rstrip("\n")
+
+    return run
+
+
+def name_of(value):
+    return " ".join(value) if isinstance(value, tuple) else ""
+
+
+@pytest.mark.parametrize(("args", "message"), NAMES, ids=name_of)
+def test_a_name_or_choice_that_there_is_not(refused, args, message):
+    assert message in refused(*args)
+
+
+@pytest.mark.parametrize(("args", "message"), NUMBERS, ids=name_of)
+def test_a_number_that_will_not_do(refused, args, message):
+    found = refused(*COMPARE, *args)
+    assert args[0] in found
+    assert message in found
+
+
+def test_cuda_where_there_is_none(refused, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "torch finds no CUDA device on this machine; use --device cpu" in refused(*COMPARE, "--device", "cuda")
+
+
+@pytest.mark.parametrize("command", [COMPARE, ("list",)])
+@pytest.mark.parametrize(("code", "message"), PLUGINS.items())
+def test_a_plugin_that_offers_nothing_usable(refused, tmp_path, command, code, message):
+    (tmp_path / "mine.py").write_text(f"{PLUGIN}\n{code}\n")
+    found = refused(*command, "--plugin", "mine.py")
+    assert "mine.py" in found
+    assert message in found
+
+
+@pytest.mark.parametrize("command", [COMPARE, ("list",)])
+@pytest.mark.parametrize("name", ["nowhere.py", "folder", "folder.py", "no/such/folder/mine.py"])
+def test_a_plugin_that_is_no_file(refused, tmp_path, command, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.py").mkdir()
+    found = refused(*command, "--plugin", name)
+    assert found.endswith(f"{name} is not a file")
+
+
+def test_a_plugin_that_is_not_python(refused, tmp_path):
+    (tmp_path / "mine.txt").write_text(PLUGIN)
+    (tmp_path / "zeros.py").write_bytes(b"\0\0")
+    (tmp_path / "latin.py").write_bytes("x = 'é'".encode("latin-1"))
+    assert "mine.txt is not a Python file" in refused(*COMPARE, "--plugin", "mine.txt")
+    assert "zeros.py cannot be imported" in refused(*COMPARE, "--plugin", "zeros.py")
+    assert "latin.py cannot be imported" in refused(*COMPARE, "--plugin", "latin.py")
+
+
+@pytest.mark.parametrize(("code", "message"), ASKED.items())
+def test_a_method_that_lacks_the_contract(refused, tmp_path, code, message):
+    (tmp_path / "mine.py").write_text(f"{PLUGIN}\n{code}\n")
+    assert message in refused("compare", "-m", "mine", "-d", "circle", "--plugin", "mine.py")
+
+
+@pytest.mark.parametrize(("code", "message"), GIVEN.items())
+def test_a_dataset_that_lacks_the_contract(refused, tmp_path, code, message):
+    (tmp_path / "mine.py").write_text(f"{PLUGIN}\n{code}\n")
+    assert message in refused("compare", "-m", "vae", "-d", "own", "--plugin", "mine.py")
+
+
+def test_two_plugins_that_clash(refused, tmp_path):
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(f"{PLUGIN}\nMETHODS = {{'mine': Mine}}\n")
+    message = refused(*COMPARE, "--plugin", "one.py", "--plugin", "two.py")
+    assert "two.py offers 'mine', which is taken (plugin one.py)" in message
+
+
+@pytest.mark.parametrize("args", [("-m", "nothing"), ("--seeds", "0"), ("--noise", "x"), ("--plugin", "x.py")])
+def test_a_mistake_beside_fresh_sets_nothing_aside(refused, tmp_path, args):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "study.json").write_text("{}")
+    refused(*COMPARE, "--out", "out", "--fresh", *args)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [(), ("--help",), ("-h",), ("compare", "-h"), *((name, "--help") for name in ("compare", "list", "tune", "sweep"))],
+)
+def test_help(cli, args):
+    end = cli(*args)
+    text = end.out + end.err
+    assert "Usage: python -m bench" in text
+    assert end.code == (0 if args else 2)
+
+
+def test_version(cli):
+    end = cli("--version")
+    assert end.code == 0
+    assert re.fullmatch(r"mapa-bench \d+\.\d+\.\d+\n", end.out)
+
+
+def test_list(cli):
+    end = cli("list")
+    assert (end.code, end.err) == (0, "")
+    for word in ("mapa", "vae", "iterative", "oracle", "untrained", "figure8", "torus", "test_ll", "inference_gap"):
+        assert word in end.out
+
+
+@pytest.mark.parametrize(("kind", "shown", "hidden"), [("methods", "mapa", "torus"), ("metrics", "elbo", "figure8")])
+def test_list_of_one_kind(cli, kind, shown, hidden):
+    end = cli("list", kind)
+    assert shown in end.out
+    assert hidden not in end.out

@@ -1,0 +1,132 @@
+"""What a running study tells: each cell, what leads, how many failed, and how long is left."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from bench.cli.progress import Bar, Lines, Standing, TimeLeft, final, outcome, plan
+from bench.store.records import CellResult, Cost, Row
+
+
+@pytest.fixture
+def result(cell_spec):
+    """A cell's result with a final likelihood, or a failure."""
+
+    def make(method, seed, value, dataset="circle", seconds=1.0):
+        spec = cell_spec(method=method, seed=seed, dataset=dataset)
+        if value is None:
+            return CellResult(spec, status="failed", message="ValueError: [red]\nno")
+        rows = [Row(n, name, v, 0.1, "nats", Cost()) for n, name, v in ((0, "test_ll", 99.0), (1, "test_ll", value))]
+        rows.append(Row(1, "elbo", 50.0, 0.1, "nats", Cost()))
+        return CellResult(spec, rows=rows, cost=Cost(wall_s=seconds, flops=1e6), evaluation_s=seconds)
+
+    return make
+
+
+@pytest.fixture
+def told(capsys):
+    """The lines that a study's progress tells, given results in the order in which they come."""
+
+    def run(results, total=None, jobs=1):
+        lines = Lines()
+        lines.begin(total or len(results), [each.spec for each in results], jobs)
+        for each in results:
+            lines.finish(each)
+        lines.close()
+        return capsys.readouterr().err.splitlines()
+
+    return run
+
+
+def test_lines(told, result):
+    results = [result("vae", 0, -1.0), result("mapa", 0, None), result("vae", 1, -3.0), result("mapa", 1, -2.5)]
+    assert told(results, total=6) == [
+        "4 cells to run (2 are there already)",
+        "[3/6] circle / vae / seed 0: test_ll -1.000 in 1 s, 1 MFLOP  about 6 s left",
+        "[4/6] circle / mapa / seed 0: failed - ValueError: [red] no  about 2 s left, 1 failed",
+        "[5/6] circle / vae / seed 1: test_ll -3.000 in 1 s, 1 MFLOP  1 failed",
+        "[6/6] circle / mapa / seed 1: test_ll -2.500 in 1 s, 1 MFLOP  1 failed",
+        "best on circle in this run: vae, -2.000 nats over 2 seeds",
+    ]
+
+
+def test_what_leads_is_told_once_a_dataset_is_over(told, result):
+    results = [
+        result("vae", 0, -1.0), result("vae", 0, -4.0, "torus"),
+        result("mapa", 0, -2.0, "torus"), result("mapa", 0, -2.0),
+    ]  # fmt: skip
+    lines = told(results)
+    assert lines[4] == "best on torus in this run: mapa, -2.000 nats over 1 seed"
+    assert lines[6] == "best on circle in this run: vae, -1.000 nats over 1 seed"
+    assert len(lines) == 7
+
+
+def test_nothing_leads_where_all_failed(told, result):
+    assert len(told([result("vae", 0, None), result("vae", 1, None)])) == 3
+
+
+def test_the_median_leads_and_the_true_model_does_not(result):
+    results = [result("vae", seed, value) for seed, value in enumerate((-1.0, -1.0, -100.0))]
+    results += [result("mapa", seed, value) for seed, value in enumerate((-2.0, -2.0, 50.0))]
+    results += [result("oracle", 0, 9.0), result("oracle[x=1]", 0, 9.0)]
+    standing = Standing([each.spec for each in results])
+    assert standing.best("circle") == ""
+    for each in results:
+        standing.finish(each)
+    assert standing.best("circle") == "best on circle in this run: vae, -1.000 nats over 3 seeds"
+    assert standing.failures() == ""
+
+
+def test_what_was_skipped_has_not_failed(cell_spec):
+    standing = Standing([])
+    for status in ("skipped", "timeout", "failed", "done"):
+        standing.finish(CellResult(cell_spec(), status=status))
+    assert standing.failures() == "2 failed"
+
+
+def test_the_time_left_is_shared_by_jobs(result):
+    results = [result("vae", seed, 0.0, seconds=seconds) for seed, seconds in enumerate((1.0, 2.0, 5.0, 5.0))]
+    left = TimeLeft([each.spec for each in results], jobs=2)
+    assert left.seconds() is None
+    left.finish(results[0])
+    left.finish(results[1])
+    assert left.seconds() == pytest.approx(2 * 3.0 / 2)
+
+
+def test_the_last_likelihood_counts(result, cell_spec):
+    assert final(result("vae", 0, -3.0)).value == -3.0
+    assert final(CellResult(cell_spec())) is None
+    assert outcome(CellResult(cell_spec(), cost=Cost(wall_s=math.nan))).startswith("circle / vae / seed 0: done in ")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((3, 0, 1), "all 3 cells are there already; nothing to run"),
+        ((3, 3, 1), "3 cells to run"),
+        ((3, 2, 2), "2 cells to run (1 are there already), 2 at a time: seconds are contended"),
+    ],
+)
+def test_the_plan(numbers, text):
+    assert plan(*numbers) == text
+
+
+def test_the_bar_shows_what_leads_and_what_failed(result, monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=shown, force_terminal=True, width=200))
+    results = [result("vae[steps=5]", 0, -1.0), result("mapa", 0, None), result("vae", 0, -2.0)]
+    bar = Bar()
+    bar.begin(3, [each.spec for each in results], 1)
+    for each in results[:2]:
+        bar.finish(each)
+    bar.bar.refresh()
+    bar.close()
+    text = shown.getvalue()
+    assert "about 2 s left, 1 failed, best on circle in this run: vae[steps=5], -1.000 nats over 1 seed" in text
+    assert "[2/3] circle / mapa / seed 0: failed - ValueError: [red] no" in text
+
+
+def test_a_bar_that_never_began_is_closed():
+    Bar().close()

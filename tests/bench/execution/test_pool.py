@@ -1,0 +1,152 @@
+"""Cells in child processes: what is handed over, what becomes of a child, and what a limit does."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.common.errors import UsageError
+from bench.execution import worker
+from bench.execution.pool import Workers
+from bench.execution.worker import DeathError, Job, environment
+from bench.fit.runner import run_cell
+
+
+@pytest.fixture
+def workers():
+    made = Workers()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def job(cell_spec):
+    """A job that acts as its parameters say."""
+
+    def make(*acts, **fields):
+        return Job(cell_spec(parameters=acts), **fields)
+
+    return make
+
+
+def process_of(result):
+    return int(result.message.split()[1])
+
+
+def gone(process, within=5.0):
+    deadline = time.monotonic() + within
+    while Path(f"/proc/{process}/stat").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not Path(f"/proc/{process}/stat").exists()
+
+
+def test_a_cell_is_the_same_in_a_child(cell_spec, workers):
+    """Values, and what the child must not find out of its surroundings: it is one thread of one core."""
+    spec = cell_spec(method="untrained")
+    here, there = run_cell(spec), workers.run(Job(spec, concurrent=True, environment=environment()))
+    assert [(r.checkpoint, r.metric, r.value, r.stderr) for r in there.rows] == [
+        (r.checkpoint, r.metric, r.value, r.stderr) for r in here.rows
+    ]
+    assert (there.spec, there.status, there.concurrent) == (spec, "done", True)
+    again = workers.run(Job(spec, timeout=600.0, memory=10**12))
+    assert [row.value for row in again.rows] == [row.value for row in here.rows]
+
+
+def test_plugins_travel_and_the_cell_keeps_its_name_for_them(cell_spec, workers, tmp_path):
+    text = b"from methods.baselines import Untrained\nMETHODS = {'mine': Untrained}\n"
+    lost = str(tmp_path / "elsewhere" / "mine.py")
+    spec = cell_spec(method="mine", plugins=(lost,))
+    result = workers.run(Job(spec, plugins=((lost, text),)))
+    assert (result.status, result.spec) == ("done", spec)
+    assert not Path(lost).exists()
+
+
+def test_a_child_serves_cell_after_cell(workers, job, instant):
+    first, second = (workers.run(job()) for _ in range(2))
+    assert process_of(first) == process_of(second)
+
+
+def test_a_child_is_started_anew_for_other_plugins(workers, job, instant, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_bytes(b"old")
+    first, second = (workers.run(job(plugins=((str(path), text),))) for text in (b"old", b"new"))
+    assert process_of(first) != process_of(second)
+    assert gone(process_of(first))
+
+
+def test_a_child_that_cannot_be_cleaned_is_not_used_again(workers, job, instant):
+    workers.run(job())
+    (before,) = workers._idle
+    workers.run(job(("message", "not contained: threads that it left running")))
+    assert gone(before.process.pid)
+    assert workers._idle == []
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (("kill", ""), "the process died (signal 9), perhaps for lack of memory"),
+        (("exit", 3), "the process died (exit code 3)"),
+        (("exit", 0), "the process died (exit code 0)"),
+    ],
+)
+def test_a_child_that_dies(workers, job, instant, act, reason):
+    with pytest.raises(DeathError) as death:
+        workers.run(job(act))
+    assert (death.value.status, death.value.reason) == ("failed", reason)
+    assert workers.run(job()).status == "done"
+
+
+def test_a_child_that_dies_and_leaves_another_behind(workers, job, instant, monkeypatch):
+    """That one keeps the pipe open, so that nothing is heard of the death."""
+    monkeypatch.setattr(worker, "LOOK_S", 0.1)
+    began = time.monotonic()
+    with pytest.raises(DeathError, match="signal 9"):
+        workers.run(job(("fork", 60), ("kill", "")))
+    assert time.monotonic() - began < 20
+
+
+def test_a_cell_that_takes_too_long(workers, job, instant, monkeypatch):
+    monkeypatch.setattr(worker, "LOOK_S", 0.05)
+    began = time.monotonic()
+    with pytest.raises(DeathError) as death:
+        workers.run(job(("sleep", 60), timeout=0.5))
+    assert 0.5 < time.monotonic() - began < 20
+    assert death.value.status == "timeout"
+    assert death.value.reason.startswith("stopped after 0.5")
+    assert death.value.reason.endswith("by --cell-timeout 0.5")
+    assert workers.run(job(("sleep", 0.1), timeout=20.0)).status == "done"
+
+
+def test_a_cell_that_grows_without_bound(workers, job, instant):
+    with pytest.raises(DeathError) as death:
+        workers.run(job(("grow", None), memory=200_000_000))
+    assert (death.value.status, death.value.reason) == ("failed", "used more than 200 MB (--cell-memory)")
+
+
+def test_other_code_is_refused(workers, job, instant):
+    assert workers.run(job(environment=("code of the test",))).status == "done"
+    with pytest.raises(UsageError, match="a worker has code of the test, which must be code of the client, as where"):
+        workers.run(job(environment=("code of the client",)))
+
+
+def test_the_end_ends_all_that_runs(job, instant):
+    workers, ends = Workers(), []
+
+    def run():
+        with pytest.raises(DeathError):
+            workers.run(job(("sleep", 60)))
+        ends.append(time.monotonic())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not workers._busy or not workers._busy[0].environment:
+        time.sleep(0.01)
+    children = [each.process.pid for each in workers._busy]
+    workers.end()
+    thread.join(20)
+    assert ends
+    assert all(map(gone, children))
+    with pytest.raises(DeathError):
+        workers.run(job())

@@ -1,0 +1,533 @@
+"""One cell: what the clock covers, where the checkpoints lie, when a budget ends it, and what becomes of a failure."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import metrics
+from bench.fit import runner
+from bench.fit.runner import CHECKPOINTS_PER_DECADE, run_cell
+from bench.metrics import nuts
+from bench.registry.registry import registry
+from bench.store import tables
+from bench.store.records import CellSpec, Cost
+from datasets.base import draw
+from methods.common.posteriors import Prior
+from methods.contract.method import Fitted
+
+METRICS = ["test_ll", "oracle_gap", "elbo", "inference_gap"]
+LAST_METRICS = ["approximation_gap", "amortisation_gap", "signal_w2", "sample_w2", "sample_w2_floor"]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Moves the decoder's last bias at each step, at a charge, and may sleep, print, end or break on the way."""
+
+    steps: int = 5
+    charge: float = 1000.0
+    sleep: float = 0.0
+    print: str = ""
+
+    def fit(self, task):
+        bias = task.model.network[-1].bias.data.numpy()  # numpy, so that torch counts nothing
+        for step in range(self.steps):
+            time.sleep(self.sleep)
+            if self.print:
+                print(self.print)  # noqa: T201 - the harness has to bear it
+            bias += 0.01
+            task.ledger.charge("walk", self.charge)
+            self.before_yield(step, task)
+            yield Fitted(task.model, Prior(task.latent_dim))
+
+    def before_yield(self, step, task):
+        pass
+
+
+def checkpoints(result):
+    """(cost, values by metric) of each checkpoint, in order."""
+    rows = [(number, list(rows)) for number, rows in groupby(result.rows, lambda row: row.checkpoint)]
+    assert [number for number, _ in rows] == list(range(len(rows)))
+    for _, each in rows:
+        assert [row.metric for row in each][:4] == METRICS
+        assert len({row.cost for row in each}) == 1
+        assert len(each) == 4 or each is rows[-1][1]
+    return [(each[0].cost, {row.metric: row.value for row in each[:4]}) for _, each in rows]
+
+
+def test_a_cell_is_reproducible(cell_spec):
+    first, second = (run_cell(cell_spec(max_flops=1e7)) for _ in range(2))
+    assert first.status == "done"
+    assert [(row.metric, row.value, row.stderr) for row in first.rows] == [
+        (row.metric, row.value, row.stderr) for row in second.rows
+    ]
+
+
+def test_the_clock_runs_while_the_method_does(cell_spec, offer):
+    offer("sleepy", Walk(steps=4, sleep=0.05))
+    cost = run_cell(cell_spec(method="sleepy")).cost
+    assert cost.wall_s >= 4 * 0.05
+    assert cost.cpu_s < 0.1
+
+
+def test_work_before_the_first_yield_is_on_the_clock(cell_spec, offer):
+    class Eager(Walk):
+        def fit(self, task):
+            time.sleep(0.2)
+            task.ledger.charge("eager", 7.0)
+            return iter([Fitted(task.model, Prior(task.latent_dim))])
+
+    offer("eager", Eager())
+    cost = run_cell(cell_spec(method="eager")).cost
+    assert cost.wall_s >= 0.2
+    assert cost.flops == 7
+
+
+def test_processor_time_is_that_of_all_threads_and_of_children(cell_spec, offer):
+    class Busy(Walk):
+        def before_yield(self, step, task):
+            spin = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.2: pass"
+            thread = threading.Thread(target=exec, args=(spin.replace("process_time", "thread_time"), {}))
+            thread.start()
+            thread.join()
+            subprocess.run([sys.executable, "-c", spin], check=True)
+
+    offer("busy", Busy(steps=1))
+    assert run_cell(cell_spec(method="busy", max_seconds=0.1)).cost.cpu_s >= 0.4
+
+
+def test_where_the_flops_went_adds_up(cell_spec):
+    result = run_cell(cell_spec(method="mapa", size=60))
+    assert sum(work.flops for work in result.work) == result.cost.flops
+    assert sum(work.flops for work in result.work if work.by == "formula") == result.formula_flops > 0
+    assert {"k-means", "loss"} <= {work.name for work in result.work}
+
+
+def test_memory_is_that_of_fitting(cell_spec, offer, monkeypatch):
+    class Hungry(Walk):
+        def before_yield(self, step, task):
+            if step == 2:
+                torch.ones(30_000_000).sum()
+
+    def greedy(self, fitted, look=metrics.Evaluator.look):
+        torch.ones(90_000_000).sum()
+        return look(self, fitted)
+
+    monkeypatch.setattr(metrics.Evaluator, "look", greedy)
+    offer("hungry", Hungry())
+    assert run_cell(cell_spec(method="hungry")).peak_memory_mb == pytest.approx(120, rel=0.1)
+
+
+def test_diagnostics_are_kept_with_the_look_that_they_belong_to(cell_spec):
+    result = run_cell(cell_spec(max_flops=1e7))
+    found = [(d.checkpoint, d.metric, d.diagnostic) for d in result.diagnostics]
+    assert found == [(row.checkpoint, "test_ll", "numerical_error") for row in result.rows if row.metric == "test_ll"]
+    assert all(0 <= d.value < 1e-3 for d in result.diagnostics)
+
+
+def test_above_two_latent_dimensions_all_is_measured_by_sampling(cell_spec, monkeypatch):
+    monkeypatch.setattr(nuts, "WARM_UP", 100)
+    monkeypatch.setattr(nuts, "DRAWS", (150,))
+    monkeypatch.setattr(nuts, "_reference", nuts._reference.__wrapped__)  # as others are not to share it
+    result = run_cell(cell_spec(dataset="linear_gaussian", latent_dim=3, max_flops=3e6, test_size=40))
+    assert result.status == "done"
+    last = {row.metric: row for row in result.rows if row.checkpoint == result.rows[-1].checkpoint}
+    assert set(last) == {*METRICS, *LAST_METRICS, "annealing_gap"}
+    assert last["oracle_gap"].value > -3 * last["oracle_gap"].stderr
+    assert last["inference_gap"].value > -3 * last["inference_gap"].stderr
+    assert len(result.references) == 32 * 256
+    diagnostics = {(d.metric, d.diagnostic) for d in result.diagnostics}
+    assert {("test_ll", "khat_median"), ("signal_w2", "rhat_max")} <= diagnostics
+
+
+def test_mapa_declines_more_latent_dimensions_than_it_can_embed_the_data_in(cell_spec):
+    result = run_cell(cell_spec(method="mapa", dataset="linear_gaussian", latent_dim=3, size=3))
+    message = "mapa embeds in fewer dimensions than there are coordinates (4) and data (3)"
+    assert (result.status, result.message) == ("skipped", message)
+
+
+def test_the_clock_stands_while_the_harness_works(cell_spec, offer, monkeypatch):
+    offer("brisk", Walk(steps=4, charge=1e6))
+    looks = []
+
+    def slowly(score):
+        def slow(self, fitted):
+            looks.append(fitted)
+            time.sleep(0.2)
+            return score(self, fitted)
+
+        return slow
+
+    for name in ("look", "last_look"):
+        monkeypatch.setattr(metrics.Evaluator, name, slowly(getattr(metrics.Evaluator, name)))
+    result = run_cell(cell_spec(method="brisk"))
+    assert len(looks) >= 3
+    assert result.cost.wall_s < 0.1
+    assert result.evaluation_s >= 0.2 * len(looks)
+
+
+IMPORTS_ON_THE_CLOCK = """
+import json, sys
+from bench.fit import runner
+from bench.store.records import CellSpec
+advance, new = runner._Driver._advance, []
+def watched(driver):
+    before = set(sys.modules)
+    found = advance(driver)
+    new.extend(set(sys.modules) - before)
+    return found
+runner._Driver._advance = watched
+statuses = [runner.run_cell(CellSpec(**fields)).status for fields in json.loads(sys.argv[1])]
+print(json.dumps([statuses, sorted(new)]))
+"""
+
+
+def test_nothing_is_imported_on_the_clock(cell_spec):
+    specs = [cell_spec(method="mapa", dataset=dataset, max_flops=1e6) for dataset in ("circle", "s_curve")]
+    fields = json.dumps([dataclasses.asdict(spec) for spec in specs])
+    command = [sys.executable, "-c", IMPORTS_ON_THE_CLOCK, fields]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout.splitlines()[-1]) == [["done", "done"], []]
+
+
+@pytest.mark.parametrize("method", ["vae", "mapa", "iterative"])
+def test_checkpoints_lie_on_the_grid_and_costs_never_fall(cell_spec, method):
+    result = run_cell(cell_spec(method=method, size=100, max_flops=3e8))
+    looked = [cost for cost, _ in checkpoints(result)]
+    assert len(looked) > 3
+    for field in dataclasses.fields(Cost):
+        spent = [getattr(cost, field.name) for cost in looked]
+        assert spent == sorted(spent)
+    slots = [math.floor(CHECKPOINTS_PER_DECADE * math.log10(cost.flops)) for cost in looked]
+    assert all(first < second for first, second in pairwise(slots[:-1]))
+    assert slots[-2] <= slots[-1]
+    assert looked[-1] == result.cost
+
+
+def test_checkpoints_miss_no_mark_of_the_grid(cell_spec, offer):
+    offer("steady", Walk(steps=1000, charge=1000.0))
+    spent = [cost.flops for cost, _ in checkpoints(run_cell(cell_spec(method="steady", size=10, test_size=10)))]
+    marks = [10 ** (3 + k / CHECKPOINTS_PER_DECADE) for k in range(1, 3 * CHECKPOINTS_PER_DECADE)]
+    assert spent == [1000.0, *(1000.0 * math.ceil(mark / 1000) for mark in marks), 1e6]
+
+
+@pytest.mark.parametrize("charge", [0.0, 1.0, 1e6])
+def test_the_last_state_is_always_scored(cell_spec, offer, charge):
+    offer("walk", Walk(steps=7, charge=charge))
+    result = run_cell(cell_spec(method="walk"))
+    looked = checkpoints(result)
+    known = registry()
+    spec = cell_spec()
+    problem = known.make_problem("circle", None)
+    split = draw(problem, 0, spec.size, spec.validation_size, spec.test_size)
+    task = runner.make_task(Walk(), problem, split, spec, runner._ledger())
+    *_, fitted = Walk(steps=7).fit(task)
+    evaluator = metrics.Evaluator(problem, split, 0)
+    assert looked[-1][1] == {m.metric: m.value for m in evaluator.look(fitted)}
+    assert [(row.metric, row.value) for row in result.rows[-5:]] == [
+        (m.metric, m.value) for m in evaluator.last_look(fitted)
+    ]
+    assert [row.metric for row in result.rows[-5:]] == LAST_METRICS
+
+
+def test_work_after_the_last_yield_is_charged_and_scored(cell_spec, offer):
+    class Afterthought(Walk):
+        def fit(self, task):
+            yield from super().fit(task)
+            task.model.network[-1].bias.data.add_(1.0)
+            task.ledger.charge("afterthought", 5.0)
+
+    offer("late", Afterthought(steps=1, charge=10.0))
+    offer("prompt", Walk(steps=1, charge=10.0))
+    late, prompt = (run_cell(cell_spec(method=name)) for name in ("late", "prompt"))
+    assert late.cost.flops > 15
+    assert [cost.flops for cost, _ in checkpoints(late)] == [10.0, late.cost.flops]
+    assert len(checkpoints(prompt)) == 1
+    assert checkpoints(late)[-1][1] != checkpoints(prompt)[-1][1]
+
+
+@pytest.mark.parametrize("method", ["vae", "iterative"])
+def test_a_budget_of_flops_stops_within_a_step(cell_spec, method):
+    spec = cell_spec(method=method)
+    one = run_cell(dataclasses.replace(spec, max_flops=1.0)).cost.flops
+    result = run_cell(dataclasses.replace(spec, max_flops=20.5 * one))
+    assert 20.5 * one <= result.cost.flops <= 21.5 * one
+    assert result.overrun_flops == result.cost.flops - 20.5 * one
+    assert result.overrun_s == 0
+    assert result.status == "done"
+    assert result.message.startswith("stopped by --max-flops at ")
+
+
+def test_a_budget_of_seconds_stops_within_a_step(cell_spec, offer):
+    offer("sleepy", Walk(steps=1000, sleep=0.02))
+    result = run_cell(cell_spec(method="sleepy", max_seconds=0.1))
+    assert result.cost.wall_s >= 0.1
+    assert result.cost.flops <= 1000 * 0.1 / 0.02
+    assert result.overrun_s == result.cost.wall_s - 0.1
+    assert result.status == "done"
+    assert result.message.startswith("stopped by --max-seconds after ")
+    assert checkpoints(result)[-1][0] == result.cost
+
+
+def test_a_method_that_ends_by_itself_has_no_message(cell_spec, offer):
+    offer("walk", Walk())
+    result = run_cell(cell_spec(method="walk", max_flops=1e12, max_seconds=1e6))
+    assert (result.status, result.message) == ("done", "")
+    assert (result.overrun_flops, result.overrun_s) == (0, 0)
+
+
+class Breaks(Walk):
+    def before_yield(self, step, task):
+        if step == 3:
+            raise ArithmeticError("the sky\n  fell")
+
+
+class BreaksAtOnce(Walk):
+    def before_yield(self, step, task):
+        raise ArithmeticError
+
+
+class Exits(Walk):
+    def before_yield(self, step, task):
+        if step == 3:
+            sys.exit("enough")
+
+
+class YieldsNothing(Walk):
+    def fit(self, task):
+        yield from ()
+
+
+class ReturnsNothing(Walk):
+    def fit(self, task):
+        return None
+
+
+class YieldsRubbish(Walk):
+    def fit(self, task):
+        yield "rubbish"
+
+
+class NanDecoder(Walk):
+    def before_yield(self, step, task):
+        if step == 3:
+            task.model.network[-1].bias.data.fill_(math.nan)
+
+
+class NanPosterior(Walk):
+    def fit(self, task):
+        class Lost(Prior):
+            def sample(self, x, count, generator):
+                z, log_q = super().sample(x, count, generator)
+                return z, log_q * math.nan
+
+        yield Fitted(task.model, Lost(task.latent_dim))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message", "looks"),
+    [
+        (Breaks, "ArithmeticError: the sky fell", 3),
+        (BreaksAtOnce, "ArithmeticError", 0),
+        (Exits, "SystemExit: enough", 3),
+        (YieldsNothing, "RuntimeError: fit ended without yielding a fitted model", 0),
+        (ReturnsNothing, "TypeError", 0),
+        (YieldsRubbish, "AttributeError", 0),
+        (NanDecoder, "NotFiniteError: the decoder gives values that are not finite", 3),
+        (NanPosterior, "NotFiniteError: elbo is nan", 0),
+    ],
+)
+def test_a_failure_is_told_and_keeps_what_came_before(cell_spec, offer, broken, message, looks):
+    class Tenfold(broken):
+        def fit(self, task):
+            charge = task.ledger.charge
+            return super().fit(dataclasses.replace(task, ledger=Growing(charge)))
+
+    offer("broken", Tenfold(charge=1.0))
+    result = run_cell(cell_spec(method="broken"))
+    assert result.status == "failed"
+    assert result.message.startswith(message)
+    assert "\n" not in result.message
+    assert len(checkpoints(result)) == looks
+    if looks:
+        assert result.cost.flops >= 10 ** (looks - 1)
+        assert result.cost.wall_s > 0
+
+
+class Growing:
+    """A ledger on which each charge is ten times the one before, so that every step is a checkpoint."""
+
+    def __init__(self, charge):
+        self.plain, self.next = charge, 1.0
+
+    def charge(self, name, flops):
+        self.plain(name, self.next)
+        self.next *= 10
+
+
+def test_a_method_may_decline(cell_spec, offer):
+    class Choosy(Walk):
+        def skip(self, latent_dim, data_dim, size):
+            return f"not for L = {latent_dim}, D = {data_dim}, N = {size}" if data_dim == 2 else None
+
+    offer("choosy", Choosy())
+    result = run_cell(cell_spec(method="choosy"))
+    assert (result.status, result.message) == ("skipped", "not for L = 1, D = 2, N = 40")
+    assert (result.rows, result.cost) == ([], Cost())
+    assert run_cell(cell_spec(method="choosy", dataset="s_curve", size=10, test_size=10)).status == "done"
+
+
+def test_what_a_method_prints_is_dropped(cell_spec, offer, capsys):
+    offer("chatty", Walk(print="step"))
+    assert run_cell(cell_spec(method="chatty")).status == "done"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_hyperparameters_are_recorded(cell_spec, offer):
+    offer("walk", Walk(steps=3))
+    assert run_cell(cell_spec(method="walk")).parameters == {"steps": 3, "charge": 1000.0, "sleep": 0.0, "print": ""}
+
+
+def test_a_hyperparameter_of_any_kind_can_be_stored(cell_spec, offer, tmp_path):
+    @dataclass(frozen=True)
+    class Odd(Walk):
+        hidden: tuple = (64, 64)
+        place: Path = Path("here")
+        layer: type = torch.nn.Tanh
+        none: None = None
+
+    (tmp_path / "cells").mkdir()
+    spec = cell_spec(method=offer("odd", Odd()))
+    tables.write_cell(tmp_path, run_cell(spec))
+    kept = tables.read_cell(tmp_path, spec).parameters
+    assert (kept["hidden"], kept["place"], kept["none"]) == ("(64, 64)", "here", None)
+    assert "Tanh" in kept["layer"]
+
+
+def task_of(method, spec):
+    known = registry()
+    problem = known.make_problem(spec.dataset, spec.latent_dim)
+    split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
+    return runner.make_task(known.make_method(method), problem, split, spec, runner._ledger())
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
+
+
+def test_methods_at_a_seed_begin_alike(cell_spec):
+    tasks = [task_of(method, cell_spec(seed=3)) for method in ("mapa", "vae", "iterative", "untrained")]
+    draws = torch.rand(3, generator=tasks[0].generator)
+    for task in tasks[1:]:
+        assert same(task.model.state_dict(), tasks[0].model.state_dict())
+        assert torch.equal(task.train, tasks[0].train)
+        assert torch.equal(task.validation, tasks[0].validation)
+        assert torch.equal(torch.rand(3, generator=task.generator), draws)
+
+
+def test_seeds_differ_in_data_weights_and_draws(cell_spec):
+    first, second = (task_of("vae", cell_spec(seed=seed)) for seed in (0, 1))
+    assert not torch.equal(first.train, second.train)
+    assert not torch.equal(first.model.network[0].weight, second.model.network[0].weight)
+    assert not torch.equal(torch.rand(3, generator=first.generator), torch.rand(3, generator=second.generator))
+
+
+def test_the_data_given_keep_the_test_set_apart(cell_spec):
+    task = task_of("vae", cell_spec())
+    test = draw(registry().make_problem("circle", None), 0, 40, 40, 50).test
+    seen = torch.cat([task.train, task.validation])
+    assert torch.cdist(seen.double(), test).min() > 1e-6
+
+
+def test_only_a_reference_sees_the_truth(cell_spec):
+    assert task_of("oracle", cell_spec()).truth is not None
+    assert all(task_of(method, cell_spec()).truth is None for method in ("mapa", "vae", "iterative", "untrained"))
+
+
+@pytest.mark.parametrize("noise", ["known", "learned"])
+def test_noise_is_given_or_learned(cell_spec, noise):
+    model = task_of("vae", cell_spec(noise=noise)).model
+    assert model.learns_noise == (noise == "learned")
+    assert (abs(model.variance() - 0.01) < 1e-8) == (noise == "known")
+
+
+CHANGES = {
+    "dataset": "figure8",
+    "method": "mapa",
+    "seed": 1,
+    "size": 41,
+    "validation_size": 41,
+    "test_size": 51,
+    "latent_dim": 1,
+    "noise": "learned",
+    "device": "cuda",
+    "max_flops": 1e7,
+    "max_seconds": 1.0,
+    "density": True,
+    "code": "other",
+    "versions": ("torch 1",),
+    "parameters": (("steps", 3),),
+    "scored_on": "validation",
+}
+
+
+def test_each_field_that_matters_changes_the_key(cell_spec):
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(CellSpec)} - {"plugins"}
+    keys = {cell_spec().key, *(cell_spec(**{name: value}).key for name, value in CHANGES.items())}
+    assert len(keys) == 1 + len(CHANGES)
+
+
+def test_where_plugins_lie_does_not_change_the_key(cell_spec):
+    places = ((), ("a.py", "b.py"), ("b.py", "a.py"), ("/elsewhere/a.py",))
+    assert len({cell_spec(plugins=plugins).key for plugins in places}) == 1
+
+
+def test_the_key_is_the_same_in_every_process(cell_spec):
+    code = "import json, sys; from bench.store.records import CellSpec; print(CellSpec(**json.loads(sys.argv[1])).key)"
+    fields = {**dataclasses.asdict(cell_spec()), "versions": ["torch 1"]}
+    run = subprocess.run([sys.executable, "-c", code, json.dumps(fields)], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == cell_spec(versions=("torch 1",)).key
+
+
+def test_density_grids_are_for_the_plane(cell_spec):
+    plane = run_cell(cell_spec(density=True, max_flops=1e6))
+    assert {name for name, *_ in plane.densities} == {"truth", "vae"}
+    assert len(plane.densities) == 2 * runner.GRID_POINTS**2
+    assert all(math.isfinite(value) for point in plane.densities for value in point[1:])
+    assert run_cell(cell_spec(density=True, max_flops=1e6, dataset="s_curve", size=10, test_size=10)).densities == []
+
+
+def test_index_posteriors_are_kept_for_curves_at_the_first_seed(cell_spec):
+    result = run_cell(cell_spec(density=True, method="oracle"))
+    found, last = result.posteriors, {row.metric: row.value for row in result.rows}
+    assert last["index_kl_floor"] == pytest.approx(last["index_kl"], rel=1e-4)
+    assert {row[0] for row in found} == {"truth", "floor", "oracle"}
+    floor, oracle = ([row[1:] for row in found if row[0] == name] for name in ("floor", "oracle"))
+    assert [row[:4] for row in floor] == [row[:4] for row in oracle]
+    assert [row[4] for row in floor] == pytest.approx([row[4] for row in oracle], abs=1e-5)
+    assert run_cell(cell_spec(method="oracle")).posteriors == []
+
+
+def test_signal_posteriors_are_kept_at_the_first_seed(cell_spec):
+    found, plain = (run_cell(cell_spec(density=density, method="oracle")).signals for density in (True, False))
+    assert plain == []
+    truth, oracle = ([row[1:] for row in found if row[0] == name] for name in ("truth", "oracle"))
+    assert len(truth) == 4 * 64
+    assert truth == oracle
+
+
+def test_a_result_survives_being_stored(cell_spec, tmp_path):
+    (tmp_path / "cells").mkdir()
+    spec = cell_spec(max_flops=1e7)
+    result = run_cell(spec)
+    tables.write_cell(tmp_path, result)
+    assert tables.read_cell(tmp_path, spec) == result

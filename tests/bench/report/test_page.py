@@ -1,0 +1,562 @@
+"""The report against synthetic tables whose medians, verdicts and levels are known."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.report.page import markdown, write
+from bench.stats import summary
+from bench.stats.comparisons import answers, comparisons, rivals, sentence
+from bench.stats.paired import interval
+from bench.stats.summary import final, oracle_levels
+from bench.store.study_tables import read
+
+HOSTILE = "<script>alert(1)</script>|x"
+COSTS = {"wall_s": 2.0, "cpu_s": 3.0, "flops": 4e9, "decoder_passes": 5e5, "encoder_passes": 6e5}
+METRICS = ("test_ll", "oracle_gap", "elbo", "inference_gap")
+
+
+@dataclass
+class Tables:
+    """Synthetic tables: `cell` adds a cell that ends at a test_ll, `study` writes them to a folder."""
+
+    looks: int = 4
+    oracle: float = -1.0
+    measurements: list[dict] = field(default_factory=list)
+    cells: list[dict] = field(default_factory=list)
+
+    def cell(self, dataset, method, seed=0, test_ll=-2.0, cost=1.0, status="done", message=""):
+        costs = {name: value * cost * (method != "oracle") for name, value in COSTS.items()}
+        cell = {"dataset": dataset, "method": method, "seed": seed}
+        self.cells.append({**cell, "status": status, "message": message, **costs, "concurrent": False})
+        for look in range(self.looks if status in ("done", "timeout") else 0):
+            quality = test_ll - (self.looks - 1 - look)
+            spent = {name: value * (look + 1) / self.looks for name, value in costs.items()}
+            values = (quality, self.oracle - quality, quality - 0.5, 0.5)
+            self.measurements += [
+                {
+                    **cell,
+                    "checkpoint": look,
+                    "metric": m,
+                    "value": v,
+                    "stderr": np.nan,
+                    "unit": "nats",
+                    **spent,
+                }
+                for m, v in zip(METRICS, values, strict=True)
+            ]
+        return self
+
+    def frames(self):
+        columns = ["dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit", *COSTS]
+        return pd.DataFrame(self.measurements, columns=columns), pd.DataFrame(self.cells)
+
+    def study(self, folder, densities=None, posteriors=None, **info):
+        measurements, cells = self.frames()
+        if posteriors is not None:
+            posteriors.to_parquet(folder / "posteriors.parquet")
+        measurements.to_parquet(folder / "measurements.parquet")
+        cells.to_parquet(folder / "cells.parquet")
+        if densities is not None:
+            densities.to_parquet(folder / "densities.parquet")
+        (folder / "study.json").write_text(json.dumps({"schema": 2, "name": "a study", **info}))
+        return folder
+
+
+def typical():
+    """Three seeds of two methods on two datasets, with every kind of trouble."""
+    tables = Tables()
+    for seed, (mapa, other) in enumerate(((-1.5, -1.7), (-1.2, -1.9), (-1.9, -2.5))):
+        for dataset in ("circle", HOSTILE):
+            tables.cell(dataset, "mapa", seed, mapa, cost=0.5).cell(dataset, "oracle", seed, -1.0)
+            tables.cell(dataset, "iterative", seed, other, cost=2)
+    tables.cell("circle", HOSTILE, 0, status="failed", message=f"`{HOSTILE}`\nsecond line")
+    tables.cell("circle", "gone", 0, status="skipped", message="needs two dimensions")
+    tables.cell("circle", "short", 0, -3).cell("circle", "short", 1, -4, status="timeout", message="too slow")
+    return tables
+
+
+def grid(dataset="circle", methods=("truth", "mapa"), seeds=(0,), n=8):
+    x1, x2 = np.meshgrid(np.linspace(-2, 2, n), np.linspace(-2, 2, n))
+    log = -0.5 * (x1**2 + x2**2) - np.log(2 * np.pi)
+    flat = {"x1": x1.ravel(), "x2": x2.ravel(), "log_density": log.ravel()}
+    parts = [pd.DataFrame({"dataset": dataset, "method": m, "seed": s, **flat}) for m in methods for s in seeds]
+    return pd.concat(parts, ignore_index=True)
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, what they load, and text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.loads, self.text = [], [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loads += [
+            value for key, value in attrs if key in ("src", "srcset", "href", "xlink:href", "data", "poster")
+        ]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def row(table, dataset, method):
+    return table[(table["dataset"] == dataset) & (table["method"] == method)].iloc[0]
+
+
+# The summary
+
+
+def test_summary_has_medians_ranges_and_costs_by_hand():
+    found = row(summary(*typical().frames()), "circle", "mapa")
+    assert found["test_ll_median"] == pytest.approx(-1.5)
+    assert (found["test_ll_low"], found["test_ll_high"]) == pytest.approx((-1.9, -1.2))
+    assert found["oracle_gap_median"] == pytest.approx(0.5)
+    assert found["inference_gap_median"] == pytest.approx(0.5)
+    assert (found["wall_s"], found["flops"], found["encoder_passes"]) == pytest.approx((1.0, 2e9, 3e5))
+    assert (found["seeds_done"], found["seeds_total"]) == (3, 3)
+
+
+def test_summary_keeps_the_order_of_appearance():
+    table = summary(*typical().frames())
+    assert list(table["dataset"].unique()) == ["circle", HOSTILE]
+    expected = ["mapa", "oracle", "iterative", HOSTILE, "gone", "short"]
+    assert list(table.loc[table["dataset"] == "circle", "method"]) == expected
+
+
+def test_summary_counts_only_finished_seeds():
+    table = summary(*typical().frames())
+    short, gone = row(table, "circle", "short"), row(table, "circle", "gone")
+    assert (short["seeds_done"], short["seeds_total"], short["test_ll_median"]) == (1, 2, -3)
+    assert (gone["seeds_done"], gone["seeds_total"]) == (0, 1)
+    assert np.isnan(gone["test_ll_median"])
+    assert np.isnan(gone["wall_s"])
+
+
+def test_summary_takes_the_last_look_in_whatever_order_rows_come():
+    measurements, cells = Tables().cell("a", "mapa", 0, -2.0).frames()
+    assert row(summary(measurements[::-1], cells), "a", "mapa")["test_ll_median"] == -2.0
+
+
+def test_final_does_not_fall_back_on_an_earlier_look():
+    measurements, cells = Tables().cell("a", "mapa", 0, -2.0).frames()
+    lost = (measurements["checkpoint"] == 3) & (measurements["metric"] == "elbo")
+    assert np.isnan(final(measurements[~lost], cells)["elbo"].iloc[0])
+
+
+def test_a_seed_that_is_nan_is_not_left_out_of_the_median():
+    tables = Tables().cell("a", "mapa", 0, -2.0).cell("a", "mapa", 1, np.nan).cell("a", "other", 0, -9.0)
+    table = summary(*tables.frames())
+    assert np.isnan(row(table, "a", "mapa")["test_ll_median"])
+    assert list(table["best"]) == [False, True]
+
+
+@pytest.mark.parametrize("reference", ["oracle", "untrained"])
+def test_best_is_the_highest_fitted_method(reference):
+    tables = Tables().cell("a", reference, 0, -0.1).cell("a", "mapa", 0, -2).cell("a", "other", 0, -1.5)
+    tables.cell("b", "mapa", 0, -2).cell("b", "other", 0, -2.5)
+    table = summary(*tables.frames())
+    assert set(zip(*(table.loc[table["best"], c] for c in ("dataset", "method")), strict=True)) == {
+        ("a", "other"),
+        ("b", "mapa"),
+    }
+    assert np.isnan(row(table, "a", reference)["flops"])
+
+
+def test_oracle_level_is_its_own_or_else_recovered_from_the_gap():
+    with_oracle = Tables(oracle=-1.25).cell("a", "oracle", 0, -1.0).cell("a", "mapa", 0, -3)
+    without = Tables(oracle=-1.25).cell("a", "mapa", 0, -3).cell("a", "mapa", 1, -4)
+    assert oracle_levels(*with_oracle.frames()) == pytest.approx({"a": -1.0})
+    assert oracle_levels(*without.frames()) == pytest.approx({"a": -1.25})
+
+
+# The sentences
+
+
+def duel(differences, dataset="a", tables=None, other=-2.0):
+    """mapa against iterative, seed by seed, at half the cost."""
+    tables = tables or Tables()
+    for seed, difference in enumerate(differences):
+        tables.cell(dataset, "mapa", seed, other + difference, cost=0.5).cell(dataset, "iterative", seed, other)
+    return tables
+
+
+AHEAD = (0.21, 0.25, 0.22, 0.3, 0.27, 0.24, 0.26)
+LEVEL = (0.1, -0.1, 0.2, -0.3, 0.0, 0.3, -0.2)
+
+
+def said(tables):
+    return answers(*tables.frames(), pd.DataFrame())[0]
+
+
+def test_the_verdict_flips_with_the_values():
+    ahead, behind, level = (said(duel(d)) for d in (AHEAD, [-d for d in AHEAD], LEVEL))
+    assert ahead.startswith(
+        "mapa is better than iterative on 1 of 1 dataset (a +0.250 nats), "
+        "indistinguishable on none, worse on none, over 7 seeds, at 0.5× the FLOPs and 0.5× the wall time."
+    )
+    assert behind.startswith(
+        "mapa is worse than iterative on 1 of 1 dataset (a -0.250 nats), "
+        "better on none, indistinguishable on none, over 7 seeds"
+    )
+    assert level.startswith(
+        "mapa is indistinguishable from iterative on 1 of 1 dataset (a 0.000 nats), "
+        "better on none, worse on none, over 7 seeds"
+    )
+
+
+def test_wins_and_losses_stand_side_by_side():
+    tables = duel(LEVEL, "c", duel([-1 - d for d in AHEAD], "b", duel(AHEAD)))
+    assert said(tables).startswith(
+        "mapa is better than iterative on 1 of 3 datasets (a +0.250 nats), indistinguishable on 1 "
+        "(c 0.000 nats), worse on 1 (b -1.250 nats), over 7 seeds"
+    )
+
+
+def test_a_few_seeds_give_no_verdict_however_far_apart():
+    text = said(duel([5.0] * 4, "b", duel(AHEAD)))
+    assert "better than iterative on 1 of 2 datasets (a " in text
+    assert "indistinguishable on 1 (b +5.000 nats), worse on none, over 4 to 7 shared seeds" in text
+    assert "Too few seeds for a verdict on b: 6 are needed." in text
+    assert "Too few seeds for a verdict: 6 are needed." in said(duel(AHEAD[:4]))
+
+
+def test_many_comparisons_are_summed_up_first(tmp_path):
+    """Two rivals: mapa is ahead of one on two datasets, and of the other on one, behind it on the second."""
+    tables = Tables()
+    for seed, ahead in enumerate(AHEAD):
+        for dataset, sign in (("a", 1), ("b", -1)):
+            tables.cell(dataset, "mapa", seed, -2.0).cell(dataset, "vae", seed, -2.0 - ahead)
+            tables.cell(dataset, "iwae", seed, -2.0 - sign * ahead / 2)
+    page = write(tables.study(tmp_path))
+    for text in (Page(page.read_text()).text, (tmp_path / "report.md").read_text()):
+        assert "mapa is better in 3 of 4 comparisons, indistinguishable in 0, worse in 1." in text
+        assert "Mean ranks by test log-likelihood: mapa 1.5, iwae 1.5 and vae 3.0." in text
+    few = write(duel(AHEAD).study(tmp_path))
+    assert "comparisons, indistinguishable" not in few.read_text()
+
+
+def test_the_sentence_gives_seeds_medians_and_cost_ratios():
+    text = sentence(comparisons(*typical().frames())[0])
+    assert text == (
+        f"mapa is indistinguishable from iterative on 2 of 2 datasets (circle +0.600, {HOSTILE} +0.600 nats), "
+        "better on none, worse on none, over 3 seeds, at 0.25× the FLOPs and 0.25× the wall time. "
+        "Too few seeds for a verdict: 6 are needed. "
+        "It reaches iterative's final log-likelihood with 1/4 of the FLOPs and 1/4 of the wall time on 2 of 2 datasets."
+    )
+
+
+def test_a_comparison_is_over_shared_seeds():
+    tables = Tables()
+    for seed, value in enumerate((-1.0, -3.0, -9.0)):
+        tables.cell("a", "mapa", seed, value)
+    tables.cell("a", "other", 0, -2).cell("a", "other", 1, -2).cell("a", "other", 2, status="failed")
+    found = comparisons(*tables.frames())[0].margins[0]
+    assert (found.seeds, found.nats, found.match.seeds) == (2, 0.0, 2)
+
+
+def test_never_reaching_the_other_is_said():
+    never = "It reaches iterative's final log-likelihood on none of 1 dataset."
+    assert said(duel([-0.5] * 5)).endswith(never)
+    assert said(duel((0.1, 0.1, -0.5, -0.5, -0.5))).endswith(never)
+    some = said(duel([-0.5] * 7, "b", duel(AHEAD)))
+    assert some.endswith(
+        "It reaches iterative's final log-likelihood with 0.5 [0.5, 0.5] of the FLOPs and 0.5 [0.5, 0.5] of the wall "
+        "time on 1 of 2 datasets."
+    )
+
+
+def test_verdicts_are_corrected_for_their_number():
+    """Seven seeds that agree are a verdict, p = 1/64, but not where it is one comparison of four."""
+    alone = comparisons(*duel(AHEAD).frames())[0].margins[0]
+    assert (alone.p, alone.corrected_p, alone.verdict) == (1 / 64, 1 / 64, "better")
+    tables = duel(AHEAD)
+    for name in "bcd":
+        duel(LEVEL, name, tables)
+    first, *others = comparisons(*tables.frames())[0].margins
+    assert first.interval == alone.interval
+    assert (first.p, first.verdict) == (1 / 64, "indistinguishable")
+    assert first.corrected_p == pytest.approx(4 / 64)
+    assert {margin.verdict for margin in others} == {"indistinguishable"}
+    agreeing = duel(AHEAD, "b", duel(AHEAD))
+    assert [margin.corrected_p for margin in comparisons(*agreeing.frames())[0].margins] == [1 / 64] * 2
+
+
+def test_what_cannot_be_compared_is_said():
+    tables = duel([0.1]).cell("b", "mapa", 0, -2).cell("b", "iterative", 0, status="failed")
+    assert "Not compared on b" in sentence(comparisons(*tables.frames())[0])
+    nothing = Tables().cell("b", "mapa", 0, -2).cell("b", "iterative", 0, status="failed")
+    assert "nothing to compare" in sentence(comparisons(*nothing.frames())[0])
+
+
+def test_uncounted_flops_are_not_a_ratio():
+    measurements, cells = duel([0.1]).frames()
+    text = sentence(comparisons(measurements.assign(flops=np.nan), cells.assign(flops=np.nan))[0])
+    assert "an unknown share of the FLOPs and 0.5× the wall time" in text
+    assert "with an unknown part of the FLOPs and 0.5 of the wall time on 1 of 1 dataset" in text
+
+
+@pytest.mark.parametrize(
+    ("methods", "pairs"),
+    [
+        (["vae", "mapa", "oracle", "iwae", "mapa-polished"], {("mapa", "vae"), ("mapa", "iwae")}),
+        (["vae", "iwae", "untrained", "wake"], {("vae", "iwae"), ("vae", "wake")}),
+        (["mapa", "mapa-polished"], {("mapa", "mapa-polished")}),
+        (["oracle", "mapa"], set()),
+    ],
+)
+def test_who_is_compared_with_whom(methods, pairs):
+    polished = {("mapa-polished", other) for _, other in pairs if "vae" in methods and "mapa" in methods}
+    assert set(rivals(methods)) == pairs | polished
+
+
+def test_a_lone_method_is_set_against_the_truth():
+    tables = Tables().cell("a", "mapa", 0, -1.5).cell("b", "mapa", 0, -1.7)
+    frames = tables.frames()
+    assert "0.600 nats below the true model (median over 2 datasets)" in answers(*frames, summary(*frames))[0]
+    failed = Tables().cell("a", "mapa", 0, status="failed").frames()
+    assert "finished no seed" in answers(*failed, summary(*failed))[0]
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    hostile = {HOSTILE: {"summary": HOSTILE, "source": None}}
+    typical().study(
+        folder,
+        grid(),
+        name=HOSTILE,
+        command=f"mapa-bench run --name '{HOSTILE}'",
+        datasets=hostile,
+        methods=hostile,
+        settings={"size": 500, "noise": "known", "max_flops": None, "odd": HOSTILE},
+        provenance={"commit": HOSTILE},
+    )
+    return write(folder)
+
+
+def test_the_files_are_there_and_no_other(page):
+    names = sorted(p.relative_to(page.parent).as_posix() for p in page.parent.rglob("*") if p.is_file())
+    stems = ("overview", "circle-cost", "circle-density", "script-alert-1-script-x-cost", "decomposition", "standing")
+    figures = [f"figures/{stem}.svg" for stem in stems]
+    tables = ["cells.parquet", "densities.parquet", "measurements.parquet", "study.json"]
+    assert names == sorted([*figures, *tables, "report.html", "report.md"])
+
+
+def test_the_page_loads_nothing_from_anywhere(page):
+    html = page.read_text()
+    loads = Page(html).loads
+    assert len(loads) > 3
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in loads)
+    assert not re.search(r"url\((?!#)|@import|https?://", html)
+
+
+def test_names_and_messages_are_escaped_in_html(page):
+    parsed = Page(page.read_text())
+    assert parsed.tags.count("script") == 2  # the page's own: its rows and its program
+    assert parsed.text.count(HOSTILE) > 8
+    assert f"`{HOSTILE}`\nsecond line" in parsed.text
+
+
+def test_names_and_messages_are_escaped_in_markdown(page):
+    text = page.with_name("report.md").read_text()
+    code = [line for line in text.splitlines() if line.startswith("    ")]
+    prose = text.replace("\n".join(code), "")
+    assert "<script" not in prose
+    assert len(code) == 1
+    rows = [re.split(r"(?<!\\)\|", line) for line in prose.splitlines() if line.startswith("|")]
+    assert {len(cells) for cells in rows if "second line" in "".join(cells)} == {7}
+    assert prose.count("second line") == 1
+
+
+def test_the_page_says_at_once_what_did_not_finish(page):
+    text = Page(page.read_text()).text
+    incident = "3 of 22 cells did not finish: 1 failed, 1 skipped and 1 timed out."
+    assert text.index(incident) < text.index("Where each method ended")
+    assert "needs two dimensions" in text
+    assert incident.split(":")[0] in page.with_name("report.md").read_text()
+
+
+def test_the_page_shows_the_numbers_of_the_summary(page):
+    html = page.read_text()
+    text = Page(html).text
+    assert "-1.900 … -1.200" in text
+    assert "2 GFLOP" in text
+    assert len(re.findall('<b class="best"><a href="#rows:[^"]*:mapa:test_ll">-1.500</a></b>', html)) == 2
+    assert page.with_name("report.md").read_text().count("**-1.500**") == 2
+
+
+def test_writing_again_gives_the_same_bytes_and_leaves_nothing_behind(page):
+    before = {p: p.read_bytes() for p in page.parent.rglob("*") if p.is_file()}
+    assert write(page.parent) == page
+    assert {p: p.read_bytes() for p in page.parent.rglob("*") if p.is_file()} == before
+
+
+def test_a_bare_study_of_one_method_without_densities(tmp_path):
+    text = Page(write(Tables(looks=1).cell("a", "mapa", 0, -1.5).study(tmp_path)).read_text()).text
+    assert "only fitted method" in text
+    assert "Every cell finished." in text
+    assert "Learned densities" not in text
+
+
+def test_a_study_in_which_nothing_finished(tmp_path):
+    tables = Tables().cell("a", "mapa", 0, status="failed", message=None).cell("a", "vae", 0, status="timeout")
+    text = Page(write(tables.study(tmp_path, grid().iloc[:0])).read_text()).text
+    assert "2 of 2 cells did not finish: 1 failed and 1 timed out." in text
+    assert "no reason given" in text
+
+
+def test_a_metric_that_is_not_known_gets_its_own_column(tmp_path):
+    measurements, cells = Tables().cell("a", "mapa", 0, -1.5).frames()
+    extra = measurements[measurements["metric"] == "elbo"].assign(metric="novelty", value=42.0, unit="bananas")
+    Tables(measurements=pd.concat([measurements, extra]).to_dict("records"), cells=cells.to_dict("records")).study(
+        tmp_path
+    )
+    text = Page(write(tmp_path).read_text()).text
+    assert "novelty" in text
+    assert "42.000" in text
+    assert "bananas" in text
+
+
+def test_the_page_tells_what_it_costs_to_come_near_the_truth_and_who_ranks_first(tmp_path):
+    tables = Tables()
+    for seed in range(6):
+        tables.cell("a", "mapa", seed, -1.08, cost=0.5).cell("a", "vae", seed, -1.3)
+    text = " ".join(re.sub(r"<[^>]*>", " ", write(tables.study(tmp_path)).read_text()).split())
+    near = text[text.rindex("Cost to come near the true model") :]
+    seen = "2 GFLOP [2 GFLOP, 2 GFLOP] 6/6 2 GFLOP [2 GFLOP, 2 GFLOP] 6/6 inf 0/6 1 s [1 s, 1 s] 6/6 1 s [1 s, 1 s] 6/6"
+    assert f"a mapa inf 0/6 {seen}" in near
+    assert f"a vae{' inf 0/6' * 6}" in near
+    assert "mapa 1.00 [1.00, 1.00] 0.080 [0.080, 0.080] 6 0 vae 2.00" in text
+
+
+def test_contended_wall_times_are_owned_up_to(tmp_path):
+    tables = Tables().cell("a", "mapa", 0, -1.5)
+    tables.cells[0]["concurrent"] = True
+    assert "contended" in write(tables.study(tmp_path)).read_text()
+
+
+def test_datasets_whose_names_fall_together_keep_their_own_files(tmp_path):
+    write(Tables().cell("a/b", "mapa").cell("a b", "mapa").cell("../..", "mapa").study(tmp_path))
+    names = {path.name for path in (tmp_path / "figures").glob("*.svg")}
+    assert names == {"overview.svg", "a-b-cost.svg", "a-b-2-cost.svg", "dataset-cost.svg", "decomposition.svg"}
+
+
+def overlay(dataset, *methods):
+    """Index posteriors of one x over three training data."""
+    each = {"dataset": dataset, "seed": 0, "point": 1, "index": range(3), "code": (-1.0, 0.0, 1.0)}
+    parts = [
+        pd.DataFrame({**each, "method": m, "x": [[0.0, 1.0]] * 3, "probability": (0.25, 0.5, 0.25)})
+        for m in ("truth", "floor", *methods)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+LABELS = ("mapa[kernel_width=2]", "mapa[kernel_width=2,noise='x']", "vae[steps=8]")
+WITH_SIZE = "circle[size=10000]"
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A study of labels with brackets, of which one is better than another, and worse on a second dataset."""
+    tables = Tables(looks=2)
+    for seed, ahead in enumerate(AHEAD):
+        for dataset, mine in ((WITH_SIZE, -2 + ahead), ("a", -9.0)):
+            tables.cell(dataset, LABELS[0], seed, mine, cost=0.5).cell(dataset, LABELS[2], seed, -2.0)
+    tables.cell(WITH_SIZE, LABELS[1], 0)
+    for seed, (kl, floor) in enumerate(
+        ((0.6, 0.3), (0.9, 0.3), (0.8, 0.8), (0.3, 0.3), (0.9, 0.3), (0.6, 0.3), (0.6, 0.3))
+    ):
+        last = {**tables.measurements[0], "checkpoint": 1, "seed": seed}
+        values = (("index_kl", kl), ("index_kl_floor", floor))
+        tables.measurements += [{**last, "metric": name, "value": value} for name, value in values]
+    folder = tmp_path_factory.mktemp("labelled")
+    tables.study(folder, grid(WITH_SIZE, ("truth", LABELS[0])), overlay(WITH_SIZE, *LABELS[:2]))
+    write(folder)
+    return folder
+
+
+def test_labels_with_brackets_go_through_the_whole_report(labelled):
+    parsed, text = Page((labelled / "report.html").read_text()), (labelled / "report.md").read_text()
+    links = re.findall(r"\]\((figures/[^)]*)\)", text)
+    stems = ("overview", "a-cost", *(f"circle-size-10000-{kind}" for kind in ("cost", "density", "posterior")))
+    assert {f"figures/{stem}.svg" for stem in stems} <= set(links)
+    assert all((labelled / link).is_file() for link in links)
+    assert all(label in parsed.text for label in (WITH_SIZE, *LABELS))
+    assert "mapa\\[kernel\\_width=2\\]" in text
+    assert "Whether it follows the true posterior" in parsed.text
+
+
+def test_the_table_of_comparisons_shows_each_margin(labelled):
+    low, high = interval(AHEAD)
+    ahead = [WITH_SIZE, f"+0.250 [{low:.3f}, {high:.3f}]", "better", "7", "0.5×", "0.5×", "0.5×", "0.5×", "7/7"]
+    behind = ["a", "-7.000 [-7.000, -7.000]", "worse", "7", "0.5×", "0.5×", "inf×", "inf×", "0/7"]
+    html, text = ((labelled / name).read_text() for name in ("report.html", "report.md"))
+    shown = re.sub(r"<[^>]*>", "|", html)
+    for cells in (ahead, behind):
+        assert re.search(r"[|\s]+".join(map(re.escape, cells)), shown)
+        assert f"| {' | '.join(markdown(cell) for cell in cells)} |" in text
+    assert "cost to match" in Page(html).text
+
+
+def test_the_floor_of_the_index_kl_has_its_column_and_its_ratio_seed_by_seed(labelled):
+    study = read(labelled)
+    found = row(summary(study.measurements, study.cells), WITH_SIZE, LABELS[0])
+    assert found["index_kl_ratio_median"] == pytest.approx(2)
+    assert (found["index_kl_ratio_low"], found["index_kl_ratio_high"]) == pytest.approx((1, 3))
+    text = Page((labelled / "report.html").read_text()).text
+    assert "index KL floor" in text
+    assert "index KL by floor" in text
+    assert "index_kl_ratio_median" not in summary(*typical().frames())
+
+
+@pytest.mark.parametrize("missing", ["study.json", "cells.parquet", "measurements.parquet"])
+def test_a_missing_table_is_named(tmp_path, missing):
+    (Tables().cell("a", "mapa").study(tmp_path) / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=missing):
+        write(tmp_path)
+
+
+def test_what_cannot_be_read_is_refused(tmp_path):
+    folder = Tables().cell("a", "mapa").study(tmp_path, schema=9)
+    with pytest.raises(ValueError, match="schema 9; this version reads schema 2"):
+        read(folder)
+    Tables().cell("a", "mapa").study(tmp_path)
+    pd.DataFrame({"dataset": ["a"]}).to_parquet(tmp_path / "cells.parquet")
+    with pytest.raises(ValueError, match="lacks the columns"):
+        read(folder)
+
+
+def test_markdown_shows_text_literally_on_one_line():
+    assert markdown("a|b\n`c` <d> *e* [f](g) & h_i") == (
+        r"a\|b \`c\` &lt;d&gt; \*e\* \[f\](g) &amp; h\_i"
+    )  # fmt: skip
+
+
+def run(code):
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_report_never_imports_torch_methods_or_datasets(tmp_path):
+    folder = Tables().cell("a", "mapa", 0, -1.5).study(tmp_path)
+    code = f"import sys; from bench import report; report.write({str(folder)!r}); print(*sys.modules)"
+    assert not {"torch", "methods", "datasets"} & {name.split(".")[0] for name in run(code).split()}
+
+
+def test_importing_the_report_is_light():
+    loaded = set(run("import sys, bench.report, bench.common.units; print(*sys.modules)").split())
+    assert not {"pandas", "matplotlib", "seaborn", "jinja2", "torch"} & loaded

@@ -1,0 +1,264 @@
+"""Files that are whole or absent, and tables whose columns are a contract."""
+
+import csv
+import dataclasses
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from bench.common.errors import UsageError
+from bench.store import tables
+from bench.store.records import CellResult, Cost, Diagnostic, Row, Work
+
+MEASUREMENTS = (
+    *("dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit"),
+    *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes", "concurrent"),
+)
+CELLS = (
+    *("dataset", "method", "seed", "status", "message"),
+    *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
+    *("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent", "key"),
+)
+
+
+def result(spec, **fields):
+    rows = [Row(look, m, -1.5 - look, 0.1, "nats", Cost(1.0 + look, 0.5, 1e6, 10, 20)) for look in (0, 1) for m in "ab"]
+    return CellResult(**{"spec": spec, "rows": rows, "cost": Cost(2.0, 0.5, 1e6, 10, 20), "parameters": {}, **fields})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "cells").mkdir()
+    return tmp_path
+
+
+def test_a_file_takes_its_place_once_written(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with tables.replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_failure_midway_changes_nothing(tmp_path, error, existed):
+    path = tmp_path / "file"
+    if existed:
+        path.write_text("old")
+    with pytest.raises(error), tables.replacing(path) as temporary:  # noqa: PT012 - the failure is within
+        temporary.write_text("ne")
+        raise error
+    assert [p.name for p in tmp_path.iterdir()] == ["file"] * existed
+    assert not existed or path.read_text() == "old"
+
+
+def test_content_that_json_cannot_hold_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    tables.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        tables.write_json(path, {"a": object()})
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+    assert tables.read_json(path) == {"a": 1}
+
+
+def strict(text):
+    def refuse(constant):
+        raise ValueError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_written_is_json_to_any_reader(tmp_path, value):
+    path = tmp_path / "x.json"
+    tables.write_json(path, {"a": [value, (1.0, value)], "b": {"c": value}})
+    assert strict(path.read_text())["a"][1][0] == 1.0
+
+
+def test_reading_rubbish_names_the_file(tmp_path):
+    path = tmp_path / "study.json"
+    path.write_text("{")
+    with pytest.raises(UsageError, match=r"study\.json cannot be read"):
+        tables.read_json(path)
+
+
+def test_a_cell_returns_as_it_was(folder, cell_spec):
+    spec = cell_spec()
+    before = result(
+        spec,
+        message="é \n |",
+        peak_memory_mb=3.5,
+        diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
+        work=[Work("k-means", 2, 1e6, "formula")],
+        densities=[("truth", 0.1, -0.2, -3.0)],
+        posteriors=[("truth", 4, 7, -0.3, [0.1, 0.2], 1e-3)],
+        signals=[("truth", 4, 63, [0.1, 0.2], [0.3, -0.4])],
+        references=[(0, 1.001, 300.0, [0.5, -1.0, 2.0])],
+        parameters={"steps": 3, "name": None},
+    )
+    tables.write_cell(folder, before)
+    assert tables.read_cell(folder, spec) == before
+
+
+def test_a_cell_from_before_signals_were_kept_has_none(folder, cell_spec):
+    spec = cell_spec()
+    before = result(spec, peak_memory_mb=3.5, signals=[("truth", 4, 63, [0.1, 0.2], [0.3, -0.4])])
+    tables.write_cell(folder, before)
+    path = tables.cell_path(folder, spec)
+    content = json.loads(path.read_text())
+    assert content.pop("signals") == [["truth", 4, 63, [0.1, 0.2], [0.3, -0.4]]]
+    path.write_text(json.dumps(content))
+    assert tables.read_cell(folder, spec) == dataclasses.replace(before, signals=[])
+
+
+def test_a_missing_standard_error_returns_as_nan(folder, cell_spec):
+    spec = cell_spec()
+    tables.write_cell(folder, result(spec, rows=[Row(0, "a", 1.0, math.nan, "nats", Cost())]))
+    assert math.isnan(tables.read_cell(folder, spec).rows[0].stderr)
+
+
+def test_a_cell_cut_short_anywhere_is_missing(folder, cell_spec):
+    spec = cell_spec()
+    tables.write_cell(folder, result(spec))
+    path = tables.cell_path(folder, spec)
+    whole = path.read_bytes()
+    for length in range(len(whole.rstrip())):
+        path.write_bytes(whole[:length])
+        assert tables.read_cell(folder, spec) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(schema=tables.SCHEMA + 1),
+        lambda content: content.pop("schema"),
+        lambda content: content.pop("rows"),
+        lambda content: content.pop("cost"),
+        lambda content: content.update(novelty=1),
+        lambda content: content["rows"][0].pop("value"),
+        lambda content: content["cost"].update(flips=1),
+        lambda content: content.update(rows=None),
+        lambda content: content.update(rows=[None]),
+    ],
+)
+def test_a_cell_of_another_form_is_missing(folder, cell_spec, change):
+    spec = cell_spec()
+    tables.write_cell(folder, result(spec))
+    path = tables.cell_path(folder, spec)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    assert tables.read_cell(folder, spec) is None
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "\x00", "é"])
+def test_a_cell_that_is_something_else_is_missing(folder, cell_spec, content):
+    tables.cell_path(folder, cell_spec()).write_bytes(content.encode("latin-1"))
+    assert tables.read_cell(folder, cell_spec()) is None
+
+
+def test_the_columns_are_those_of_the_contract(folder, cell_spec):
+    first = result(cell_spec(), parameters={"steps": 3})
+    second = result(cell_spec(method="mapa", seed=1), parameters={"centres": 45, "name": "x"})
+    tables.write_tables(folder, [first, second])
+    rows, cells = tables.read_table(folder, "measurements"), tables.read_table(folder, "cells")
+    assert tuple(rows.columns) == MEASUREMENTS
+    assert tuple(cells.columns[: len(CELLS)]) == CELLS
+    assert [name for name in cells.columns if name.startswith("p_")] == ["p_steps", "p_centres", "p_name"]
+    assert len(rows) == 8
+    assert len(cells) == 2
+    assert cells["p_steps"].isna().tolist() == [False, True]
+
+
+def as_read(text):
+    """What a field of CSV says: a number where it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return {"": None, "True": True, "False": False}.get(text, text)
+
+
+@pytest.mark.parametrize("name", ["measurements", "cells"])
+def test_parquet_and_csv_agree(folder, cell_spec, name):
+    hostile = result(cell_spec(), message='a,"b"\nc', status="failed", parameters={"x": 1 / 3})
+    lone = result(cell_spec(seed=1), parameters={"x": None}, rows=[Row(0, "a", 1e-300, math.nan, "nats", Cost())])
+    tables.write_tables(folder, [hostile, lone])
+    parquet = tables.read_table(folder, name)
+    with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == list(parquet.columns)
+    assert len(rows) == len(parquet)
+    for row, kept in zip(rows, parquet.itertuples(index=False), strict=True):
+        expected = [None if value == "" or pd.isna(value) else value for value in kept]
+        assert [as_read(text) for text in row] == expected
+
+
+def test_every_list_of_a_cell_has_its_table(folder, cell_spec):
+    references = [(0, 1.001, 300.0, [0.5, -1.0, 2.0]), (0, 1.001, 300.0, [0.6, -1.1, 2.1])]
+    cells = [
+        result(
+            cell_spec(method=method),
+            diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
+            work=[Work("k-means", 2, 1e6, "formula")],
+            densities=[("truth", 0.1, -0.2, -3.0), (method, 0.1, -0.2, -4.0)],
+            posteriors=[("truth", 4, 7, -0.3, [0.1, 0.2], 0.5), (method, 4, 7, -0.3, [0.1, 0.2], 0.25)],
+            signals=[(name, 4, j, [0.1, 0.2], [0.5, float(j)]) for name in ("truth", method) for j in (0, 1)],
+            references=references,
+        )
+        for method in ("vae", "mapa")
+    ]
+    tables.write_tables(folder, cells)
+    diagnostics, work, densities, posteriors, draws = (
+        tables.read_table(folder, name) for name in ("diagnostics", "work", "densities", "posteriors", "references")
+    )
+    columns = ["method", "checkpoint", "metric", "diagnostic", "value"]
+    assert diagnostics[columns].to_numpy().tolist() == [[m, 1, "a", "khat", 0.3] for m in ("vae", "mapa")]
+    columns = ["method", "name", "calls", "flops", "by"]
+    assert work[columns].to_numpy().tolist() == [[m, "k-means", 2, 1e6, "formula"] for m in ("vae", "mapa")]
+    assert sorted(densities["method"]) == ["mapa", "truth", "vae"]
+    found = [
+        (row.method, row.point, row.index, row.code, [*row.x], row.probability) for row in posteriors.itertuples(False)
+    ]
+    expected = [("truth", 4, 7, -0.3, [0.1, 0.2], 0.5), *((m, 4, 7, -0.3, [0.1, 0.2], 0.25) for m in ("mapa", "vae"))]
+    assert sorted(found) == sorted(expected)
+    signals = tables.read_table(folder, "signals")
+    assert list(signals.columns) == ["dataset", "method", "seed", "point", "draw", "x", "signal"]
+    found = [(row.method, row.point, row.draw, [*row.x], [*row.signal]) for row in signals.itertuples()]
+    expected = [(name, 4, j, [0.1, 0.2], [0.5, float(j)]) for name in ("mapa", "truth", "vae") for j in (0, 1)]
+    assert sorted(found) == expected
+    assert not any((folder / f"{name}.csv").exists() for name in ("posteriors", "signals"))
+    assert [(row.point, row.draw, row.rhat, row.ess, row.z.tolist()) for row in draws.itertuples()] == [
+        (point, draw, rhat, ess, z) for draw, (point, rhat, ess, z) in enumerate(references)
+    ]
+    assert (folder / "diagnostics.csv").exists()
+    assert (folder / "work.csv").exists()
+
+
+def test_tables_of_nothing_have_their_columns(folder):
+    tables.write_tables(folder, [])
+    assert tuple(tables.read_table(folder, "measurements").columns) == MEASUREMENTS
+
+
+def test_tables_of_failures_alone_have_their_columns(folder, cell_spec):
+    tables.write_tables(folder, [result(cell_spec(), rows=[], status="failed", message="why")])
+    assert tuple(tables.read_table(folder, "measurements").columns) == MEASUREMENTS
+    assert tables.read_table(folder, "cells")["message"].tolist() == ["why"]
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, "many"), (3, None), (0.5, "x"), (True, 3), (None, None), (3, 0.5)])
+def test_methods_may_differ_in_the_type_of_a_hyperparameter(folder, cell_spec, first, second):
+    specs = [cell_spec(method="one"), cell_spec(method="two")]
+    for spec, value in zip(specs, (first, second), strict=True):
+        tables.write_cell(folder, result(spec, parameters={"steps": value}))
+    tables.write_tables(folder, [tables.read_cell(folder, spec) for spec in specs])
+    kept = tables.read_table(folder, "cells")["p_steps"]
+    assert [None if pd.isna(value) else str(value) for value in kept] in (
+        [None if value is None else str(value) for value in (first, second)],
+        [None if value is None else str(float(value)) for value in (first, second) if not isinstance(value, str)],
+    )

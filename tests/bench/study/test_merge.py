@@ -1,0 +1,329 @@
+"""Studies made apart and merged: the same as one made whole, or told why not, with nothing written."""
+
+import json
+import re
+import shutil
+from functools import partial
+
+import pandas as pd
+import pytest
+
+from bench.store import tables
+from bench.study import execute
+from bench.study.log import held
+
+
+@pytest.fixture
+def merge(cli, monkeypatch):
+    """`merge` with the report left out."""
+    monkeypatch.setattr("bench.report.page.write", lambda folder: folder / "report.html")
+    return partial(cli, "merge")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("parts")
+
+
+@pytest.fixture
+def parts(kept, tmp_path, compare, invented):
+    """Two studies that share a cell, circle / vae / seed 0."""
+    if not (kept / "b").exists():
+        assert compare(kept / "a", "vae,untrained", "circle", 1, "--set", "vae.steps=3").code == 0
+        assert compare(kept / "b", "vae", "circle,figure8", 2, "--set", "vae.steps=3").code == 0
+    return tuple(shutil.copytree(kept / name, tmp_path / name) for name in "ab")
+
+
+def cell_of(folder, name):
+    """The file of a cell, by its name, and its content."""
+    for path in sorted((folder / "cells").iterdir()):
+        content = json.loads(path.read_text())
+        if "{dataset} / {method} / seed {seed}".format(**content["spec"]) == name:
+            return path, content
+    raise LookupError(name)
+
+
+def change(folder, name, act):
+    """Change the content of a cell's file."""
+    path, content = cell_of(folder, name)
+    act(content)
+    path.write_text(json.dumps(content))
+
+
+def edit(folder, act):
+    """Change study.json."""
+    info = json.loads((folder / "study.json").read_text())
+    act(info)
+    (folder / "study.json").write_text(json.dumps(info))
+
+
+SHARED = "circle / vae / seed 0"
+
+
+def test_merged_is_as_made_whole(parts, merge, compare, invented, tmp_path, values, unchanged):
+    with unchanged(parts[0]), unchanged(parts[1]):
+        end = merge(*parts, "--out", tmp_path / "both")
+    assert (end.code, end.err) == (0, "")
+    found, cells = values(tmp_path / "both"), tables.read_table(tmp_path / "both", "cells")
+    assert cells[["dataset", "seed", "method"]].to_numpy().tolist() == [
+        ["circle", 0, "vae"],
+        ["circle", 0, "untrained"],
+        ["circle", 1, "vae"],
+        ["figure8", 0, "vae"],
+        ["figure8", 1, "vae"],
+    ]
+    del invented[:]
+    sources = held(tmp_path / "both")[1]["sources"]
+    flags = ("--set", "vae.steps=3")
+    assert compare(tmp_path / "both", "vae,untrained", "circle,figure8", 2, *flags).code == 0
+    assert len(invented) == 3  # untrained at seed 1 and on figure8
+    assert compare(tmp_path / "whole", "vae,untrained", "circle,figure8", 2, *flags).code == 0
+    for one, other in zip(values(tmp_path / "both"), values(tmp_path / "whole"), strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert held(tmp_path / "both")[1]["sources"] == sources
+    by = ["dataset", "method", "seed"]
+    kept = values(tmp_path / "whole")[0].merge(found[0][by], on=by)
+    pd.testing.assert_frame_equal(kept, found[0], check_exact=True)
+
+
+def test_what_is_known_of_a_merged_study(parts, merge, tmp_path):
+    edit(parts[1], lambda info: info["provenance"].update(platform="elsewhere", started="2020-01-01T00:00:00+00:00"))
+    before = [json.loads((part / "study.json").read_text()) for part in parts]
+    assert merge(*parts, "--out", tmp_path / "both", "--quiet").code == 0
+    settings, info = held(tmp_path / "both")
+    assert (settings.methods, settings.datasets, settings.seeds) == (("vae", "untrained"), ("circle", "figure8"), 2)
+    assert settings.parameters == {"vae": {"steps": 3}}
+    assert [source["provenance"] for source in info["sources"]] == [each["provenance"] for each in before]
+    assert [source["folder"] for source in info["sources"]] == [str(part) for part in parts]
+    assert info["provenance"]["platform"] == f"{before[0]['provenance']['platform']}; elsewhere"
+    assert info["provenance"]["torch"] == before[0]["provenance"]["torch"]
+    assert info["provenance"]["started"] == "2020-01-01T00:00:00+00:00"
+    assert set(info["datasets"]) == {"circle", "figure8"}
+    assert set(info["methods"]) == {"vae", "untrained"}
+    assert " merged: " in (tmp_path / "both" / "log.txt").read_text()
+
+
+def test_a_merged_study_can_be_merged_again_and_added_to(parts, merge, compare, tmp_path, values):
+    assert merge(parts[0], "--out", tmp_path / "both").code == 0
+    assert merge(parts[1], "--out", tmp_path / "both").code == 0
+    first = values(tmp_path / "both")
+    assert merge(*parts, "--out", tmp_path / "at once").code == 0
+    assert merge(tmp_path / "both", *parts, parts[0], "--out", tmp_path / "again").code == 0
+    for folder in ("at once", "again"):
+        for one, other in zip(first, values(tmp_path / folder), strict=True):
+            pd.testing.assert_frame_equal(one, other, check_exact=True)
+    folders = [source["folder"] for source in held(tmp_path / "both")[1]["sources"]]
+    assert folders == [str(part) for part in parts]
+
+
+def test_the_study_file_of_a_merged_study_makes_its_cells(parts, merge, cli, tmp_path, invented):
+    assert merge(*parts, "--out", tmp_path / "both").code == 0
+    merged = {path.name for path in (tmp_path / "both" / "cells").iterdir()}
+    assert cli("run", tmp_path / "both" / "study.toml", "--out", tmp_path / "again", "--quiet").code == 0
+    assert {path.name for path in (tmp_path / "again" / "cells").iterdir()} > merged
+
+
+def test_seconds_memory_and_messages_are_the_machines(parts, merge, tmp_path):
+    def elsewhere(content):
+        content.update(evaluation_s=9.0, peak_memory_mb=9.0, overrun_s=9.0, message="slow", concurrent=True)
+        for cost in (content["cost"], *(row["cost"] for row in content["rows"])):
+            cost.update(wall_s=9.0, cpu_s=9.0)
+
+    change(parts[1], SHARED, elsewhere)
+    assert merge(*parts, "--out", tmp_path / "both").code == 0
+    cells = tables.read_table(tmp_path / "both", "cells").set_index(["dataset", "method", "seed"])
+    assert cells.loc[("circle", "vae", 0), "wall_s"] == 1.0
+
+
+def row(index, **changed):
+    return lambda content: content["rows"][index].update(changed)
+
+
+CLASHES = [
+    (row(1, value=2.5), "value of test_ll at checkpoint 1 is -?[0-9.]+ in {a} and 2.5 in {b}"),
+    (row(2, value=None), "value of elbo at checkpoint 1 is -?[0-9.]+ in {a} and None in {b}"),
+    (row(0, stderr=0.2), "stderr of test_ll at checkpoint 0 is 0.1 in {a} and 0.2 in {b}"),
+    (row(0, metric="elbo"), "metric of test_ll at checkpoint 0 is test_ll in {a} and elbo in {b}"),
+    (lambda c: c["rows"].pop(), "the number of measurements is 3 in {a} and 2 in {b}"),
+    (lambda c: c["rows"][1]["cost"].update(flops=11.0), "the cost at checkpoint 1 is .*'flops': 10.0.* and .*11.0"),
+    (lambda c: c["cost"].update(encoder_passes=3), "its cost is .*'encoder_passes': 2.* and .*'encoder_passes': 3"),
+    (lambda c: c.update(status="failed"), "its status is done in {a} and failed in {b}"),
+    (lambda c: c["diagnostics"][0].update(value=7.0), "its diagnostics is .* and .*'value': 7.0"),
+    (lambda c: c.update(formula_flops=1.0), "its formula_flops is 0.0 in {a} and 1.0 in {b}"),
+    (lambda c: c.update(parameters={"steps": 4}), "its parameters is .* and {{'steps': 4}} in {b}"),
+    (lambda c: c.update(densities=[["vae", 0.0, 0.0, -1.0]]), "its densities is None in {a} and .*-1.0"),
+]
+
+
+@pytest.mark.parametrize(("act", "message"), CLASHES)
+@pytest.mark.parametrize("existing", [False, True])
+def test_other_values_of_a_cell_are_told_and_nothing_is_written(
+    parts, merge, tmp_path, unchanged, act, message, existing
+):
+    a, b = parts
+    change(b, SHARED, act)
+    with unchanged(tmp_path):
+        end = merge(b, "--out", a) if existing else merge(a, b, "--out", tmp_path / "both")
+    assert (end.code, end.out) == (1, "")
+    first, told = end.err.splitlines()
+    assert first == "the same cells have other values, so that nothing was written:"
+    assert re.fullmatch(f"{SHARED}: {message.format(a=re.escape(str(a)), b=re.escape(str(b)))}.*", told)
+
+
+def test_many_clashes_are_counted(compare, invented, merge, tmp_path):
+    for folder in "ab":
+        assert compare(tmp_path / folder, "untrained", "circle", 13).code == 0
+    for seed in range(12):
+        change(tmp_path / "b", f"circle / untrained / seed {seed}", row(0, value=9.0))
+    end = merge(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "both")
+    assert end.code == 1
+    assert len(end.err.splitlines()) == 12
+    assert end.err.endswith("and 2 cells more\n")
+
+
+def setting(**changed):
+    return lambda folder: edit(folder, lambda info: info["settings"].update(changed))
+
+
+def spec_of_another(**changed):
+    """Give the shared cell another specification, and the key that goes with it."""
+
+    def act(folder):
+        path, content = cell_of(folder, SHARED)
+        spec = next(spec for spec in specs(folder) if spec.key == path.stem)
+        content["spec"].update(changed)
+        path.unlink()
+        (folder / "cells" / f"{type(spec)(**{**vars(spec), **changed}).key}.json").write_text(json.dumps(content))
+        (folder / "cells.parquet").unlink()
+
+    return act
+
+
+def specs(folder):
+    return execute.cells(held(folder)[0], execute.registry())
+
+
+def damage(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def damage_cell(act):
+    return lambda folder: act(cell_of(folder, SHARED)[0])
+
+
+def without(name):
+    return lambda folder: edit(folder, lambda info: info.pop(name))
+
+
+def test_seeds_shared_out_over_machines(merge, compare, invented, tmp_path, values):
+    """What lies between them is missing, and run when the study is gone on with."""
+    for first, seeds in ((0, 2), (3, 1)):
+        assert compare(tmp_path / str(first), "vae", "circle", seeds, "--first-seed", first).code == 0
+    assert merge(tmp_path / "0", tmp_path / "3", "--out", tmp_path / "both").code == 0
+    settings, _ = held(tmp_path / "both")
+    assert (settings.first_seed, settings.seeds) == (0, 4)
+    assert tables.read_table(tmp_path / "both", "cells")["seed"].to_list() == [0, 1, 3]
+    del invented[:]
+    assert compare(tmp_path / "both", "vae", "circle", 1, "--first-seed", 3).code == 0
+    assert invented == ["circle / vae / seed 2"]
+    assert compare(tmp_path / "whole", "vae", "circle", 4).code == 0
+    for one, other in zip(values(tmp_path / "both"), values(tmp_path / "whole"), strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+REFUSED = [
+    (setting(size=41), "holds a study with --size 40, .* one with 41"),
+    (setting(test_size=51), "--test-size 50, .* one with 51"),
+    (setting(validation_size=51), "--validation-size 40, .* one with 51"),
+    (setting(noise="learned"), "--noise known, .* one with learned"),
+    (setting(device="cuda"), "--device cpu, .* one with cuda"),
+    (setting(latent_dim=2), "--latent-dim None, .* one with 2"),
+    (setting(max_flops=2e7), "--max-flops 10000000.0, .* one with 20000000.0"),
+    (setting(max_seconds=3.0), "--max-seconds None, .* one with 3.0"),
+    (setting(parameters={"vae": {"steps": 4}}), "--set vae {'steps': 3}, .* one with {'steps': 4}"),
+    (setting(parameters={}), "--set vae {'steps': 3}, .* one with {}"),
+    (setting(kind="tune"), "holds results of `tune`; only studies of `compare` can be merged"),
+    (spec_of_another(code="other"), "were not made with the same code: [0-9a-f]{16} and other"),
+    (
+        spec_of_another(versions=("torch 1", "numpy 2")),
+        "not made with the same versions: torch .* and torch 1, numpy 2",
+    ),
+    (spec_of_another(size=41), "ran circle / vae / seed 0 with other size"),
+    (spec_of_another(parameters=(("steps", 4),)), "ran circle / vae / seed 0 with other parameters"),
+    (lambda folder: (folder / "study.json").unlink(), "holds no study: there is no study.json in it"),
+    (shutil.rmtree, "holds no study"),
+    (damage("study.json", b"{"), "study.json cannot be read"),
+    (damage("study.json", b"[]"), "holds results of another schema"),
+    (damage("study.json", b'{"schema": 1}'), "holds results of another schema"),
+    (without("settings"), "study.json is damaged"),
+    (without("provenance"), "study.json is damaged"),
+    (setting(methods=3), "study.json is damaged"),
+    (setting(methods=[3]), "study.json is damaged"),
+    (setting(seeds="many"), "study.json is damaged"),
+    (damage("cells.parquet", b"no table"), "cells.parquet cannot be read"),
+    (damage("cells/0123456789abcdef.json", b"{}"), "0123456789abcdef.json is damaged"),
+    (damage("cells/0123456789abcdef.json", b"[]"), "0123456789abcdef.json is damaged"),
+    (damage("cells/0123456789abcdef.json", b"{"), "0123456789abcdef.json cannot be read"),
+    (damage_cell(lambda path: path.write_bytes(path.read_bytes()[:99])), "[0-9a-f]{16}.json cannot be read"),
+    (
+        lambda folder: cell_of(folder, SHARED)[0].write_bytes(
+            cell_of(folder, "figure8 / vae / seed 0")[0].read_bytes()
+        ),
+        "[0-9a-f]{16}.json is damaged, or was written by another",
+    ),
+    (damage_cell(lambda path: path.rename(path.with_name("0.json"))), "0.json is damaged, or was written by another"),
+]
+
+
+@pytest.mark.parametrize(("act", "message"), REFUSED)
+def test_studies_that_do_not_fit_are_refused(parts, merge, tmp_path, unchanged, act, message):
+    act(parts[1])
+    with unchanged(tmp_path):
+        end = merge(*parts, "--out", tmp_path / "both")
+    assert (end.code, end.out) == (2, "")
+    assert re.fullmatch(f"error: .*{message}.*\n", end.err)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--out", "both"), "Missing argument 'DIR...'"),
+        (("a",), "Missing option '--out'"),
+        (("a", "--out", "a"), "--out a is one of the folders to be merged"),
+        (("a", "b", "--out", "./b"), "--out b is one of the folders to be merged"),
+        (("a", "--out", "photographs"), "holds no study (cat.jpg, ...)"),
+        (("a", "--out", "photographs/cat.jpg"), "cat.jpg is a file; --out needs a folder"),
+        (("photographs", "--out", "both"), "photographs holds no study"),
+        (("a", "photographs/cat.jpg", "--out", "both"), "cat.jpg holds no study"),
+        (("empty", "--out", "both"), "there are no finished cells in empty"),
+    ],
+)
+def test_folders_that_will_not_do(parts, merge, tmp_path, monkeypatch, unchanged, args, message):
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "cat.jpg").write_bytes(b"cat")
+    (tmp_path / "empty").mkdir()
+    shutil.copy(parts[0] / "study.json", tmp_path / "empty")
+    monkeypatch.chdir(tmp_path)
+    with unchanged(tmp_path):
+        end = merge(*args)
+    assert (end.code, end.out) == (2, "")
+    assert message in end.err
+    assert end.err.count("\n") == 1
+
+
+def test_cells_of_older_code_do_not_count(parts, merge, tmp_path):
+    path, content = cell_of(parts[0], SHARED)
+    spec = next(spec for spec in specs(parts[0]) if spec.key == path.stem)
+    content["spec"]["code"] = "older"
+    old = type(spec)(**{**vars(spec), "code": "older"})
+    (parts[0] / "cells" / f"{old.key}.json").write_text(json.dumps(content))
+    assert merge(*parts, "--out", tmp_path / "both").code == 0
+    assert not (tmp_path / "both" / "cells" / f"{old.key}.json").exists()
+    assert len(list((tmp_path / "both" / "cells").iterdir())) == 5
+
+
+def test_a_failed_cell_is_merged_and_told_of(parts, merge, tmp_path):
+    change(parts[1], "figure8 / vae / seed 1", lambda content: content.update(status="failed", message="no", rows=[]))
+    end = merge(*parts, "--out", tmp_path / "both", "--quiet")
+    assert (end.code, end.out, end.err) == (1, "", "")
+    assert tables.read_table(tmp_path / "both", "cells")["status"].tolist().count("failed") == 1

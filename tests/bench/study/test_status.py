@@ -1,0 +1,206 @@
+"""How far a study is: what is counted, how long is left, and that nothing is written."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from bench.registry.registry import registry
+from bench.store import tables
+from bench.store.locks import Claims
+from bench.store.records import CellResult, Cost
+from bench.study import execute, status
+from bench.study.log import held
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def folder(kept, tmp_path, compare, invented):
+    """A study of two datasets, two methods and three seeds."""
+    if not (kept / "out").exists():
+        assert compare(kept / "out", "vae,untrained", "circle,torus", 3).code == 0
+    return shutil.copytree(kept / "out", tmp_path / "out")
+
+
+@pytest.fixture
+def show(cli, unchanged, tmp_path):
+    """What `status` shows of a folder, as words line by line, with nothing written."""
+
+    def run(folder):
+        with unchanged(tmp_path):
+            end = cli("status", folder)
+        assert (end.code, end.err) == (0, "")
+        return [" ".join(line.split()) for line in end.out.splitlines()]
+
+    return run
+
+
+def specs(folder):
+    return {spec.name: spec for spec in execute.cells(held(folder)[0], registry())}
+
+
+def lose(folder, *names):
+    for name in names:
+        tables.cell_path(folder, specs(folder)[name]).unlink()
+
+
+def replace(folder, name, **fields):
+    tables.write_cell(folder, CellResult(specs(folder)[name], **fields))
+
+
+def test_all_done(folder, show):
+    assert show(folder)[-5:] == [
+        "circle vae 3 –",
+        "circle untrained 3 –",
+        "torus vae 3 –",
+        "torus untrained 3 –",
+        "12 cells: 12 done",
+    ]
+
+
+def test_every_state(folder, show):
+    replace(folder, "circle / vae / seed 1", status="failed", message="NotFiniteError: [red]nan[/red]\nat step 3")
+    replace(folder, "torus / vae / seed 0", status="timeout", message="")
+    replace(folder, "torus / vae / seed 1", status="skipped", message="too wide")
+    lose(folder, "circle / vae / seed 2", "torus / untrained / seed 0", "torus / untrained / seed 1")
+    with Claims(folder) as claims:
+        assert claims.take(specs(folder)["circle / vae / seed 2"].key)
+        lines = show(folder)
+        cells = status.read(folder).cells
+    states = {cell.spec.name: cell.state for cell in cells if cell.state != "done"}
+    assert states == {
+        "circle / vae / seed 1": "failed",
+        "torus / vae / seed 0": "timeout",
+        "torus / vae / seed 1": "skipped",
+        "circle / vae / seed 2": "running",
+        "torus / untrained / seed 0": "missing",
+        "torus / untrained / seed 1": "missing",
+    }
+    assert "circle / vae / seed 1: failed - NotFiniteError: [red]nan[/red] at step 3" in lines
+    assert "torus / vae / seed 0: timeout - no reason given" in lines
+    counts = "6 done, 1 failed, 1 skipped, 1 timeout, 1 running, 2 missing"
+    assert lines[-1] == f"12 cells: {counts}; time left: about 9 s, estimated with 1 at a time"
+
+
+def test_a_claim_of_a_dead_process_is_not_running(folder):
+    lose(folder, "circle / vae / seed 0")
+    (folder / "claims").mkdir()
+    (folder / "claims" / f"{specs(folder)['circle / vae / seed 0'].key}.json").write_text('{"host": "x", "pid": 1}')
+    assert [cell.state for cell in status.read(folder).cells].count("missing") == 1
+
+
+def test_the_time_left_is_the_median_of_the_method_shared_by_those_that_run(folder, show):
+    for seed, seconds in enumerate((1.0, 10.0, 100.0)):
+        replace(folder, f"circle / vae / seed {seed}", cost=Cost(wall_s=seconds), evaluation_s=2.0)
+        replace(folder, f"circle / untrained / seed {seed}", cost=Cost(wall_s=0.0), evaluation_s=30.0)
+    lose(folder, *(f"torus / {method} / seed {seed}" for method in ("vae", "untrained") for seed in range(3)))
+    assert show(folder)[-1].endswith("time left: about 2.1 min, estimated with 1 at a time")  # 3 * 12 + 3 * 30 s
+    with Claims(folder) as claims:
+        for seed in range(3):
+            assert claims.take(specs(folder)[f"torus / vae / seed {seed}"].key)
+        lines = show(folder)
+    assert "torus vae 3 about 12 s" in lines
+    assert "torus untrained 3 about 30 s" in lines
+    assert lines[-1].endswith("3 running, 3 missing; time left: about 42 s, estimated with 3 at a time")
+
+
+def test_no_time_is_told_where_none_is_known(folder, show):
+    lose(folder, *(f"{dataset} / vae / seed {seed}" for dataset in ("circle", "torus") for seed in range(3)))
+    lines = show(folder)
+    assert "circle vae 3 unknown" in lines
+    assert "time left: unknown" in lines[-1]
+
+
+def test_a_cell_that_failed_tells_nothing_of_the_time(folder):
+    for seed in range(3):
+        replace(folder, f"circle / vae / seed {seed}", status="failed", cost=Cost(wall_s=1000.0))
+    lose(folder, "torus / vae / seed 0")
+    cells = status.read(folder).cells
+    assert status.TimeLeft(cells).seconds(cells) == 3.0
+
+
+def test_results_of_other_code_do_not_count(folder, show, monkeypatch):
+    monkeypatch.setattr(execute, "code_version", lambda _: "other")
+    lines = show(folder)
+    assert lines[-2].startswith("12 cells: 12 missing; time left: unknown")
+    assert lines[-1] == "12 results of other code, versions or settings not counted"
+
+
+def test_a_cell_cut_short_is_missing(folder, show):
+    path = tables.cell_path(folder, specs(folder)["circle / vae / seed 0"])
+    path.write_bytes(path.read_bytes()[:50])
+    assert show(folder)[-1].startswith("12 cells: 11 done, 1 missing")
+
+
+def test_labels_are_shown_as_they_are(tmp_path, compare, invented, show):
+    assert compare(tmp_path / "[red]out", "vae[steps=5]", "circle[size=30]", 1).code == 0
+    lines = show(tmp_path / "[red]out")
+    assert lines[0] == str(tmp_path / "[red]out")
+    assert "circle[size=30] vae[steps=5] 1 –" in lines
+
+
+def test_a_tuned_study_and_one_of_another_command(tmp_path, compare, cli, invented, show):
+    (tmp_path / "tuned.json").write_text(json.dumps({"datasets": {"circle": {"vae": {"steps": 7}}}}))
+    assert compare(tmp_path / "out", "vae", "circle", 1, "--tuned", tmp_path / "tuned.json").code == 0
+    assert show(tmp_path / "out")[-1] == "1 cell: 1 done"
+    execute.run(
+        execute.Settings(("vae",), ("circle", "torus"), seeds=1, pairs=(("torus", "vae"),), kind="sweep"),
+        tmp_path / "sweep", execute.Execution(), execute.Silent(), "sweep",
+    )  # fmt: skip
+    assert show(tmp_path / "sweep")[2:] == ["torus vae 1 –", "1 cell: 1 done"]
+
+
+def edit(act):
+    def edited(folder):
+        info = json.loads((folder / "study.json").read_text())
+        act(info)
+        (folder / "study.json").write_text(json.dumps(info))
+
+    return edited
+
+
+def content(text):
+    return lambda folder: (folder / "study.json").write_text(text)
+
+
+REFUSED = [
+    (lambda folder: (folder / "study.json").unlink(), "holds no study: there is no study.json in it"),
+    (content(""), "study.json cannot be read"),
+    (content("[]"), "holds results of another schema"),
+    (edit(lambda info: info.update(schema=99)), "holds results of another schema; this version reads schema"),
+    (edit(lambda info: info.pop("settings")), "study.json is damaged"),
+    (edit(lambda info: info.pop("tuned")), "study.json is damaged"),
+    (edit(lambda info: info.update(tuned={"file": "no.json"})), "tuned/no.json cannot be read"),
+    (edit(lambda info: info.update(tuned={"file": "../../no.json"})), "tuned/no.json cannot be read"),
+    (edit(lambda info: info["settings"].pop("methods")), "study.json is damaged"),
+    (edit(lambda info: info["settings"].update(datasets=[["circle"]])), "study.json is damaged"),
+    (edit(lambda info: info["settings"].update(seeds="3")), "study.json is damaged"),
+    (edit(lambda info: info["settings"].update(parameters=[3])), "study.json is damaged"),
+    (edit(lambda info: info["settings"].update(methods=["vea"])), "unknown method 'vea' - did you mean 'vae'?"),
+    (edit(lambda info: info["settings"].update(plugins=["/no/mine.py"])), "plugin /no/mine.py is not a file"),
+]
+
+
+@pytest.mark.parametrize(("act", "message"), REFUSED)
+def test_what_is_no_study_is_refused(folder, cli, unchanged, act, message):
+    act(folder)
+    with unchanged(folder):
+        end = cli("status", folder)
+    assert (end.code, end.out) == (2, "")
+    assert re.fullmatch(r"error: [^\n]+\n", end.err)
+    assert message in end.err
+
+
+@pytest.mark.parametrize("args", [(), ("nowhere",), ("file",), (".",), ("a", "b"), ("--json", ".")])
+def test_folders_that_will_not_do(cli, tmp_path, monkeypatch, unchanged, args):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("text")
+    with unchanged(tmp_path):
+        end = cli("status", *args)
+    assert (end.code, end.out) == (2, "")
+    assert re.fullmatch(r"error: [^\n]+\n", end.err)

@@ -1,0 +1,137 @@
+"""A sweep: which cells it needs, what it writes of them, and what its figure shows."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.registry.registry import registry
+from bench.report.figures.sweep import draw, growth
+from bench.store import tables
+from bench.study import execute, sweep
+
+SETTINGS = execute.Settings(("vae[steps=9]",), ("circle", "figure8"), seeds=2)
+
+
+def planned(*varied):
+    return sweep.planned(SETTINGS, varied, registry())
+
+
+def test_one_factor_varies_at_a_time():
+    settings, points = planned("batch_size=5, 7", "size=30,60")
+    methods = ("vae[steps=9]", "vae[steps=9,batch_size=5]", "vae[steps=9,batch_size=7]")
+    assert set(settings.methods) == set(methods)
+    pairs = {(d, m) for d in ("circle", "figure8") for m in methods[1:]}
+    pairs |= {(f"{d}[size={n}]", methods[0]) for d in ("circle", "figure8") for n in (30, 60)}
+    assert set(settings.pairs) == pairs
+    assert len(list(execute.cells(settings, registry()))) == 2 * len(pairs)
+    assert [(p.factor, p.level, p.dataset) for p in points[:2]] == [
+        ("batch_size", "5", "circle"),
+        ("batch_size", "7", "circle"),
+    ]
+
+
+def test_a_level_in_place_of_what_the_label_says():
+    settings, _ = planned("steps=3,9")
+    assert settings.methods == ("vae[steps=3]", "vae[steps=9]")
+
+
+def test_noise_is_a_variance_or_a_multiple_of_the_datasets_own():
+    settings, points = planned("noise=0.5x,2x")
+    assert settings.datasets == (
+        "circle[noise=0.005]",
+        "circle[noise=0.02]",
+        "figure8[noise=0.01]",
+        "figure8[noise=0.04]",
+    )
+    assert {point.dataset for point in points} == {"circle", "figure8"}
+    assert planned("noise=0.3")[0].datasets == ("circle[noise=0.3]", "figure8[noise=0.3]")
+
+
+@pytest.mark.parametrize("exponent", [-0.5, 1.0, 2.0])
+def test_growth_recovers_an_exponent(exponent):
+    size = np.array([250.0, 500.0, 1000.0])
+    assert growth(size, 3.7 * size**exponent) == pytest.approx(exponent)
+
+
+def test_growth_of_one_size_is_not_known():
+    assert np.isnan(growth(np.array([5.0, 5.0]), np.array([1.0, 2.0])))
+
+
+def table(**changes):
+    """A sweep over size and steps with gaps 1 / level, and seconds and memory that grow as N^1 and N^2."""
+    rows = [
+        {
+            "factor": factor, "level": str(level), "value": float(level), "dataset": dataset, "seed": seed,
+            "method": "m",
+            "test_ll": -1.0, "oracle_gap": (1 + seed) / level, "wall_s": 0.01 * level, "flops": 1.0,
+            "peak_memory_mb": 1e-3 * level**2, "concurrent": False, "status": "done", "message": "",
+        }
+        for factor, levels in (("steps", (10, 20)), ("size", (100, 200, 400)))
+        for dataset in ("a", "b") for level in levels for seed in (0, 1, 2)
+    ]  # fmt: skip
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def test_the_figure_shows_medians_and_ranges_of_finished_seeds():
+    rows = table()
+    rows.loc[(rows["seed"] == 2) & (rows["level"] == "20"), "status"] = "failed"
+    axes = draw(rows).axes
+    assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in axes] == [
+        ("steps", "oracle gap (nats)"),
+        ("training data N", "oracle gap (nats)"),
+        ("training data N", "wall time"),
+        ("training data N", "peak memory"),
+    ]
+    line, other = axes[0].get_lines()
+    np.testing.assert_allclose(line.get_xydata(), [[10, 2 / 10], [20, 1.5 / 20]])
+    np.testing.assert_allclose(line.get_xydata(), other.get_xydata())
+    heights = axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((1 / 20, 3 / 10))
+
+
+def test_the_figure_tells_how_costs_grow():
+    *_, wall, memory = draw(table()).axes
+    assert [text.get_text() for text in wall.get_legend().get_texts()] == ["a: N^1.00", "b: N^1.00"]
+    assert [text.get_text() for text in memory.get_legend().get_texts()] == ["a: N^2.00", "b: N^2.00"]
+    assert draw(table(concurrent=True)).axes[2].get_ylabel() == "wall time (contended)"
+
+
+def test_levels_that_are_no_numbers_stand_side_by_side():
+    rows = table().query("factor == 'steps'").assign(value=np.nan)
+    (ax,) = draw(rows).axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["10", "20"]
+    np.testing.assert_allclose(ax.get_lines()[0].get_xdata(), [0, 1])
+
+
+def test_where_nothing_finished_there_is_still_a_figure():
+    assert len(draw(table(status="failed")).axes) == 4
+
+
+def test_costs_that_are_all_nil_are_drawn_on_a_linear_axis_without_a_warning():
+    *_, wall, memory = draw(table().assign(wall_s=0.0)).axes
+    assert (wall.get_yscale(), memory.get_yscale()) == ("linear", "log")
+
+
+def test_a_sweep_from_the_command_line(cli, in_process, tmp_path):
+    out = tmp_path / "out"
+    args = ("sweep", "-m", "untrained", "-d", "circle", "--vary", "size=20,40", "--vary", "noise=1x,2x", "--seeds", 1)
+    args = (*args, "--size", 30, "--test-size", 20, "--jobs", 1, "--out", out)
+    end = cli(*args)
+    assert (end.code, len(in_process)) == (0, 4)
+    assert Path(out / "figures" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    rows = tables.read_table(out, "sweep")
+    assert rows.groupby(["factor", "level"]).size().to_dict() == dict.fromkeys(
+        [("size", "20"), ("size", "40"), ("noise", "1x"), ("noise", "2x")], 1
+    )
+    measured = (
+        tables.read_table(out, "measurements").query("metric == 'oracle_gap'").groupby(["dataset", "seed"])["value"]
+    )
+    last = measured.last()
+    for row in rows.itertuples():
+        label = f"circle[noise={0.01 * row.value:g}]" if row.factor == "noise" else f"circle[size={row.level}]"
+        assert row.oracle_gap == last[label, row.seed]
+    assert cli(*args).code == 0
+    assert len(in_process) == 4
+    assert set(pd.read_csv(out / "sweep.csv")["status"]) == {"done"}

@@ -1,0 +1,257 @@
+"""Tuning: which trials are made, what they are scored on, and which one wins."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import tuning
+from bench.fit.runner import run_cell
+from bench.registry.registry import registry
+from bench.store import tables
+from bench.study import execute
+from bench.tuning import Trial
+from datasets.base import draw
+from methods.common.posteriors import Prior
+from methods.contract.method import Fitted
+from methods.contract.search_space import Choice, LogUniform, Range, Uniform
+
+
+@dataclass(frozen=True)
+class Point:
+    """A single Gaussian at the training mean plus a shift in standard units; its log p(x) is known in closed form."""
+
+    shift: float = 2.0
+    idle: int = 0
+    breaks: bool = False
+
+    search: ClassVar[Mapping[str, Range]] = {"shift": Choice((-1.0, 0.0, 1.0))}
+
+    def fit(self, task):
+        if self.breaks or self.shift == 77:
+            raise ArithmeticError("no")
+        last = task.model.network[-1]
+        last.weight.data.zero_()
+        last.bias.data.fill_(self.shift)
+        task.ledger.charge("shift", 5.0)
+        for _ in range(3):
+            yield Fitted(task.model, Prior(task.latent_dim))
+
+
+@pytest.fixture
+def tune(cli, in_process, offer):
+    """`tune` of Point, offered as 'point', on small data, with its cells run here."""
+    offer("point", Point())
+
+    def run(out, *more, datasets="circle", trials=5):
+        args = (
+            "-m",
+            "point",
+            "-d",
+            datasets,
+            "--trials",
+            trials,
+            "--seeds",
+            2,
+            "--size",
+            40,
+            "--jobs",
+            1,
+            "--out",
+            out,
+        )
+        return cli("tune", *args, *more)
+
+    return run
+
+
+def log_density_of_a_point(x, train, shift, noise):
+    centre = train.float().mean(0) + shift * (train.float() - train.float().mean(0)).square().mean().sqrt()
+    squares = (x - centre.double()).square().sum(-1)
+    return -squares / (2 * noise) - x.shape[1] / 2 * math.log(2 * math.pi * noise)
+
+
+def test_ranges_map_the_unit_interval():
+    assert [Uniform(-1, 3).at(u) for u in (0, 0.5)] == [-1, 1]
+    assert [LogUniform(1e-3, 1e-1).at(u) for u in (0, 0.5)] == [1e-3, 1e-2]
+    assert [Choice((4, 5, 6)).at(u) for u in (0, 0.34, 0.67, 0.999)] == [4, 5, 6, 6]
+
+
+def test_trials_are_the_defaults_and_points_spread_evenly():
+    known = registry()
+    found = tuning.trials("vae", 17, known)
+    assert (found[0], [trial.number for trial in found]) == (Trial("vae", 0, "vae"), list(range(17)))
+    values = [known.parameters(trial.label) for trial in found[1:]]
+    share = np.log([v["learning_rate"] / 1e-3 for v in values]) / math.log(30)
+    assert sorted(np.floor(16 * share)) == list(range(16))
+    assert {size: [v["batch_size"] for v in values].count(size) for size in (25, 50, 100, 250)} == dict.fromkeys(
+        (25, 50, 100, 250), 4
+    )
+
+
+def test_more_trials_add_to_fewer():
+    known = registry()
+    many = tuning.trials("iterative", 12, known)
+    for count in (1, 2, 3, 5, 9, 12):
+        assert tuning.trials("iterative", count, known) == many[:count]
+
+
+def test_each_search_is_of_fields_and_keeps_the_training_budget():
+    known = registry()
+    tunable = [name for name in known.methods if known.search(name)]
+    assert {"vae", "iterative"} <= set(tunable)
+    for name in tunable:
+        assert "steps" not in known.search(name)
+        assert len(tuning.trials(name, 4, known)) == 4
+
+
+def test_a_point_that_repeats_another_is_no_trial(offer):
+    offer("point", Point())
+    found = tuning.trials("point", 20, execute.registry())
+    assert [trial.number for trial in found] == [0, 1, 2, 3]
+    assert {trial.label for trial in found} == {"point", "point[shift=-1]", "point[shift=0]", "point[shift=1]"}
+
+
+def test_a_trial_scores_the_mean_log_likelihood_of_validation_data(tune, tmp_path):
+    assert tune(tmp_path / "out", "--quiet").code == 0
+    rows = tables.read_table(tmp_path / "out", "trials")
+    problem = registry().make_problem("circle", None)
+    assert len(rows) == 4 * 2
+    assert set(rows["seed"]) == {1000, 1001}
+    for row in rows.itertuples():
+        split = draw(problem, row.seed, 40, 40, 1)
+        each = log_density_of_a_point(split.validation, split.train, row.p_shift, problem.noise)
+        assert row.score == pytest.approx(float(each.mean()), abs=2e-3)
+        assert row.stderr == pytest.approx(float(each.std()) / math.sqrt(40), rel=1e-3)
+
+
+def test_the_best_is_chosen_and_told(tune, tmp_path):
+    end = tune(tmp_path / "out", datasets="circle,absolute")
+    assert end.code == 0
+    content = json.loads((tmp_path / "out" / "tuned.json").read_text())
+    assert content["datasets"] == {"circle": {"point": {"shift": 0.0}}, "absolute": {"point": {"shift": 0.0}}}
+    assert (content["budget"]["trials"], content["budget"]["seeds"], content["budget"]["size"]) == (5, 2, 40)
+    assert content["command"].startswith("python -m bench tune -m point")
+    assert [choice["flops"] for choice in content["choices"]] == [4 * 2 * 5.0] * 2
+    assert "shift=0" in end.out
+    assert "tuned.json" in end.out
+    assert content["code"]
+    assert content["search"] == {"point": {"shift": "Choice(values=(-1.0, 0.0, 1.0))"}}
+
+
+def test_above_two_latent_dimensions_validation_is_scored_by_sampling(cell_spec, offer):
+    offer("point", Point(shift=0.0))
+    spec = cell_spec(method="point", dataset="linear_gaussian", latent_dim=3, scored_on="validation")
+    (row,) = run_cell(spec).rows
+    problem = registry().make_problem("linear_gaussian", 3)
+    split = draw(problem, 0, 40, 40, 1)
+    each = log_density_of_a_point(split.validation, split.train, 0.0, problem.noise)
+    assert row.value == pytest.approx(float(each.mean()), abs=1e-3)
+
+
+def test_a_trial_that_fails_cannot_win(tune, offer, tmp_path):
+    @dataclass(frozen=True)
+    class Risky(Point):
+        search: ClassVar[Mapping[str, Range]] = {"shift": Choice((77.0, -9.0))}
+
+    offer("point", Risky())
+    assert tune(tmp_path / "out", "--quiet").code == 1
+    content = json.loads((tmp_path / "out" / "tuned.json").read_text())
+    assert content["datasets"] == {"circle": {"point": {"shift": 2.0}}}
+    assert content["choices"][0]["unscored"] == 1
+
+
+def test_a_tie_keeps_the_defaults(tune, offer, tmp_path):
+    @dataclass(frozen=True)
+    class Indifferent(Point):
+        search: ClassVar[Mapping[str, Range]] = {"idle": Choice((1, 2, 3))}
+
+    offer("point", Indifferent())
+    end = tune(tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "tuned.json").read_text())
+    assert content["datasets"] == {"circle": {"point": {"idle": 0}}}
+    assert "the defaults" in end.out
+
+
+def choice_of(scores, offer):
+    """The trial chosen for scores (trials, seeds), NaN where a fit failed."""
+    offer("point", Point())
+    shared = {"dataset": "d", "method": "point", "flops": 1.0, "wall_s": 1.0, "counted": True}
+    rows = [
+        {**shared, "trial": i, "seed": k, "score": s, "p_shift": i}
+        for i, line in enumerate(scores)
+        for k, s in enumerate(line)
+    ]
+    (found,) = tuning.choose(pd.DataFrame(rows), execute.registry())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scores", "trial", "best"),
+    [
+        ([[0, 0, 0], [9, 9, -9], [1, 1, 1]], 1, 9),
+        ([[0, 0, 0], [9, -9, -9], [1, 1, 1]], 2, 1),
+        ([[1, 1], [1, 1], [0, 2]], 0, 1),
+        ([[0, 0], [5, math.nan], [1, 1]], 2, 1),
+        ([[math.nan], [math.nan]], 0, -math.inf),
+        ([[math.nan], [-50]], 1, -50),
+    ],
+)
+def test_the_median_over_seeds_decides(offer, scores, trial, best):
+    found = choice_of(scores, offer)
+    assert (found.trial, found.best, found.parameters) == (trial, best, {"shift": float(trial)})
+    assert found.flops == np.size(scores)
+
+
+def test_the_same_again_runs_nothing_and_a_lost_cell_is_run_again(tune, tmp_path, in_process):
+    out = tmp_path / "out"
+    tune(out, "--quiet")
+    first = tables.read_table(out, "trials")
+    assert len(in_process) == 4 * 2  # three choices and the defaults
+    tune(out, "--quiet")
+    assert len(in_process) == 8
+    sorted((out / "cells").iterdir())[0].unlink()
+    tune(out, "--quiet")
+    assert len(in_process) == 9
+    kept = ["dataset", "method", "trial", "seed", "score", "p_shift"]
+    pd.testing.assert_frame_equal(tables.read_table(out, "trials")[kept], first[kept])
+
+
+def test_a_dataset_is_added_to_what_is_chosen(tune, tmp_path, in_process):
+    tune(tmp_path / "out", "--quiet")
+    ran = len(in_process)
+    tune(tmp_path / "out", "--quiet", datasets="absolute")
+    assert all(name.startswith("absolute / ") for name in in_process[ran:])
+    assert set(json.loads((tmp_path / "out" / "tuned.json").read_text())["datasets"]) == {"circle", "absolute"}
+
+
+def test_another_budget_does_not_mix(tune, tmp_path, unchanged, compare):
+    tune(tmp_path / "out", "--quiet")
+    with unchanged(tmp_path):
+        assert "holds a study with --trials 5, got 6" in tune(tmp_path / "out", trials=6).err
+        assert "no --set point, got --set point.idle=1" in tune(tmp_path / "out", "--set", "point.idle=1").err
+        assert "holds results of `tune`, not of `compare`" in compare(tmp_path / "out", "point").err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("-m", "oracle"), "method 'oracle' declares nothing to tune (available: "),
+        (("-m", "vae[steps=3]"), "tune takes methods by name, got 'vae[steps=3]'"),
+        (("-m", "vae", "--set", "vae.batch_size=3"), "--set vae.batch_size: tune searches it"),
+        (("-m", "vae", "--trials", "0"), "--trials must be a whole number of at least 1, got 0"),
+        (("-m", "vae", "--tuned", "x"), "--tuned"),
+        (("-m", "vea",), "unknown method 'vea' - did you mean 'vae'?"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_tuned_is_refused(cli, in_process, tmp_path, unchanged, args, message):
+    with unchanged(tmp_path):
+        end = cli("tune", "-d", "circle", "--out", tmp_path / "out", *args)
+    assert (end.code, end.err.count("\n")) == (2, 1)
+    assert message in end.err
+    assert in_process == []

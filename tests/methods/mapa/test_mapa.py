@@ -1,0 +1,267 @@
+"""MAPA as a whole: what each of its stages yields, what it must not depend on, and data that are hard on it."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+
+import datasets
+from datasets.base import draw
+from methods.common.latent_grid import CellPosterior
+from methods.mapa import MAPA, method
+from methods.mapa.assignment import Attempt
+from methods.mapa.method import POOR_FIT
+from methods.vae import VAE
+
+NOISE = 0.01
+
+
+def last(fit):
+    for fitted in fit:
+        final = fitted
+    return final
+
+
+def codes_of(fitted, x):
+    """The mean code of each x under the posterior."""
+    return fitted.posterior.log_index(x.double()).exp() @ fitted.posterior.cells.codes
+
+
+def attempts_of(mapa, task):
+    x = task.train.double()
+    return mapa._attempts(task, task.model, mapa._shares(task, x, x))
+
+
+class Watched(Attempt):
+    """Attempts, which are kept in the order they were begun."""
+
+    begun: list = []  # noqa: RUF012
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.placements = [self.place]
+        self.losses_seen = []
+        Watched.begun.append(self)
+
+    def go_on(self, steps=None):
+        for _ in super().go_on(steps):
+            self.losses_seen.append(self.loss)
+            yield
+
+    def place_anew(self, ledger):
+        super().place_anew(ledger)
+        self.placements.append(self.place)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    monkeypatch.setattr(method, "Attempt", Watched)
+    monkeypatch.setattr(Watched, "begun", [])
+    return Watched.begun
+
+
+@pytest.mark.parametrize("change", ["turned and shifted", "scaled"])
+def test_units_and_axes_of_the_data_change_nothing_but_the_decoder(change, make_task, short):
+    x = draw(datasets.load("circle"), 0, 100, 1, 1).train
+    angle = torch.tensor(0.7).double()
+    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    moved, noise = (x @ turn.T + torch.tensor([5.0, -3.0]), NOISE) if change != "scaled" else (8 * x, 64 * NOISE)
+    first, second = (
+        last(short(MAPA(), 20).fit(make_task(data, noise=variance, latent_dim=1)))
+        for data, variance in ((x, NOISE), (moved, noise))
+    )
+    torch.testing.assert_close(second.log_index(moved).exp(), first.log_index(x).exp(), rtol=1e-3, atol=1e-6)
+    found, expected = codes_of(second, moved), codes_of(first, x)
+    assert min(float((found - expected).abs().max()), float((found + expected).abs().max())) < 1e-3
+    assert expected.std() > 0.9
+
+
+def test_permuting_the_data_permutes_their_codes(make_task, short):
+    """Up to reversal, and but for the random start of k-means, which takes the data in order."""
+    angle = torch.linspace(0, math.pi, 151).double()[1:]
+    x = torch.stack([angle.cos(), angle.sin()], 1)
+    order = torch.randperm(150, generator=torch.Generator().manual_seed(0))
+    first, second = (last(short(MAPA(), 20).fit(make_task(data, noise=1e-4, latent_dim=1))) for data in (x, x[order]))
+    torch.testing.assert_close(second.log_index(x[order]).exp(), first.log_index(x).exp()[order][:, order])
+    found, expected = codes_of(second, x[order]), codes_of(first, x)[order]
+    assert min(float((found - expected).abs().max()), float((found + expected).abs().max())) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "starts"), [("circle", [1]), ("spiral_dots", [1, MAPA().steepness])])
+def test_a_poor_fit_along_a_path_begins_again_more_steeply(name, starts, make_task):
+    task = make_task(name, 120)
+    first = task.model.network[0].weight.detach().clone()
+    found, losses = [], []
+    for attempt in attempts_of(MAPA(), task):
+        found.append(float((attempt.model.network[0].weight.detach() / first).median()))
+        list(attempt.go_on(100))
+        losses.append(attempt.loss)
+    assert found == pytest.approx(starts)
+    assert torch.equal(task.model.network[0].weight, first)
+    assert (losses[0] < POOR_FIT) == (name == "circle")
+    assert losses[-1] < 0.8 * losses[0] or len(losses) == 1
+
+
+def test_a_fit_of_a_surface_begins_half_as_steeply(make_task):
+    task = make_task("s_curve", 40)
+    attempt = next(attempts_of(MAPA(), task))
+    weight = task.model.network[0].weight
+    torch.testing.assert_close(attempt.model.network[0].weight, MAPA().steepness / 2 * weight)
+
+
+@pytest.mark.parametrize("replacements", [0, 2])
+def test_the_placement_that_fits_best_after_its_trial_goes_on_and_it_alone_is_placed_anew(
+    replacements, make_task, short, watched
+):
+    mapa = dataclasses.replace(short(MAPA(), 50), replacements=replacements)
+    task = make_task("s_curve", 40)
+    fitted = last(mapa.fit(task))
+    chosen = min(watched, key=lambda attempt: min(attempt.losses_seen[: mapa.trial_steps]))
+    assert len(watched) > 2
+    for attempt in watched:
+        is_chosen = attempt is chosen
+        assert len(attempt.placements) == 1 + replacements * is_chosen
+        assert attempt.steps == (50 if is_chosen else mapa.trial_steps)
+        assert all(sorted(place.tolist()) == list(range(40)) for place in attempt.placements)
+    assert fitted.model is task.model
+    for own, expected in zip(task.model.parameters(), chosen.model.parameters(), strict=True):
+        assert torch.equal(own, expected)
+    assert (replacements == 0) == all(torch.equal(place, chosen.placements[0]) for place in chosen.placements)
+
+
+def test_a_path_is_never_placed_anew(make_task, short, watched):
+    last(short(MAPA(), 30).fit(make_task("circle", 40)))
+    assert [len(attempt.placements) for attempt in watched] == [1] * len(watched)
+
+
+@pytest.mark.parametrize("name", ["circle", "s_curve"])
+def test_the_index_posterior_never_changes_during_a_fit(name, make_task, short):
+    task = make_task(name, 40)
+    found = [fitted.log_index(task.train) for fitted in short(MAPA(), 30).fit(task) if fitted.log_index is not None]
+    assert len(found) > 20
+    assert all(torch.equal(later, found[0]) for later in found)
+
+
+def test_one_may_stop_before_the_codes_are_placed(make_task, short):
+    """Each placement and each step is a unit of work; what stands is the untrained model, and then the best so far."""
+    task = make_task("s_curve", 40)
+    yielded = list(short(MAPA(), 30).fit(task))
+    placed = [isinstance(fitted.posterior, CellPosterior) for fitted in yielded]
+    assert placed == sorted(placed)
+    assert placed.count(False) == 1
+    # Three trials, after a yield each, one placement anew, the rest of the best attempt's steps, and the end.
+    assert len(yielded) == 3 * (1 + 10) + 1 + 20 + 1
+    changes = sum(first.model is not second.model for first, second in itertools.pairwise(yielded[1:-1]))
+    assert changes < 12
+    assert yielded[-1].model is task.model
+
+
+@pytest.mark.parametrize("name", ["circle", "s_curve"])
+@pytest.mark.parametrize("steps", [5, 12, 40])
+def test_the_attempt_that_stands_has_taken_no_more_steps_than_asked_for(name, steps, make_task, short, watched):
+    """Trials take 10 steps, and so does the one placement anew."""
+    last(short(MAPA(), steps).fit(make_task(name, 40)))
+    assert 0 < max(attempt.steps for attempt in watched) <= steps
+
+
+@pytest.mark.parametrize(("train", "seed"), [(MAPA(), 1), (MAPA(), 2), (VAE(steps=3000), 1)], ids=["m1", "m2", "vae"])
+def test_noise_is_learned(train, seed, make_task):
+    task = make_task("circle", 300, noise="learned", seed=seed)
+    assert task.model.variance() > 3 * NOISE
+    last(train.fit(task))
+    assert NOISE / 1.6 < task.model.variance() < 1.6 * NOISE
+
+
+def test_noise_of_a_surface_is_learned(make_task):
+    """Rounds that each begin more steeply than the last would follow the noise ever more closely."""
+    task = make_task("s_curve", 300, noise="learned")
+    last(MAPA(steps=250).fit(task))
+    assert NOISE / 1.6 < task.model.variance() < 1.6 * NOISE
+
+
+@pytest.mark.parametrize("name", ["circle", "pinwheel"])
+def test_more_data_than_atoms_are_all_used(name, make_task, short):
+    task = make_task(name, 200)
+    fitted = last(dataclasses.replace(short(MAPA()), atoms=50).fit(task))
+    assert len(fitted.posterior.cells.low) == 50
+    log_index = fitted.log_index(task.validation)
+    assert log_index.shape == (200, 200)
+    assert (log_index.exp().sum(1) - 1).abs().max() < 1e-12
+    nearest = torch.cdist(task.validation, task.train).argsort(1)[:, :20]
+    assert log_index.exp().gather(1, nearest).sum(1).median() > 0.6
+    with torch.no_grad():
+        decoded = fitted.model.decode(codes_of(fitted, task.train))
+    assert (decoded - task.train).square().mean() < 0.25 * task.train.var(0).mean()
+
+
+def sensible(fitted, x):
+    """Whether what a fit says of x is finite, and its probabilities are some."""
+    z, log_q = fitted.posterior.sample(x, 3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        decoded = fitted.model.decode(z)
+    finite = all(torch.isfinite(each).all() for each in (z, log_q, decoded))
+    return finite and float((fitted.log_index(x).exp().sum(1) - 1).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("noise", ["known", "learned"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["circle", "pinwheel", "s_curve"])
+def test_few_data_can_be_fitted(name, n, noise, make_task, short):
+    task = make_task(name, n, noise=noise)
+    assert sensible(last(short(MAPA(), 20).fit(task)), task.train)
+    assert task.model.variance() > 0
+
+
+@pytest.mark.parametrize("noise", [NOISE, "learned"])
+@pytest.mark.parametrize("latent_dim", [1, 2])
+@pytest.mark.parametrize("kind", ["pairs", "tens", "equal", "zeros", "constant column", "two far groups", "outlier"])
+def test_degenerate_data_can_be_fitted(kind, latent_dim, noise, make_task, short):
+    x = draw(datasets.load("s_curve"), 0, 60, 1, 1).train
+    if kind == "constant column":
+        x[:, 0] = 1.5
+    elif kind == "two far groups":
+        x[30:] += 100
+    elif kind == "outlier":
+        x[0] = 1e6
+    else:
+        count = {"pairs": 2, "tens": 10, "equal": 1, "zeros": 1}[kind]
+        x = (0 if kind == "zeros" else 1) * x[:count].repeat(60 // count, 1)
+    task = make_task(x, noise=noise, latent_dim=latent_dim)
+    assert sensible(last(short(MAPA(), 20).fit(task)), task.train)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_an_outlier_leaves_the_index_posterior_of_all_others_alone(latent_dim, make_task, short):
+    """The decoder is another matter: it is shared by all methods, and its units grow with the outlier."""
+    x = draw(datasets.load("s_curve"), 0, 60, 1, 1).train.float()
+    far = torch.cat([x, torch.full((1, 3), 1e6)])
+    without, fitted = (last(short(MAPA(), 30).fit(make_task(d, noise=NOISE, latent_dim=latent_dim))) for d in (x, far))
+    found = fitted.log_index(x).exp()
+    assert found[:, 60].max() < 1e-12
+    # In the plane, weights are rounded to whole shares along an axis on which the outlier bears.
+    total_variation = (found[:, :60] - without.log_index(x).exp()).abs().sum(1) / 2
+    assert total_variation.mean() < {1: 1e-12, 2: 0.03}[latent_dim]
+    assert float(fitted.log_index(far[60:]).exp()[0, 60]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_an_outlier_leaves_the_decoder_within_a_twentieth_of_its_units(latent_dim, make_task):
+    x = draw(datasets.load("s_curve"), 0, 60, 1, 1).train.float()
+    task = make_task(torch.cat([x, torch.full((1, 3), 1e3)]), noise=NOISE, latent_dim=latent_dim)
+    fitted = last(MAPA(steps=250).fit(task))
+    with torch.no_grad():
+        away = (fitted.model.decode(codes_of(fitted, x)) - x).square().mean().sqrt()
+    assert float(away) < 0.05 * float(task.model.units.scale)
+
+
+def test_the_posterior_of_a_datum_finds_its_neighbours(make_task):
+    """Codes drawn for x decode to the neighbourhood of x, which ties weights, codes and fit together."""
+    task = make_task("circle", 200)
+    fitted = last(MAPA(steps=300).fit(task))
+    new = draw(datasets.load("circle"), 3, 1, 1, 50).test.float()
+    with torch.no_grad():
+        z, _ = fitted.posterior.sample(new, 100, torch.Generator().manual_seed(0))
+        away = (fitted.model.decode(z) - new).square().sum(-1).mean()
+    assert away < 8 * NOISE
