@@ -31,8 +31,8 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     plugins: Sequence[str] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     tuned: str | Path | None = None,
-    cell_timeout: float | None = None,
-    cell_memory: int | None = None,
+    run_timeout: float | None = None,
+    run_memory: int | None = None,
     scheduler: str | None = None,
     retry_failed: bool = False,
     report: bool = True,
@@ -43,8 +43,8 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
     again. methods, datasets: names, or labels as "vae[steps=8000]" and "circle[size=1000]". size, test_size: numbers of
     training and held-out data. seeds: how many, from first_seed on. max_flops, max_seconds: the budget of one fit.
     plugins: paths of Python files. settings: hyperparameters of every use of a method, as {"vae": {"steps": 8000}}.
-    tuned: the path of a tuned.json; labels win over settings, which win over it. cell_timeout, cell_memory: seconds and
-    bytes beyond which a cell is killed. scheduler: the address of a Dask cluster's. retry_failed: whether cells that
+    tuned: the path of a tuned.json; labels win over settings, which win over it. run_timeout, run_memory: seconds and
+    bytes beyond which a run is killed. scheduler: the address of a Dask cluster's. retry_failed: whether runs that
     failed before are run again.
 
     Raises bench.common.errors.UsageError for names, numbers, files or folders that do not fit.
@@ -75,7 +75,7 @@ def compare(  # noqa: PLR0913 - the flags of the command line, one by one
         parameters=settings or {},
         tuned=None if tuned is None else tuned_file.read(tuned),
     )
-    how = Execution(jobs, cell_timeout, cell_memory, scheduler, retry_failed)
+    how = Execution(jobs, run_timeout, run_memory, scheduler, retry_failed)
     check_numbers(asked, jobs)
     check_execution(how)
     asked = execute.checked(asked, registry(asked.plugins))

@@ -7,10 +7,10 @@ from typing import Any
 
 from bench.fit.runner import make_task
 from bench.registry.registry import registry
-from bench.store.records import CellSpec
+from bench.store.records import RunSpec
 from datasets.base import draw
 from methods import BUILTIN
-from methods.contract.method import Fitted, FreeLedger
+from methods.contract.method import Fitted, NullLedger
 
 METHODS = tuple(BUILTIN)
 SIZE = 500
@@ -21,9 +21,9 @@ FIRST = 5
 def begin(name: str, **changed: Any) -> Iterator[Fitted]:
     """A fit of the method, with some of its hyperparameters changed, to the circle at seed 0."""
     method, problem = replace(registry().make_method(name), **changed), registry().make_problem("circle", None)
-    spec = CellSpec("circle", name, seed=0, size=SIZE, validation_size=SIZE, test_size=1)
+    spec = RunSpec("circle", name, seed=0, size=SIZE, validation_size=SIZE, test_size=1)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
-    return iter(method.fit(make_task(method, problem, split, spec, FreeLedger())))
+    return iter(method.fit(make_task(method, problem, split, spec, NullLedger())))
 
 
 def shortened(name: str) -> dict[str, int]:

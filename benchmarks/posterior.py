@@ -5,7 +5,7 @@ import torch
 from bench.registry.registry import registry
 from datasets.base import stream
 from datasets.quadrature import log_marginal
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 from methods.mapa import MAPA, deconvolution
 from methods.mapa.index import log_index_posterior
 
@@ -20,7 +20,7 @@ def sample(name: str, n: int) -> torch.Tensor:
 
 def estimate(x: torch.Tensor) -> deconvolution.Mixture:
     """The mixture that MAPA makes of data (N, D) of the surface, with its default hyperparameters."""
-    mapa, noise, ledger = MAPA(), registry().make_problem(SURFACE, None).noise, FreeLedger()
+    mapa, noise, ledger = MAPA(), registry().make_problem(SURFACE, None).noise, NullLedger()
     few = deconvolution.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
     mixture = deconvolution.estimate(few, noise, mapa.smoothing, mapa.weight_steps, mapa.atom_steps, ledger)
     return deconvolution.sharpened(mixture, x, noise, ledger)

@@ -21,11 +21,11 @@ class Quality:
     timeout = 900
 
     def setup_cache(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The study's measurements and cells, once for all that is tracked."""
+        """The study's measurements and runs, once for all that is tracked."""
         settings = {name: shortened(name) for name in METHODS if shortened(name)}
         sizes = {"size": 200, "test_size": 500}
         looks = compare(METHODS, ["circle"], 1, **sizes, settings=settings, out=FOLDER, report=False)
-        return looks, read_table(FOLDER, "cells")
+        return looks, read_table(FOLDER, "runs")
 
     setup_cache.timeout = 900
 

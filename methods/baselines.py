@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from methods.common.latent_grid import exact_posterior, index_without_codes
 from methods.common.posteriors import PerDatumGaussian, Prior
-from methods.contract.method import Fitted, Task
+from methods.contract.method import Fitted, Method, Role, Task
 
 MOST_COORDINATES = 100
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(Method):
     """The true model with its own posterior: the ceiling of any method on average.
 
     Its index posterior is the best there is without the training codes, which it does not know either: a floor.
@@ -22,6 +22,7 @@ class Oracle:
     """
 
     sees_truth: ClassVar[bool] = True
+    role: ClassVar[Role] = "ceiling"
 
     def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
         """Why there is no exact posterior to be had, or None."""
@@ -44,8 +45,10 @@ class Oracle:
 
 
 @dataclass(frozen=True)
-class Untrained:
+class Untrained(Method):
     """The generative model at its initial weights, with the prior for a posterior: the floor of any method."""
+
+    role: ClassVar[Role] = "floor"
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yields once, having done nothing."""

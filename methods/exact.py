@@ -11,10 +11,10 @@ from operator import attrgetter
 import torch
 
 from methods.baselines import MOST_COORDINATES
-from methods.common.latent_grid import PriorCells
+from methods.common.latent_grid import LatentGrid
 from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Task, require
+from methods.contract.method import Fitted, Method, Task, require
 from methods.mapa import MAPA
 from methods.mapa.assignment import steepened
 
@@ -23,7 +23,7 @@ MAPA_TOLERANCE = 0.2
 
 
 @dataclass(frozen=True)
-class ExactMLE:
+class ExactMLE(Method):
     """argmax of sum_n log of the integral of N(x_n; f(z), s2 I) N(z; 0, I) dz over the decoder f, and s2 if learned.
 
     The integral is a sum over boxes of latent space that resolve the decoder. They are cut anew for each trial, so that
@@ -80,10 +80,10 @@ class ExactMLE:
     def _trials(self, task: Task, ascents: list[Ascent]) -> Iterator[Fitted]:
         """One trial of each ascent; what is yielded has the weights of the best of them so far."""
         for ascent in ascents:
-            for _ in ascent.go_on(task, self):
+            for _ in ascent.advance(task, self):
                 best = max(ascents, key=attrgetter("likelihood"))
                 task.model.load_state_dict(best.model.state_dict())
-                log_index = log_index_given_model(task.model, task.train, best.cells)
+                log_index = log_index_given_model(task.model, task.train, best.grid)
                 yield Fitted(task.model, ModelPosterior(task.model), log_index)
 
 
@@ -102,14 +102,14 @@ class Ascent:
     def __init__(self, model: GaussianModel):
         self.model, self.likelihood, self.gain, self.steps = model, -math.inf, 0.0, 0
 
-    def go_on(self, task: Task, method: ExactMLE) -> Iterator[None]:
+    def advance(self, task: Task, method: ExactMLE) -> Iterator[None]:
         """Take the steps of a trial, one at a time, over a codebook that resolves the decoder as it now is."""
         model, most = self.model, min(method.trial_steps, method.steps - self.steps)
         with torch.no_grad():
             across = method.box * math.sqrt(model.variance())
-            self.cells = PriorCells.resolving(model.decode, task.latent_dim, across)
-        name = f"likelihood over {len(self.cells.low)} codes"
-        values = maximise_likelihood(model, task.train, self.cells, task.ledger, most, 0.0, method.history, name)
+            self.grid = LatentGrid.resolving(model.decode, task.latent_dim, across)
+        name = f"likelihood over {len(self.grid.low)} codes"
+        values = maximise_likelihood(model, task.train, self.grid, task.ledger, most, 0.0, method.history, name)
         first, self.gain = None, 0.0
         for self.likelihood in values:
             first = self.likelihood if first is None else first

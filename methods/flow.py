@@ -16,7 +16,7 @@ from zuko.lazy import LazyComposedTransform
 from methods.common.posteriors import Amortised
 from methods.common.training import Objective, train_jointly
 from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
-from methods.contract.method import Fitted, Task, require
+from methods.contract.method import Fitted, Method, Task, require
 from methods.contract.search_space import Choice, Range, Uniform
 from methods.vae import VAE
 
@@ -84,7 +84,7 @@ def tempered_elbo(model: GaussianModel, posterior: SplineFlow, x: Tensor, noise:
 
 
 @dataclass(frozen=True)
-class FlowVAE:
+class FlowVAE(Method):
     """Joint training of the decoder and a conditional spline flow on the ELBO (Rezende & Mohamed 2015, algorithm 1).
 
     bins: K, pieces of each spline. samples: codes per datum and step. warm_up: share of the steps over which the weight

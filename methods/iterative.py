@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from methods.common.posteriors import DiagonalGaussian, build_encoder
 from methods.common.training import Objective, adam, ascend, batches, cosine, elbo
-from methods.contract.method import Fitted, Task, require
+from methods.contract.method import Fitted, Method, Task, require
 from methods.contract.search_space import Choice, LogUniform, Range
 
 
 @dataclass(frozen=True)
-class Iterative:
+class Iterative(Method):
     """Encoder steps to convergence before each decoder step (He et al. 2019, arXiv 1901.05534, algorithm 1).
 
     Before a decoder step, encoder steps on fresh batches go on until the mean bound over a `window` of them falls

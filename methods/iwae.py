@@ -13,7 +13,7 @@ from torch import Tensor
 from methods.common.posteriors import Gaussian, build_encoder
 from methods.common.training import Objective, train_jointly
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Task, require
+from methods.contract.method import Fitted, Method, Task, require
 from methods.contract.search_space import Choice, Range
 from methods.vae import VAE
 
@@ -61,13 +61,15 @@ def log_mean_exp(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class IWAE:
+class IWAE(Method):
     """Joint training of decoder and encoder on the importance weighted bound (Burda et al. 2016, eq. 8).
 
     What is fitted has the encoder's Gaussian for q(z | x), and its ELBO is looser than the bound that was trained.
 
     samples: K, codes per datum and step. steps, batch_size, learning_rate: as for the VAE.
     """
+
+    colour_group: ClassVar[str] = "iwae"
 
     samples: int = 10
     steps: int = 6000

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -23,7 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from methods.common.posteriors import DiagonalGaussian, build_encoder
 from methods.common.training import batches, cosine
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Task, require
+from methods.contract.method import Fitted, Method, Task, require
 
 
 def generative(model: GaussianModel, x: Tensor) -> None:
@@ -85,11 +86,13 @@ def train(task: Task, objective: ELBO, steps: int, batch_size: int, learning_rat
 
 
 @dataclass(frozen=True)
-class PyroVAE:
+class PyroVAE(Method):
     """`vae` by Pyro's SVI on Trace_ELBO, which draws the KL to the prior where ours has its closed form.
 
     steps, batch_size, learning_rate: as for the VAE.
     """
+
+    colour_group: ClassVar[str] = "vae"
 
     steps: int = 6000
     batch_size: int = 100
@@ -104,11 +107,13 @@ class PyroVAE:
 
 
 @dataclass(frozen=True)
-class PyroIWAE:
+class PyroIWAE(Method):
     """`iwae` by Pyro's SVI on the Renyi bound of order 0, which is the importance weighted one (Li & Turner 2016).
 
     samples, steps, batch_size, learning_rate: as for the IWAE.
     """
+
+    colour_group: ClassVar[str] = "iwae"
 
     samples: int = 10
     steps: int = 6000

@@ -13,7 +13,7 @@ from torch import Tensor
 from methods.common.posteriors import DiagonalGaussian, Gaussian, build_encoder
 from methods.common.training import Objective, elbo, train_jointly
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Task, require
+from methods.contract.method import Fitted, Method, Task, require
 from methods.contract.search_space import Choice, Range, Uniform
 from methods.vae import VAE
 
@@ -62,7 +62,7 @@ class RefinedGaussian(Gaussian):
 
 
 @dataclass(frozen=True)
-class SemiAmortisedVAE:
+class SemiAmortisedVAE(Method):
     """Joint training on the ELBO of q(z | x) refined for each datum (Kim et al. 2018, algorithm 1).
 
     The encoder learns by the gradient through the refinement, which needs second derivatives of the decoder.

@@ -11,16 +11,18 @@ from torch import Tensor
 
 from methods.common.posteriors import build_encoder
 from methods.common.training import Objective, elbo, train_jointly
-from methods.contract.method import Fitted, Task, require
+from methods.contract.method import Fitted, Method, Task, require
 from methods.contract.search_space import Choice, LogUniform, Range
 
 
 @dataclass(frozen=True)
-class VAE:
+class VAE(Method):
     """Joint training of decoder and encoder on the ELBO (Kingma & Welling 2014, algorithm 1).
 
     steps: gradient steps. batch_size: data per step. learning_rate: Adam's, falling to zero along a cosine.
     """
+
+    colour_group: ClassVar[str] = "vae"
 
     steps: int = 6000
     batch_size: int = 100

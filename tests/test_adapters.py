@@ -10,12 +10,12 @@ import torch
 
 import bench.registry.registry
 from bench.cli.app import main
-from bench.fit.runner import run_cell
+from bench.fit.runner import run_one
 from bench.store.tables import read_table
 from bench.study import execute
 from datasets.base import draw
 from methods.contract.decoder import build_model
-from methods.contract.method import FreeLedger, Task
+from methods.contract.method import NullLedger, Task
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def files(tmp_path):
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """The command line on tiny settings, in this process: its exit code."""
-    monkeypatch.setattr(execute, "_run_all", lambda specs, *_: map(run_cell, specs))
+    monkeypatch.setattr(execute, "_run_all", lambda specs, *_: map(run_one, specs))
     monkeypatch.setattr("bench.report.page.write", lambda folder: folder / "report.html")
 
     def run(*args):
@@ -62,12 +62,12 @@ def test_files(command, files, tmp_path):
     plugins = [word for file in files for word in ("--plugin", file)]
     methods = ("-m", "beta-vae[beta=2],beta-vae-4", "--set", "beta-vae.steps=50")
     assert command(*methods, "-d", "heart[width=2,noise=0.1]", *plugins) == 0
-    cells = read_table(tmp_path / "out", "cells").set_index("method")
-    assert (cells["status"] == "done").all()
-    assert not cells["message"].str.contains("contained").any()
-    assert cells["p_beta"].to_dict() == {"beta-vae[beta=2]": 2.0, "beta-vae-4": 4.0}
-    assert cells["p_steps"].to_dict() == {"beta-vae[beta=2]": 50, "beta-vae-4": 6000}
-    assert set(cells["dataset"]) == {"heart[noise=0.1,width=2]"}
+    runs = read_table(tmp_path / "out", "runs").set_index("method")
+    assert (runs["status"] == "done").all()
+    assert not runs["message"].str.contains("contained").any()
+    assert runs["p_beta"].to_dict() == {"beta-vae[beta=2]": 2.0, "beta-vae-4": 4.0}
+    assert runs["p_steps"].to_dict() == {"beta-vae[beta=2]": 50, "beta-vae-4": 6000}
+    assert set(runs["dataset"]) == {"heart[noise=0.1,width=2]"}
 
 
 def test_a_package(command, files, tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_package(command, files, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert bench.registry.registry.registry().method("beta-vae").origin == f"package {project['name']}"
     assert command("-m", "beta-vae", "-d", "heart") == 0
-    assert read_table(tmp_path / "out", "cells")["status"].tolist() == ["done"]
+    assert read_table(tmp_path / "out", "runs")["status"].tolist() == ["done"]
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def fitted(files):
         train, validation = split.train.float(), split.validation.float()
         model = build_model(train, 1, problem.noise, generator)
         method = known.make_method("beta-vae", {"beta": beta, "steps": 400})
-        *_, last = method.fit(Task(train, validation, model, generator, FreeLedger()))
+        *_, last = method.fit(Task(train, validation, model, generator, NullLedger()))
         return last, train
 
     return fit

@@ -9,7 +9,7 @@ from bench.fit.cost_model import price_list
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import make_task
 from bench.registry.registry import registry
-from bench.store.records import CellSpec
+from bench.store.records import RunSpec
 from bench.store.schema import COSTS, MEMORY, METRICS
 from datasets.base import draw
 from methods.mapa import deconvolution, placement, rff_lvm
@@ -51,7 +51,7 @@ def cost_of(method, work):
     known, ledger = registry(), CountingLedger()
     problem = known.make_problem("circle", None)
     split = draw(problem, 0, 500, 500, 1)
-    spec = CellSpec("circle", method, seed=0, size=500, validation_size=500, test_size=1)
+    spec = RunSpec("circle", method, seed=0, size=500, validation_size=500, test_size=1)
     ledger.start()
     before = None
     for _ in known.make_method(method).fit(make_task(None, problem, split, spec, ledger)):

@@ -117,7 +117,7 @@ def test_answers_without_heavy_imports(code):
         ("compare", "--metric", "x"),
         ("compare", "--seeds", "0"),
         ("compare", "-d", "circel"),
-        ("compare", "--cell-memory", "much"),
+        ("compare", "--run-memory", "much"),
         ("sweep", "map", "--vary", "size=250"),
         ("tune", "-m", "map"),
         ("run", "missing.toml"),

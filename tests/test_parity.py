@@ -22,7 +22,7 @@ from bench.stats.paired import interval
 from datasets.base import draw, stream
 from methods import vae
 from methods.contract.decoder import build_model
-from methods.contract.method import FreeLedger, Task
+from methods.contract.method import NullLedger, Task
 from methods.iwae import IWAE
 from methods.pyro_svi import PyroIWAE, PyroVAE, train
 from methods.vae import VAE
@@ -55,7 +55,7 @@ def score(method, name, seed):
     split = draw(problem, seed, DATA, DATA, HELD_OUT)
     train, validation = split.train.float(), split.validation.float()
     model = build_model(train, problem.latent_dim, problem.noise, stream("initial weights", seed, "decoder"))
-    task = Task(train, validation, model, stream("training", seed, "draws"), FreeLedger())
+    task = Task(train, validation, model, stream("training", seed, "draws"), NullLedger())
     *_, fitted = method.fit(task)
     return float(learned_likelihood(fitted, split.test, problem.latent_dim, seed).value.mean())
 

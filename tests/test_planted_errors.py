@@ -14,10 +14,10 @@ from torch.distributions import Normal, kl_divergence
 import datasets
 from bench.fit import runner
 from bench.fit.flop_counter import CountingLedger
-from bench.fit.runner import run_cell
+from bench.fit.runner import run_one
 from bench.metrics import Evaluator, TrueModel, importance, likelihood, measurement, posterior, wasserstein
 from bench.registry.registry import registry
-from bench.store.records import CellSpec, Cost
+from bench.store.records import Cost, RunSpec
 from datasets import quadrature
 from datasets.base import draw, stream
 from datasets.linear import linear_gaussian
@@ -25,9 +25,9 @@ from methods.common import training
 from methods.common.latent_grid import exact_posterior
 from methods.common.posteriors import Prior, build_encoder
 from methods.contract.decoder import build_model
-from methods.contract.method import Fitted, FreeLedger, Task
+from methods.contract.method import Fitted, NullLedger, Task
 
-SPEC = CellSpec(
+SPEC = RunSpec(
     dataset="circle",
     method="vae",
     seed=0,
@@ -66,7 +66,7 @@ def linear_scores(n=300):
     problem = linear_gaussian(1)
     split = draw(problem, 0, 1, 1, n)
     model = Linear(problem)
-    return {m.metric: m for m in Evaluator(problem, split, 0).look(Fitted(model, model))}
+    return {m.metric: m for m in Evaluator(problem, split, 0).evaluate_checkpoint(Fitted(model, model))}
 
 
 def task(name="circle", n=60, train=None, ledger=None):
@@ -74,7 +74,7 @@ def task(name="circle", n=60, train=None, ledger=None):
     split = draw(problem, 0, n, n, 1)
     train = (split.train if train is None else train).float()
     model = build_model(train, problem.latent_dim, problem.noise, stream("initial weights", 0, "decoder"))
-    return Task(train, split.validation.float(), model, stream("training", 0, "draws"), ledger or FreeLedger())
+    return Task(train, split.validation.float(), model, stream("training", 0, "draws"), ledger or NullLedger())
 
 
 # The checks
@@ -138,8 +138,8 @@ def an_update_of_adam_is_charged_for():
 
 
 def looking_changes_nothing():
-    """The last values of a cell are those of a fit that nobody looked at before its end."""
-    looked = run_cell(SPEC)
+    """The last values of a run are those of a fit that nobody looked at before its end."""
+    looked = run_one(SPEC)
     method, problem = registry().make_method("vae"), datasets.load("circle")
     split = draw(problem, 0, 40, 40, 50)
     ledger = CountingLedger()
@@ -148,7 +148,7 @@ def looking_changes_nothing():
     while ledger.flops < SPEC.max_flops:
         fitted = next(fit)
     ledger.stop()
-    unlooked = Evaluator(problem, split, 0).look(fitted)[0].value
+    unlooked = Evaluator(problem, split, 0).evaluate_checkpoint(fitted)[0].value
     last = [row.value for row in looked.rows if row.metric == "test_ll"][-1]
     return len({row.checkpoint for row in looked.rows}) > 3 and last == unlooked
 
@@ -171,7 +171,7 @@ def nothing_is_better_than_the_truth():
     problem = datasets.load("figure8")
     split = draw(problem, 0, 60, 60, 60)
     fitted = Fitted(Memory(handed(split)), Prior(1))
-    found = {m.metric: m for m in Evaluator(problem, split, 0).look(fitted)}["oracle_gap"]
+    found = {m.metric: m for m in Evaluator(problem, split, 0).evaluate_checkpoint(fitted)}["oracle_gap"]
     return found.value >= -3 * found.stderr
 
 
@@ -181,7 +181,7 @@ def handed(split):
 
 
 def evaluation_is_off_the_clock():
-    return run_cell(SPEC).cost.wall_s < 0.5
+    return run_one(SPEC).cost.wall_s < 0.5
 
 
 def log_likelihood_is_that_of_brute_force():

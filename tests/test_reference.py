@@ -26,12 +26,12 @@ def study():
 
 @pytest.fixture(scope="module")
 def found(study):
-    return comparisons(study.measurements, study.cells)
+    return comparisons(study.measurements, study.runs)
 
 
 def standing(study):
     """Ranks and gaps over all problems, as a table of Markdown."""
-    tables = study.measurements, study.cells
+    tables = study.measurements, study.runs
     means = aggregate(*tables).set_index("method")
     rows = ["| method | mean rank | oracle gap (nats), interquartile mean |", "|---|---:|---:|"]
     for row in ranks(*tables).to_dict("records"):
@@ -47,12 +47,12 @@ def verdicts(found):
     rows = ["| against | " + " | ".join(f"{name}: better / indistinguishable / worse" for name in subjects) + " |"]
     rows.append("|---|" + "---|" * len(subjects))
     for rival in dict.fromkeys(each.other for each in found):
-        cells = []
+        runs = []
         for each in (each for each in found if each.other == rival):
             counts = " / ".join(str(len(each.those(verdict))) for verdict in (BETTER, INDISTINGUISHABLE, WORSE))
             worse = ", ".join(f"{m.dataset} {m.nats:+.3f}" for m in each.those(WORSE))
-            cells.append(counts + (f" ({worse})" if worse else ""))
-        rows.append(f"| {rival} | {' | '.join(cells)} |")
+            runs.append(counts + (f" ({worse})" if worse else ""))
+        rows.append(f"| {rival} | {' | '.join(runs)} |")
     return "\n".join(rows)
 
 
@@ -75,8 +75,8 @@ def test_the_readme_says_what_the_tables_say(study, found):
 def test_the_study_is_whole(study):
     assert len(study.methods) >= 11
     assert len(study.datasets) == 9
-    assert set(study.cells.groupby(["dataset", "method"])["seed"].nunique()) == {10}
-    assert set(study.cells["status"]) == {"done"}
+    assert set(study.runs.groupby(["dataset", "method"])["seed"].nunique()) == {10}
+    assert set(study.runs["status"]) == {"done"}
 
 
 def test_the_study_can_be_run_again_and_names_no_machine():

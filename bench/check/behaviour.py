@@ -151,7 +151,7 @@ def looking(subject: Subject) -> str:
 
     def look(number: int, fitted: Fitted) -> None:
         if number % every == 1 or number == subject.plain.yields:
-            looks.append(evaluator.look(fitted))
+            looks.append(evaluator.evaluate_checkpoint(fitted))
 
     fitted = trial.drive(subject.as_plain, look=look)
     numbers = fingerprint(fitted, trial.problem)

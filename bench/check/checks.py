@@ -38,7 +38,7 @@ def chosen(names: Iterable[str], subject: Subject) -> tuple[Duty, ...]:
     """
     names = tuple(names)
     known = [duty.name for duty in DUTIES]
-    for name in (*names, *getattr(subject.method, "exceptions", {})):
+    for name in (*names, *subject.method.exceptions):
         if name not in known:
             raise unknown("duty", name, known)
     return tuple(duty for duty in DUTIES if not names or duty.name in names)

@@ -15,7 +15,7 @@ from bench.check.method_under_test import Subject
 from bench.check.probes import Calls, Passes
 from bench.check.short_fit import Trial
 from bench.fit.flop_counter import CountingLedger
-from bench.fit.runner import cpu_seconds, run_cell
+from bench.fit.runner import cpu_seconds, run_one
 from methods.contract.method import Fitted
 
 MOST_SHARE = 0.5
@@ -24,7 +24,7 @@ HIDDEN_S = 0.01
 
 
 def budget(subject: Subject) -> str:
-    """A cell stopped by a budget of FLOPs spends no more than the step in flight, and no step is most of a fit."""
+    """A run stopped by a budget of FLOPs spends no more than the step in flight, and no step is most of a fit."""
     trial = subject.trial(subject.home)
     trial.drive(subject.as_plain)
     most = trial.flops[-1] / 2
@@ -43,10 +43,10 @@ def budget(subject: Subject) -> str:
 
 
 def _stopped(subject: Subject, most: float) -> float:
-    """What a cell spends under a budget, in FLOPs."""
-    result = run_cell(replace(subject.spec(subject.home), max_flops=most, scored_on="validation"))
+    """What a run spends under a budget, in FLOPs."""
+    result = run_one(replace(subject.spec(subject.home), max_flops=most, scored_on="validation"))
     if result.status != "done":
-        raise FailedError(f"a cell with a budget of {most:.3g} FLOPs {result.status}: {result.message}")
+        raise FailedError(f"a run with a budget of {most:.3g} FLOPs {result.status}: {result.message}")
     return result.cost.flops
 
 

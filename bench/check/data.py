@@ -19,7 +19,6 @@ from bench.check.short_fit import Limit, Trial
 from bench.common.errors import UsageError
 from bench.registry.registry import describe
 from datasets.base import Split, draw
-from methods.contract.method import sees_truth
 
 BRIEF = Limit(yields=20, flops=5e7, seconds=1.0)
 VALUES = (-1, 0, math.nan)
@@ -27,7 +26,7 @@ VALUES = (-1, 0, math.nan)
 
 def held_out(subject: Subject) -> str:
     """Nothing handed to a method leads to the test set, which changes nothing, and it draws no data of its own."""
-    if sees_truth(subject.method) and not subject.is_reference:
+    if subject.method.sees_truth and not subject.is_reference:
         raise FailedError("sees_truth is set, so that the true model is handed over; expected of the oracle alone")
     trial = subject.trial(subject.home)
     if holds(trial.task, trial.split.test):

@@ -84,7 +84,7 @@ def _outcome(subject: Subject, duty: Duty) -> tuple[str, str]:
         seen = str(failure)
     except (Exception, SystemExit) as error:
         seen = f"raised {describe(error)} ({_place(error)})"
-    excuses: Mapping[str, str] = getattr(subject.method, "exceptions", {})
+    excuses: Mapping[str, str] = subject.method.exceptions
     return ("excused", f"{excuses[duty.name]} ({seen})") if duty.name in excuses else ("fail", seen)
 
 

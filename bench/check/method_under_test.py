@@ -16,11 +16,11 @@ from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import make_task
 from bench.registry import registry
 from bench.registry.registry import Registry
-from bench.store.records import CellSpec
+from bench.store.records import RunSpec
 from datasets.base import Problem, Split, draw
 from methods.baselines import Oracle, Untrained
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, declines
+from methods.contract.method import Fitted
 
 DATASETS = ("circle", "s_curve", "linear_gaussian[latent_dim=3,data_dim=10]")
 SIZE = 60
@@ -99,7 +99,7 @@ class Subject:
     def declines(self, dataset: str, size: int) -> str | None:
         """Why the method does not take so many data of a dataset, or None."""
         item = self.problem(dataset)
-        return declines(self.method, item.latent_dim, item.data_dim, size)
+        return self.method.skip(item.latent_dim, item.data_dim, size)
 
     def problem(self, dataset: str) -> Problem:
         """The true model of a dataset."""
@@ -109,21 +109,21 @@ class Subject:
         return found
 
     def trial(self, dataset: str, seed: int = 0, size: int = SIZE, noise: str = "known") -> Trial:
-        """A fit, not yet begun, as a cell would begin it."""
+        """A fit, not yet begun, as a run would begin it."""
         problem = self.problem(dataset)
         split = draw(problem, seed, size, size, TEST_SIZE)
         spec = self.spec(dataset, seed, size, noise)
         return self.trial_on(problem, split, spec)
 
-    def trial_on(self, problem: Problem, split: Split, spec: CellSpec) -> Trial:
+    def trial_on(self, problem: Problem, split: Split, spec: RunSpec) -> Trial:
         """A fit of given data, not yet begun; raises ValueError for data that no method is to be given."""
         ledger = CountingLedger()
         task = make_task(self.method, problem, split, spec, ledger)
         return Trial(self.method, problem, split, spec, task, ledger)
 
-    def spec(self, dataset: str, seed: int = 0, size: int = SIZE, noise: str = "known") -> CellSpec:
-        """The cell that a fit is that of."""
-        return CellSpec(
+    def spec(self, dataset: str, seed: int = 0, size: int = SIZE, noise: str = "known") -> RunSpec:
+        """The run that a fit is that of."""
+        return RunSpec(
             dataset=dataset,
             method=self.label,
             seed=seed,

@@ -14,7 +14,7 @@ from bench.check.errors import FailedError
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import begun_when_resumed
 from bench.process.containment import contained
-from bench.store.records import CellSpec
+from bench.store.records import RunSpec
 from datasets.base import Problem, Split
 from methods.contract.method import Fitted, Task
 
@@ -49,7 +49,7 @@ class Trial:
     method: Any
     problem: Problem
     split: Split
-    spec: CellSpec
+    spec: RunSpec
     task: Task
     ledger: CountingLedger
     flops: list[float] = field(default_factory=list)

@@ -63,11 +63,11 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 _execution = _all_of(
     click.option("--jobs", "-j", type=int, metavar="N",
-                 help="Cells at a time, one thread each; 1 for clean timings.  [default: all cores]"),
-    click.option("--cell-timeout", type=float, metavar="S", help="Kill a cell that takes more than S seconds in all."),
-    click.option("--cell-memory", metavar="SIZE", help="Kill a cell whose process holds more than SIZE, such as 2GB."),
-    click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run cells on the Dask cluster of this scheduler."),
-    click.option("--retry-failed", is_flag=True, help="Run cells again that failed or timed out before."),
+                 help="Runs at a time, one thread each; 1 for clean timings.  [default: all cores]"),
+    click.option("--run-timeout", type=float, metavar="S", help="Kill a run that takes more than S seconds in all."),
+    click.option("--run-memory", metavar="SIZE", help="Kill a run whose process holds more than SIZE, such as 2GB."),
+    click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run runs on the Dask cluster of this scheduler."),
+    click.option("--retry-failed", is_flag=True, help="Run runs again that failed or timed out before."),
 )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ _first_seed = click.option("--first-seed", default=0, show_default=True, metavar
 
 
 def _conditions(seeds: int, first: int = 0) -> Callable[[Command], Command]:
-    """Under which conditions cells run."""
+    """Under which conditions runs run."""
     begin = str(first) if first else "K"
     meant = f"With seeds {begin} to {begin}+N-1."
     return _all_of(
@@ -152,8 +152,8 @@ def compare(**options: Any) -> None:
       python -m bench compare --tuned results/tune/tuned.json
 
     \b
-    Results, in DIR: report.html, report.md, figures/, measurements and cells (.parquet, .csv), study.json.
-    Exit code: 0 all cells done, 1 some failed (tables are still written), 2 bad usage, 130 or 143 stopped.
+    Results, in DIR: report.html, report.md, figures/, measurements and runs (.parquet, .csv), study.json.
+    Exit code: 0 all runs done, 1 some failed (tables are still written), 2 bad usage, 130 or 143 stopped.
     """  # noqa: D301
     from bench.cli import commands
 
@@ -170,7 +170,7 @@ def compare(**options: Any) -> None:
 def run(**options: Any) -> None:
     """Run the study that a file describes: what `compare` does, from TOML rather than from options.
 
-    `compare` writes such a file into its folder, study.toml, with which the same cells can be run elsewhere. Files
+    `compare` writes such a file into its folder, study.toml, with which the same runs can be run elsewhere. Files
     named within it are sought from where it lies. docs/studies.md has all its keys.
 
     \b
@@ -179,7 +179,7 @@ def run(**options: Any) -> None:
       python -m bench run results/compare/study.toml --out results/again
 
     \b
-    Exit code: 0 all cells done, 1 some failed (tables are still written), 2 bad usage, 130 interrupted.
+    Exit code: 0 all runs done, 1 some failed (tables are still written), 2 bad usage, 130 interrupted.
     """  # noqa: D301
     from bench.cli import commands
 
@@ -193,7 +193,7 @@ def run(**options: Any) -> None:
 def merge(**options: Any) -> None:
     """Join studies of `compare` that were made on different machines into one, with tables and a report.
 
-    Their cells must have been run under the same conditions, by the same code and versions of packages. A cell that
+    Their runs must have been run under the same conditions, by the same code and versions of packages. A run that
     several of them hold is taken once; where its values differ, times aside, nothing is written. The folders
     themselves are left as they are.
 
@@ -202,7 +202,7 @@ def merge(**options: Any) -> None:
       python -m bench merge results/here results/there --out results/both
 
     \b
-    Exit code: 0 all cells done, 1 some failed, or values differ, 2 bad usage.
+    Exit code: 0 all runs done, 1 some failed, or values differ, 2 bad usage.
     """  # noqa: D301
     from bench.cli import commands
 
@@ -222,8 +222,8 @@ def report(**options: Any) -> None:
     booktabs, references.bib with an entry for each method and dataset used, and the figures as PDF. png is for slides:
     the figures as PNG. As SVG they are always written.
 
-    Of several studies, a cell that more than one holds is taken once. Where they ran a dataset under other conditions,
-    or have other values for the same cell, it stands in the report as DATASET @ STUDY, once for each. docs/reports.md
+    Of several studies, a run that more than one holds is taken once. Where they ran a dataset under other conditions,
+    or have other values for the same run, it stands in the report as DATASET @ STUDY, once for each. docs/reports.md
     has all of this.
 
     \b
@@ -243,9 +243,9 @@ def report(**options: Any) -> None:
 @cli.command()
 @click.argument("folder", metavar="DIR")
 def status(**options: Any) -> None:
-    """Show how far a study is: its cells that are done, failed, running and missing, and about how long is left.
+    """Show how far a study is: its runs that are done, failed, running and missing, and about how long is left.
 
-    A cell counts as missing where the command that made the study would run it with the code as it is now. Nothing is
+    A run counts as missing where the command that made the study would run it with the code as it is now. Nothing is
     written, and the study may be running.
     """
     from bench.cli import commands
@@ -441,7 +441,7 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        code = _complain(f"{error.filename or 'the disk'}: {error.strerror}; finished cells are kept")
+        code = _complain(f"{error.filename or 'the disk'}: {error.strerror}; finished runs are kept")
     except click.ClickException as error:
         code = _complain(error.format_message())
     sys.exit(code)

@@ -26,7 +26,7 @@ from bench.study.options import check_execution, check_numbers, dataset_groups
 
 if TYPE_CHECKING:
     from bench.registry.registry import Registry
-    from bench.store.records import CellResult
+    from bench.store.records import RunResult
 
 
 def compare(out: str, fresh: bool, quiet: bool, metric: str, **options: Any) -> int:
@@ -126,7 +126,7 @@ def tune(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
     if fresh:
         _begin_anew(folder, quiet)
 
-    def run_round(told: str, asked: execute.Settings) -> list[CellResult]:
+    def run_round(told: str, asked: execute.Settings) -> list[RunResult]:
         nonlocal how
         click.echo(told, err=True) if not quiet else None
         results = _run(asked, folder, False, quiet, how)
@@ -205,10 +205,10 @@ def _resolved(plugins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _execution(options: dict[str, Any]) -> Execution:
-    """How cells are to be run, taken out of a command's options; raises UsageError for what will not do."""
-    jobs, memory = options.pop("jobs"), options.pop("cell_memory")
-    rest = {name: options.pop(name) for name in ("cell_timeout", "scheduler", "retry_failed")}
-    how = Execution(jobs=0, cell_memory=None if memory is None else in_bytes(memory), **rest)
+    """How runs are to be run, taken out of a command's options; raises UsageError for what will not do."""
+    jobs, memory = options.pop("jobs"), options.pop("run_memory")
+    rest = {name: options.pop(name) for name in ("run_timeout", "scheduler", "retry_failed")}
+    how = Execution(jobs=0, run_memory=None if memory is None else in_bytes(memory), **rest)
     check_execution(how)
     if jobs is None:
         jobs = os.cpu_count() or 1 if how.scheduler is None else max(1, threads_of(how.scheduler))
@@ -248,7 +248,7 @@ def _names(text: str, groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for word in labels.split(text) for name in groups.get(word, (word,))))
 
 
-def _run(settings: execute.Settings, folder: Path, fresh: bool, quiet: bool, how: Execution) -> list[CellResult]:
+def _run(settings: execute.Settings, folder: Path, fresh: bool, quiet: bool, how: Execution) -> list[RunResult]:
     """Run a study, told of as it goes on; raises StoppedError if it ends early."""
     from bench.cli.progress import Bar, Lines
     from bench.study.log import Record
@@ -260,7 +260,7 @@ def _run(settings: execute.Settings, folder: Path, fresh: bool, quiet: bool, how
         with _terminable(), Record(folder, settings, _command(), progress) as record:
             return execute.run(settings, folder, how, record, _command())
     except execute.InterruptedStudyError as error:
-        message = f"{error}; finished cells are kept in {folder}. Resume with:\n  {_command()}"
+        message = f"{error}; finished runs are kept in {folder}. Resume with:\n  {_command()}"
         raise StoppedError(message, error.code) from error
     finally:
         if not quiet:
@@ -290,7 +290,7 @@ def _begin_anew(folder: Path, quiet: bool) -> None:
         click.echo(f"what was in {folder} is now in {aside}", err=True)
 
 
-def _exit_code(results: list[CellResult]) -> int:
+def _exit_code(results: list[RunResult]) -> int:
     return 0 if all(result.status in ("done", "skipped") for result in results) else 1
 
 
@@ -312,4 +312,4 @@ def _report(folder: Path, metric: str, quiet: bool) -> None:
 
     print_summary(folder, metric)
     print_tuned(folder)
-    click.echo(f"\nReport:  {page}\nTables:  {folder}/measurements.csv, cells.csv (and .parquet)")
+    click.echo(f"\nReport:  {page}\nTables:  {folder}/measurements.csv, runs.csv (and .parquet)")

@@ -15,27 +15,27 @@ from bench.stats.summary import ORACLE
 from bench.study.log import final, outcome, plan
 
 if TYPE_CHECKING:
-    from bench.store.records import CellResult, CellSpec
+    from bench.store.records import RunResult, RunSpec
 
 
 class TimeLeft:
-    """Seconds left, from the mean duration of each method's cells so far."""
+    """Seconds left, from the mean duration of each method's runs so far."""
 
-    def __init__(self, waiting: list[CellSpec], jobs: int):
+    def __init__(self, waiting: list[RunSpec], jobs: int):
         self.jobs = jobs
         self.durations: dict[str, list[float]] = defaultdict(list)
         self.waiting: dict[str, int] = defaultdict(int)
         for spec in waiting:
             self.waiting[name_of(spec.method)] += 1
 
-    def finish(self, result: CellResult) -> None:
-        """Take note of a finished cell."""
+    def finish(self, result: RunResult) -> None:
+        """Take note of a finished run."""
         name = name_of(result.spec.method)
         self.waiting[name] -= 1
         self.durations[name].append(result.cost.wall_s + result.evaluation_s)
 
     def seconds(self) -> float | None:
-        """An estimate, or None before the first cell is over."""
+        """An estimate, or None before the first run is over."""
         known = [s for each in self.durations.values() for s in each]
         if not known:
             return None
@@ -45,15 +45,15 @@ class TimeLeft:
 
 
 class Standing:
-    """What a run has found so far: how many of its cells failed, and which method leads on each dataset."""
+    """What a run has found so far: how many of its runs failed, and which method leads on each dataset."""
 
-    def __init__(self, waiting: list[CellSpec]):
+    def __init__(self, waiting: list[RunSpec]):
         self.waiting = Counter(spec.dataset for spec in waiting)
         self.failed = 0
         self.finals: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    def finish(self, result: CellResult) -> None:
-        """Take note of a finished cell."""
+    def finish(self, result: RunResult) -> None:
+        """Take note of a finished run."""
         spec = result.spec
         self.waiting[spec.dataset] -= 1
         self.failed += result.status not in ("done", "skipped")
@@ -62,7 +62,7 @@ class Standing:
             self.finals[spec.dataset][spec.method].append(last.value)
 
     def best(self, dataset: str) -> str:
-        """The method with the highest median final log-likelihood of the cells run here, the true model aside."""
+        """The method with the highest median final log-likelihood of the runs run here, the true model aside."""
         medians = {method: median(values) for method, values in self.finals[dataset].items()}
         if not medians:
             return ""
@@ -71,21 +71,21 @@ class Standing:
         return f"best on {dataset} in this run: {method}, {medians[method]:.3f} nats over {seeds}"
 
     def failures(self) -> str:
-        """How many cells failed, if any did."""
+        """How many runs failed, if any did."""
         return f"{self.failed} failed" if self.failed else ""
 
 
 class Lines:
-    """One line per cell, on standard error."""
+    """One line per run, on standard error."""
 
-    def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
+    def begin(self, total: int, waiting: list[RunSpec], jobs: int) -> None:
         """Say how much there is to do."""
         self.total, self.done = total, total - len(waiting)
         self.left, self.standing = TimeLeft(waiting, jobs), Standing(waiting)
         self._say(plan(total, len(waiting), jobs))
 
-    def finish(self, result: CellResult) -> None:
-        """Say what became of a cell, and how long the rest will take."""
+    def finish(self, result: RunResult) -> None:
+        """Say what became of a run, and how long the rest will take."""
         self.done += 1
         self.left.finish(result)
         self.standing.finish(result)
@@ -107,9 +107,9 @@ class Lines:
 
 
 class Bar(Lines):
-    """A live bar with what is going on and the time left, under the lines of finished cells."""
+    """A live bar with what is going on and the time left, under the lines of finished runs."""
 
-    def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
+    def begin(self, total: int, waiting: list[RunSpec], jobs: int) -> None:
         """Start the bar."""
         from rich.console import Console
         from rich.progress import (
@@ -134,7 +134,7 @@ class Bar(Lines):
             self.bar.start()
         super().begin(total, waiting, jobs)
 
-    def finish(self, result: CellResult) -> None:
+    def finish(self, result: RunResult) -> None:
         """Advance the bar."""
         super().finish(result)
         told = (self._time_left(), self.standing.failures(), self.standing.best(result.spec.dataset))

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bench.cli.tables import make_console
 from bench.common.units import MISSING, plural, quantity
-from bench.study.status import STATES, Cell, Status, TimeLeft
+from bench.study.status import STATES, Run, Status, TimeLeft
 
 
 def show(status: Status) -> None:
@@ -17,37 +17,35 @@ def show(status: Status) -> None:
     console = make_console()
     console.print(str(status.folder), markup=False, highlight=False, soft_wrap=True)
     console.print(_table(status))
-    for cell in status.cells:
-        if cell.result is not None and cell.state not in ("done", "skipped"):
-            console.print(
-                f"{cell.spec.name}: {cell.state} - {_line(cell.result.message)}", markup=False, highlight=False
-            )
+    for run in status.runs:
+        if run.result is not None and run.state not in ("done", "skipped"):
+            console.print(f"{run.spec.name}: {run.state} - {_line(run.result.message)}", markup=False, highlight=False)
     for line in _told(status):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(status: Status) -> Table:
-    left = TimeLeft(status.cells)
-    pairs: dict[tuple[str, str], list[Cell]] = {}
-    for cell in status.cells:
-        pairs.setdefault((cell.spec.dataset, cell.spec.method), []).append(cell)
+    left = TimeLeft(status.runs)
+    pairs: dict[tuple[str, str], list[Run]] = {}
+    for run in status.runs:
+        pairs.setdefault((run.spec.dataset, run.spec.method), []).append(run)
     table = Table(box=None, pad_edge=False)
     for name in ("dataset", "method", *STATES, "time left"):
         table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
-    for (dataset, method), cells in pairs.items():
-        counts = Counter(cell.state for cell in cells)
+    for (dataset, method), runs in pairs.items():
+        counts = Counter(run.state for run in runs)
         numbers = [str(counts[state] or "") for state in STATES]
-        table.add_row(escape(dataset), escape(method), *numbers, _estimate(left.seconds(cells)))
+        table.add_row(escape(dataset), escape(method), *numbers, _estimate(left.seconds(runs)))
     return table
 
 
 def _told(status: Status) -> list[str]:
     """The whole in a line, and a second one where results do not count."""
-    counts = Counter(cell.state for cell in status.cells)
+    counts = Counter(run.state for run in status.runs)
     parts = [f"{counts[state]} {state}" for state in dict.fromkeys((*STATES, *counts)) if counts[state]]
-    left = TimeLeft(status.cells)
-    waiting = [cell for cell in status.cells if cell.result is None]
-    told = f"{plural(len(status.cells), 'cell')}: {', '.join(parts)}"
+    left = TimeLeft(status.runs)
+    waiting = [run for run in status.runs if run.result is None]
+    told = f"{plural(len(status.runs), 'run')}: {', '.join(parts)}"
     if waiting:
         told += f"; time left: {_estimate(left.seconds(waiting))}, estimated with {left.at_a_time} at a time"
     note = f"{plural(status.others, 'result')} of other code, versions or settings not counted"

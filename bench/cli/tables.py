@@ -40,8 +40,8 @@ def print_summary(folder: Path, metric: str) -> None:
     from bench.stats.comparisons import answers
     from bench.stats.summary import summary
 
-    measurements, cells = tables.read_table(folder, "measurements"), tables.read_table(folder, "cells")
-    rows = summary(measurements, cells)
+    measurements, runs = tables.read_table(folder, "measurements"), tables.read_table(folder, "runs")
+    rows = summary(measurements, runs)
     table = Table(
         title=f"{metric}: median over seeds (best in bold, *)", title_justify="left", box=None, pad_edge=False
     )
@@ -65,7 +65,7 @@ def print_summary(folder: Path, metric: str) -> None:
     console = make_console()
     console.print()
     console.print(table)
-    for answer in answers(measurements, cells, rows):
+    for answer in answers(measurements, runs, rows):
         console.print(f"\n{answer}", markup=False, highlight=False)
 
 

@@ -14,7 +14,7 @@ class UsageError(Exception):
 
 
 class InterruptedStudyError(Exception):
-    """A study that was stopped before its last cell; what is finished is kept. code: the exit code."""
+    """A study that was stopped before its last run; what is finished is kept. code: the exit code."""
 
     def __init__(self, message: str, code: int = 1):
         super().__init__(message, code)

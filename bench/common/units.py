@@ -158,7 +158,7 @@ def in_bytes(text: str) -> int:
     """A number of bytes as people write it: 2GB, 512MB, 1.5e9; raises UsageError for anything else."""
     found = SIZE.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"--cell-memory must be a number of bytes such as 512MB or 2GB, got {text!r}")
+        raise UsageError(f"--run-memory must be a number of bytes such as 512MB or 2GB, got {text!r}")
     return int(float(found["number"]) * UNITS[found["unit"].upper()])
 
 

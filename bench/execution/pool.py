@@ -1,6 +1,6 @@
-"""Cells in child processes, so that whatever a cell does to its process costs that cell alone.
+"""Runs in child processes, so that whatever a run does to its process costs that run alone.
 
-A child imports torch once and then runs cell after cell, for as long as each ends well: it is replaced when it dies, is
+A child imports torch once and then runs run after run, for as long as each ends well: it is replaced when it dies, is
 killed, or is left with threads or processes of a method that cannot be ended.
 """
 
@@ -13,18 +13,18 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from bench.execution.worker import DeathError, Files, Job, Worker
+from bench.execution.worker import Files, Job, RunCrashedError, Worker
 from bench.process.containment import LEFT_BEHIND
-from bench.store.records import CellResult
+from bench.store.records import RunResult
 
 
-def run_isolated(job: Job) -> CellResult:
-    """Run a cell in a child of this process, whichever that is; raises what `Workers.run` does."""
+def run_isolated(job: Job) -> RunResult:
+    """Run a run in a child of this process, whichever that is; raises what `Workers.run` does."""
     return _of_this_process().run(job)
 
 
 class Workers:
-    """Child processes for threads to share: each runs one cell at a time, and has one set of plugin files."""
+    """Child processes for threads to share: each runs one run at a time, and has one set of plugin files."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,10 +33,10 @@ class Workers:
         self._ended = False
         self._copies: tempfile.TemporaryDirectory[str] | None = None
 
-    def run(self, job: Job) -> CellResult:
-        """Run a cell in a child process.
+    def run(self, job: Job) -> RunResult:
+        """Run a run in a child process.
 
-        Raises DeathError if that dies or exceeds a limit, and UsageError if code or packages are not those of the job.
+        Raises RunCrashedError if that dies or exceeds a limit, and UsageError if code or packages are not those of the job.
         """
         worker, fit = self._take(job.plugins), False
         try:
@@ -48,7 +48,7 @@ class Workers:
             self._put_back(worker, fit)
 
     def end(self) -> None:
-        """End all children; cells that they are at raise DeathError, as do further ones."""
+        """End all children; runs that they are at raise RunCrashedError, as do further ones."""
         with self._lock:
             self._ended = True
             for worker in self._busy:
@@ -61,7 +61,7 @@ class Workers:
         """A child that has these plugin files or none so far; others are ended."""
         with self._lock:
             if self._ended:
-                raise DeathError("failed", "the workers were ended")
+                raise RunCrashedError("failed", "the workers were ended")
             fit = [worker for worker in self._idle if worker.plugins == plugins and worker.alive()]
             if fit:
                 self._idle.remove(fit[0])

@@ -1,4 +1,4 @@
-"""Runs the cells of a study, here or on a Dask cluster, by one code path: an executor that runs each isolated."""
+"""Runs the runs of a study, here or on a Dask cluster, by one code path: an executor that runs each isolated."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from typing import TYPE_CHECKING
 
 from bench.common.errors import InterruptedStudyError, UsageError
 from bench.execution.pool import Workers, run_isolated
-from bench.execution.worker import DeathError, Job, environment
+from bench.execution.worker import Job, RunCrashedError, environment
 from bench.store import tables
 from bench.store.locks import Claims
-from bench.store.records import CellResult, CellSpec
+from bench.store.records import RunResult, RunSpec
 
 if TYPE_CHECKING:
     from distributed import Client
 
 ATTEMPTS = 2
 LOOK_S = 0.5
-LAST = 3  # cells a worker, of which the longest are begun first
+LAST = 3  # runs a worker, of which the longest are begun first
 CONNECT_S = 20.0
 
-Run = Callable[[Job], "Future[CellResult]"]
+Run = Callable[[Job], "Future[RunResult]"]
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How cells are run; of their values it changes none.
+    """How runs are run; of their values it changes none.
 
-    jobs: how many at a time. cell_timeout: seconds that a cell may take in all. cell_memory: bytes that its process may
-    have resident. scheduler: the address of a Dask cluster's; None for this machine. retry_failed: whether cells that
+    jobs: how many at a time. run_timeout: seconds that a run may take in all. run_memory: bytes that its process may
+    have resident. scheduler: the address of a Dask cluster's; None for this machine. retry_failed: whether runs that
     failed or timed out before are run again.
     """
 
     jobs: int = 1
-    cell_timeout: float | None = None
-    cell_memory: int | None = None
+    run_timeout: float | None = None
+    run_memory: int | None = None
     scheduler: str | None = None
     retry_failed: bool = False
 
 
-def run_all(specs: list[CellSpec], how: Execution, folder: Path) -> Iterator[CellResult]:
-    """Run cells, and yield the result of each once it is there; what dies costs its own cell only.
+def run_all(specs: list[RunSpec], how: Execution, folder: Path) -> Iterator[RunResult]:
+    """Run runs, and yield the result of each once it is there; what dies costs its own run only.
 
-    A cell whose process dies or exceeds a limit is run once more, and then is a result that says so. What other
+    A run whose process dies or exceeds a limit is run once more, and then is a result that says so. What other
     processes run of the same folder is left to them, and yielded once they have written it. Raises UsageError for
-    workers that run other code or cannot be reached, and InterruptedStudyError for those that cannot run cells at all.
+    workers that run other code or cannot be reached, and InterruptedStudyError for those that cannot run runs at all.
     """
     with Claims(folder) as claims:
         if specs:
@@ -60,15 +60,15 @@ def run_all(specs: list[CellSpec], how: Execution, folder: Path) -> Iterator[Cel
 
 
 class _Round:
-    """Cells that wait, and cells that run, as many at a time as there may be, each claimed before it is submitted."""
+    """Runs that wait, and runs that run, as many at a time as there may be, each claimed before it is submitted."""
 
-    def __init__(self, specs: list[CellSpec], how: Execution, submit: Run, claims: Claims, folder: Path):
+    def __init__(self, specs: list[RunSpec], how: Execution, submit: Run, claims: Claims, folder: Path):
         self.waiting, self.how, self.submit, self.claims, self.folder = list(specs), how, submit, claims, folder
         self.environment = environment()
-        self.running: dict[Future[CellResult], tuple[Job, int]] = {}
+        self.running: dict[Future[RunResult], tuple[Job, int]] = {}
         self.seconds: dict[str, float] = {}
 
-    def results(self) -> Iterator[CellResult]:
+    def results(self) -> Iterator[RunResult]:
         """The results as they come; a claim is given up once its result was taken, and so was written."""
         while self.waiting or self.running:
             for source in (self._begun(), self._ended()):
@@ -76,8 +76,8 @@ class _Round:
                     yield result
                     self.claims.release(result.spec.key)
 
-    def _begun(self) -> Iterator[CellResult]:
-        """Submit cells while there is room; the results of those that turn out to have been run by others."""
+    def _begun(self) -> Iterator[RunResult]:
+        """Submit runs while there is room; the results of those that turn out to have been run by others."""
         for spec in self._in_order():
             if len(self.running) == self.how.jobs:
                 return
@@ -85,41 +85,41 @@ class _Round:
                 if not self.claims.take(spec.key):
                     continue
             self.waiting.remove(spec)
-            if (found := tables.read_cell(self.folder, spec)) is not None:
+            if (found := tables.read_run(self.folder, spec)) is not None:
                 yield found
             else:
                 self._submit(self._job(spec), 1)
 
-    def _in_order(self) -> list[CellSpec]:
-        """The cells that wait; of the last ones those of methods that took longest first, so that all workers end soon.
+    def _in_order(self) -> list[RunSpec]:
+        """The runs that wait; of the last ones those of methods that took longest first, so that all workers end soon.
 
-        Longest processing time first (Graham 1969): the last cells then fill what the long ones leave.
+        Longest processing time first (Graham 1969): the last runs then fill what the long ones leave.
         """
         if self.how.jobs == 1 or len(self.waiting) > LAST * self.how.jobs:
             return self.waiting.copy()
         return sorted(self.waiting, key=lambda spec: -self.seconds.get(spec.method, math.inf))
 
-    def _job(self, spec: CellSpec) -> Job:
+    def _job(self, spec: RunSpec) -> Job:
         how = self.how
         files = tuple((path, Path(path).read_bytes()) for path in spec.plugins)
-        return Job(spec, how.jobs > 1, files, self.environment, how.cell_timeout, how.cell_memory)
+        return Job(spec, how.jobs > 1, files, self.environment, how.run_timeout, how.run_memory)
 
     def _submit(self, job: Job, attempt: int) -> None:
         self.running[self.submit(job)] = job, attempt
 
-    def _ended(self) -> Iterator[CellResult]:
-        """Wait until a cell ends, or another process may have given one up; the results there are."""
+    def _ended(self) -> Iterator[RunResult]:
+        """Wait until a run ends, or another process may have given one up; the results there are."""
         if not self.running:
             time.sleep(LOOK_S)
             return
         others = len(self.running) < self.how.jobs and self.waiting
         for future in wait(self.running, LOOK_S if others else None, FIRST_COMPLETED).done:
             result = self._outcome(future, *self.running.pop(future))
-            yield from self._begun()  # so that the next cell runs while this result is written
+            yield from self._begun()  # so that the next run runs while this result is written
             if result is not None:
                 yield result
 
-    def _outcome(self, future: Future[CellResult], job: Job, attempt: int) -> CellResult | None:
+    def _outcome(self, future: Future[RunResult], job: Job, attempt: int) -> RunResult | None:
         """The result of a job that is over; None where it is run once more."""
         try:
             result = future.result()
@@ -131,23 +131,23 @@ class _Round:
                 self._submit(job, attempt + 1)
                 return None
             reason = f"{death.reason}, in each of {ATTEMPTS} attempts"
-            return CellResult(job.spec, death.status, reason, concurrent=job.concurrent)
+            return RunResult(job.spec, death.status, reason, concurrent=job.concurrent)
 
 
-def _death(error: Exception) -> DeathError:
-    """What befell a cell; raises UsageError or InterruptedStudyError for what would befall any other cell, too."""
-    if isinstance(error, DeathError):
+def _death(error: Exception) -> RunCrashedError:
+    """What befell a run; raises UsageError or InterruptedStudyError for what would befall any other run, too."""
+    if isinstance(error, RunCrashedError):
         return error
     if isinstance(error, CancelledError) or type(error).__name__ == "KilledWorker":  # distributed need not be there
-        return DeathError("failed", "the cluster lost the worker that ran it")
+        return RunCrashedError("failed", "the cluster lost the worker that ran it")
     if isinstance(error, UsageError):
         raise error
-    raise InterruptedStudyError(f"cells cannot be run: {type(error).__name__}: {error}") from error
+    raise InterruptedStudyError(f"runs cannot be run: {type(error).__name__}: {error}") from error
 
 
-def _executor(how: Execution, cells: int) -> contextlib.AbstractContextManager[Run]:
+def _executor(how: Execution, runs: int) -> contextlib.AbstractContextManager[Run]:
     """What runs jobs within the context: threads that watch child processes, here or in the workers of a cluster."""
-    return _here(min(how.jobs, cells)) if how.scheduler is None else _on_cluster(how.scheduler)
+    return _here(min(how.jobs, runs)) if how.scheduler is None else _on_cluster(how.scheduler)
 
 
 @contextlib.contextmanager
@@ -167,7 +167,7 @@ def _on_cluster(address: str) -> Iterator[Run]:
     with connected(address) as client:
         executor = client.get_executor(pure=False)  # else a second attempt would be given the result of the first
 
-        def submit(job: Job) -> Future[CellResult]:
+        def submit(job: Job) -> Future[RunResult]:
             if client.status != "running":
                 raise InterruptedStudyError(f"the Dask scheduler at {address} was lost")
             return executor.submit(run_isolated, job)

@@ -1,4 +1,4 @@
-"""A child process that runs cells, one at a time, and is watched while it does.
+"""A child process that runs runs, one at a time, and is watched while it does.
 
 It is started by `subprocess` and has a pipe to its parent, which makes no demands on that: the parent may be a daemon,
 run threads, or be a worker of Dask.
@@ -22,8 +22,8 @@ from multiprocessing.connection import Connection
 
 from bench.common.errors import UsageError
 from bench.common.units import in_words
-from bench.fit.runner import run_cell
-from bench.store.records import CellResult, CellSpec
+from bench.fit.runner import run_one
+from bench.store.records import RunResult, RunSpec
 
 Files = tuple[tuple[str, bytes], ...]  # path and content of each
 
@@ -42,13 +42,13 @@ IDLE_S = 60.0
 
 @dataclass(frozen=True)
 class Job:
-    """A cell as it is handed to the machine that runs it.
+    """A run as it is handed to the machine that runs it.
 
     plugins: its plugin files, which need not be on that machine. environment: what must be the same there. timeout:
-    seconds that the cell may take in all, evaluation included. memory: bytes that its process may have resident.
+    seconds that the run may take in all, evaluation included. memory: bytes that its process may have resident.
     """
 
-    spec: CellSpec
+    spec: RunSpec
     concurrent: bool = False
     plugins: Files = ()
     environment: tuple[str, ...] = ()
@@ -56,8 +56,8 @@ class Job:
     memory: int | None = None
 
 
-class DeathError(Exception):
-    """A cell whose process died or was killed: the status of its row, and why."""
+class RunCrashedError(Exception):
+    """A run whose process died or was killed: the status of its row, and why."""
 
     def __init__(self, status: str, reason: str):
         super().__init__(status, reason)
@@ -70,7 +70,7 @@ def package_versions() -> tuple[str, ...]:
 
 
 def environment() -> tuple[str, ...]:
-    """What a process must have in common with another one for the same cell to have the same values in both."""
+    """What a process must have in common with another one for the same run to have the same values in both."""
     from bench.registry.registry import code_version
 
     return (f"mapa-bench code {code_version()}", *package_versions())
@@ -79,7 +79,7 @@ def environment() -> tuple[str, ...]:
 class Worker:
     """The parent's side of a child, which is in a session of its own: signals of the terminal do not reach it.
 
-    plugins: the files that its cells need; once imported, they are never imported again.
+    plugins: the files that its runs need; once imported, they are never imported again.
     """
 
     def __init__(self, plugins: Files = ()):
@@ -96,10 +96,10 @@ class Worker:
         )
         theirs.close()
 
-    def run(self, job: Job) -> CellResult:
-        """Run a cell. After any error the child is of no further use.
+    def run(self, job: Job) -> RunResult:
+        """Run a run. After any error the child is of no further use.
 
-        Raises DeathError if it dies or exceeds a limit, and UsageError if code or packages are not those of the job.
+        Raises RunCrashedError if it dies or exceeds a limit, and UsageError if code or packages are not those of the job.
         """
         try:
             if not self.environment:
@@ -110,7 +110,7 @@ class Worker:
             self._wait(_Limits(job, self.process.pid).check, LOOK_S if job.memory is None else MEMORY_LOOK_S)
             return self.pipe.recv()
         except (EOFError, OSError):
-            raise DeathError("failed", self._last_words()) from None
+            raise RunCrashedError("failed", self._last_words()) from None
 
     def _wait(self, check: Callable[[], None], look_s: float = LOOK_S) -> None:
         """Wait until the child says something; raises EOFError if it dies, and what `check`, called meanwhile, does."""
@@ -153,19 +153,19 @@ def _check(there: tuple[str, ...], here: tuple[str, ...]) -> None:
 
 
 class _Limits:
-    """The limits of a cell that begins now."""
+    """The limits of a run that begins now."""
 
     def __init__(self, job: Job, process: int):
         self.job, self.process, self.began = job, process, time.monotonic()
 
     def check(self) -> None:
-        """Raise DeathError if one is exceeded."""
+        """Raise RunCrashedError if one is exceeded."""
         timeout, memory = self.job.timeout, self.job.memory
         spent = time.monotonic() - self.began
         if timeout is not None and spent > timeout:
-            raise DeathError("timeout", f"stopped after {spent:.3g} s by --cell-timeout {timeout:g}")
+            raise RunCrashedError("timeout", f"stopped after {spent:.3g} s by --run-timeout {timeout:g}")
         if memory is not None and _resident(self.process) > memory:
-            raise DeathError("failed", f"used more than {in_words(memory)} (--cell-memory)")
+            raise RunCrashedError("failed", f"used more than {in_words(memory)} (--run-memory)")
 
 
 def _resident(process: int) -> int:
@@ -179,18 +179,18 @@ def _resident(process: int) -> int:
 
 
 def serve(handle: str, parent: str) -> None:
-    """The child's side: run cells until the parent is gone or has none for a minute."""
+    """The child's side: run runs until the parent is gone or has none for a minute."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(int(handle), False)
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
-    import torch  # noqa: F401 - so that the first cell's time does not count it
+    import torch  # noqa: F401 - so that the first run's time does not count it
 
     pipe: Connection = Connection(int(handle))
     with contextlib.suppress(EOFError, BrokenPipeError):
         pipe.send(environment())
         while pipe.poll(IDLE_S):
             job = pipe.recv()
-            pipe.send(run_cell(job.spec, job.concurrent))
+            pipe.send(run_one(job.spec, job.concurrent))
 
 
 def _end_with(parent: int) -> None:

@@ -1,4 +1,4 @@
-"""Fits, times and scores one cell of a study."""
+"""Fits, times and scores one run of a study."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from bench.store.records import CellResult, CellSpec, Cost, Diagnostic, Row
+from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 
 if TYPE_CHECKING:
     from bench.process.containment import Containment
@@ -21,8 +21,8 @@ WARM_UP_DATA = 32
 WARM_UP_STEPS = 3
 
 
-def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
-    """Run a cell. What the method raises, or its exit, makes the result `failed`; what it prints is dropped.
+def run_one(spec: RunSpec, concurrent: bool = False) -> RunResult:
+    """Run a run. What the method raises, or its exit, makes the result `failed`; what it prints is dropped.
 
     Whatever else it does to the process is contained, or named in the message (`bench.process.containment`).
     """
@@ -32,7 +32,7 @@ def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
     from bench.registry.registry import describe
 
     torch.set_num_threads(1)
-    result = CellResult(spec, concurrent=concurrent)
+    result = RunResult(spec, concurrent=concurrent)
     with contained(spec.seed), silenced() as said:
         containment = Containment()
         try:
@@ -45,9 +45,8 @@ def run_cell(spec: CellSpec, concurrent: bool = False) -> CellResult:
     return result
 
 
-def _run(result: CellResult, containment: Containment) -> None:
+def _run(result: RunResult, containment: Containment) -> None:
     from bench.registry.registry import registry as registered
-    from methods.contract.method import declines
 
     spec, registry = result.spec, registered(result.spec.plugins)
     method = registry.make_method(spec.method, dict(spec.parameters))
@@ -55,7 +54,7 @@ def _run(result: CellResult, containment: Containment) -> None:
     problem = registry.make_problem(spec.dataset, spec.latent_dim)
     reason = lacks_truth(problem, method, spec)
     with containment.method():
-        reason = reason or declines(method, problem.latent_dim, problem.data_dim, spec.size)
+        reason = reason or method.skip(problem.latent_dim, problem.data_dim, spec.size)
     if reason:
         result.status, result.message = "skipped", str(reason)
         return
@@ -66,14 +65,13 @@ def _run(result: CellResult, containment: Containment) -> None:
         driver.drive()
 
 
-def lacks_truth(source: Any, method: Any, spec: CellSpec) -> str | None:
-    """Why a cell on observations, whose true model is not known, cannot be run; None where it can."""
+def lacks_truth(source: Any, method: Any, spec: RunSpec) -> str | None:
+    """Why a run on observations, whose true model is not known, cannot be run; None where it can."""
     from datasets.base import Observations
-    from methods.contract.method import sees_truth
 
     if not isinstance(source, Observations):
         return None
-    if sees_truth(method):
+    if method.sees_truth:
         return f"{source.name} has no true model for {spec.method} to be handed"
     return f"{source.name} has no true noise: use --noise learned" if spec.noise == "known" else None
 
@@ -83,7 +81,7 @@ def _plain(value: Any) -> bool | int | float | str | None:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _warm_up(method: Any, problem: Any, spec: CellSpec) -> None:
+def _warm_up(method: Any, problem: Any, spec: RunSpec) -> None:
     """A few counted steps on other, fewer data, so that imports and first calls of kernels are off the clock."""
     from datasets.base import draw
 
@@ -107,7 +105,7 @@ def _ledger() -> Any:
     return CountingLedger()
 
 
-def make_task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any) -> Any:
+def make_task(method: Any, problem: Any, split: Any, spec: RunSpec, ledger: Any) -> Any:
     """What the method is given: the same data, initial weights and random stream for every method at a seed."""
     import torch
 
@@ -115,7 +113,7 @@ def make_task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any
     from bench.registry.registry import dataset_parameters
     from datasets.base import stream
     from methods.contract.decoder import build_model
-    from methods.contract.method import Task, sees_truth
+    from methods.contract.method import Task
 
     noise = problem.noise if spec.noise == "known" else None
     weights = stream("initial weights", spec.seed, "decoder")
@@ -123,20 +121,20 @@ def make_task(method: Any, problem: Any, split: Any, spec: CellSpec, ledger: Any
     activation = dataset_parameters(spec.dataset)[1].get("activation", "tanh")
     model = build_model(train.cpu(), problem.latent_dim, noise, weights, activation=activation).to(spec.device)
     ledger.watch(decoder=model.network)
-    truth = TrueModel(problem) if sees_truth(method) else None
+    truth = TrueModel(problem) if method.sees_truth else None
     draws = torch.Generator(spec.device).manual_seed(stream("training", spec.seed, "draws").initial_seed())
     return Task(train, validation, model, draws, ledger, truth)
 
 
-def _drawn(problem: Any, spec: CellSpec) -> Any:
-    """The data of a cell; without its test set, where it is scored on validation data."""
+def _drawn(problem: Any, spec: RunSpec) -> Any:
+    """The data of a run; without its test set, where it is scored on validation data."""
     from datasets.base import draw
 
     test = spec.test_size if spec.scored_on == "test" else 0
     return draw(problem, spec.seed, spec.size, spec.validation_size, test)
 
 
-def _evaluator(problem: Any, split: Any, spec: CellSpec) -> Any:
+def _evaluator(problem: Any, split: Any, spec: RunSpec) -> Any:
     if spec.scored_on == "validation":
         from bench.metrics.validation import ValidationEvaluator
 
@@ -149,11 +147,11 @@ def _evaluator(problem: Any, split: Any, spec: CellSpec) -> Any:
 class _Driver:
     """Runs a method between the clock's start and stop, and scores it at checkpoints off the clock.
 
-    Checkpoints are spaced geometrically in FLOPs, which do not depend on the machine, on a grid that all cells
+    Checkpoints are spaced geometrically in FLOPs, which do not depend on the machine, on a grid that all runs
     share; the last state is always one, and the only one on validation data.
     """
 
-    def __init__(self, result: CellResult, method: Any, problem: Any, containment: Containment):
+    def __init__(self, result: RunResult, method: Any, problem: Any, containment: Containment):
         from bench.fit.memory import PeakMemory
 
         spec = result.spec
@@ -185,7 +183,7 @@ class _Driver:
         if self.spec.scored_on == "validation":
             return
         with self._off_the_clock():
-            self._record(self.evaluator.last_look(self.fitted))
+            self._record(self.evaluator.evaluate_final(self.fitted))
             if self.evaluator.reference is not None:
                 self.result.references = self.evaluator.reference.rows()
             if self.spec.density and self.problem.data_dim == 2:
@@ -265,7 +263,7 @@ class _Driver:
     def _look(self) -> None:
         checkpoint = self.result.rows[-1].checkpoint + 1 if self.result.rows else 0
         with self._off_the_clock():
-            self._record(self.evaluator.look(self.fitted), checkpoint)
+            self._record(self.evaluator.evaluate_checkpoint(self.fitted), checkpoint)
         flops = self.result.cost.flops
         self.looked_at, self.unseen = flops, False
         step = math.floor(CHECKPOINTS_PER_DECADE * math.log10(max(flops, 1.0))) + 1

@@ -29,7 +29,7 @@ from bench.metrics.posterior import (
 from bench.metrics.posterior_plots import Row, SignalRow, index_posteriors, signal_posteriors
 from bench.metrics.samples import sample_quality, sample_quality_on_data
 from datasets.base import DataSource, Problem, Split
-from methods.common.latent_grid import CellPosterior, exact_posterior
+from methods.common.latent_grid import GridPosterior, exact_posterior
 from methods.contract.method import Fitted
 
 DRAWS = 16
@@ -55,7 +55,7 @@ class Evaluator:
         self.truth = true_likelihood(self.problem, split.test[:points], seed) if self.problem else None
 
     @torch.no_grad()
-    def look(self, fitted: Fitted) -> list[Measurement]:
+    def evaluate_checkpoint(self, fitted: Fitted) -> list[Measurement]:
         """What is measured at every checkpoint: test_ll, elbo and inference_gap, and oracle_gap where there is a truth.
 
         Raises NotFiniteError if one of them is not a finite number.
@@ -72,7 +72,7 @@ class Evaluator:
         return [each.checked() for each in found]
 
     @torch.no_grad()
-    def last_look(self, fitted: Fitted) -> list[Measurement]:
+    def evaluate_final(self, fitted: Fitted) -> list[Measurement]:
         """What is measured once a fit is over: how good its posterior and its samples are.
 
         Raises NotFiniteError if one of them is not a finite number.
@@ -101,7 +101,7 @@ class Evaluator:
         return signal_posteriors(name, fitted, self.problem, self.true_posterior, self.test, self.seed)
 
     @cached_property
-    def true_posterior(self) -> CellPosterior | None:
+    def true_posterior(self) -> GridPosterior | None:
         """p(z | x) of the true model, where a grid can hold it; else None."""
         if self.problem is None or not self.exact:
             return None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.common.local_gaussian import spread_codes
-from methods.contract.method import DecoderModel
+from methods.contract.method import DecoderModel, Posterior
 
 CODES = 4096
 STARTS = 4
@@ -23,7 +23,7 @@ LOWEST = -1e300
 
 
 @dataclass(frozen=True)
-class LaplaceMixture:
+class LaplaceMixture(Posterior):
     """q(z | x): a mixture of Student t at modes of p(z | x), as wide as Gauss and Newton say: [I + J^T J / s2]^-1.
 
     The modes are climbed from several codes for each x by Levenberg-Marquardt (Marquardt 1963); a mode is weighted by

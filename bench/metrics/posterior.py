@@ -16,7 +16,7 @@ from bench.metrics.nuts import Reference
 from bench.metrics.wasserstein import squared_w2
 from datasets.base import Problem
 from datasets.quadrature import normal_codebook
-from methods.common.latent_grid import CellPosterior, index_without_codes
+from methods.common.latent_grid import GridPosterior, index_without_codes
 from methods.contract.method import Fitted, Posterior
 
 GAP_POINTS = 100
@@ -37,9 +37,10 @@ def gap_split(fitted: Fitted, x: Tensor, learned: Likelihood, seed: int) -> list
     amortisation_gap: that ELBO less q's own (eq. 5). The best is the best that was found, so that the first is an upper
     bound; both ELBOs are means over the same 64 random numbers. Empty for a posterior without `best`.
     """
-    if not hasattr(fitted.posterior, "best"):
+    member = fitted.posterior.best(fitted.model, x)
+    if member is None:
         return []
-    best = Fitted(fitted.model, fitted.posterior.best(fitted.model, x))
+    best = Fitted(fitted.model, member)
     own, highest = (elbo(each, x, GAP_DRAWS, seed) for each in (fitted, best))
     return [mean("approximation_gap", learned.value - highest, learned.error), mean("amortisation_gap", highest - own)]
 
@@ -57,7 +58,7 @@ def index_divergence(fitted: Fitted, problem: Problem, train: Tensor, codes: Ten
     return [mean("index_kl", kl), mean("index_tv", tv, unit="probability")]
 
 
-def index_floor(problem: Problem, truth: CellPosterior, train: Tensor, codes: Tensor) -> list[Measurement]:
+def index_floor(problem: Problem, truth: GridPosterior, train: Tensor, codes: Tensor) -> list[Measurement]:
     """index_kl_floor and index_tv_floor: those of the best q(i | x) that knows the true model but not the codes (N, L).
 
     It is the same for every method on the same training data (N, D), and is computed once per process. truth: p(z | x)
@@ -75,7 +76,7 @@ class _Indices:
 
     content: bytes
     problem: Problem = field(compare=False)
-    truth: CellPosterior = field(compare=False)
+    truth: GridPosterior = field(compare=False)
     train: Tensor = field(compare=False)
     codes: Tensor = field(compare=False)
 
@@ -159,8 +160,8 @@ def signals(
 
 def _points(posterior: Posterior, x: Tensor, count: int, latent_dim: int, seed: int) -> Tensor:
     """Equally weighted points that stand for q(z | x) of each x (n, D): (count, n, L)."""
-    if hasattr(posterior, "from_uniform"):
-        points: Tensor = posterior.from_uniform(x, cube_points(count, latent_dim).to(x.device))
+    points = posterior.from_uniform(x, cube_points(count, latent_dim).to(x.device))
+    if points is not None:
         return points
     return posterior.sample(x, count, torch.Generator(x.device).manual_seed(seed))[0]
 

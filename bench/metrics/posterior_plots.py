@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.metrics.posterior import signals, true_log_index
 from datasets.base import Problem
-from methods.common.latent_grid import CellPosterior, index_without_codes
+from methods.common.latent_grid import GridPosterior, index_without_codes
 from methods.contract.method import Fitted
 
 RANKS = (0.125, 0.375, 0.625, 0.875)
@@ -24,7 +24,7 @@ SignalRow = tuple[str, int, int, list[float], list[float]]
 
 
 def index_posteriors(
-    name: str, fitted: Fitted, problem: Problem, truth: CellPosterior, train: Tensor, codes: Tensor
+    name: str, fitted: Fitted, problem: Problem, truth: GridPosterior, train: Tensor, codes: Tensor
 ) -> list[Row]:
     """Rows (name, n, i, z_i, x_i, probability that the code of datum i gave x_n) for four of the training data (N, D).
 
@@ -52,7 +52,7 @@ def index_posteriors(
 
 
 def signal_posteriors(
-    name: str, fitted: Fitted, problem: Problem, truth: CellPosterior, test: Tensor, seed: int
+    name: str, fitted: Fitted, problem: Problem, truth: GridPosterior, test: Tensor, seed: int
 ) -> list[SignalRow]:
     """Rows (name, n, j, x_n, signal) for four of the test data (N, D): equally weighted points of the signal given x_n.
 

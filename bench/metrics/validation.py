@@ -22,11 +22,11 @@ class ValidationEvaluator:
         self.validation = split.validation[:points].to(device)
 
     @torch.no_grad()
-    def look(self, fitted: Fitted) -> list[Measurement]:
+    def evaluate_checkpoint(self, fitted: Fitted) -> list[Measurement]:
         """validation_ll: the mean log p(x) in nats; raises NotFiniteError if it is not a finite number."""
         found = learned_likelihood(fitted, self.validation, self.latent_dim, self.seed)
         return [mean("validation_ll", found.value, found.error, diagnostics=found.diagnostics).checked()]
 
-    def last_look(self, fitted: Fitted) -> list[Measurement]:  # noqa: ARG002
+    def evaluate_final(self, fitted: Fitted) -> list[Measurement]:  # noqa: ARG002
         """Nothing more."""
         return []

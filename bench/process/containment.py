@@ -135,7 +135,7 @@ def _tell(line: str) -> None:
 
 
 class Containment:
-    """Keeps the surroundings of a cell's method apart from the harness's.
+    """Keeps the surroundings of a run's method apart from the harness's.
 
     The method begins in those at hand; what it changes holds while it runs, and is set aside while the harness does.
     """

@@ -67,7 +67,7 @@ def _of_method(known: Registry, item: Item) -> Details:
     meanings: dict[str, str] = {}
     for base in reversed(type(made).__mro__):
         meanings |= explained(documented(base), names)[1]
-    search, ablation = getattr(made, "search", {}), getattr(made, "ablation", {})
+    search, ablation = made.search, made.ablation
     parameters = tuple(
         Parameter(
             field.name,

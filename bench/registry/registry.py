@@ -91,7 +91,7 @@ class Registry:
 
     def search(self, name: str) -> Mapping[str, Any]:
         """The ranges in which a method's hyperparameters may be looked for; empty if it declares none."""
-        return getattr(self.make_method(name), "search", {})
+        return self.make_method(name).search
 
     def method_label(self, label: str) -> str:
         """A method's label, spelled in the one way there is."""
@@ -107,9 +107,10 @@ class Registry:
         """A method with its defaults, and what is to be changed of them."""
         name, stated = labels.parse(label)
         made = make(self.method(name).load)
-        fit = getattr(made, "fit", None)
-        if not dataclasses.is_dataclass(made) or not callable(fit):
-            raise UsageError(f"method {name!r} must be a dataclass with a fit(task) method, got {type(made).__name__}")
+        from methods.contract.method import Method
+
+        if not dataclasses.is_dataclass(made) or not isinstance(made, Method):
+            raise UsageError(f"method {name!r} must be a dataclass that inherits Method, got {type(made).__name__}")
         return made, labels.converted(name, made, {**under, **stated})
 
     def make_problem(self, label: str, latent_dim: int | None) -> DataSource:

@@ -11,14 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from bench.stats.summary import CELL, final
+from bench.stats.summary import RUN, final
 from bench.store.schema import SCHEMA, SHARED
 from bench.store.study_tables import Study, replace
 from bench.store.tables import of_one_type
 
 KIND = "report"  # of a combination, in its settings
-TABLES = ("measurements", "cells", "densities", "posteriors", "signals", "work")
-WITH_CSV = ("measurements", "cells", "work")
+TABLES = ("measurements", "runs", "densities", "posteriors", "signals", "work")
+WITH_CSV = ("measurements", "runs", "work")
 CONDITIONS = (*SHARED, "tuned")
 SAME_TRUTH = 1e-3  # nats, what quadrature may be off by
 
@@ -26,10 +26,10 @@ SAME_TRUTH = 1e-3  # nats, what quadrature may be off by
 def combined(studies: Sequence[Study], out: Path, command: str) -> Study:
     """The union of studies, as a study that lies in `out`.
 
-    Each cell (dataset, method, seed) is taken once, from the first study that holds it. Where studies disagree about a
-    dataset, it is one for each group of studies that agree, 'dataset @ studies': they agree if its cells were run under
+    Each run (dataset, method, seed) is taken once, from the first study that holds it. Where studies disagree about a
+    dataset, it is one for each group of studies that agree, 'dataset @ studies': they agree if its runs were run under
     the same conditions, with the same hyperparameters, on data of which the true model says the same, and if what both
-    hold has the same keys and values. Code may differ between cells that only one of them holds: `sources` tells.
+    hold has the same keys and values. Code may differ between runs that only one of them holds: `sources` tells.
     """
     names = _names(studies)
     renamed = [_renamed(*pair) for pair in zip(studies, _labels(studies, names), strict=True)]
@@ -100,15 +100,15 @@ def _agree(one: Study, other: Study, dataset: str) -> bool:
     both = [_of(study, dataset) for study in (one, other)]
     return (
         _conditions(one, dataset) == _conditions(other, dataset)
-        and _same_parameters(both[0].cells, both[1].cells)
+        and _same_parameters(both[0].runs, both[1].runs)
         and _same_truth(*both)
-        and _same_cells(*both)
+        and _same_runs(*both)
     )
 
 
 def _of(study: Study, dataset: str) -> Study:
-    cells, rows = (table[table["dataset"] == dataset] for table in (study.cells, study.measurements))
-    return changed(study, cells=cells, measurements=rows)
+    runs, rows = (table[table["dataset"] == dataset] for table in (study.runs, study.measurements))
+    return changed(study, runs=runs, measurements=rows)
 
 
 def _conditions(study: Study, dataset: str) -> dict[str, Any]:
@@ -117,15 +117,15 @@ def _conditions(study: Study, dataset: str) -> dict[str, Any]:
 
 
 def _same_parameters(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether each method that both tables of cells hold has the same hyperparameters in both."""
+    """Whether each method that both tables of runs hold has the same hyperparameters in both."""
     ours, theirs = _parameters(one), _parameters(other)
     return all(ours[method] == theirs[method] for method in ours.keys() & theirs.keys())
 
 
-def _parameters(cells: pd.DataFrame) -> dict[str, set[str]]:
-    """By method, the hyperparameters of its cells that did not fail, one text for each set of them."""
-    names = sorted(str(name) for name in cells if str(name).startswith("p_"))
-    rows = cells.loc[cells["status"] == "done", ["method", *names]].to_dict("records")
+def _parameters(runs: pd.DataFrame) -> dict[str, set[str]]:
+    """By method, the hyperparameters of its runs that did not fail, one text for each set of them."""
+    names = sorted(str(name) for name in runs if str(name).startswith("p_"))
+    rows = runs.loc[runs["status"] == "done", ["method", *names]].to_dict("records")
     found: dict[str, set[str]] = {}
     for row in rows:
         stated = {name: _plain(value) for name, value in row.items() if name != "method" and _is_stated(value)}
@@ -153,18 +153,18 @@ def _same_truth(one: Study, other: Study) -> bool:
 
 def _levels(study: Study) -> pd.Series:
     """The mean of log p_true(x) over the test data of each seed, test_ll + oracle_gap whatever the method."""
-    last = final(study.measurements, study.cells).reindex(columns=["test_ll", "oracle_gap"])
+    last = final(study.measurements, study.runs).reindex(columns=["test_ll", "oracle_gap"])
     return (last["test_ll"] + last["oracle_gap"]).dropna().groupby("seed").median()
 
 
-def _same_cells(one: Study, other: Study) -> bool:
+def _same_runs(one: Study, other: Study) -> bool:
     """Whether what both hold has the same keys and the same values, seconds aside."""
-    for name, values in (("cells", ("status", "key")), ("measurements", ("value",))):
-        by = [*CELL[1:], *(("checkpoint", "metric") if name == "measurements" else ())]
+    for name, values in (("runs", ("status", "key")), ("measurements", ("value",))):
+        by = [*RUN[1:], *(("checkpoint", "metric") if name == "measurements" else ())]
         both = [getattr(study, name) for study in (one, other)]
-        shared = both[0][CELL].merge(both[1][CELL]).drop_duplicates()
+        shared = both[0][RUN].merge(both[1][RUN]).drop_duplicates()
         columns = [*by, *(value for value in values if all(value in table for table in both))]
-        kept = [table.merge(shared, on=CELL)[columns].sort_values(by) for table in both]
+        kept = [table.merge(shared, on=RUN)[columns].sort_values(by) for table in both]
         if not kept[0].reset_index(drop=True).equals(kept[1].reset_index(drop=True)):
             return False
     return True
@@ -185,7 +185,7 @@ def _first(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if not filled:
         return tables[0]
     joined = pd.concat(filled, ignore_index=True)
-    first = joined.groupby(CELL)["part"].transform("min")
+    first = joined.groupby(RUN)["part"].transform("min")
     kept = joined[joined["part"] == first].drop(columns="part").reset_index(drop=True)
     for name in [name for name in kept if str(name).startswith("p_")]:
         kept[name] = of_one_type(kept[name])

@@ -17,7 +17,7 @@ from bench.report.tables import TOO_FEW, compared, groups, places, reached, verd
 from bench.stats.comparisons import Comparison, comparisons, matching, sentence, told
 from bench.stats.cost_to_target import TOLD
 from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE
-from bench.stats.summary import CELL, UNFITTED, finished, fitted, metric_names, work_shares
+from bench.stats.summary import RUN, UNFITTED, finished, fitted, metric_names, work_shares
 from bench.store.schema import COSTS, MAIN_METRICS, MEMORY, PAIRED, Definition, define
 from bench.store.study_tables import Study
 
@@ -29,15 +29,15 @@ CONTAINED = "(?:not )?contained: "  # as bench.process.containment begins what i
 def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     """Everything the templates name except the figures; table is the study's summary."""
     metrics = _metrics(study.measurements)
-    found = comparisons(study.measurements, study.cells)
+    found = comparisons(study.measurements, study.runs)
     paired = [*PAIRED] if any(comparison.margins for comparison in found) else []
     placed = places(study)
     return {
         "study": study,
         "references": cited(study),
         "lead": _lead(found, placed) if len(found) > 1 else [],
-        "answers": told(found, study.cells, table),
-        "claims": _claims(found, study.cells, table),
+        "answers": told(found, study.runs, table),
+        "claims": _claims(found, study.runs, table),
         "comparisons": [compared(each) for each in found if each.margins],
         "incident": _incident(study),
         "notes": _notes(study, bool(paired)),
@@ -67,10 +67,10 @@ def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _claims(found: list[Comparison], cells: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
+def _claims(found: list[Comparison], runs: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
     """What opens the page: of each comparison a title, its verdicts, what it comes to, and the sentence in full."""
     if not found:
-        return [{"says": text} for text in told(found, cells, table)]
+        return [{"says": text} for text in told(found, runs, table)]
     return [
         {
             "title": f"{each.subject} against {each.other}",
@@ -133,7 +133,7 @@ def _incident(study: Study) -> str:
     words = {"timeout": "timed out"}
     parts = [f"{n} {words.get(str(status), status)}" for status, n in counts.items()]
     return (
-        f"{len(study.problems)} of {units.plural(len(study.cells), 'cell')} did not finish: "
+        f"{len(study.problems)} of {units.plural(len(study.runs), 'run')} did not finish: "
         f"{units.listed(parts)}. What is said of their methods there rests on the other seeds."
     )
 
@@ -144,7 +144,7 @@ def _run(study: Study) -> str:
     counts = (
         (len(study.datasets), "dataset"),
         (len(study.methods), "method"),
-        (study.cells["seed"].nunique(), "seed"),
+        (study.runs["seed"].nunique(), "seed"),
     )
     parts = [units.plural(n, noun) for n, noun in counts]
     for key, text in (("size", "{} training points"), ("test_size", "{} test points"), ("noise", "noise {}")):
@@ -163,8 +163,8 @@ def _notes(study: Study, paired: bool) -> list[str]:
             "for all comparisons made here, has p of at most 5%. "
             "The cost ratios are of whole fits, the median over datasets."
         )
-    if study.cells.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():
-        notes.append("Cells ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes.")
+    if study.runs.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():
+        notes.append("Runs ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes.")
     errors = _final_errors(study)
     if len(errors):
         middle, most = units.number(errors.median(), 4), units.number(errors.max(), 4)
@@ -174,18 +174,18 @@ def _notes(study: Study, paired: bool) -> list[str]:
 
 
 def _contained(study: Study) -> list[str]:
-    """What methods did beyond their own results, by method, as the messages of their finished cells tell."""
-    done = study.cells[study.cells["status"] == "done"]
+    """What methods did beyond their own results, by method, as the messages of their finished runs tell."""
+    done = study.runs[study.runs["status"] == "done"]
     texts = done["message"].fillna("").str.extract(f"({CONTAINED}.*)", expand=False)
     notes = (done["method"].astype(str) + ", " + texts).dropna().value_counts(sort=False)
-    return [f"{note} ({units.plural(n, 'cell')})." for note, n in zip(notes.index, notes.tolist(), strict=True)]
+    return [f"{note} ({units.plural(n, 'run')})." for note, n in zip(notes.index, notes.tolist(), strict=True)]
 
 
 def _final_errors(study: Study) -> pd.Series:
-    """The standard errors of test_ll at the last look at each finished cell of a fitted method."""
-    rows = finished(study.measurements, study.cells)
+    """The standard errors of test_ll at the last look at each finished run of a fitted method."""
+    rows = finished(study.measurements, study.runs)
     rows = rows[(rows["metric"] == "test_ll") & rows["method"].isin(fitted(study.methods))]
-    last = rows["checkpoint"] == rows.groupby(CELL)["checkpoint"].transform("max")
+    last = rows["checkpoint"] == rows.groupby(RUN)["checkpoint"].transform("max")
     return rows.loc[last].get("stderr", pd.Series(dtype=float)).dropna()
 
 
@@ -195,7 +195,7 @@ def _pairs(section: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _origin(study: Study) -> str:
     """The provenance as lines that can be copied, with the seeds that were run."""
-    seeds = ", ".join(str(seed) for seed in sorted(study.cells["seed"].unique()))
+    seeds = ", ".join(str(seed) for seed in sorted(study.runs["seed"].unique()))
     return "\n".join(f"{key}: {value}" for key, value in [*_pairs(study.section("provenance")), ("seeds", seeds)])
 
 
@@ -233,16 +233,16 @@ def _plain(value: Any) -> str:
 
 def _files(folder: Path) -> list[tuple[str, str]]:
     known = {
-        "measurements.parquet": "every look at every cell, one metric a row",
+        "measurements.parquet": "every look at every run, one metric a row",
         "diagnostics.parquet": "what tells whether the estimator of a metric worked: numerical errors, sample sizes",
         "work.parquet": "where the FLOPs went, by kind of work, counted or charged by formula",
-        "cells.parquet": "one row per dataset, method and seed, with status and total cost",
+        "runs.parquet": "one row per dataset, method and seed, with status and total cost",
         "posteriors.parquet": "how probable the code of each training datum is for four x: truth, floor, methods",
         "signals.parquet": "what the noiseless signal may have been for four held-out x: truth and methods",
         "densities.parquet": "true and learned log densities on a grid, for two-dimensional data",
         "study.json": "settings, provenance and the command",
         "study.toml": "what was asked for, to be run again with `python -m bench run`",
-        "log.txt": "when each command began and ended, and what became of each cell, in UTC",
+        "log.txt": "when each command began and ended, and what became of each run, in UTC",
         "figures/": "every figure as SVG",
         "report.md": "this report as Markdown",
         "report.html": "this report as one file",

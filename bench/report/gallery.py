@@ -87,7 +87,7 @@ def _ended(table: pd.DataFrame, dataset: str, metric: str) -> str:
 
 
 def _overview(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
-    rows = finished(study.measurements, study.cells)
+    rows = finished(study.measurements, study.runs)
     fig = style.overview(rows[rows["metric"] == "oracle_gap"], styles(study.methods))
     if fig is not None:
         ends = (f"{dataset}: {_ended(table, dataset, 'oracle_gap')}" for dataset in study.datasets)
@@ -96,7 +96,7 @@ def _overview(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
 
 
 def _standing(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
-    tables = (study.measurements, study.cells)
+    tables = (study.measurements, study.runs)
     places, means = ranks(*tables), aggregate(*tables)
     if len(places) > 1 and means["iqm"].notna().any():
         fig = ranking.standing(profile(*tables), means, places, styles(study.methods))
@@ -108,9 +108,9 @@ def _standing(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
 
 
 def _curves(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
-    rows = finished(study.measurements, study.cells)
+    rows = finished(study.measurements, study.runs)
     rows = rows[rows["metric"] == "test_ll"]
-    levels, known = oracle_levels(study.measurements, study.cells), styles(study.methods)
+    levels, known = oracle_levels(study.measurements, study.runs), styles(study.methods)
     for dataset, stem in stems(study.datasets).items():
         chosen = rows[rows["dataset"] == dataset]
         if len(chosen):
@@ -121,7 +121,7 @@ def _curves(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
 
 
 def _parts(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
-    ends = final(study.measurements, study.cells)
+    ends = final(study.measurements, study.runs)
     parts = decomposition.parted(ends, study.datasets, study.methods)
     if len(parts):
         without = sorted(set(fitted(study.methods)) - set(parts.index.get_level_values("method")))

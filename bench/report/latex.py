@@ -67,8 +67,8 @@ def write(study: Study) -> None:
 
 def tables(study: Study) -> dict[str, str]:
     """LaTeX by file stem: final quality, method against method, and the cost to come near the truth or the other."""
-    ends = final(study.measurements, study.cells)
-    pairs = [each for each in comparisons(study.measurements, study.cells) if each.margins]
+    ends = final(study.measurements, study.runs)
+    pairs = [each for each in comparisons(study.measurements, study.runs) if each.margins]
     found = {stem: _quality(study, ends, name) for stem, name in zip(STEMS, METRICS, strict=False) if name in ends}
     found["cost-to-target"] = _to_target(study)
     if pairs:
@@ -129,7 +129,7 @@ def _quality(study: Study, ends: pd.DataFrame, name: str) -> list[Float]:
         for (dataset, method), each in ends[name].groupby(PAIR, sort=False)
         if each.notna().any()
     }
-    measured = estimates(study.measurements, study.cells, [name]).to_dict("records")
+    measured = estimates(study.measurements, study.runs, [name]).to_dict("records")
     known = {(row["dataset"], row["method"]): row for row in measured}
     marks = {pair: mark for dataset in study.datasets for pair, mark in _marks(values, dataset, metric).items()}
 
@@ -182,7 +182,7 @@ def _interval(low: str, high: str) -> str:
 
 def _to_target(study: Study) -> list[Float]:
     """The FLOPs to come within DELTA of the truth, methods by datasets."""
-    table = targets(study.measurements, study.cells)
+    table = targets(study.measurements, study.runs)
     chosen = table[(table["delta"] == DELTA) & (table["cost"] == "flops")].to_dict("records")
     known = {(row["method"], row["dataset"]): row for row in chosen}
     if not known:

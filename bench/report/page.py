@@ -40,7 +40,7 @@ def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
     replaced in one step, so that a reader never meets half of one. Raises what `read` raises.
     """
     study = read(Path(folder))
-    table = summary(study.measurements, study.cells)
+    table = summary(study.measurements, study.runs)
     drawn = pictures(study, table)
     (study.folder / "figures").mkdir(exist_ok=True)
     kinds = ["svg", *(kind for form, kind in {"png": "png", "latex": "pdf"}.items() if form in formats)]

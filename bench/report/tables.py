@@ -22,8 +22,8 @@ TOO_FEW = "too few seeds"
 
 def groups(study: Study, table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a study's summary by dataset, each with the level of the true model and the medians' intervals."""
-    levels = oracle_levels(study.measurements, study.cells)
-    found = estimates(study.measurements, study.cells, tuple(metric_names(study.measurements)))
+    levels = oracle_levels(study.measurements, study.runs)
+    found = estimates(study.measurements, study.runs, tuple(metric_names(study.measurements)))
     ends = found[["median_low", "median_high"]].to_numpy().tolist()
     known = dict(zip(map(tuple, found[[*PAIR, "metric"]].to_numpy().tolist()), ends, strict=True))
     return [
@@ -52,8 +52,8 @@ def within(low: float, high: float, digits: int = 3) -> str:
 
 
 def reached(study: Study) -> list[dict[str, Any]]:
-    """What it costs to come near the true model: a row per dataset and method, with a cell for each cost and delta."""
-    found = targets(study.measurements, study.cells)
+    """What it costs to come near the true model: a row per dataset and method, with a run for each cost and delta."""
+    found = targets(study.measurements, study.runs)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for each in found[found["cost"].isin(TARGET_COSTS)].to_dict("records"):
         pair = (str(each["dataset"]), str(each["method"]))
@@ -64,8 +64,8 @@ def reached(study: Study) -> list[dict[str, Any]]:
 
 def places(study: Study) -> list[dict[Hashable, Any]]:
     """A row for each fitted method, the best first: its mean rank and its interquartile mean gap, with intervals."""
-    ranked = ranks(study.measurements, study.cells)
-    means = aggregate(study.measurements, study.cells).drop(columns="missing")
+    ranked = ranks(study.measurements, study.runs)
+    means = aggregate(study.measurements, study.runs).drop(columns="missing")
     return ranked.merge(means, on="method", suffixes=("_rank", "_iqm")).to_dict("records")
 
 

@@ -22,7 +22,7 @@ from bench.stats.paired import (
     p_value,
     verdict,
 )
-from bench.stats.summary import CELL, final, finished, fitted
+from bench.stats.summary import RUN, final, finished, fitted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,14 +76,14 @@ def rivals(methods: list[str]) -> list[tuple[str, str]]:
     return [(subject, other) for subject in subjects for other in contenders if other not in subjects]
 
 
-def comparisons(measurements: pd.DataFrame, cells: pd.DataFrame) -> list[Comparison]:
+def comparisons(measurements: pd.DataFrame, runs: pd.DataFrame) -> list[Comparison]:
     """The comparisons that `rivals` names, each over the seeds that both methods finished."""
-    ends = final(measurements, cells).reindex(columns=["test_ll"])
-    costs = cells.drop_duplicates(CELL).set_index(CELL).reindex(columns=["flops", "wall_s"]).astype(float)
-    looks = finished(measurements, cells)
+    ends = final(measurements, runs).reindex(columns=["test_ll"])
+    costs = runs.drop_duplicates(RUN).set_index(RUN).reindex(columns=["flops", "wall_s"]).astype(float)
+    looks = finished(measurements, runs)
     tables = _Tables(ends.join(costs), looks[looks["metric"] == "test_ll"])
-    datasets = list(cells["dataset"].unique())
-    return _corrected([_compare(tables, datasets, *pair) for pair in rivals(list(cells["method"].unique()))])
+    datasets = list(runs["dataset"].unique())
+    return _corrected([_compare(tables, datasets, *pair) for pair in rivals(list(runs["method"].unique()))])
 
 
 def _corrected(found: list[Comparison]) -> list[Comparison]:
@@ -229,14 +229,14 @@ def alone(method: str, table: pd.DataFrame) -> str:
     )
 
 
-def answers(measurements: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+def answers(measurements: pd.DataFrame, runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """The sentences that open the report."""
-    return told(comparisons(measurements, cells), cells, table)
+    return told(comparisons(measurements, runs), runs, table)
 
 
-def told(found: list[Comparison], cells: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+def told(found: list[Comparison], runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """A sentence for each comparison or, where there is none, what else can be said."""
     if found:
         return [sentence(comparison) for comparison in found]
-    contenders = fitted(list(cells["method"].unique()))
+    contenders = fitted(list(runs["method"].unique()))
     return [alone(contenders[0], table)] if contenders else ["No method that fits anything was run."]

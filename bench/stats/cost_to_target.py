@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.stats.bootstrap import NEVER, Array, bounds, mean_of_means
-from bench.stats.estimates import runs
-from bench.stats.summary import CELL, PAIR, finished, fitted
+from bench.stats.estimates import values_by_dataset
+from bench.stats.summary import PAIR, RUN, finished, fitted
 
 DELTAS = (0.05, 0.1, 0.2)
 AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
@@ -19,24 +19,24 @@ TAUS = 50
 
 
 def first_costs(looks: pd.DataFrame, reached: pd.Series) -> pd.DataFrame:
-    """The costs of the first look at each cell that has reached its target, whatever later looks show.
+    """The costs of the first look at each run that has reached its target, whatever later looks show.
 
-    looks: rows with dataset, method, seed, checkpoint and the costs. By dataset, method and seed, of cells that do.
+    looks: rows with dataset, method, seed, checkpoint and the costs. By dataset, method and seed, of runs that do.
     """
-    first = looks[reached].sort_values("checkpoint", kind="stable").drop_duplicates(CELL)
-    return first.set_index(CELL)[[cost for cost in AXES if cost in first]].astype(float)
+    first = looks[reached].sort_values("checkpoint", kind="stable").drop_duplicates(RUN)
+    return first.set_index(RUN)[[cost for cost in AXES if cost in first]].astype(float)
 
 
-def censored(measurements: pd.DataFrame, cells: pd.DataFrame, delta: float) -> pd.DataFrame:
-    """What each finished cell of a fitted method spent until its oracle gap was at most delta nats.
+def censored(measurements: pd.DataFrame, runs: pd.DataFrame, delta: float) -> pd.DataFrame:
+    """What each finished run of a fitted method spent until its oracle gap was at most delta nats.
 
-    Index dataset, method and seed; a column per cost. A cell that never gets there has its total with a minus sign:
+    Index dataset, method and seed; a column per cost. A run that never gets there has its total with a minus sign:
     the cost is right-censored there.
     """
-    looks = finished(measurements, cells)
-    looks = looks[(looks["metric"] == "oracle_gap") & looks["method"].isin(fitted(list(cells["method"].unique())))]
+    looks = finished(measurements, runs)
+    looks = looks[(looks["metric"] == "oracle_gap") & looks["method"].isin(fitted(list(runs["method"].unique())))]
     reached = first_costs(looks, looks["value"] <= delta)
-    totals = looks.sort_values("checkpoint", kind="stable").drop_duplicates(CELL, keep="last").set_index(CELL)
+    totals = looks.sort_values("checkpoint", kind="stable").drop_duplicates(RUN, keep="last").set_index(RUN)
     return reached.reindex(totals.index).fillna(-totals[reached.columns].astype(float))
 
 
@@ -62,14 +62,14 @@ def _first(values: Array, where: NDArray[np.bool_]) -> Array:
     return np.where(where, values, np.inf).min(axis=-1)
 
 
-def targets(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+def targets(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The median cost to come within delta nats of the truth: a row per dataset, fitted method, delta and cost.
 
     Columns: dataset, method, delta, cost, median, low, high, reached, seeds. The target is the true model's test_ll on
-    the same points less delta; cells that miss it are right-censored at their total. Medians are Kaplan-Meier's,
+    the same points less delta; runs that miss it are right-censored at their total. Medians are Kaplan-Meier's,
     infinite where half of the seeds are not seen to get there; intervals at 95% resample seeds, NaN below six.
     """
-    tables = {delta: censored(measurements, cells, delta) for delta in DELTAS}
+    tables = {delta: censored(measurements, runs, delta) for delta in DELTAS}
     wide = pd.concat(tables, names=["delta"]).rename_axis(columns="cost").unstack("seed").stack("cost")
     found = _alike(pd.DataFrame(wide))
     columns = ["dataset", "method", "delta", "cost", "median", "low", "high", "reached", "seeds"]
@@ -102,16 +102,16 @@ def _finite_median(costs: Array, axis: int = -1) -> Array:
     return np.minimum(survival_median(costs, axis), NEVER)
 
 
-def profile(measurements: pd.DataFrame, cells: pd.DataFrame, delta: float = 0.1, cost: str = "flops") -> pd.DataFrame:
+def profile(measurements: pd.DataFrame, runs: pd.DataFrame, delta: float = 0.1, cost: str = "flops") -> pd.DataFrame:
     """Performance profiles (Dolan & More 2002, eq. 1): rho, the share of problems solved at tau times the least cost.
 
     A problem is a dataset at a seed, and solving it is to come within delta nats of the truth; a method that does not,
     or did not finish, needs infinitely much. Columns: method, tau, rho, low, high; tau is on one grid for all fitted
     methods. Datasets count the same; the pointwise 95% band resamples seeds within datasets.
     """
-    table = censored(measurements, cells, delta)
+    table = censored(measurements, runs, delta)
     costs = table[cost].where(~np.signbit(table[cost]), np.inf)
-    methods, problems = runs(costs, cells, np.inf)
+    methods, problems = values_by_dataset(costs, runs, np.inf)
     columns = ["method", "tau", "rho", "low", "high"]
     if not methods:
         return pd.DataFrame(columns=columns)

@@ -14,14 +14,14 @@ from bench.store.schema import MAIN_METRICS
 ESTIMATES = ("median", "median_low", "median_high", "iqm", "iqm_low", "iqm_high")
 
 
-def estimates(measurements: pd.DataFrame, cells: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:
+def estimates(measurements: pd.DataFrame, runs: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:
     """Median and interquartile mean over finished seeds of final values: a row per dataset, method and metric.
 
     Columns: dataset, method, metric, median, median_low, median_high, iqm, iqm_low, iqm_high, seeds. The interquartile
     mean is that of the middle half (Agarwal et al. 2021, arXiv 2108.13264). Intervals at 95%, NaN below six seeds; all
     are NaN where a seed's value is NaN.
     """
-    ends = final(measurements, cells)
+    ends = final(measurements, runs)
     ends = ends[[metric for metric in metrics if metric in ends]]
     groups = [(key, rows.to_numpy(dtype=float).T) for key, rows in ends.groupby(level=[0, 1], sort=False)]
     rows = [
@@ -49,12 +49,12 @@ def _both(values: Array) -> Array:
     return np.where(np.isnan(values).any(axis=-1), np.nan, np.stack(ends)).transpose(1, 2, 0)
 
 
-def runs(ends: pd.Series, cells: pd.DataFrame, missing: float) -> tuple[list[str], list[Array]]:
+def values_by_dataset(ends: pd.Series, runs: pd.DataFrame, missing: float) -> tuple[list[str], list[Array]]:
     """The fitted methods, and for each dataset their values (methods, seeds); missing where there is none or NaN.
 
     ends: by dataset, method and seed. A dataset's seeds are those of any fitted method.
     """
-    own = cells[cells["method"].isin(fitted(list(cells["method"].unique())))]
+    own = runs[runs["method"].isin(fitted(list(runs["method"].unique())))]
     methods = list(own["method"].unique())
     return methods, [
         _grid(ends, dataset, methods, sorted(rows["seed"].unique()), missing)
@@ -68,14 +68,14 @@ def _grid(ends: pd.Series, dataset: object, methods: list[str], seeds: list[int]
     return np.where(np.isnan(values), missing, values)
 
 
-def aggregate(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+def aggregate(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The interquartile mean of the final oracle gap over all runs of a method, in nats: a row per fitted method.
 
     Columns: method, iqm, low, high, runs, missing. Interval: bootstrap stratified by dataset (Agarwal et al. 2021,
     arXiv 2108.13264). A run that did not finish has an infinite gap, and counts among missing.
     """
-    ends = final(measurements, cells).reindex(columns=["oracle_gap"])["oracle_gap"]
-    methods, gaps = runs(ends, cells, np.inf)
+    ends = final(measurements, runs).reindex(columns=["oracle_gap"])["oracle_gap"]
+    methods, gaps = values_by_dataset(ends, runs, np.inf)
     if not methods:
         return pd.DataFrame(columns=["method", "iqm", "low", "high", "runs", "missing"])
     low, high = bounds(gaps, iqm)
@@ -86,7 +86,7 @@ def aggregate(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def ranks(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+def ranks(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The mean rank of the final test_ll among fitted methods, 1 the best: a row per fitted method, the best first.
 
     Columns: method, rank, low, high, missing. Ranks are within each dataset and seed, their mean over seeds, then over
@@ -95,8 +95,8 @@ def ranks(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """
     from scipy.stats import rankdata
 
-    ends = final(measurements, cells).reindex(columns=["test_ll"])["test_ll"]
-    methods, values = runs(ends, cells, -np.inf)
+    ends = final(measurements, runs).reindex(columns=["test_ll"])["test_ll"]
+    methods, values = values_by_dataset(ends, runs, -np.inf)
     if not methods:
         return pd.DataFrame(columns=["method", "rank", "low", "high", "missing"])
     places = [rankdata(-each, axis=0) for each in values]

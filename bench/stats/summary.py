@@ -12,7 +12,7 @@ from bench.store.schema import COST_NAMES, MEMORY, in_order
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL = ["dataset", "method", "seed"]
+RUN = ["dataset", "method", "seed"]
 PAIR = ["dataset", "method"]
 ORACLE = "oracle"
 UNFITTED = (ORACLE, "untrained")
@@ -23,18 +23,18 @@ def fitted(methods: list[str]) -> list[str]:
     return [method for method in methods if method not in UNFITTED]
 
 
-def finished(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The measurements of the cells whose status is done."""
-    done = cells.loc[cells["status"] == "done", CELL].drop_duplicates()
-    return measurements.merge(done, on=CELL, how="inner")
+def finished(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The measurements of the runs whose status is done."""
+    done = runs.loc[runs["status"] == "done", RUN].drop_duplicates()
+    return measurements.merge(done, on=RUN, how="inner")
 
 
-def final(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The last look at each finished cell: index dataset, method and seed; a column per metric, ratio included."""
-    rows = finished(measurements, cells)
-    rows = rows[rows["checkpoint"] == rows.groupby(CELL)["checkpoint"].transform("max")]
-    rows = rows.drop_duplicates([*CELL, "metric"], keep="last")
-    wide = rows.set_index([*CELL, "metric"])["value"].unstack("metric")
+def final(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The last look at each finished run: index dataset, method and seed; a column per metric, ratio included."""
+    rows = finished(measurements, runs)
+    rows = rows[rows["checkpoint"] == rows.groupby(RUN)["checkpoint"].transform("max")]
+    rows = rows.drop_duplicates([*RUN, "metric"], keep="last")
+    wide = rows.set_index([*RUN, "metric"])["value"].unstack("metric")
     wide = wide.reindex(columns=metric_names(measurements))
     if "index_kl_ratio" in wide:
         wide["index_kl_ratio"] = wide["index_kl"] / wide["index_kl_floor"]
@@ -48,13 +48,13 @@ def metric_names(measurements: pd.DataFrame) -> list[str]:
     return in_order([*measurements["metric"], *derived])
 
 
-def oracle_levels(measurements: pd.DataFrame, cells: pd.DataFrame) -> dict[str, float]:
+def oracle_levels(measurements: pd.DataFrame, runs: pd.DataFrame) -> dict[str, float]:
     """The true model's mean held-out log-likelihood in nats, by dataset: the median over seeds.
 
     It is the oracle's own test_ll where the oracle was run, and otherwise test_ll + oracle_gap, which is the
     oracle on the same points whatever the method. Datasets for which neither is known are left out.
     """
-    last = final(measurements, cells).reindex(columns=["test_ll", "oracle_gap"])
+    last = final(measurements, runs).reindex(columns=["test_ll", "oracle_gap"])
     own = last.index.get_level_values("method") == ORACLE
     level = last["test_ll"].where(own, last["test_ll"] + last["oracle_gap"]).dropna()
     levels: dict[str, float] = {}
@@ -65,32 +65,32 @@ def oracle_levels(measurements: pd.DataFrame, cells: pd.DataFrame) -> dict[str, 
     return levels
 
 
-def summary(measurements: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Where each method ended: one row per dataset and method, each in its order of appearance in `cells`.
+def summary(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Where each method ended: one row per dataset and method, each in its order of appearance in `runs`.
 
     Columns: dataset, method, seeds_done, seeds_total; {metric}_median, _low and _high (the least and the
     greatest seed) for each metric; the median total of each cost, under the cost's own name (seconds, FLOPs,
-    passes, megabytes); best, the highest median test_ll of the dataset among fitted methods. Only cells that are done
+    passes, megabytes); best, the highest median test_ll of the dataset among fitted methods. Only runs that are done
     count; a seed whose value is NaN makes the median NaN rather than being left out. A method that fits
     nothing has NaN costs.
     """
     import pandas as pd
 
-    last = final(measurements, cells)
-    grouped = dict(iter(cells.groupby(PAIR, sort=False)))
-    pairs = [(d, m) for d in cells["dataset"].unique() for m in cells["method"].unique() if (d, m) in grouped]
+    last = final(measurements, runs)
+    grouped = dict(iter(runs.groupby(PAIR, sort=False)))
+    pairs = [(d, m) for d in runs["dataset"].unique() for m in runs["method"].unique() if (d, m) in grouped]
     table = pd.DataFrame([_row(d, m, grouped[d, m], last) for d, m in pairs])
     table["best"] = _best(table)
     return table
 
 
-def _row(dataset: str, method: str, cells: pd.DataFrame, last: pd.DataFrame) -> dict[str, object]:
-    done = cells[cells["status"] == "done"]
+def _row(dataset: str, method: str, runs: pd.DataFrame, last: pd.DataFrame) -> dict[str, object]:
+    done = runs[runs["status"] == "done"]
     row: dict[str, object] = {
         "dataset": dataset,
         "method": method,
         "seeds_done": len(done),
-        "seeds_total": len(cells),
+        "seeds_total": len(runs),
     }
     chosen = (last.index.get_level_values(0) == dataset) & (last.index.get_level_values(1) == method)
     for metric, values in last[chosen].items():
@@ -115,7 +115,7 @@ def work_shares(work: pd.DataFrame) -> pd.DataFrame:
     """Where each method's FLOPs went: one row per method and kind of work, greatest first.
 
     Columns: method, name, by ('operators' if counted as torch ran them, 'formula' if charged), share: of the FLOPs of
-    all of the method's cells.
+    all of the method's runs.
     """
     total = work.groupby("method", sort=False)["flops"].sum()
     kinds = work.groupby(["method", "name", "by"], sort=False)["flops"].sum().reset_index()

@@ -1,9 +1,9 @@
-"""Which process runs a cell: one at a time, whoever else works in the same folder.
+"""Which process runs a run: one at a time, whoever else works in the same folder.
 
 A claim is a file on which its holder keeps an advisory lock, flock(2). The system takes the lock back when the holder
 ends, however it ends, so that no claim outlives its process, and no clock, process number or heartbeat is trusted.
 Linux keeps such locks over NFS, too. A file system without locks is as good as one that nobody else works on: two
-studies could then run a cell twice, which costs time but no result, as files of cells are written whole.
+studies could then run a run twice, which costs time but no result, as files of runs are written whole.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class Claims:
-    """The cells of a study that this process has claimed, by their keys; all are given up on leaving the context."""
+    """The runs of a study that this process has claimed, by their keys; all are given up on leaving the context."""
 
     def __init__(self, folder: Path):
         self.folder = folder / FOLDER
         self._held: dict[str, int] = {}
 
     def take(self, key: str) -> bool:
-        """Claim a cell; whether nobody else holds it. Raises OSError where the folder cannot be written to."""
+        """Claim a run; whether nobody else holds it. Raises OSError where the folder cannot be written to."""
         self.folder.mkdir(exist_ok=True)
         handle = _lock(self._path(key))
         if handle is None:
@@ -46,7 +46,7 @@ class Claims:
         return True
 
     def release(self, key: str) -> None:
-        """Give up a cell."""
+        """Give up a run."""
         _unlock(self._path(key), self._held.pop(key))
 
     def _path(self, key: str) -> Path:
@@ -57,7 +57,7 @@ class Claims:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give up all cells, remove what processes that died have left, and the folder of claims if none is left."""
+        """Give up all runs, remove what processes that died have left, and the folder of claims if none is left."""
         for key in list(self._held):
             self.release(key)
         for path in self.folder.glob("*.json"):
@@ -68,7 +68,7 @@ class Claims:
 
 
 def held(folder: Path) -> set[str]:
-    """The keys of a study's cells that are running, by whichever process; claims of dead processes do not count."""
+    """The keys of a study's runs that are running, by whichever process; claims of dead processes do not count."""
     return {path.stem for path in (folder / FOLDER).glob("*.json") if _is_locked(path)}
 
 

@@ -1,4 +1,4 @@
-"""One cell of a study: one method on one dataset at one seed, and what became of it."""
+"""One run of a study: one method on one dataset at one seed, and what became of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class CellSpec:
-    """Everything that can change the values of a cell, and the plugin files that it needs.
+class RunSpec:
+    """Everything that can change the values of a run, and the plugin files that it needs.
 
     dataset, method: labels. latent_dim None is the dataset's own. noise: 'known' or 'learned'. code: a digest of the
-    code that runs it, and versions those of packages, which a cell that is kept must have. parameters: the method's
+    code that runs it, and versions those of packages, which a run that is kept must have. parameters: the method's
     hyperparameters that are given, rather than its defaults. scored_on: 'test' or, to choose hyperparameters by,
     'validation'.
     """
@@ -40,14 +40,14 @@ class CellSpec:
 
     @property
     def key(self) -> str:
-        """A hash of the cell, whatever the order in which or the machine on which it runs."""
+        """A hash of the run, whatever the order in which or the machine on which it runs."""
         fields = dataclasses.asdict(self)
         del fields["plugins"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
-        """How people are told of the cell."""
+        """How people are told of the run."""
         return f"{self.dataset} / {self.method} / seed {self.seed}"
 
 
@@ -98,20 +98,20 @@ class Work:
 
 
 @dataclass
-class CellResult:
-    """What became of a cell.
+class RunResult:
+    """What became of a run.
 
-    status: done, failed or skipped. concurrent: whether other cells ran beside it, so that its seconds are contended.
+    status: done, failed or skipped. concurrent: whether other runs ran beside it, so that its seconds are contended.
     formula_flops: the part of its FLOPs that is charged by formula, not counted. peak_memory_mb: the most memory that
     fitting held at once beyond what it began with, in 1e6 bytes. overrun_flops, overrun_s: what was spent beyond the
     budget that ended the fit. work: the FLOPs by kind of work. densities: rows (method, x1, x2, log density).
     posteriors: rows (method, training point x, index, its code, its position, probability that its code gave x), as in
     `bench.metrics.posterior_plots`. signals: rows (method, test point x, draw, its position, noiseless signal), as in the same.
-    references: draws of the true posterior that the cell was scored with, as rows (test point,
+    references: draws of the true posterior that the run was scored with, as rows (test point,
     R-hat, effective sample size, z).
     """
 
-    spec: CellSpec
+    spec: RunSpec
     status: str = "done"
     message: str = ""
     cost: Cost = field(default_factory=Cost)

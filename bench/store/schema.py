@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 SCHEMA = 2  # of the tables and of study.json
-# What a folder's cells have in common; methods, datasets and seeds may be added to it later.
+# What a folder's runs have in common; methods, datasets and seeds may be added to it later.
 SHARED = ("size", "validation_size", "test_size", "latent_dim", "noise", "device", "max_flops", "max_seconds")
 
 

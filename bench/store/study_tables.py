@@ -14,7 +14,7 @@ import pandas as pd
 from bench.store.schema import COST_NAMES, SCHEMA
 
 MEASUREMENTS = ("dataset", "method", "seed", "checkpoint", "metric", "value", *COST_NAMES)
-CELLS = ("dataset", "method", "seed", "status", "message", *COST_NAMES)
+RUNS = ("dataset", "method", "seed", "status", "message", *COST_NAMES)
 WORK = ("dataset", "method", "seed", "name", "calls", "flops", "by")
 DENSITIES = ("dataset", "method", "seed", "x1", "x2", "log_density")
 POSTERIORS = ("dataset", "method", "seed", "point", "index", "code", "x", "probability")
@@ -28,7 +28,7 @@ class Study:
 
     folder: Path
     measurements: pd.DataFrame
-    cells: pd.DataFrame
+    runs: pd.DataFrame
     densities: pd.DataFrame
     posteriors: pd.DataFrame
     signals: pd.DataFrame
@@ -43,17 +43,17 @@ class Study:
     @property
     def datasets(self) -> list[str]:
         """In order of appearance."""
-        return [str(name) for name in self.cells["dataset"].unique()]
+        return [str(name) for name in self.runs["dataset"].unique()]
 
     @property
     def methods(self) -> list[str]:
         """In order of appearance."""
-        return [str(name) for name in self.cells["method"].unique()]
+        return [str(name) for name in self.runs["method"].unique()]
 
     @property
     def problems(self) -> pd.DataFrame:
-        """The cells that did not finish."""
-        return self.cells[self.cells["status"] != "done"]
+        """The runs that did not finish."""
+        return self.runs[self.runs["status"] != "done"]
 
     @property
     def sources(self) -> list[dict[str, Any]]:
@@ -69,16 +69,16 @@ def read(folder: Path) -> Study:
     """Read a study folder; the tables of densities, posteriors, signals and work may be absent.
 
     Raises FileNotFoundError for another missing file, and ValueError for one that is damaged, a missing column, an
-    empty cells table, a schema other than SCHEMA or a study that was not scored on test data.
+    empty runs table, a schema other than SCHEMA or a study that was not scored on test data.
     """
     info = _info(_existing(folder, "study.json"))
-    cells = _table(_existing(folder, "cells.parquet"), CELLS)
-    if cells.empty:
-        raise ValueError(f"{folder / 'cells.parquet'} has no rows, so there is nothing to report")
+    runs = _table(_existing(folder, "runs.parquet"), RUNS)
+    if runs.empty:
+        raise ValueError(f"{folder / 'runs.parquet'} has no rows, so there is nothing to report")
     return Study(
         folder=folder,
         measurements=_table(_existing(folder, "measurements.parquet"), MEASUREMENTS),
-        cells=cells,
+        runs=runs,
         densities=_perhaps(folder / "densities.parquet", DENSITIES),
         posteriors=_perhaps(folder / "posteriors.parquet", POSTERIORS),
         signals=_perhaps(folder / "signals.parquet", SIGNALS),

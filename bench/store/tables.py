@@ -1,4 +1,4 @@
-"""Results on disk: one JSON file per cell, tables made from them, all written atomically and readable without us."""
+"""Results on disk: one JSON file per run, tables made from them, all written atomically and readable without us."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.common.errors import InterruptedStudyError, UsageError
-from bench.store.records import CellResult, CellSpec, Cost, Diagnostic, Row, Work
+from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec, Work
 from bench.store.schema import SCHEMA as SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL = ("dataset", "method", "seed")
+RUN = ("dataset", "method", "seed")
 COST_COLUMNS = tuple(Cost.__dataclass_fields__)
 
 
@@ -68,19 +68,19 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"{path} cannot be read: {error}") from None
 
 
-def cell_path(folder: Path, spec: CellSpec) -> Path:
-    """Where a cell's result lies."""
-    return folder / "cells" / f"{spec.key}.json"
+def run_path(folder: Path, spec: RunSpec) -> Path:
+    """Where a run's result lies."""
+    return folder / "runs" / f"{spec.key}.json"
 
 
-def write_cell(folder: Path, result: CellResult) -> None:
-    """Write a cell's result; its file is complete or absent."""
-    write_json(cell_path(folder, result.spec), {"schema": SCHEMA, **asdict(result)})
+def write_run(folder: Path, result: RunResult) -> None:
+    """Write a run's result; its file is complete or absent."""
+    write_json(run_path(folder, result.spec), {"schema": SCHEMA, **asdict(result)})
 
 
-def read_cell(folder: Path, spec: CellSpec) -> CellResult | None:
-    """A cell's result, or None if there is none that is whole."""
-    path = cell_path(folder, spec)
+def read_run(folder: Path, spec: RunSpec) -> RunResult | None:
+    """A run's result, or None if there is none that is whole."""
+    path = run_path(folder, spec)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("schema") != SCHEMA:
@@ -97,7 +97,7 @@ def read_cell(folder: Path, spec: CellSpec) -> CellResult | None:
             "signals": [(name, n, j, x, signal) for name, n, j, x, signal in content.get("signals", [])],  # since added
             "references": [(point, rhat, ess, z) for point, rhat, ess, z in content["references"]],
         }
-        return CellResult(**content)
+        return RunResult(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -107,68 +107,68 @@ def _number(value: float | None) -> float:
 
 
 TABLES: dict[str, tuple[str, ...]] = {
-    "measurements": (*CELL, "checkpoint", "metric", "value", "stderr", "unit", *COST_COLUMNS, "concurrent"),
-    "diagnostics": (*CELL, "checkpoint", "metric", "diagnostic", "value"),
-    "work": (*CELL, *Work.__dataclass_fields__),
-    "densities": (*CELL, "x1", "x2", "log_density"),
-    "posteriors": (*CELL, "point", "index", "code", "x", "probability"),
-    "signals": (*CELL, "point", "draw", "x", "signal"),
+    "measurements": (*RUN, "checkpoint", "metric", "value", "stderr", "unit", *COST_COLUMNS, "concurrent"),
+    "diagnostics": (*RUN, "checkpoint", "metric", "diagnostic", "value"),
+    "work": (*RUN, *Work.__dataclass_fields__),
+    "densities": (*RUN, "x1", "x2", "log_density"),
+    "posteriors": (*RUN, "point", "index", "code", "x", "probability"),
+    "signals": (*RUN, "point", "draw", "x", "signal"),
     "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
 }
 PARQUET_ONLY = ("densities", "posteriors", "signals", "references")
 
 
-def write_tables(folder: Path, results: list[CellResult]) -> None:
+def write_tables(folder: Path, results: list[RunResult]) -> None:
     """Write the tables as Parquet and, but for the bulky ones, CSV."""
     import pandas as pd
 
     rows: dict[str, list[dict[str, Any]]] = {
         "measurements": [_measurement(result, row) for result in results for row in result.rows],
-        "diagnostics": [_of_cell(result) | asdict(row) for result in results for row in result.diagnostics],
-        "work": [_of_cell(result) | asdict(row) for result in results for row in result.work],
+        "diagnostics": [_of_run(result) | asdict(row) for result in results for row in result.diagnostics],
+        "work": [_of_run(result) | asdict(row) for result in results for row in result.work],
         "densities": [_density(result, row) for result in results for row in result.densities],
         "posteriors": [_posterior(result, row) for result in results for row in result.posteriors],
         "signals": [_signal(result, row) for result in results for row in result.signals],
         "references": _references(results),
     }
     tables = {name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in TABLES.items()}
-    tables["densities"] = tables["densities"].drop_duplicates([*CELL, "x1", "x2"])
-    tables["posteriors"] = tables["posteriors"].drop_duplicates([*CELL, "point", "index"])
-    tables["signals"] = tables["signals"].drop_duplicates([*CELL, "point", "draw"])
-    tables["cells"] = pd.DataFrame([_cell(result) for result in results])
-    for name in [name for name in tables["cells"] if str(name).startswith("p_")]:
-        tables["cells"][name] = of_one_type(tables["cells"][name])
+    tables["densities"] = tables["densities"].drop_duplicates([*RUN, "x1", "x2"])
+    tables["posteriors"] = tables["posteriors"].drop_duplicates([*RUN, "point", "index"])
+    tables["signals"] = tables["signals"].drop_duplicates([*RUN, "point", "draw"])
+    tables["runs"] = pd.DataFrame([_run(result) for result in results])
+    for name in [name for name in tables["runs"] if str(name).startswith("p_")]:
+        tables["runs"][name] = of_one_type(tables["runs"][name])
     for name, table in tables.items():
         for suffix in ("parquet",) if name in PARQUET_ONLY else ("parquet", "csv"):
             write_table(folder / f"{name}.{suffix}", table)
 
 
-def _of_cell(result: CellResult) -> dict[str, Any]:
-    return {name: getattr(result.spec, name) for name in CELL}
+def _of_run(result: RunResult) -> dict[str, Any]:
+    return {name: getattr(result.spec, name) for name in RUN}
 
 
-def _measurement(result: CellResult, row: Row) -> dict[str, Any]:
+def _measurement(result: RunResult, row: Row) -> dict[str, Any]:
     fields = asdict(row)
     cost = fields.pop("cost")
-    return {**_of_cell(result), **fields, **cost, "concurrent": result.concurrent}
+    return {**_of_run(result), **fields, **cost, "concurrent": result.concurrent}
 
 
-def _density(result: CellResult, row: tuple[str, float, float, float]) -> dict[str, Any]:
+def _density(result: RunResult, row: tuple[str, float, float, float]) -> dict[str, Any]:
     method, x1, x2, value = row
-    return {**_of_cell(result), "method": method, "x1": x1, "x2": x2, "log_density": value}
+    return {**_of_run(result), "method": method, "x1": x1, "x2": x2, "log_density": value}
 
 
-def _posterior(result: CellResult, row: tuple[str, int, int, float, list[float], float]) -> dict[str, Any]:
+def _posterior(result: RunResult, row: tuple[str, int, int, float, list[float], float]) -> dict[str, Any]:
     names = ("method", "point", "index", "code", "x", "probability")
-    return _of_cell(result) | dict(zip(names, row, strict=True))
+    return _of_run(result) | dict(zip(names, row, strict=True))
 
 
-def _signal(result: CellResult, row: tuple[str, int, int, list[float], list[float]]) -> dict[str, Any]:
-    return _of_cell(result) | dict(zip(("method", "point", "draw", "x", "signal"), row, strict=True))
+def _signal(result: RunResult, row: tuple[str, int, int, list[float], list[float]]) -> dict[str, Any]:
+    return _of_run(result) | dict(zip(("method", "point", "draw", "x", "signal"), row, strict=True))
 
 
-def _references(results: list[CellResult]) -> list[dict[str, Any]]:
-    """The draws of the true posterior, which all cells of a dataset and seed share."""
+def _references(results: list[RunResult]) -> list[dict[str, Any]]:
+    """The draws of the true posterior, which all runs of a dataset and seed share."""
     shared = {(result.spec.dataset, result.spec.seed): result.references for result in results if result.references}
     names = ("point", "rhat", "ess", "z")
     return [
@@ -178,10 +178,10 @@ def _references(results: list[CellResult]) -> list[dict[str, Any]]:
     ]
 
 
-def _cell(result: CellResult) -> dict[str, Any]:
+def _run(result: RunResult) -> dict[str, Any]:
     totals = ("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent")
     return {
-        **_of_cell(result),
+        **_of_run(result),
         "status": result.status,
         "message": result.message,
         **asdict(result.cost),

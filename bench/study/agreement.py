@@ -1,11 +1,11 @@
-"""Whether two results of one cell agree: in all that it found, whatever machine it ran on."""
+"""Whether two results of one run agree: in all that it found, whatever machine it ran on."""
 
 from __future__ import annotations
 
 from itertools import zip_longest
 from typing import Any
 
-# What a cell found: the same wherever it is run. Seconds and memory are the machine's, and a message may tell of them.
+# What a run found: the same wherever it is run. Seconds and memory are the machine's, and a message may tell of them.
 FOUND = (
     "formula_flops",
     "overrun_flops",

@@ -1,4 +1,4 @@
-"""A study: a grid of cells in a folder, run once, resumed at will."""
+"""A study: a grid of runs in a folder, run once, resumed at will."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.registry import labels
 from bench.registry.registry import Registry, code_version, dataset_parameters, registry
 from bench.store import provenance, tables
 from bench.store.locks import alone
-from bench.store.records import CellResult, CellSpec
+from bench.store.records import RunResult, RunSpec
 from bench.study.folder import SHARED, cited, made, open_folder, union
 from bench.study.hyperparameters import Tuned
 
@@ -64,35 +64,35 @@ class Settings:
 class Progress(Protocol):
     """Who is told how a study goes on."""
 
-    def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
-        """`waiting` of `total` cells are to run, `jobs` at a time."""
+    def begin(self, total: int, waiting: list[RunSpec], jobs: int) -> None:
+        """`waiting` of `total` runs are to run, `jobs` at a time."""
         ...
 
-    def finish(self, result: CellResult) -> None:
-        """A cell is over and written."""
+    def finish(self, result: RunResult) -> None:
+        """A run is over and written."""
         ...
 
 
 class Silent:
     """Tells nobody."""
 
-    def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
+    def begin(self, total: int, waiting: list[RunSpec], jobs: int) -> None:
         """Nothing."""
 
-    def finish(self, result: CellResult) -> None:
+    def finish(self, result: RunResult) -> None:
         """Nothing."""
 
 
-def run(settings: Settings, folder: Path, how: Execution, progress: Progress, command: str) -> list[CellResult]:
-    """Run what is missing of a study, write its tables, and return the results of all cells that its folder holds.
+def run(settings: Settings, folder: Path, how: Execution, progress: Progress, command: str) -> list[RunResult]:
+    """Run what is missing of a study, write its tables, and return the results of all runs that its folder holds.
 
-    Another process may run the same study in the same folder at the same time; each cell is run by one of them. Raises
+    Another process may run the same study in the same folder at the same time; each run is run by one of them. Raises
     UsageError for settings that cannot be run or do not fit the folder, and InterruptedStudyError.
     """
     settings = checked(settings, registry(settings.plugins))
     with alone(made(folder)):
         settings, info = _entered(settings, folder, command, how)
-    specs = list(cells(settings, registry(settings.plugins)))
+    specs = list(runs(settings, registry(settings.plugins)))
     found = {spec: _kept(folder, spec, how) for spec in specs}
     waiting = [spec for spec, result in found.items() if result is None]
     try:
@@ -102,7 +102,7 @@ def run(settings: Settings, folder: Path, how: Execution, progress: Progress, co
             for result in results:
                 found[result.spec] = result
                 with tables.writing(folder):
-                    tables.write_cell(folder, result)
+                    tables.write_run(folder, result)
                     progress.finish(result)
     except TerminatedError:
         raise InterruptedStudyError("terminated", TERMINATED) from None
@@ -127,16 +127,16 @@ def _entered(settings: Settings, folder: Path, command: str, how: Execution) -> 
     return settings, info
 
 
-def _kept(folder: Path, spec: CellSpec, how: Execution) -> CellResult | None:
-    """A cell's result; None, and removed from the folder, if it is to be had again."""
-    result = tables.read_cell(folder, spec)
+def _kept(folder: Path, spec: RunSpec, how: Execution) -> RunResult | None:
+    """A run's result; None, and removed from the folder, if it is to be had again."""
+    result = tables.read_run(folder, spec)
     if result is None or not (how.retry_failed and result.status in RETRIED):
         return result
-    tables.cell_path(folder, spec).unlink(missing_ok=True)
+    tables.run_path(folder, spec).unlink(missing_ok=True)
     return None
 
 
-def _results(specs: list[CellSpec], how: Execution, folder: Path) -> Generator[CellResult]:
+def _results(specs: list[RunSpec], how: Execution, folder: Path) -> Generator[RunResult]:
     """Those of `_run_all`, as what can be closed whatever that is."""
     yield from _run_all(specs, how, folder)
 
@@ -145,10 +145,10 @@ _run_all = run_all
 
 
 def _concluded(
-    settings: Settings, folder: Path, info: dict[str, Any], found: Mapping[CellSpec, CellResult | None]
-) -> list[CellResult]:
+    settings: Settings, folder: Path, info: dict[str, Any], found: Mapping[RunSpec, RunResult | None]
+) -> list[RunResult]:
     """Write the tables and study.json of all that the folder holds, what others added included, and return it."""
-    every = [found.get(spec) or tables.read_cell(folder, spec) for spec in cells(settings, registry(settings.plugins))]
+    every = [found.get(spec) or tables.read_run(folder, spec) for spec in runs(settings, registry(settings.plugins))]
     done = [result for result in every if result is not None]
     tables.write_tables(folder, done)
     tables.write_json(folder / "study.json", info)
@@ -200,8 +200,8 @@ def _under(settings: Settings, dataset: str, method: str) -> dict[str, Any]:
     return {**tuned, **settings.parameters.get(labels.name_of(method), {})}
 
 
-def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
-    """The cells of a study, dataset by dataset, then seed by seed."""
+def runs(settings: Settings, known: Registry) -> Iterator[RunSpec]:
+    """The runs of a study, dataset by dataset, then seed by seed."""
     codes: dict[tuple[str, ...], str] = {}
     versions = package_versions()
     shared = {name: getattr(settings, name) for name in SHARED}
@@ -215,7 +215,7 @@ def cells(settings: Settings, known: Registry) -> Iterator[CellSpec]:
                 used = tuple(sorted(str(file) for file in files))
                 if used not in codes:
                     codes[used] = code_version(used)
-                yield CellSpec(
+                yield RunSpec(
                     dataset=dataset,
                     method=method,
                     seed=seed,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.study.hyperparameters import Tuned
 
 
-OURS = re.compile(r"cells|claims|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
+OURS = re.compile(r"runs|claims|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
 
 
 def made(folder: Path) -> Path:
@@ -31,7 +31,7 @@ def made(folder: Path) -> Path:
         with tables.replacing(folder / "writable") as probe:
             probe.write_text("")
         (folder / "writable").unlink(missing_ok=True)  # which another process may have done
-        (folder / "cells").mkdir(exist_ok=True) if _is_ours(folder) else None
+        (folder / "runs").mkdir(exist_ok=True) if _is_ours(folder) else None
     except OSError as error:
         raise UsageError(f"{folder} cannot be written to: {error.strerror}") from None
     return folder
@@ -41,7 +41,7 @@ def open_folder(settings: Settings, folder: Path) -> tuple[Settings, str, str | 
     """Create or check the folder; settings extended by what it holds already, and when it was begun and finished."""
     made(folder)
     if not (folder / "study.json").exists():
-        (folder / "cells").mkdir(exist_ok=True)
+        (folder / "runs").mkdir(exist_ok=True)
         return settings, provenance.now(), None
     held = tables.read_json(folder / "study.json")
     if not isinstance(held, dict) or held.get("schema") != tables.SCHEMA:
@@ -57,7 +57,7 @@ def open_folder(settings: Settings, folder: Path) -> tuple[Settings, str, str | 
 
 
 def _extended(settings: Settings, before: dict[str, Any], folder: Path) -> Settings:
-    """Settings with what the folder holds added; raises UsageError where its cells have other conditions."""
+    """Settings with what the folder holds added; raises UsageError where its runs have other conditions."""
     kind = before.get("kind", "compare")
     if kind != settings.kind:
         raise UsageError(f"{folder} holds results of `{kind}`, not of `{settings.kind}`; use another --out")
@@ -89,7 +89,7 @@ def spanned(*seeds: range) -> range:
 
 
 def _check_parameters(settings: Settings, before: dict[str, Any], folder: Path) -> None:
-    """Raise UsageError where the folder's cells of a method have other parameters."""
+    """Raise UsageError where the folder's runs of a method have other parameters."""
     both = {labels.name_of(m) for m in before["methods"]} & {labels.name_of(m) for m in settings.methods}
     held = before.get("parameters", {})
     pairs = [(_assigned(n, held.get(n, {})), _assigned(n, settings.parameters.get(n, {}))) for n in sorted(both)]

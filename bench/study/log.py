@@ -22,7 +22,7 @@ from bench.study.folder import open_folder
 from bench.study.options import CHOICES
 
 if TYPE_CHECKING:
-    from bench.store.records import CellResult, CellSpec, Row
+    from bench.store.records import Row, RunResult, RunSpec
 
 
 class Record:
@@ -32,7 +32,7 @@ class Record:
         self.folder, self.settings, self.command, self.shown = folder, settings, command, shown
         self.begun = False
 
-    def begin(self, total: int, waiting: list[CellSpec], jobs: int) -> None:
+    def begin(self, total: int, waiting: list[RunSpec], jobs: int) -> None:
         """Write the study file of all that the folder is to hold, and log the command."""
         self.shown.begin(total, waiting, jobs)
         if self.settings.kind == "compare":
@@ -41,8 +41,8 @@ class Record:
         self.begun = True
         log(self.folder, f"started: {self.command} ({plan(total, len(waiting), jobs)})")
 
-    def finish(self, result: CellResult) -> None:
-        """Log what became of a cell."""
+    def finish(self, result: RunResult) -> None:
+        """Log what became of a run."""
         self.shown.finish(result)
         log(self.folder, outcome(result))
 
@@ -64,7 +64,7 @@ def log(folder: Path, event: str) -> None:
 
 
 def write_study_file(folder: Path, settings: Settings) -> None:
-    """Write study.toml, from which `python -m bench run` makes the same cells, and the tuned.json that these took."""
+    """Write study.toml, from which `python -m bench run` makes the same runs, and the tuned.json that these took."""
     if settings.tuned is not None:
         (folder / "tuned").mkdir(exist_ok=True)
         with tables.replacing(folder / "tuned" / settings.tuned.file) as temporary:
@@ -145,14 +145,14 @@ LIKELIHOODS = ("test_ll", "validation_ll")
 def plan(total: int, waiting: int, jobs: int) -> str:
     """How much there is to do, on one line."""
     if not waiting:
-        return f"all {total} cells are there already; nothing to run"
+        return f"all {total} runs are there already; nothing to run"
     kept = f" ({total - waiting} are there already)" if waiting < total else ""
     beside = f", {jobs} at a time: seconds are contended" if jobs > 1 else ""
-    return f"{waiting} cells to run{kept}{beside}"
+    return f"{waiting} runs to run{kept}{beside}"
 
 
-def outcome(result: CellResult) -> str:
-    """What became of a cell, on one line."""
+def outcome(result: RunResult) -> str:
+    """What became of a run, on one line."""
     if result.status != "done":
         return f"{result.spec.name}: {result.status} - {' '.join(result.message.split())}"
     last = final(result)
@@ -162,6 +162,6 @@ def outcome(result: CellResult) -> str:
     return f"{result.spec.name}: {value} in {wall}, {flops}{note}"
 
 
-def final(result: CellResult) -> Row | None:
-    """The last log-likelihood of a cell, if it has any."""
+def final(result: RunResult) -> Row | None:
+    """The last log-likelihood of a run, if it has any."""
     return next((row for row in reversed(result.rows) if row.metric in LIKELIHOODS), None)

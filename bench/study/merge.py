@@ -1,4 +1,4 @@
-"""Studies made on different machines, joined into one: the union of their cells, where these agree."""
+"""Studies made on different machines, joined into one: the union of their runs, where these agree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.common.errors import StoppedError, UsageError
 from bench.registry import labels
 from bench.store import provenance, tables
 from bench.store.locks import alone
-from bench.store.records import CellResult, CellSpec
+from bench.store.records import RunResult, RunSpec
 from bench.study.agreement import difference
 from bench.study.folder import SHARED, cited, open_folder, spanned, union
 from bench.study.log import held, log, write_study_file
@@ -27,34 +27,34 @@ SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell's result as a folder holds it, and as it stands in its file."""
+class Run:
+    """A run's result as a folder holds it, and as it stands in its file."""
 
     folder: Path
-    result: CellResult
+    result: RunResult
     content: dict[str, Any]
 
     @property
-    def spec(self) -> CellSpec:
+    def spec(self) -> RunSpec:
         """What was run."""
         return self.result.spec
 
 
 @dataclass(frozen=True)
 class Part:
-    """A study to be merged: its folder, settings, study.json and cells."""
+    """A study to be merged: its folder, settings, study.json and runs."""
 
     folder: Path
     settings: Settings
     info: dict[str, Any]
-    cells: tuple[Cell, ...]
+    runs: tuple[Run, ...]
 
 
-def merge(folders: Sequence[Path], out: Path, command: str) -> list[CellResult]:
-    """Write the union of the studies in folders, and of what `out` holds, to `out`; all of its cells' results.
+def merge(folders: Sequence[Path], out: Path, command: str) -> list[RunResult]:
+    """Write the union of the studies in folders, and of what `out` holds, to `out`; all of its runs' results.
 
     Raises UsageError for folders that hold no study or were made under other conditions, and StoppedError where two
-    hold different values of a cell. Nothing is written then, and to `folders` never.
+    hold different values of a run. Nothing is written then, and to `folders` never.
     """
     unique = list({folder.resolve(): folder for folder in folders}.values())
     if out.resolve() in [folder.resolve() for folder in unique]:
@@ -63,48 +63,48 @@ def merge(folders: Sequence[Path], out: Path, command: str) -> list[CellResult]:
     parts = [_read(folder) for folder in [*present, *unique]]
     for part in parts[1:]:
         _check_conditions(parts[0], part)
-    cells = _union([cell for part in parts for cell in part.cells])
-    if not cells:
-        raise UsageError(f"there are no finished cells in {', '.join(map(str, unique))}")
+    runs = _union([run for part in parts for run in part.runs])
+    if not runs:
+        raise UsageError(f"there are no finished runs in {', '.join(map(str, unique))}")
     settings = _joined(parts)
     open_folder(settings, out)
     with alone(out):
-        return _write(out, settings, parts, cells, command)
+        return _write(out, settings, parts, runs, command)
 
 
 def _read(folder: Path) -> Part:
-    """The study in a folder with the cells in its table, and those that were finished since that was written."""
+    """The study in a folder with the runs in its table, and those that were finished since that was written."""
     settings, info = held(folder)
     if settings.kind != "compare":
         raise UsageError(f"{folder} holds results of `{settings.kind}`; only studies of `compare` can be merged")
     listed = _listed(folder)
-    cells = [_cell(path, folder) for path in sorted((folder / "cells").glob("*.json"))]
-    current = tuple(cell for cell in cells if listed.get(cell.spec.name, cell.spec.key) == cell.spec.key)
+    runs = [_run(path, folder) for path in sorted((folder / "runs").glob("*.json"))]
+    current = tuple(run for run in runs if listed.get(run.spec.name, run.spec.key) == run.spec.key)
     return Part(folder, settings, info, current)
 
 
 def _listed(folder: Path) -> dict[str, str]:
-    """The keys of the cells in a study's table, by their names; a study that was killed may have none."""
-    if not (folder / "cells.parquet").is_file():
+    """The keys of the runs in a study's table, by their names; a study that was killed may have none."""
+    if not (folder / "runs.parquet").is_file():
         return {}
     try:
-        rows = tables.read_table(folder, "cells").to_dict("records")
+        rows = tables.read_table(folder, "runs").to_dict("records")
         return {f"{row['dataset']} / {row['method']} / seed {row['seed']}": str(row["key"]) for row in rows}
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{folder}/cells.parquet cannot be read: {error}") from None
+        raise UsageError(f"{folder}/runs.parquet cannot be read: {error}") from None
 
 
-def _cell(path: Path, folder: Path) -> Cell:
+def _run(path: Path, folder: Path) -> Run:
     content = tables.read_json(path)
     try:
         stated = {key: _frozen(value) for key, value in content["spec"].items()}
-        spec = CellSpec(**stated)
-        result = tables.read_cell(folder, spec) if spec.key == path.stem else None
+        spec = RunSpec(**stated)
+        result = tables.read_run(folder, spec) if spec.key == path.stem else None
     except (KeyError, TypeError, AttributeError):
         result = None
     if result is None:
         raise UsageError(f"{path} is damaged, or was written by another version of mapa-bench")
-    return Cell(folder, result, content)
+    return Run(folder, result, content)
 
 
 def _frozen(value: Any) -> Any:
@@ -126,29 +126,29 @@ def _check_conditions(first: Part, other: Part) -> None:
             raise UsageError(f"{first.folder} holds a study with {what} {here}, {other.folder} one with {there}")
 
 
-def _union(cells: Iterable[Cell]) -> list[Cell]:
-    """Each cell once; raises what `_check_code` raises, and StoppedError where values of a cell differ."""
-    found: dict[str, Cell] = {}
-    kinds: dict[tuple[str, ...], Cell] = {}
+def _union(runs: Iterable[Run]) -> list[Run]:
+    """Each run once; raises what `_check_code` raises, and StoppedError where values of a run differ."""
+    found: dict[str, Run] = {}
+    kinds: dict[tuple[str, ...], Run] = {}
     clashes = []
-    for cell in cells:
-        _check_code(kinds.setdefault(_code_of(cell.spec), cell), cell)
-        _check_spec(found.setdefault(cell.spec.name, cell), cell)
-        clashes += _clash(found[cell.spec.name], cell)
+    for run in runs:
+        _check_code(kinds.setdefault(_code_of(run.spec), run), run)
+        _check_spec(found.setdefault(run.spec.name, run), run)
+        clashes += _clash(found[run.spec.name], run)
     if clashes:
-        more = [f"and {len(clashes) - SHOWN} cells more"] if len(clashes) > SHOWN else []
+        more = [f"and {len(clashes) - SHOWN} runs more"] if len(clashes) > SHOWN else []
         told = "\n".join([*clashes[:SHOWN], *more])
-        raise StoppedError(f"the same cells have other values, so that nothing was written:\n{told}", 1)
+        raise StoppedError(f"the same runs have other values, so that nothing was written:\n{told}", 1)
     return list(found.values())
 
 
-def _code_of(spec: CellSpec) -> tuple[str, ...]:
-    """What a cell runs of code that is not built in: all cells of which this is the same share their code."""
+def _code_of(spec: RunSpec) -> tuple[str, ...]:
+    """What a run runs of code that is not built in: all runs of which this is the same share their code."""
     pairs = ((spec.dataset, datasets.BUILTIN), (spec.method, methods.BUILTIN))
     return tuple(name for label, builtin in pairs if (name := labels.name_of(label)) not in builtin)
 
 
-def _check_code(first: Cell, other: Cell) -> None:
+def _check_code(first: Run, other: Run) -> None:
     for name in ("code", "versions"):
         if getattr(first.spec, name) != getattr(other.spec, name):
             raise UsageError(
@@ -161,17 +161,17 @@ def _told(value: str | tuple[str, ...]) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
 
-def _check_spec(first: Cell, other: Cell) -> None:
-    """Raise UsageError where two cells of one name were not run under the same conditions."""
+def _check_spec(first: Run, other: Run) -> None:
+    """Raise UsageError where two runs of one name were not run under the same conditions."""
     if first.spec.key == other.spec.key:
         return
-    names = [each.name for each in dataclasses.fields(CellSpec) if each.name != "plugins"]
+    names = [each.name for each in dataclasses.fields(RunSpec) if each.name != "plugins"]
     differ = [name for name in names if getattr(first.spec, name) != getattr(other.spec, name)]
     raise UsageError(f"{first.folder} and {other.folder} ran {first.spec.name} with other {', '.join(differ)}")
 
 
-def _clash(first: Cell, other: Cell) -> list[str]:
-    """How two results of one cell differ, in a line, or nothing."""
+def _clash(first: Run, other: Run) -> list[str]:
+    """How two results of one run differ, in a line, or nothing."""
     what, one, two = difference(first.content, other.content)
     if not what:
         return []
@@ -199,19 +199,19 @@ def _files(plugins: Sequence[str]) -> tuple[str, ...]:
     return tuple(file for file in plugins if Path(file).is_file() or Path(file).name not in here)
 
 
-def _write(out: Path, settings: Settings, parts: Sequence[Part], cells: list[Cell], command: str) -> list[CellResult]:
-    """Write cells, tables, study file and study.json; the results in the order of a study's tables."""
+def _write(out: Path, settings: Settings, parts: Sequence[Part], runs: list[Run], command: str) -> list[RunResult]:
+    """Write runs, tables, study file and study.json; the results in the order of a study's tables."""
     order = {name: place for place, name in enumerate((*settings.datasets, *settings.methods))}
-    cells = sorted(cells, key=lambda cell: (order[cell.spec.dataset], cell.spec.seed, order[cell.spec.method]))
+    runs = sorted(runs, key=lambda run: (order[run.spec.dataset], run.spec.seed, order[run.spec.method]))
     tables.write_json(out / "study.json", _described(out, settings, parts, command))
-    for cell in cells:
-        if cell.folder != out:
-            with tables.replacing(tables.cell_path(out, cell.spec)) as temporary:
-                temporary.write_bytes(tables.cell_path(cell.folder, cell.spec).read_bytes())
-    results = [cell.result for cell in cells]
+    for run in runs:
+        if run.folder != out:
+            with tables.replacing(tables.run_path(out, run.spec)) as temporary:
+                temporary.write_bytes(tables.run_path(run.folder, run.spec).read_bytes())
+    results = [run.result for run in runs]
     tables.write_tables(out, results)
     write_study_file(out, settings)
-    log(out, f"merged: {command} ({len(cells)} cells)")
+    log(out, f"merged: {command} ({len(runs)} runs)")
     return results
 
 

@@ -49,7 +49,7 @@ def dataset_groups(known: Registry) -> dict[str, tuple[str, ...]]:
 
 def check_execution(how: Execution) -> None:
     """Raise UsageError for limits that are not positive, and an address that is none."""
-    for name in ("cell_timeout", "cell_memory"):
+    for name in ("run_timeout", "run_memory"):
         value = getattr(how, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"{flag(name)} must be a positive number, got {value}")

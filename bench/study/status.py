@@ -11,7 +11,7 @@ from bench.common.errors import UsageError
 from bench.registry import labels
 from bench.registry.registry import registry
 from bench.store import locks, tables
-from bench.store.records import CellResult, CellSpec
+from bench.store.records import RunResult, RunSpec
 from bench.study import execute
 from bench.study.log import held
 
@@ -19,20 +19,20 @@ STATES = ("done", "failed", "skipped", "timeout", "running", "missing")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell of a study: its state, one of STATES or another that its result has, and its result if it has one."""
+class Run:
+    """A run of a study: its state, one of STATES or another that its result has, and its result if it has one."""
 
-    spec: CellSpec
+    spec: RunSpec
     state: str
-    result: CellResult | None
+    result: RunResult | None
 
 
 @dataclass(frozen=True)
 class Status:
-    """The cells of a study in order, and how many results its folder holds beside them."""
+    """The runs of a study in order, and how many results its folder holds beside them."""
 
     folder: Path
-    cells: tuple[Cell, ...]
+    runs: tuple[Run, ...]
     others: int
 
 
@@ -40,41 +40,41 @@ def read(folder: Path) -> Status:
     """How far the study in a folder is; raises UsageError where there is none, or its plugins cannot be had."""
     settings, _ = held(folder)
     try:
-        specs = list(execute.cells(settings, registry(settings.plugins)))
+        specs = list(execute.runs(settings, registry(settings.plugins)))
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"{folder}/study.json is damaged") from None
     running = locks.held(folder)
-    cells = tuple(_cell(folder, spec, running) for spec in specs)
-    files = {path.stem for path in (folder / "cells").glob("*.json")}
-    return Status(folder, cells, len(files - {spec.key for spec in specs}))
+    runs = tuple(_run(folder, spec, running) for spec in specs)
+    files = {path.stem for path in (folder / "runs").glob("*.json")}
+    return Status(folder, runs, len(files - {spec.key for spec in specs}))
 
 
-def _cell(folder: Path, spec: CellSpec, running: set[str]) -> Cell:
-    result = tables.read_cell(folder, spec)
+def _run(folder: Path, spec: RunSpec, running: set[str]) -> Run:
+    result = tables.read_run(folder, spec)
     if result is not None:
-        return Cell(spec, result.status, result)
-    return Cell(spec, "running" if spec.key in running else "missing", None)
+        return Run(spec, result.status, result)
+    return Run(spec, "running" if spec.key in running else "missing", None)
 
 
 class TimeLeft:
-    """Estimates of the seconds until cells are over, from the median of the same method's cells that are done."""
+    """Estimates of the seconds until runs are over, from the median of the same method's runs that are done."""
 
-    def __init__(self, cells: Iterable[Cell]):
-        every = list(cells)
-        self.at_a_time = max(1, sum(cell.state == "running" for cell in every))
+    def __init__(self, runs: Iterable[Run]):
+        every = list(runs)
+        self.at_a_time = max(1, sum(run.state == "running" for run in every))
         self.spent: dict[str, list[float]] = {}
-        for cell in every:
-            if cell.result is not None and cell.state == "done":
-                seconds = cell.result.cost.wall_s + cell.result.evaluation_s
-                self.spent.setdefault(_method(cell), []).append(seconds)
+        for run in every:
+            if run.result is not None and run.state == "done":
+                seconds = run.result.cost.wall_s + run.result.evaluation_s
+                self.spent.setdefault(_method(run), []).append(seconds)
 
-    def seconds(self, cells: Iterable[Cell]) -> float | None:
-        """Those of cells that are missing or running, shared by as many as run; None where a method has none done."""
-        waiting = [_method(cell) for cell in cells if cell.result is None]
+    def seconds(self, runs: Iterable[Run]) -> float | None:
+        """Those of runs that are missing or running, shared by as many as run; None where a method has none done."""
+        waiting = [_method(run) for run in runs if run.result is None]
         if not all(name in self.spent for name in waiting):
             return None
         return sum(median(self.spent[name]) for name in waiting) / self.at_a_time
 
 
-def _method(cell: Cell) -> str:
-    return labels.name_of(cell.spec.method)
+def _method(run: Run) -> str:
+    return labels.name_of(run.spec.method)

@@ -17,7 +17,7 @@ from bench.study import execute
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.store.records import CellResult
+    from bench.store.records import RunResult
 
 OF_DATASETS = ("size", "noise", "activation")
 CONDITIONS = {
@@ -80,7 +80,7 @@ def _ablation(label: str, known: Registry) -> dict[str, tuple[str, ...]]:
 
     Raises UsageError for a method that declares nothing.
     """
-    declared = getattr(known.make_method(label), "ablation", None)
+    declared = known.make_method(label).ablation
     if not declared:
         raise UsageError(f"method {label!r} declares no ablation; give --vary FACTOR=LEVEL,LEVEL,...")
     return {
@@ -109,20 +109,20 @@ def _noise(level: str, dataset: str, latent_dim: int | None, known: Registry) ->
     return float(f"{multiple * own:.12g}")
 
 
-def table(points: Iterable[Point], results: Iterable[CellResult]) -> pd.DataFrame:
+def table(points: Iterable[Point], results: Iterable[RunResult]) -> pd.DataFrame:
     """One row per point and seed: factor, level, dataset, method, seed, quality, cost and status.
 
     value: the level as a number, NaN where it is none.
     """
     import pandas as pd
 
-    by_pair: dict[tuple[str, str], list[CellResult]] = {}
+    by_pair: dict[tuple[str, str], list[RunResult]] = {}
     for result in results:
         by_pair.setdefault((result.spec.dataset, result.spec.method), []).append(result)
     return pd.DataFrame([_row(p, r) for p in points for r in by_pair.get((p.varied, p.method), [])])
 
 
-def _row(point: Point, result: CellResult) -> dict[str, Any]:
+def _row(point: Point, result: RunResult) -> dict[str, Any]:
     final = {row.metric: row.value for row in result.rows} if result.status == "done" else {}
     number = labels.literal(point.level.removesuffix("x"))
     return {

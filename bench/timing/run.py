@@ -24,7 +24,7 @@ from bench.study.options import check_numbers, flag
 
 if TYPE_CHECKING:
     from bench.registry.registry import Registry
-    from bench.store.records import CellSpec
+    from bench.store.records import RunSpec
     from bench.timing.ratios import Times
     from methods.contract.method import Task
 
@@ -156,7 +156,7 @@ def check(settings: Settings, known: Registry) -> None:
 
 
 def _as_study(settings: Settings) -> execute.Settings:
-    """The study whose cells set up the same fits; a test set is never looked at, but there must be one."""
+    """The study whose runs set up the same fits; a test set is never looked at, but there must be one."""
     return execute.Settings(
         methods=settings.methods,
         datasets=(settings.dataset,),
@@ -189,7 +189,7 @@ def measure(settings: Settings, known: Registry) -> Iterator[Timing]:
     Every fit starts from the same data, weights and random stream, so that a method's fits differ in time alone.
     """
     problem = known.make_problem(settings.dataset, None)
-    specs = {s.method: replace(s, seed=settings.seed) for s in execute.cells(_as_study(settings), known)}
+    specs = {s.method: replace(s, seed=settings.seed) for s in execute.runs(_as_study(settings), known)}
     _refuse_skips(specs.values(), known, problem)
     fits = list(itertools.product(settings.methods, ARMS))
     order = np.random.default_rng(settings.seed)
@@ -203,34 +203,32 @@ def measure(settings: Settings, known: Registry) -> Iterator[Timing]:
             yield Timing(number, position, method, arm, *seconds)
 
 
-def _refuse_skips(specs: Iterable[CellSpec], known: Registry, problem: Any) -> None:
-    from methods.contract.method import declines
-
+def _refuse_skips(specs: Iterable[RunSpec], known: Registry, problem: Any) -> None:
     for spec in specs:
         method = known.make_method(spec.method)
         lacking = runner.lacks_truth(problem, method, spec)
         if lacking:
             raise UsageError(lacking)
-        reason = declines(method, problem.latent_dim, problem.data_dim, spec.size)
+        reason = method.skip(problem.latent_dim, problem.data_dim, spec.size)
         if reason:
             raise UsageError(f"method {spec.method!r} skips dataset {spec.dataset!r}: {reason}")
 
 
-def _failure(spec: CellSpec, number: int, error: BaseException) -> FitFailedError:
+def _failure(spec: RunSpec, number: int, error: BaseException) -> FitFailedError:
     from bench.registry.registry import describe
 
     when = f"in round {number}" if number else "in the warm-up round"
     return FitFailedError(f"{spec.name} failed {when}: {describe(error)}")
 
 
-def _fit(spec: CellSpec, known: Registry, problem: Any, max_steps: int | None) -> tuple[float, float, int]:
+def _fit(spec: RunSpec, known: Registry, problem: Any, max_steps: int | None) -> tuple[float, float, int]:
     """Set up a fit, and time it."""
     from datasets.base import draw
-    from methods.contract.method import FreeLedger
+    from methods.contract.method import NullLedger
 
     method = known.make_method(spec.method)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
-    task = runner.make_task(method, problem, split, spec, FreeLedger())
+    task = runner.make_task(method, problem, split, spec, NullLedger())
     with contextlib.redirect_stdout(io.StringIO()):
         return time_fit(method, task, max_steps)
 
@@ -280,6 +278,6 @@ def _provenance(settings: Settings, known: Registry) -> dict[str, Any]:
     """What a study says of itself, and what else may change times."""
     import torch
 
-    spec = next(execute.cells(_as_study(settings), known))
+    spec = next(execute.runs(_as_study(settings), known))
     gpu = torch.cuda.get_device_name() if settings.device == "cuda" else None
     return {**provenance.collect(), "code": spec.code, "versions": spec.versions, "gpu": gpu}

@@ -18,7 +18,7 @@ DESIGN_SEED = 1  # chosen by cost alone: after 0, iwae's first point costs five 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of a method's hyperparameters: trial 0 is the defaults. label: by which its cells are told."""
+    """One setting of a method's hyperparameters: trial 0 is the defaults. label: by which its runs are told."""
 
     method: str
     number: int

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.registry.registry import Registry
-    from bench.store.records import CellResult
+    from bench.store.records import RunResult
     from bench.study.execute import Settings
 
-RunRound = Callable[[str, "Settings"], "list[CellResult]"]
+RunRound = Callable[[str, "Settings"], "list[RunResult]"]
 
 
-def run(settings: Settings, known: Registry, run_round: RunRound) -> tuple[list[CellResult], pd.DataFrame]:
+def run(settings: Settings, known: Registry, run_round: RunRound) -> tuple[list[RunResult], pd.DataFrame]:
     """Run trials until no method can afford another on any dataset; all results, and the table of trials.
 
     settings: as `planned` gives them. run_round: given what is told of a round and its study, runs what is missing of

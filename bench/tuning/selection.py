@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.registry.registry import Registry
-    from bench.store.records import CellResult
+    from bench.store.records import RunResult
     from bench.tuning.design import Trial
 
 SCORE = "validation_ll"
@@ -40,7 +40,7 @@ class Chosen:
     wall_s: float
 
 
-def table(results: Iterable[CellResult], tried: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
+def table(results: Iterable[RunResult], tried: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
     """One row per dataset, method, trial and seed: score with standard error, status, cost, hyperparameters (p_*)."""
     import pandas as pd
 
@@ -49,7 +49,7 @@ def table(results: Iterable[CellResult], tried: Mapping[str, Sequence[Trial]]) -
     return pd.DataFrame(rows).sort_values(["dataset", "method", "trial", "seed"], ignore_index=True)
 
 
-def _row(result: CellResult, trial: Trial) -> dict[str, Any]:
+def _row(result: RunResult, trial: Trial) -> dict[str, Any]:
     score = next(((row.value, row.stderr) for row in result.rows if row.metric == SCORE), (math.nan, math.nan))
     return {
         "dataset": result.spec.dataset,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.special import ndtri
 
 from methods.contract.decoder import standard_normal_log_prob
-from methods.contract.method import DecoderModel
+from methods.contract.method import DecoderModel, Posterior
 
 EDGE = 1e-16
 COARSEST = 256
@@ -22,14 +22,14 @@ NODES_PER_CELL = 4
 
 
 @dataclass(frozen=True)
-class PriorCells:
+class LatentGrid:
     """Boxes that part latent space, as their corners in u = Phi(z): low and high, (N, L)."""
 
     low: Tensor
     high: Tensor
 
     @staticmethod
-    def equal(n: int, latent_dim: int) -> PriorCells:
+    def equal(n: int, latent_dim: int) -> LatentGrid:
         """n boxes of equal mass under the prior.
 
         A balanced k-d tree: a box that stands for n codes is cut along one axis after another, in the proportion of
@@ -41,31 +41,31 @@ class PriorCells:
         while share.max() > 1:
             low, high, share = _cut(low, high, share, axis)
             axis = (axis + 1) % latent_dim
-        return PriorCells(low, high)
+        return LatentGrid(low, high)
 
     @staticmethod
-    def intervals(mass: Tensor) -> PriorCells:
+    def intervals(mass: Tensor) -> LatentGrid:
         """Intervals of the given shares of the prior, (N,), in order (L = 1)."""
         above = (mass.double() / mass.double().sum()).cumsum(0).clamp(max=1)[:, None]
         above[-1] = 1.0
-        return PriorCells(torch.cat([above.new_zeros(1, 1), above[:-1]]), above)
+        return LatentGrid(torch.cat([above.new_zeros(1, 1), above[:-1]]), above)
 
     @staticmethod
-    def resolving(decode: Callable[[Tensor], Tensor], latent_dim: int, step: float) -> PriorCells:
+    def resolving(decode: Callable[[Tensor], Tensor], latent_dim: int, step: float) -> LatentGrid:
         """Boxes across each of which `decode` moves by at most `step`, or whose mass is negligible, in order."""
-        cells = PriorCells.equal(COARSEST, latent_dim)
-        while len(cells.low) < MOST_CELLS:
-            moved = cells.movement(decode)
-            split = (moved.amax(1) > step) & (cells.mass > LEAST_MASS)
+        grid = LatentGrid.equal(COARSEST, latent_dim)
+        while len(grid.low) < MOST_CELLS:
+            moved = grid.movement(decode)
+            split = (moved.amax(1) > step) & (grid.mass > LEAST_MASS)
             if not split.any():
                 break
             axis = torch.nn.functional.one_hot(moved[split].argmax(1), latent_dim).double()
-            low, high = cells.low[split], cells.high[split]
+            low, high = grid.low[split], grid.high[split]
             half = axis * (high - low) / 2
-            kept_low, kept_high = cells.low[~split], cells.high[~split]
-            cells = PriorCells(torch.cat([kept_low, low, low + half]), torch.cat([kept_high, high - half, high]))
-        order = cells.low[:, 0].argsort(stable=True)
-        return PriorCells(cells.low[order], cells.high[order])
+            kept_low, kept_high = grid.low[~split], grid.high[~split]
+            grid = LatentGrid(torch.cat([kept_low, low, low + half]), torch.cat([kept_high, high - half, high]))
+        order = grid.low[:, 0].argsort(stable=True)
+        return LatentGrid(grid.low[order], grid.high[order])
 
     @property
     def mass(self) -> Tensor:
@@ -112,23 +112,23 @@ def _cut(low: Tensor, high: Tensor, share: Tensor, axis: int) -> tuple[Tensor, T
     return lows[shares > 0], highs[shares > 0], shares[shares > 0]
 
 
-class CellPosterior:
+class GridPosterior(Posterior):
     """q(z | x) = sum_i p(i | x) p(z | z in box i), the prior reweighted box by box.
 
     log_index: log p(i | x), (n, D) -> (n, N), normalised over i. Where every box has 1/N of the prior,
     KL(q(z | x) || prior) = KL(p(i | x) || uniform), exactly.
     """
 
-    def __init__(self, log_index: Callable[[Tensor], Tensor], cells: PriorCells):
+    def __init__(self, log_index: Callable[[Tensor], Tensor], grid: LatentGrid):
         self.log_index = log_index
-        self.cells = cells
-        self.log_mass = cells.mass.log()
+        self.grid = grid
+        self.log_mass = grid.mass.log()
 
     def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws (count, n, L) and their log-densities log p(i | x) - log mass of i + log N(z; 0, I), (count, n)."""
         log_index = self.log_index(x)
         index = torch.multinomial(log_index.exp(), count, replacement=True, generator=generator)
-        z = self.cells.draw(index.T, generator)
+        z = self.grid.draw(index.T, generator)
         log_weight = log_index.gather(1, index).T - self.log_mass.to(index.device)[index.T]
         return z, log_weight + standard_normal_log_prob(z)
 
@@ -144,43 +144,43 @@ class CellPosterior:
         chosen = probability.gather(1, index)
         within = ((first - above.gather(1, index) + chosen) / chosen.clamp(min=torch.finfo(above.dtype).tiny)).T
         others = u[:, None, 1:].to(above).expand(-1, len(x), -1)
-        return self.cells.points(index.T, torch.cat([within.clamp(0, 1)[..., None], others], -1))
+        return self.grid.points(index.T, torch.cat([within.clamp(0, 1)[..., None], others], -1))
 
-    def best(self, model: DecoderModel, x: Tensor) -> CellPosterior:
+    def best(self, model: DecoderModel, x: Tensor) -> GridPosterior:
         """The weights of the boxes that are best for each x (n, D) under a model: the ELBO's maximum, in closed form.
 
         p(i | x) is proportional to the mass of box i times exp of the mean of log p(x | z) in it, which is taken over
         four points of the box.
         """
-        n, latent_dim = self.cells.low.shape
+        n, latent_dim = self.grid.low.shape
         inside = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=0).draw(NODES_PER_CELL).double()
-        nodes = self.cells.points(torch.arange(n)[:, None].expand(-1, NODES_PER_CELL), inside.expand(n, -1, -1))
+        nodes = self.grid.points(torch.arange(n)[:, None].expand(-1, NODES_PER_CELL), inside.expand(n, -1, -1))
         decoded = model.decode(nodes.flatten(0, 1).to(x.device)).double()
         squared = torch.cdist(x.double(), decoded).square().unflatten(1, (n, NODES_PER_CELL)).mean(2)
         log_index = torch.log_softmax(self.log_mass.to(x.device) - squared / (2 * model.variance()), 1)
-        return CellPosterior(lambda _: log_index, self.cells)
+        return GridPosterior(lambda _: log_index, self.grid)
 
 
-def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> CellPosterior:
+def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> GridPosterior:
     """The posterior p(z | x) of a model on boxes fine enough that within each it has hardly a shape but the prior's.
 
     step: how far the decoder may move across a box, in standard deviations of the noise.
     """
-    return posterior_on(model, PriorCells.resolving(model.decode, latent_dim, step * math.sqrt(model.variance())))
+    return posterior_on(model, LatentGrid.resolving(model.decode, latent_dim, step * math.sqrt(model.variance())))
 
 
-def posterior_on(model: DecoderModel, cells: PriorCells) -> CellPosterior:
+def posterior_on(model: DecoderModel, grid: LatentGrid) -> GridPosterior:
     """The posterior of a model as it stands on given boxes, by its likelihood at their centres."""
-    decoded, log_mass, noise = model.decode(cells.codes).double(), cells.mass.log(), model.variance()
+    decoded, log_mass, noise = model.decode(grid.codes).double(), grid.mass.log(), model.variance()
 
     def log_index(x: Tensor) -> Tensor:
         distance = torch.cdist(x.double(), decoded.to(x.device))
         return torch.log_softmax(log_mass.to(x.device) - distance.square() / (2 * noise), 1)
 
-    return CellPosterior(log_index, cells)
+    return GridPosterior(log_index, grid)
 
 
-def index_without_codes(posterior: CellPosterior, train: Tensor) -> Callable[[Tensor], Tensor]:
+def index_without_codes(posterior: GridPosterior, train: Tensor) -> Callable[[Tensor], Tensor]:
     """log q(i | x), q(i | x) proportional to the integral of p(x | z) p(z | x_i), for a posterior p(z | x) on boxes.
 
     Of all index posteriors that know the model but not the codes of the data, it is nearest to the true one on average.

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
-from methods.common.latent_grid import CellPosterior, PriorCells, exact_posterior, index_without_codes, posterior_on
+from methods.common.latent_grid import GridPosterior, LatentGrid, exact_posterior, index_without_codes, posterior_on
 from methods.common.lbfgs import lbfgs, until_slow
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import DecoderModel, Ledger
+from methods.contract.method import DecoderModel, Ledger, Posterior
 
 PATIENCE = 25
 ROWS_AT_ONCE = 256
@@ -30,20 +30,20 @@ NEGLIGIBLE = -40.0  # an exponent; exp would otherwise make denormal numbers, wi
 LEAST_NOISE = 1e-6
 
 
-def codebook(count: int, latent_dim: int) -> PriorCells:
+def codebook(count: int, latent_dim: int) -> LatentGrid:
     """Boxes that are equal under N(0, (1 + 2/L) I), and so finer than equal ones in the tails of the prior.
 
     This is the density of codes at which a quantiser of N(0, I) errs least (Zador 1982, for squared error).
     """
     wider = math.sqrt(1 + 2 / latent_dim)
-    equal = PriorCells.equal(count, latent_dim)
-    return PriorCells(ndtr(wider * ndtri(equal.low)), ndtr(wider * ndtri(equal.high)))
+    equal = LatentGrid.equal(count, latent_dim)
+    return LatentGrid(ndtr(wider * ndtri(equal.low)), ndtr(wider * ndtri(equal.high)))
 
 
 def maximise_likelihood(
     model: GaussianModel,
     x: Tensor,
-    cells: PriorCells,
+    grid: LatentGrid,
     ledger: Ledger,
     steps: int,
     tolerance: float,
@@ -57,7 +57,7 @@ def maximise_likelihood(
     the ledger, for codebooks of different sizes another.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    codes, log_weights, standard = cells.codes.to(x), cells.mass.log().to(x), model.units(x)
+    codes, log_weights, standard = grid.codes.to(x), grid.mass.log().to(x), model.units(x)
     loss = partial(_negative_log_likelihood, model, codes, log_weights, standard)
     losses = islice(lbfgs(parameters, loss, ledger, history, name), steps)
     for value in until_slow(losses, PATIENCE, tolerance):
@@ -126,14 +126,14 @@ def _accumulate(means: Tensor, noise: Tensor, log_weights: Tensor, x: Tensor) ->
     return log_sums, moments
 
 
-class ModelPosterior:
+class ModelPosterior(Posterior):
     """p(z | x) of a model as it stands when first asked, on boxes fine enough for it."""
 
     def __init__(self, model: GaussianModel):
         self.model = model
 
     @cached_property
-    def exact(self) -> CellPosterior:
+    def exact(self) -> GridPosterior:
         """The same, worked out."""
         with torch.no_grad():
             return exact_posterior(self.model, self.model.latent_dim, BOX)
@@ -143,20 +143,20 @@ class ModelPosterior:
         return self.exact.sample(x, count, generator)
 
     def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
-        """The point of q(z | x) that belongs to each u, as for CellPosterior."""
+        """The point of q(z | x) that belongs to each u, as for GridPosterior."""
         return self.exact.from_uniform(x, u)
 
-    def best(self, model: DecoderModel, x: Tensor) -> CellPosterior:
-        """The best weights of the boxes for each x, as for CellPosterior."""
+    def best(self, model: DecoderModel, x: Tensor) -> GridPosterior:
+        """The best weights of the boxes for each x, as for GridPosterior."""
         return self.exact.best(model, x)
 
 
-def log_index_given_model(model: GaussianModel, train: Tensor, cells: PriorCells) -> Callable[[Tensor], Tensor]:
+def log_index_given_model(model: GaussianModel, train: Tensor, grid: LatentGrid) -> Callable[[Tensor], Tensor]:
     """log q(i | x) over the training data (N, D) that a model implies, by way of a codebook: (n, D) -> (n, N)."""
 
     def log_index(x: Tensor) -> Tensor:
         with torch.no_grad():
-            posterior = posterior_on(model, cells)
+            posterior = posterior_on(model, grid)
         return index_without_codes(posterior, train)(x)
 
     return log_index

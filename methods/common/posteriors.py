@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -11,10 +11,10 @@ from torch.special import ndtri
 
 from methods.common.local_gaussian import laplace, maximise_elbo
 from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
-from methods.contract.method import DecoderModel
+from methods.contract.method import DecoderModel, Posterior
 
 
-class Prior:
+class Prior(Posterior):
     """q(z | x) = N(0, I_L), whatever x."""
 
     def __init__(self, latent_dim: int):
@@ -34,7 +34,7 @@ class Prior:
         return self
 
 
-class Gaussian(ABC):
+class Gaussian(Posterior):
     """q(z | x) = N(mu(x), diag sigma(x)^2)."""
 
     @abstractmethod
@@ -80,7 +80,7 @@ class PerDatumGaussian(Gaussian):
         return maximise_elbo(self.model, x, laplace(self.model, x, self.latent_dim))
 
 
-class Amortised(nn.Module, ABC):
+class Amortised(nn.Module, Posterior):
     """q(z | x) for any x by one network, which sees x in standard units."""
 
     def __init__(self, network: nn.Sequential, units: Standardiser):

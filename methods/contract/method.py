@@ -1,31 +1,41 @@
-"""The contract between methods and the harness.
+"""The contract between methods and the harness: what a method declares, is given and yields.
 
-A method is a value: a frozen dataclass whose fields are its hyperparameters and whose `fit` is a generator. It
-yields a `Fitted` whenever it may be looked at; whoever drives it owns the clock, the budget, the checkpoints and
-the evaluation. Nothing here depends on the harness.
+A method is a value: a frozen dataclass whose fields are its hyperparameters and whose `fit` is a generator. It yields
+a `Fitted` whenever it may be evaluated or stopped. The harness owns the clock, the budget, the checkpoints and the
+evaluation. Everything that a method, a posterior or a ledger may declare stands here, with its default.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from methods.contract.decoder import GaussianModel
+from methods.contract.search_space import Range
 
 T = TypeVar("T")
+Role = Literal["method", "ceiling", "floor"]
 
 
 class DecoderModel(Protocol):
     """A generative model p(z) p(x | z) = N(0, I) N(decode(z), noise I), in the units of the data."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of x given z: (..., L) -> (..., D)."""
+        """The mean of x given z.
+
+        Args:
+            z: Codes, (..., L).
+
+        Returns:
+            Means in data units, (..., D).
+        """
         ...
 
     def variance(self) -> float:
@@ -33,61 +43,136 @@ class DecoderModel(Protocol):
         ...
 
 
-class Posterior(Protocol):
-    """An approximate posterior q(z | x) with a density.
+class Posterior(ABC):
+    """An approximate posterior q(z | x) with a density. Only `sample` must be defined."""
 
-    It may also have `from_uniform(x, u)`, the map from the unit cube, (m, K) with K > L at hand, to points of q(z | x),
-    (m, n, L), by which a few well-spread points stand for q; and `best(model, x)`, the posterior of its family that is
-    best under a model for each of certain x, by which what the family costs is told from what amortisation costs.
-    """
-
+    @abstractmethod
     def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` draws for each x (n, D), (count, n, L), and log q(z | x) of each in nats, (count, n)."""
-        ...
+        """Draws of q(z | x) with their log-densities.
+
+        Args:
+            x: Data, (n, D).
+            count: Number of draws for each x.
+            generator: The only source of randomness.
+
+        Returns:
+            Codes, (count, n, L), and log q(z | x) of each in nats, (count, n).
+        """
+
+    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor | None:  # noqa: ARG002
+        """The map from the unit cube to q(z | x), by which a few well-spread points represent q.
+
+        Args:
+            x: Data, (n, D).
+            u: Points of the unit cube, (m, K) with K >= L.
+
+        Returns:
+            Codes, (m, n, L); None where the posterior has no such map, and random draws represent it.
+        """
+        return None
+
+    def best(self, model: DecoderModel, x: Tensor) -> Posterior | None:  # noqa: ARG002
+        """The member of the posterior's family with the highest ELBO under a model, for each x by itself.
+
+        It separates the cost of the family from the cost of amortisation (Cremer et al. 2018, arXiv 1801.03558).
+
+        Args:
+            model: The generative model.
+            x: Data, (n, D).
+
+        Returns:
+            A posterior for exactly these x; None where it is not known how to find it.
+        """
+        return None
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a method has learned so far: a view of live parameters, good until `fit` is resumed.
+    """What a method has learned so far: a view of live parameters, valid until `fit` is resumed.
 
-    log_index: for a method that has one, its index posterior log p(i | x) over the training data in their order,
-    (n, D) -> (n, N).
+    Args:
+        model: The generative model.
+        posterior: The approximate posterior q(z | x).
+        log_index: For a method that has one, its index posterior log p(i | x) over the training points in their
+            order, (n, D) -> (n, N), in nats.
+
+    Raises:
+        TypeError: If the posterior is not a `Posterior`.
     """
 
     model: DecoderModel
     posterior: Posterior
     log_index: Callable[[Tensor], Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.posterior, Posterior):
+            kind = type(self.posterior).__name__
+            raise TypeError(f"Fitted.posterior must be a methods.contract.method.Posterior, got {kind}")
+
 
 class Ledger(Protocol):
-    """Where a method accounts for its work.
-
-    Everything torch runs is counted without a word from the method. `run` makes counting free of overhead for work
-    that repeats; `charge` accounts for work done outside torch.
-    """
+    """Where a method accounts for its work. Everything that torch runs is counted automatically."""
 
     def run(self, name: str, work: Callable[..., T], *args: Any) -> T:
-        """work(*args), for work whose operators depend only on its name and the shapes of its arguments."""
+        """Run repeated work at full speed: it is counted once for each set of argument shapes.
+
+        Args:
+            name: What the work is called in the tables.
+            work: A function whose operators depend only on `name` and the shapes of its arguments.
+            *args: Its arguments.
+
+        Returns:
+            work(*args).
+        """
         ...
 
     def charge(self, name: str, flops: float) -> None:
-        """Add FLOPs of a call that torch does not see, by a stated formula."""
+        """Add the FLOPs of work that torch does not run.
+
+        Args:
+            name: What the work is called in the tables.
+            flops: Its FLOPs, by a formula that the method states.
+        """
         ...
 
     def watch(self, *, decoder: torch.nn.Module | None = None, encoder: torch.nn.Module | None = None) -> None:
-        """Count the rows that pass forward through a network as decoder or encoder passes."""
+        """Count the rows that pass forward through a network.
+
+        Args:
+            decoder: A network whose rows are decoder passes.
+            encoder: A network whose rows are encoder passes.
+        """
         ...
+
+
+class NullLedger:
+    """A ledger that counts nothing, for using a method without the harness."""
+
+    def run(self, name: str, work: Callable[..., T], *args: Any) -> T:  # noqa: ARG002
+        """Run the work and count nothing."""
+        return work(*args)
+
+    def charge(self, name: str, flops: float) -> None:
+        """Do nothing."""
+
+    def watch(self, *, decoder: torch.nn.Module | None = None, encoder: torch.nn.Module | None = None) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One fitting problem, as a method sees it.
+    """One fitting problem, as a method sees it. The test set is out of reach.
 
-    train (N, D), validation (V, D): float32, in original units; the test set is out of reach.
-    model: the generative model at its initial weights, the same for every method at a seed; train it in place.
-    generator: the only source of randomness. truth: the true model, for methods that set `sees_truth`; else None.
+    Args:
+        train: Training points, (N, D), float32, in data units.
+        validation: Validation points, (V, D), float32, in data units.
+        model: The generative model at its initial weights, the same for every method at a seed. Train it in place.
+        generator: The only source of randomness.
+        ledger: Where work is accounted for.
+        truth: The true model, for methods that set `sees_truth`; None for all others.
 
-    Raises ValueError for data that are no matrix, none at all, or not finite, so that no method need look.
+    Raises:
+        ValueError: If data are no matrix, have no rows, or are not finite.
     """
 
     train: Tensor
@@ -110,50 +195,72 @@ class Task:
 def _check_data(name: str, x: Tensor) -> None:
     if x.dim() != 2 or not x.numel():
         raise ValueError(f"{name} data must be a matrix of one row or more, got shape {tuple(x.shape)}")
-    # By numpy, as a method may make a task anew in its fit, and checking it is no work of the method's.
+    # By numpy, since a method may make a new task within its fit, and this check is not the method's work.
     broken = int((~np.isfinite(x.detach().cpu().numpy())).any(1).sum())
     if broken:
         raise ValueError(f"{name} data must be finite; {broken} of {len(x)} rows are not")
 
 
-@runtime_checkable
-class Method(Protocol):
-    """An inference scheme. Also a frozen dataclass; its fields are its declared hyperparameters."""
+class Method(ABC):
+    """An inference scheme: a frozen dataclass whose fields are its hyperparameters, all with defaults.
 
+    Class attributes say what the harness should know about the method; each has a default.
+
+    Attributes:
+        search: The range of each hyperparameter that `tune` may vary. Empty: the method is not tuned.
+        ablation: The levels of each hyperparameter that `sweep` tries when no factor is named.
+        sees_truth: Whether the method is given the true model. Only a reference should set it.
+        role: "method" for an inference scheme. "ceiling" and "floor" mark references that learn nothing: they are
+            drawn as lines, and take no part in comparisons, ranks and tuning.
+        colour_group: Methods of the same group have the same hue in every figure. Empty: the method's own name.
+        exceptions: The checks of the conformance kit that the method cannot pass, each with the reason.
+    """
+
+    search: ClassVar[Mapping[str, Range]] = {}
+    ablation: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    sees_truth: ClassVar[bool] = False
+    role: ClassVar[Role] = "method"
+    colour_group: ClassVar[str] = ""
+    exceptions: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Learn from task.train, yielding after each unit of work after which one may look or stop."""
-        ...
+        """Learn from task.train.
+
+        Args:
+            task: The fitting problem.
+
+        Yields:
+            What has been learned, after each unit of work after which the harness may evaluate or stop the fit.
+        """
+
+    def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
+        """The reason why the method does not accept data of these dimensions.
+
+        Args:
+            latent_dim: L, the dimension of z.
+            data_dim: D, the dimension of x.
+            n_train: N, the number of training points.
+
+        Returns:
+            The reason in a few words; None if the method accepts them.
+        """
+        return None
 
 
 def require(method: object, *, positive: Iterable[str] = (), not_negative: Iterable[str] = ()) -> None:
-    """Raise ValueError for the first of these hyperparameters that is not a finite number of that sign."""
+    """Check hyperparameters that must be finite numbers of one sign.
+
+    Args:
+        method: The method.
+        positive: Names of hyperparameters that must be above 0.
+        not_negative: Names of hyperparameters that must be at least 0.
+
+    Raises:
+        ValueError: For the first hyperparameter that is not.
+    """
     for name in (*positive, *not_negative):
         value = getattr(method, name)
         zero = value == 0 and name in not_negative
         if not (math.isfinite(value) and (value > 0 or zero)):
             raise ValueError(f"{name} must be {'positive' if name in positive else 'at least 0'}, got {value}")
-
-
-def sees_truth(method: object) -> bool:
-    """Whether a method is a reference that is handed the true model."""
-    return bool(getattr(method, "sees_truth", False))
-
-
-def declines(method: object, latent_dim: int, data_dim: int, size: int) -> str | None:
-    """Why a method does not take so many data of these dimensions, as its `skip` says; None if it takes them."""
-    skip: Callable[[int, int, int], str | None] = getattr(method, "skip", lambda *_: None)
-    return skip(latent_dim, data_dim, size)
-
-
-class FreeLedger:
-    """A ledger that counts nothing, for using a method without the harness."""
-
-    def run(self, name: str, work: Callable[..., T], *args: Any) -> T:  # noqa: ARG002
-        """work(*args)."""
-        return work(*args)
-
-    def charge(self, name: str, flops: float) -> None:
-        """Nothing."""
-
-    def watch(self, *, decoder: torch.nn.Module | None = None, encoder: torch.nn.Module | None = None) -> None:
-        """Nothing."""

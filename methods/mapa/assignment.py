@@ -11,7 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from methods.common.latent_grid import CellPosterior, PriorCells
+from methods.common.latent_grid import GridPosterior, LatentGrid
 from methods.contract.decoder import GaussianModel
 from methods.contract.method import Fitted, Ledger
 from methods.mapa import deconvolution, placement
@@ -46,22 +46,22 @@ class Shares:
         log_index = log_index_posterior(mixture, x)
         return Shares(mixture, atom, targets[atom].float(), weights[atom].float(), log_index, latent_dim)
 
-    def cells(self, atom: Tensor) -> PriorCells:
+    def grid(self, atom: Tensor) -> LatentGrid:
         """The parts of the prior, once their order is that of the atoms `atom`, (M,)."""
         if self.latent_dim > 1:
-            return PriorCells.equal(len(atom), self.latent_dim)
-        return PriorCells.intervals(self.mixture.log_weight.softmax(0)[atom].cpu())
+            return LatentGrid.equal(len(atom), self.latent_dim)
+        return LatentGrid.intervals(self.mixture.log_weight.softmax(0)[atom].cpu())
 
-    def placed(self, place: Tensor) -> tuple[Tensor, CellPosterior]:
+    def placed(self, place: Tensor) -> tuple[Tensor, GridPosterior]:
         """Codes (M, L) and q(z | x), once share m has the cell of index place[m].
 
         Shares of one atom have its probability in parts.
         """
         atom = self.atom[place.argsort()]
-        cells = self.cells(atom)
+        grid = self.grid(atom)
         log_copies = self.atom.bincount()[atom].double().log()
-        posterior = CellPosterior(lambda x: self.mixture.log_posterior(x.double())[:, atom] - log_copies, cells)
-        return cells.codes[place], posterior
+        posterior = GridPosterior(lambda x: self.mixture.log_posterior(x.double())[:, atom] - log_copies, grid)
+        return grid.codes[place], posterior
 
 
 def steepened(model: GaussianModel, factor: float) -> GaussianModel:
@@ -89,7 +89,7 @@ class Attempt:
         regression = Regression(self.codes, shares.targets, shares.weights, self.model.variance())
         self.losses = self.begin(self.model, regression)
 
-    def go_on(self, steps: int | None = None) -> Iterator[None]:
+    def advance(self, steps: int | None = None) -> Iterator[None]:
         """Take at most so many more steps, one at a time."""
         for loss in islice(self.losses, steps):
             self.loss = loss

@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.common.latent_grid import PriorCells
+from methods.common.latent_grid import LatentGrid
 from methods.common.posteriors import Prior
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Task, require
+from methods.contract.method import Fitted, Method, Task, require
 from methods.mapa import deconvolution, noise, placement
 from methods.mapa.assignment import Attempt, Shares, steepened
 from methods.mapa.fit import fit
@@ -25,7 +25,7 @@ NEAR = 4
 
 
 @dataclass(frozen=True)
-class MAPA:
+class MAPA(Method):
     """A posterior fixed before training, then the generative model alone (after Yacoby et al. 2024, arXiv 2403.08941).
 
     Above two latent dimensions, and where the signals span more than four, data are too far apart for kernels and an
@@ -41,6 +41,8 @@ class MAPA:
     rounds of noise estimation and refitting, where the noise is learned. placement: 'best' of several, one of them by
     name, or 'random'. optimiser: 'lbfgs' or 'adam'. The last two are for ablation.
     """
+
+    colour_group: ClassVar[str] = "mapa"
 
     ablation: ClassVar[Mapping[str, tuple[float | str, ...]]] = {
         "smoothing": (0, 2, 6, 12),
@@ -102,7 +104,7 @@ class MAPA:
         best: Attempt | None = None
         for attempt in self._attempts(task, start, self._shares(task, x, few)):
             yield fitted
-            for _ in attempt.go_on(min(self.trial_steps, self.steps)):
+            for _ in attempt.advance(min(self.trial_steps, self.steps)):
                 best = attempt if best is None or attempt.loss < best.loss else best
                 fitted = best.fitted
                 yield fitted
@@ -111,9 +113,9 @@ class MAPA:
         for _ in range(self.replacements if task.latent_dim > 1 else 0):
             best.place_anew(task.ledger)
             yield best.fitted
-            for _ in best.go_on(min(self.trial_steps, self.steps - best.steps)):
+            for _ in best.advance(min(self.trial_steps, self.steps - best.steps)):
                 yield best.fitted
-        for _ in best.go_on(self.steps - best.steps):
+        for _ in best.advance(self.steps - best.steps):
             yield best.fitted
         task.model.load_state_dict(best.model.state_dict())
         if task.model.learns_noise:
@@ -140,7 +142,7 @@ class MAPA:
         for _name, order in placement.candidates(
             shares.mixture.atoms.cpu().numpy(),
             shares.atom.cpu().numpy(),
-            PriorCells.equal(len(shares.atom), task.latent_dim).codes.numpy(),
+            LatentGrid.equal(len(shares.atom), task.latent_dim).codes.numpy(),
             self.centres,
             task.ledger,
             self.placement,

@@ -44,8 +44,8 @@ class PolishedMAPA(MAPA):
         """
         yield from super().fit(task)
         model, train = task.model, task.train
-        cells = codebook(self.codes, task.latent_dim)
+        grid = codebook(self.codes, task.latent_dim)
         for _ in maximise_likelihood(
-            model, train, cells, task.ledger, self.polish_steps, self.polish_tolerance, self.history
+            model, train, grid, task.ledger, self.polish_steps, self.polish_tolerance, self.history
         ):
-            yield Fitted(model, ModelPosterior(model), log_index_given_model(model, train, cells))
+            yield Fitted(model, ModelPosterior(model), log_index_given_model(model, train, grid))

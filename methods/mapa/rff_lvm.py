@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.special import ndtri
 
 from methods.contract.decoder import standard_normal_log_prob
-from methods.contract.method import FreeLedger, Ledger
+from methods.contract.method import Ledger, NullLedger, Posterior
 
 FEATURES = 200
 PREFERENCE = 10.0
@@ -239,7 +239,7 @@ def _log_joint(surrogate: Surrogate, scores: Tensor, z: Tensor, width: float) ->
 
 
 @dataclass(frozen=True)
-class SurrogatePosterior:
+class SurrogatePosterior(Posterior):
     """q(z | x) = N(m, S) at the mode that is climbed under the surrogate from the code of the nearest training datum.
 
     width: the noise in the subspace. scores (n, r) and codes: those of the training data.
@@ -255,7 +255,7 @@ class SurrogatePosterior:
         """The posterior of each x (n, D), on the CPU."""
         scores = self.subspace.scores(x)
         nearest = torch.cdist(scores, self.scores).argmin(1)
-        return climb(self.surrogate, scores, self.codes.mean[nearest], self.width, CLIMBS_ANEW, FreeLedger())
+        return climb(self.surrogate, scores, self.codes.mean[nearest], self.width, CLIMBS_ANEW, NullLedger())
 
     def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws (count, n, L) and their log-densities (count, n), float64."""

@@ -1,4 +1,4 @@
-"""What the tests of the harness share: cells and studies small enough to run in a moment, and the command line."""
+"""What the tests of the harness share: runs and studies small enough to run in a moment, and the command line."""
 
 import contextlib
 import dataclasses
@@ -11,10 +11,10 @@ import pytest
 
 import bench.registry.registry
 from bench.cli.app import main
-from bench.fit.runner import run_cell
+from bench.fit.runner import run_one
 from bench.registry.registry import Item, Registry
 from bench.store import tables
-from bench.store.records import CellResult, CellSpec, Cost, Diagnostic, Row
+from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 from bench.study import execute
 
 OF_THE_MACHINE = ("wall_s", "cpu_s", "evaluation_s", "overrun_s", "peak_memory_mb", "concurrent")
@@ -22,9 +22,9 @@ SMALL = ("--size", "40", "--test-size", "50", "--max-flops", "1e7")
 
 
 @pytest.fixture(scope="session")
-def cell_spec():
-    """A small cell, with the fields given changed."""
-    small = CellSpec("circle", "vae", seed=0, size=40, validation_size=40, test_size=50)
+def run_spec():
+    """A small run, with the fields given changed."""
+    small = RunSpec("circle", "vae", seed=0, size=40, validation_size=40, test_size=50)
     return lambda **fields: dataclasses.replace(small, **fields)
 
 
@@ -62,8 +62,8 @@ def run_here(monkeypatch, run):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Run cells here rather than in workers, which take seconds to start; the list of the cells that ran."""
-    return run_here(monkeypatch, run_cell)
+    """Run runs here rather than in workers, which take seconds to start; the list of the runs that ran."""
+    return run_here(monkeypatch, run_one)
 
 
 def made_up(spec, concurrent):
@@ -71,7 +71,7 @@ def made_up(spec, concurrent):
     rows = [Row(0, "test_ll", chance.gauss(0, 1), 0.1, "nats", Cost(0.5, 0.5, 5.0, 1, 1))]
     rows += [Row(1, name, chance.gauss(0, 1), 0.1, "nats", Cost(1.0, 1.0, 10.0, 2, 2)) for name in ("test_ll", "elbo")]
     diagnostics = [Diagnostic(1, "test_ll", "quadrature_error", chance.random())]
-    return CellResult(
+    return RunResult(
         spec,
         cost=Cost(1.0, 1.0, 10.0, 2, 2),
         evaluation_s=2.0,
@@ -83,7 +83,7 @@ def made_up(spec, concurrent):
 
 @pytest.fixture
 def invented(monkeypatch):
-    """Make results up, each cell's own and always the same, rather than run cells; the list of the cells asked for."""
+    """Make results up, each run's own and always the same, rather than run runs; the list of the runs asked for."""
     return run_here(monkeypatch, made_up)
 
 
@@ -116,10 +116,10 @@ def compare(cli):
 
 
 def _values(folder):
-    cells, rows = (tables.read_table(Path(folder), name) for name in ("cells", "measurements"))
+    runs, rows = (tables.read_table(Path(folder), name) for name in ("runs", "measurements"))
     by = ["dataset", "method", "seed"]
     return (
-        cells.drop(columns=list(OF_THE_MACHINE)).sort_index(axis=1).sort_values(by, ignore_index=True),
+        runs.drop(columns=list(OF_THE_MACHINE)).sort_index(axis=1).sort_values(by, ignore_index=True),
         rows.drop(columns=["wall_s", "cpu_s", "concurrent"]).sort_values(
             [*by, "checkpoint", "metric"], ignore_index=True
         ),
@@ -157,13 +157,13 @@ def unchanged(tree):
 
 
 # What stands for `bench.execution.worker.serve` where a child process must not take seconds to import torch: it makes results up
-# from the cells' keys, and does beside that what a cell's parameters say.
+# from the runs' keys, and does beside that what a run's parameters say.
 INSTANT = """
 import json, os, random, sys, time
 sys.path[:] = json.loads(sys.argv[3])
 from multiprocessing.connection import Connection
 from pathlib import Path
-from bench.store.records import CellResult, Cost, Row
+from bench.store.records import RunResult, Cost, Row
 
 def act(how, value):
     if how == "kill" or how == "kill_once" and not Path(value).exists():
@@ -187,7 +187,7 @@ pipe = Connection(int(sys.argv[1]))
 pipe.send(("code of the test",))
 while True:
     job = pipe.recv()
-    result = CellResult(job.spec, concurrent=job.concurrent, message=f"process {os.getpid()}")
+    result = RunResult(job.spec, concurrent=job.concurrent, message=f"process {os.getpid()}")
     for how, value in job.spec.parameters:
         act(how, value)
         if how in ("status", "message"):
@@ -200,7 +200,7 @@ while True:
 
 @pytest.fixture
 def instant(monkeypatch):
-    """Let child processes make results up, and do what a cell's parameters say; the program that does so."""
+    """Let child processes make results up, and do what a run's parameters say; the program that does so."""
     monkeypatch.setattr("bench.execution.worker.PROGRAM", INSTANT)
     return INSTANT
 

@@ -9,7 +9,7 @@ import torch
 import datasets
 from datasets.base import draw, stream
 from methods.contract.decoder import build_model
-from methods.contract.method import FreeLedger, Task
+from methods.contract.method import NullLedger, Task
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def make_task():
             known = noise
         weights, draws = stream("initial weights", seed, "decoder"), stream("training", seed, "draws")
         model = build_model(train, latent_dim, None if noise == "learned" else known, weights, **architecture)
-        return Task(train, validation, model, draws, FreeLedger() if ledger is None else ledger)
+        return Task(train, validation, model, draws, NullLedger() if ledger is None else ledger)
 
     return make
 

@@ -12,7 +12,7 @@ from methods import exact
 from methods.common import mixture_likelihood
 from methods.common.mixture_likelihood import maximise_likelihood
 from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 from methods.exact import Ascent, ExactMLE
 from methods.mapa.polish import PolishedMAPA
 from methods.vae import VAE
@@ -56,7 +56,7 @@ def gradient(monkeypatch):
             yield 0.0
 
         monkeypatch.setattr(mixture_likelihood, "lbfgs", first_step)
-        for _ in Ascent(task.model).go_on(task, ExactMLE(box=0.5)):
+        for _ in Ascent(task.model).advance(task, ExactMLE(box=0.5)):
             break
         return torch.cat([part.flatten() for part in found]).double()
 
@@ -79,7 +79,7 @@ def by_grid(model, x, nodes):
 def test_the_gradient_is_that_of_the_integral(name, nodes, noise, make_task, gradient):
     task = make_task(name, 12, noise=noise)
     maximise = maximise_likelihood(
-        task.model, task.train, mixture_likelihood.codebook(1000, task.latent_dim), FreeLedger(), 20, 0
+        task.model, task.train, mixture_likelihood.codebook(1000, task.latent_dim), NullLedger(), 20, 0
     )
     list(maximise)
     slope, expected = gradient(task), by_grid(task.model, task.train, nodes)
@@ -91,7 +91,7 @@ def test_little_is_gained_between_the_codes(name, n, make_task):
     task = make_task(name, n)
     ascent, method = Ascent(task.model), ExactMLE(trial_steps=60)
     for _ in range(3):
-        for _ in ascent.go_on(task, method):
+        for _ in ascent.advance(task, method):
             pass
     assert ascent.steps == 180
     assert ascent.likelihood == pytest.approx(likelihood(task.model, task.train), abs=5e-3)
@@ -99,8 +99,8 @@ def test_little_is_gained_between_the_codes(name, n, make_task):
 
 def test_much_would_be_gained_between_few_fixed_codes(make_task):
     task = make_task("spiral_dots", 100)
-    cells = mixture_likelihood.codebook(50, 1)
-    *_, stated = maximise_likelihood(task.model, task.train, cells, FreeLedger(), 240, 0.0)
+    grid = mixture_likelihood.codebook(50, 1)
+    *_, stated = maximise_likelihood(task.model, task.train, grid, NullLedger(), 240, 0.0)
     assert stated > likelihood(task.model, task.train) + 0.1
 
 
@@ -132,7 +132,7 @@ def test_its_training_likelihood_is_the_highest(make_task):
 def test_the_start_of_highest_likelihood_wins(place, make_task, monkeypatch):
     task = make_task("circle", 80)
     good = copy.deepcopy(task.model)
-    list(maximise_likelihood(good, task.train, mixture_likelihood.codebook(500, 1), FreeLedger(), 100, 0.0))
+    list(maximise_likelihood(good, task.train, mixture_likelihood.codebook(500, 1), NullLedger(), 100, 0.0))
     models = [perturbed(good, seed) for seed in range(3)]
     models.insert(place, copy.deepcopy(good))
     ascents = [Ascent(model) for model in models]
@@ -164,7 +164,7 @@ def test_what_it_yields_is_the_model_of_the_task_at_the_best_weights_so_far(make
 
 
 def test_codebooks_of_different_sizes_are_accounted_for_apart(make_task):
-    class Named(FreeLedger):
+    class Named(NullLedger):
         def __init__(self):
             self.names = set()
 
@@ -176,8 +176,8 @@ def test_codebooks_of_different_sizes_are_accounted_for_apart(make_task):
     task = make_task("circle", 60, ledger=ledger)
     ascent, sizes = Ascent(task.model), set()
     for _ in range(2):
-        for _ in ascent.go_on(task, ExactMLE(box=0.2, trial_steps=10)):
-            sizes.add(len(ascent.cells.low))
+        for _ in ascent.advance(task, ExactMLE(box=0.2, trial_steps=10)):
+            sizes.add(len(ascent.grid.low))
     assert len(sizes) == 2
     assert {f"likelihood over {size} codes" for size in sizes} < ledger.names
 

@@ -154,7 +154,7 @@ def test_looking_changes_nothing(name, problem, start):
     evaluator = Evaluator(problem, draw(problem, 3, 1, 1, 4), seed=0)
     for step, fitted in enumerate(start(name, problem)[1]):
         if step % 25 < 2:
-            evaluator.look(fitted)
+            evaluator.evaluate_checkpoint(fitted)
     assert same(unseen, fingerprint(fitted, problem))
 
 
@@ -229,7 +229,7 @@ def test_the_oracle_has_hardly_any_inference_gap(start):
     for name, most in (("circle", 0.01), ("s_curve", 0.1)):
         problem = datasets.load(name)
         evaluator = Evaluator(problem, draw(problem, 4, 1, 1, 200), seed=0)
-        scores = {m.metric: m.value for m in evaluator.look(last(start("oracle", problem)[1]))}
+        scores = {m.metric: m.value for m in evaluator.evaluate_checkpoint(last(start("oracle", problem)[1]))}
         assert scores["oracle_gap"] == 0
         assert abs(scores["inference_gap"]) < most
 

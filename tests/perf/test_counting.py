@@ -8,9 +8,9 @@ import pytest
 from bench.fit import runner
 from bench.fit.flop_counter import CountingLedger
 from bench.registry.registry import registry
-from bench.store.records import CellSpec
+from bench.store.records import RunSpec
 from datasets.base import draw
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 
 LIMIT = 1.02
 PATIENCE_S = 17.0
@@ -18,7 +18,7 @@ LEAST_ROUNDS = 12
 FIRST = 3
 
 
-class Uncounted(FreeLedger):
+class Uncounted(NullLedger):
     """Counts nothing and takes no time to do so."""
 
     overhead_s = 0.0
@@ -31,7 +31,7 @@ class Uncounted(FreeLedger):
 
 
 def step_times(method, ledger, spec, steps):
-    """Seconds of each step on the clock, as a cell reads it: less what the ledger says that counting took."""
+    """Seconds of each step on the clock, as a run reads it: less what the ledger says that counting took."""
     problem = registry().make_problem(spec.dataset, None)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, 1)
     fit = method.fit(runner.make_task(method, problem, split, spec, ledger))
@@ -53,7 +53,7 @@ def test_counting_adds_next_to_nothing_to_a_fit(name, steps):
     let no slow ledger pass. The first steps are left out, in which work is met that is not known yet.
     """
     method = registry().make_method(name)
-    spec = CellSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
+    spec = RunSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
     fastest = {CountingLedger: np.full(steps, np.inf), Uncounted: np.full(steps, np.inf)}
     deadline, rounds, ratio = time.monotonic() + PATIENCE_S, 0, np.inf
     while time.monotonic() < deadline and (rounds < LEAST_ROUNDS or ratio > LIMIT):

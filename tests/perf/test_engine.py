@@ -1,4 +1,4 @@
-"""What two workers gain over one, on cells that take the same time each, and what the harness adds to a cell."""
+"""What two workers gain over one, on runs that take the same time each, and what the harness adds to a run."""
 
 import time
 
@@ -6,7 +6,7 @@ import pytest
 
 from bench.execution import scheduler, worker
 from bench.execution.scheduler import Execution, run_all
-from bench.store.records import CellSpec
+from bench.store.records import RunSpec
 
 MOST = 0.56
 OVERHEAD_S = 0.05
@@ -14,32 +14,32 @@ PROGRAM = """
 import json, sys, time
 sys.path[:] = json.loads(sys.argv[3])
 from multiprocessing.connection import Connection
-from bench.store.records import CellResult
+from bench.store.records import RunResult
 
 pipe = Connection(int(sys.argv[1]))
 pipe.send(("code of the test",))
 while True:
     job = pipe.recv()
     time.sleep(dict(job.spec.parameters)["sleep"])
-    pipe.send(CellResult(job.spec))
+    pipe.send(RunResult(job.spec))
 """
 
 
 @pytest.fixture
 def seconds(tmp_path, monkeypatch):
-    """How long a study of cells takes that do nothing but sleep."""
+    """How long a study of runs takes that do nothing but sleep."""
     monkeypatch.setattr(worker, "PROGRAM", PROGRAM)
     monkeypatch.setattr(scheduler, "environment", lambda: ("code of the test",))
-    (tmp_path / "cells").mkdir()
+    (tmp_path / "runs").mkdir()
 
-    def measure(cells, sleep, **how):
+    def measure(runs, sleep, **how):
         conditions = ("known", "cpu", None, None, False, "", ())
         specs = [
-            CellSpec("circle", "vae", seed, 40, 40, 50, None, *conditions, parameters=(("sleep", sleep),))
-            for seed in range(cells)
+            RunSpec("circle", "vae", seed, 40, 40, 50, None, *conditions, parameters=(("sleep", sleep),))
+            for seed in range(runs)
         ]
         start = time.perf_counter()
-        assert len(list(run_all(specs, Execution(**how), tmp_path))) == cells
+        assert len(list(run_all(specs, Execution(**how), tmp_path))) == runs
         return time.perf_counter() - start
 
     return measure
@@ -51,7 +51,7 @@ def test_two_workers_take_little_more_than_half_of_the_time(seconds):
     assert two <= MOST * one
 
 
-def test_a_cell_costs_the_harness_milliseconds(seconds):
+def test_a_run_costs_the_harness_milliseconds(seconds):
     """Limits included, and the start of the child, which takes longer for torch's sake alone."""
-    limits = {"cell_timeout": 60.0, "cell_memory": 10**10}
+    limits = {"run_timeout": 60.0, "run_memory": 10**10}
     assert min(seconds(50, 0.0, **limits) for _ in range(3)) / 50 < OVERHEAD_S

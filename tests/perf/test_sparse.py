@@ -8,7 +8,7 @@ import torch
 
 from bench.registry.registry import registry
 from datasets.base import stream
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 from methods.mapa import MAPA, deconvolution
 
 SIZE = 20_000
@@ -23,7 +23,7 @@ def surface():
     x = problem.sample(SIZE, stream("swiss_roll", 0, "sparse")).double()
     few = deconvolution.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
     steps = (mapa.weight_steps, mapa.atom_steps)
-    return deconvolution.estimate(few, problem.noise, mapa.smoothing, *steps, FreeLedger()), x
+    return deconvolution.estimate(few, problem.noise, mapa.smoothing, *steps, NullLedger()), x
 
 
 def test_sums_over_the_nearest_atoms_take_half_of_the_time_of_sums_over_all(surface, monkeypatch):
@@ -36,7 +36,7 @@ def test_sums_over_the_nearest_atoms_take_half_of_the_time_of_sums_over_all(surf
             with monkeypatch.context() as patch:
                 patch.setattr(deconvolution, "DENSE", dense)
                 start = time.perf_counter()
-                deconvolution.sums(mixture, x, FreeLedger())
+                deconvolution.sums(mixture, x, NullLedger())
                 row[i] = time.perf_counter() - start
     sparse, full = seconds.min(0)
     assert sparse <= LIMIT * full

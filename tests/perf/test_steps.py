@@ -7,9 +7,9 @@ import pytest
 
 from bench.fit import runner
 from bench.registry.registry import registry
-from bench.store.records import CellSpec
+from bench.store.records import RunSpec
 from datasets.base import draw
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 
 LIMIT = 1.0
 STEPS = 200
@@ -19,8 +19,8 @@ FIRST = 5
 def begin(name):
     """A fit of the method with its defaults to 500 data of the circle."""
     method, problem = registry().make_method(name), registry().make_problem("circle", None)
-    spec = CellSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
-    return method.fit(runner.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, FreeLedger()))
+    spec = RunSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
+    return method.fit(runner.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, NullLedger()))
 
 
 def step_times(*names):

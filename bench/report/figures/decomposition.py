@@ -33,11 +33,11 @@ _FAR = 4.0
 def parted(ends: pd.DataFrame, datasets: list[str], methods: list[str]) -> pd.DataFrame:
     """The parts in nats of what each fitted method loses, by dataset, method and seed in order: the columns of PARTS.
 
-    ends: the last look at each finished cell. The inference gap stands only where it was not parted; all parts but the
+    ends: the last look at each finished run. The inference gap stands only where it was not parted; all parts but the
     oracle gap are NaN for a method without a q(z|x).
     """
     rows = ends[ends.index.get_level_values("method").isin(fitted(methods))]
-    order = sorted(rows.index, key=lambda cell: (datasets.index(cell[0]), methods.index(cell[1]), cell[2]))
+    order = sorted(rows.index, key=lambda run: (datasets.index(run[0]), methods.index(run[1]), run[2]))
     parts = rows.loc[order].reindex(columns=list(PARTS)).astype(float)
     split = parts[["approximation_gap", "amortisation_gap"]].notna().all(axis=1)
     return parts.assign(**{WHOLE: parts[WHOLE].where(~split)}).dropna(subset="oracle_gap")

@@ -13,8 +13,8 @@ const make = (tag, text, parent) => {
 
 // Tables
 
-const numeric = (cell) => {
-  const text = cell.dataset.v ?? cell.textContent.trim();
+const numeric = (run) => {
+  const text = run.dataset.v ?? run.textContent.trim();
   const found = /^[+-]?(inf|\d)/.test(text) ? parseFloat(text.replace("inf", "Infinity")) : NaN;
   return { found, text, missing: ["", "nan", "–"].includes(text) };
 };
@@ -80,19 +80,19 @@ const median = (values) => {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 };
 
-const cellsOf = (dataset, method) => {
+const runsOf = (dataset, method) => {
   const places = [data.datasets.indexOf(dataset), data.methods.indexOf(method)];
-  return data.cells.filter((cell) => (!dataset || cell[0] === places[0]) && cell[1] === places[1]);
+  return data.runs.filter((run) => (!dataset || run[0] === places[0]) && run[1] === places[1]);
 };
 
-const done = (cells) => cells.filter((cell) => cell[3] === "done");
+const done = (runs) => runs.filter((run) => run[3] === "done");
 
 const column = (name) => {
   for (const [names, at] of [[data.metrics, 7], [data.costs, 6]]) {
     const place = names.findIndex((each) => each[0] === name);
     const [, label, unit] = names[place] ?? [];
-    const of = (cell) => cell[at][place] ?? null;
-    if (place >= 0) return { name, label, head: `${label} (${unit})`, cost: at === 6, of, error: (cell) => cell[8][place] };
+    const of = (run) => run[at][place] ?? null;
+    if (place >= 0) return { name, label, head: `${label} (${unit})`, cost: at === 6, of, error: (run) => run[8][place] };
   }
   return null;
 };
@@ -104,7 +104,7 @@ const costs = (unless) => data.costs.map(([name]) => column(name)).filter((each)
 const doneCode = (dataset, methods) => {
   const of = dataset ? `(t.dataset == ${JSON.stringify(dataset)}) & ` : "";
   const chosen = `${of}t.method.isin([${methods.map((text) => JSON.stringify(text)).join(", ")}])`;
-  return `import pandas as pd\ndone = pd.read_parquet("cells.parquet").loc[lambda t: (t.status == "done") & ${chosen}]\n`;
+  return `import pandas as pd\ndone = pd.read_parquet("runs.parquet").loc[lambda t: (t.status == "done") & ${chosen}]\n`;
 };
 
 const looksCode = (dataset, methods) =>
@@ -121,8 +121,8 @@ const code = (dataset, methods, { name, cost }) => {
 
 // What the dialog shows: headings, lines, what they come to, and the lines of pandas
 
-const ofOne = ({ dataset, method, cells, what }) => {
-  const values = done(cells).map(what.of);
+const ofOne = ({ dataset, method, runs, what }) => {
+  const values = done(runs).map(what.of);
   const known = values.filter(isNumber);
   const all = known.length && known.length === values.length;
   const [low, high] = [Math.min(...known), Math.max(...known)];
@@ -131,10 +131,10 @@ const ofOne = ({ dataset, method, cells, what }) => {
   const other = costs(what);
   return {
     label: what.label,
-    headings: [...where, "seed", "status", "checkpoint", what.head, ...error, ...other.map((each) => each.head), "cell"],
-    lines: cells.map((cell) => [
-      ...where.map(() => data.datasets[cell[0]]), cell[2], cell[3], cell[4], what.of(cell),
-      ...error.map(() => what.error(cell)), ...other.map((each) => each.of(cell)), cell[5],
+    headings: [...where, "seed", "status", "checkpoint", what.head, ...error, ...other.map((each) => each.head), "run"],
+    lines: runs.map((run) => [
+      ...where.map(() => data.datasets[run[0]]), run[2], run[3], run[4], what.of(run),
+      ...error.map(() => what.error(run)), ...other.map((each) => each.of(run)), run[5],
     ]),
     says: all
       ? `Over ${values.length} finished seeds: median ${shown(median(known))}, least ${shown(low)}, greatest ${shown(high)}.`
@@ -143,9 +143,9 @@ const ofOne = ({ dataset, method, cells, what }) => {
   };
 };
 
-const ofTwo = ({ dataset, method, other, cells, what }) => {
-  const theirs = new Map(done(cellsOf(dataset, other)).map((cell) => [cell[2], cell]));
-  const pairs = done(cells).filter((cell) => theirs.has(cell[2])).map((cell) => [cell, theirs.get(cell[2])]);
+const ofTwo = ({ dataset, method, other, runs, what }) => {
+  const theirs = new Map(done(runsOf(dataset, other)).map((run) => [run[2], run]));
+  const pairs = done(runs).filter((run) => theirs.has(run[2])).map((run) => [run, theirs.get(run[2])]);
   const values = pairs.map((pair) => pair.map(what.of)).filter((each) => each.every(isNumber));
   const apart = ([mine, its]) => (isNumber(mine) && isNumber(its) ? (what.cost ? mine / its : mine - its) : null);
   const middle = [0, 1].map((place) => median(values.map((each) => each[place])));
@@ -154,26 +154,26 @@ const ofTwo = ({ dataset, method, other, cells, what }) => {
     : `the median difference is ${shown(median(values.map(apart)))}`;
   return {
     label: what.label,
-    headings: ["seed", method, other, what.cost ? "times" : "difference", `cell of ${method}`, `cell of ${other}`],
-    lines: pairs.map((pair) => [pair[0][2], ...pair.map(what.of), apart(pair.map(what.of)), ...pair.map((cell) => cell[5])]),
+    headings: ["seed", method, other, what.cost ? "times" : "difference", `run of ${method}`, `run of ${other}`],
+    lines: pairs.map((pair) => [pair[0][2], ...pair.map(what.of), apart(pair.map(what.of)), ...pair.map((run) => run[5])]),
     says: `${what.head}, over ${values.length} shared seeds: ${says}.`,
     code: code(dataset, [method, other], what),
   };
 };
 
-const near = ({ dataset, method, name, cells }) => {
+const near = ({ dataset, method, name, runs }) => {
   const delta = Number(name.slice("near-".length));
   const places = data.near.flatMap(([, each], place) => (each === delta ? [place] : []));
   const missed = (value) => value < 0 || Object.is(value, -0); // so marked where it was not seen to
   const told = (value) => (isNumber(value) && missed(value) ? `not within ${shown(-value)}` : value);
   const gap = column("oracle_gap");
-  const ended = done(cells);
+  const ended = done(runs);
   if (!gap || !places.length) return null;
   return {
     label: `cost to come within ${delta} nats`,
-    headings: ["seed", "status", `final ${gap.head}`, ...places.map((place) => column(data.near[place][0]).head), "cell"],
-    lines: cells.map((cell) => [cell[2], cell[3], gap.of(cell), ...places.map((place) => told(cell[9][place])), cell[5]]),
-    says: `${ended.filter((cell) => !missed(cell[9][places[0]])).length} of ${ended.length} finished seeds were seen to.`,
+    headings: ["seed", "status", `final ${gap.head}`, ...places.map((place) => column(data.near[place][0]).head), "run"],
+    lines: runs.map((run) => [run[2], run[3], gap.of(run), ...places.map((place) => told(run[9][place])), run[5]]),
+    says: `${ended.filter((run) => !missed(run[9][places[0]])).length} of ${ended.length} finished seeds were seen to.`,
     code: `${looksCode(dataset, [method])}near = looks[(looks.metric == "oracle_gap") & (looks.value <= ${delta})]
 near.sort_values("checkpoint").drop_duplicates(["dataset", "method", "seed"])`,
   };
@@ -184,12 +184,12 @@ const match = ({ dataset, method, other }) => {
   if (!link) return null;
   const lines = JSON.parse(link.closest("tr").dataset.match);
   const reached = lines.filter((line) => isNumber(line[1])).length;
-  const keys = [method, other].map((name) => new Map(done(cellsOf(dataset, name)).map((cell) => [cell[2], cell[5]])));
+  const keys = [method, other].map((name) => new Map(done(runsOf(dataset, name)).map((run) => [run[2], run[5]])));
   return {
     label: "cost to match",
     headings: [
       "seed", ...["wall_s", "flops"].map((name) => `${column(name).label}, times that of ${other}`),
-      `cell of ${method}`, `cell of ${other}`,
+      `run of ${method}`, `run of ${other}`,
     ],
     lines: lines.map((line) => [...line.map((value) => value ?? "not reached"), ...keys.map((of) => of.get(line[0]))]),
     says: `What ${method} spends until its test log-likelihood first is the final one of ${other}, in units of what that \
@@ -198,21 +198,21 @@ spends until it first has as much: ${reached} of ${lines.length} shared seeds re
   };
 };
 
-const rank = ({ method, cells }) => {
+const rank = ({ method, runs }) => {
   const what = column("test_ll");
   const among = new Set(data.fitted.map((name) => data.methods.indexOf(name)));
-  const placed = (cell) => {
-    const rivals = data.cells.filter((each) => each[0] === cell[0] && each[2] === cell[2] && among.has(each[1]));
+  const placed = (run) => {
+    const rivals = data.runs.filter((each) => each[0] === run[0] && each[2] === run[2] && among.has(each[1]));
     const values = done(rivals).map(what.of).filter(isNumber);
-    const own = cell[3] === "done" ? what.of(cell) : null;
+    const own = run[3] === "done" ? what.of(run) : null;
     if (!isNumber(own)) return (values.length + 1 + among.size) / 2; // all that did not finish share the last places
     return 0.5 + values.filter((value) => value > own).length + values.filter((value) => value === own).length / 2;
   };
-  const lines = cells.map((cell) => [data.datasets[cell[0]], cell[2], cell[3], what.of(cell), placed(cell), cell[5]]);
+  const lines = runs.map((run) => [data.datasets[run[0]], run[2], run[3], what.of(run), placed(run), run[5]]);
   const means = data.datasets.map((name) => lines.filter((line) => line[0] === name).map((line) => line[4]));
   return {
     label: "mean rank",
-    headings: ["dataset", "seed", "status", what.head, `rank among ${among.size}`, "cell"],
+    headings: ["dataset", "seed", "status", what.head, `rank among ${among.size}`, "run"],
     lines,
     says: `The mean over seeds, then over datasets: ${shown(mean(means.filter((each) => each.length).map(mean)))}.`,
     code: `${lastCode("", data.fitted)}\
@@ -243,8 +243,8 @@ const fill = (headings, lines) => {
 
 const follow = () => {
   const [kind, dataset, method, name, other] = location.hash.slice(1).split(":").map(decodeURIComponent);
-  const cells = kind === "rows" ? cellsOf(dataset, method) : [];
-  const found = cells.length && name && view({ dataset, method, name, other, cells, what: column(name) });
+  const runs = kind === "rows" ? runsOf(dataset, method) : [];
+  const found = runs.length && name && view({ dataset, method, name, other, runs, what: column(name) });
   if (!found) return dialog.open && dialog.close();
   const names = other === undefined ? method : `${method} ${name === "test_ll" ? "less" : "against"} ${other}`;
   byId("rows-title").textContent = `${dataset || "all datasets"} · ${names} · ${found.label}`;

@@ -129,7 +129,7 @@ def refused(cli, tmp_path, monkeypatch, unchanged):
     """Run a command that must be refused; its message."""
 
     def run_all(specs, how, folder):
-        raise AssertionError(f"not refused: {len(specs)} cells were to run, {how.jobs} at a time")
+        raise AssertionError(f"not refused: {len(specs)} runs were to run, {how.jobs} at a time")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(execute, "_run_all", run_all)

@@ -1,4 +1,4 @@
-"""What a running study tells: each cell, what leads, how many failed, and how long is left."""
+"""What a running study tells: each run, what leads, how many failed, and how long is left."""
 
 import io
 import math
@@ -7,20 +7,20 @@ import pytest
 from rich.console import Console
 
 from bench.cli.progress import Bar, Lines, Standing, TimeLeft, final, outcome, plan
-from bench.store.records import CellResult, Cost, Row
+from bench.store.records import Cost, Row, RunResult
 
 
 @pytest.fixture
-def result(cell_spec):
-    """A cell's result with a final likelihood, or a failure."""
+def result(run_spec):
+    """A run's result with a final likelihood, or a failure."""
 
     def make(method, seed, value, dataset="circle", seconds=1.0):
-        spec = cell_spec(method=method, seed=seed, dataset=dataset)
+        spec = run_spec(method=method, seed=seed, dataset=dataset)
         if value is None:
-            return CellResult(spec, status="failed", message="ValueError: [red]\nno")
+            return RunResult(spec, status="failed", message="ValueError: [red]\nno")
         rows = [Row(n, name, v, 0.1, "nats", Cost()) for n, name, v in ((0, "test_ll", 99.0), (1, "test_ll", value))]
         rows.append(Row(1, "elbo", 50.0, 0.1, "nats", Cost()))
-        return CellResult(spec, rows=rows, cost=Cost(wall_s=seconds, flops=1e6), evaluation_s=seconds)
+        return RunResult(spec, rows=rows, cost=Cost(wall_s=seconds, flops=1e6), evaluation_s=seconds)
 
     return make
 
@@ -43,7 +43,7 @@ def told(capsys):
 def test_lines(told, result):
     results = [result("vae", 0, -1.0), result("mapa", 0, None), result("vae", 1, -3.0), result("mapa", 1, -2.5)]
     assert told(results, total=6) == [
-        "4 cells to run (2 are there already)",
+        "4 runs to run (2 are there already)",
         "[3/6] circle / vae / seed 0: test_ll -1.000 in 1 s, 1 MFLOP  about 6 s left",
         "[4/6] circle / mapa / seed 0: failed - ValueError: [red] no  about 2 s left, 1 failed",
         "[5/6] circle / vae / seed 1: test_ll -3.000 in 1 s, 1 MFLOP  1 failed",
@@ -79,10 +79,10 @@ def test_the_median_leads_and_the_true_model_does_not(result):
     assert standing.failures() == ""
 
 
-def test_what_was_skipped_has_not_failed(cell_spec):
+def test_what_was_skipped_has_not_failed(run_spec):
     standing = Standing([])
     for status in ("skipped", "timeout", "failed", "done"):
-        standing.finish(CellResult(cell_spec(), status=status))
+        standing.finish(RunResult(run_spec(), status=status))
     assert standing.failures() == "2 failed"
 
 
@@ -95,18 +95,18 @@ def test_the_time_left_is_shared_by_jobs(result):
     assert left.seconds() == pytest.approx(2 * 3.0 / 2)
 
 
-def test_the_last_likelihood_counts(result, cell_spec):
+def test_the_last_likelihood_counts(result, run_spec):
     assert final(result("vae", 0, -3.0)).value == -3.0
-    assert final(CellResult(cell_spec())) is None
-    assert outcome(CellResult(cell_spec(), cost=Cost(wall_s=math.nan))).startswith("circle / vae / seed 0: done in ")
+    assert final(RunResult(run_spec())) is None
+    assert outcome(RunResult(run_spec(), cost=Cost(wall_s=math.nan))).startswith("circle / vae / seed 0: done in ")
 
 
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [
-        ((3, 0, 1), "all 3 cells are there already; nothing to run"),
-        ((3, 3, 1), "3 cells to run"),
-        ((3, 2, 2), "2 cells to run (1 are there already), 2 at a time: seconds are contended"),
+        ((3, 0, 1), "all 3 runs are there already; nothing to run"),
+        ((3, 3, 1), "3 runs to run"),
+        ((3, 2, 2), "2 runs to run (1 are there already), 2 at a time: seconds are contended"),
     ],
 )
 def test_the_plan(numbers, text):

@@ -64,8 +64,8 @@ def driver(instant, tmp_path):
 
 def told(folder, values):
     """All values but times and the process that made them up."""
-    cells, rows = values(folder)
-    return cells.drop(columns="message"), rows
+    runs, rows = values(folder)
+    return runs.drop(columns="message"), rows
 
 
 def same(first, second):
@@ -87,19 +87,19 @@ def test_a_study_that_is_killed_again_and_again_is_resumed_to_the_same_tables(
     folder, moments, kept = tmp_path / "killed", random.Random(seed), {}
     for _ in range(5):
         process = driver(folder)
-        time.sleep(moments.uniform(0, LATEST_S) ** 2 / LATEST_S)  # more often early, while cells are still missing
+        time.sleep(moments.uniform(0, LATEST_S) ** 2 / LATEST_S)  # more often early, while runs are still missing
         process.kill()
         process.wait()
-        assert kept.items() <= cell_files(folder).items()
-        kept = cell_files(folder)
+        assert kept.items() <= run_files(folder).items()
+        kept = run_files(folder)
     run(folder)
     assert same(told(folder, values), whole)
-    assert kept.items() <= cell_files(folder).items()
+    assert kept.items() <= run_files(folder).items()
     assert not (folder / "claims").exists()
 
 
-def cell_files(folder):
-    return {path.name: path.read_bytes() for path in (folder / "cells").glob("*.json")}
+def run_files(folder):
+    return {path.name: path.read_bytes() for path in (folder / "runs").glob("*.json")}
 
 
 def test_two_processes_on_one_folder_find_what_one_does(driver, run, whole, values, tmp_path):
@@ -110,18 +110,18 @@ def test_two_processes_on_one_folder_find_what_one_does(driver, run, whole, valu
     assert json.loads((folder / "study.json").read_text())["provenance"]["finished"]
 
 
-def test_two_processes_that_ask_for_other_cells_lose_none(run, tmp_path):
+def test_two_processes_that_ask_for_other_runs_lose_none(run, tmp_path):
     class Meanwhile(execute.Silent):
         def begin(self, total, waiting, jobs):
             run(tmp_path, settings=execute.replace(SETTINGS, methods=("oracle",)))
 
     run(tmp_path, progress=Meanwhile())
-    assert set(tables.read_table(tmp_path, "cells")["method"]) == {*METHODS, "oracle"}
+    assert set(tables.read_table(tmp_path, "runs")["method"]) == {*METHODS, "oracle"}
     assert set(json.loads((tmp_path / "study.json").read_text())["settings"]["methods"]) == {*METHODS, "oracle"}
 
 
 class KillsAWorker(execute.Silent):
-    """Kills the children of the study once, while they are at cells."""
+    """Kills the children of the study once, while they are at runs."""
 
     def __init__(self):
         self.killed = []
@@ -141,22 +141,22 @@ def test_a_killed_worker_costs_nothing(run, whole, values, tmp_path):
 
 
 def test_a_full_disk_ends_the_study_in_a_line_and_harms_nothing(run, whole, values, tmp_path, monkeypatch):
-    plain, written = tables.write_cell, []
+    plain, written = tables.write_run, []
 
     def full(folder, result):
         if len(written) == 3:
-            with tables.replacing(tables.cell_path(folder, result.spec)) as temporary:
+            with tables.replacing(tables.run_path(folder, result.spec)) as temporary:
                 temporary.write_text('{"schema": ')
                 raise OSError(errno.ENOSPC, "No space left on device")
         written.append(result)
         plain(folder, result)
 
-    monkeypatch.setattr(tables, "write_cell", full)
+    monkeypatch.setattr(tables, "write_run", full)
     with pytest.raises(InterruptedStudyError, match="cannot be written to: No space left on device"):
         run(tmp_path / "out")
-    monkeypatch.setattr(tables, "write_cell", plain)
-    assert len(list((tmp_path / "out" / "cells").iterdir())) == 3
-    assert len(tables.read_table(tmp_path / "out", "cells")) >= 3
+    monkeypatch.setattr(tables, "write_run", plain)
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 3
+    assert len(tables.read_table(tmp_path / "out", "runs")) >= 3
     assert not (tmp_path / "out" / "claims").exists()
     run(tmp_path / "out")
     assert same(told(tmp_path / "out", values), whole)
@@ -180,8 +180,8 @@ def test_a_full_disk_at_the_end(run, tmp_path, monkeypatch, call):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"schema": 2, "rows": [', b"\0" * 100])
-def test_a_cell_that_was_cut_short_is_run_again(run, whole, values, tmp_path, content):
-    path = next((tmp_path / "whole" / "cells").iterdir())
+def test_a_run_that_was_cut_short_is_run_again(run, whole, values, tmp_path, content):
+    path = next((tmp_path / "whole" / "runs").iterdir())
     path.write_bytes(content)
     run(tmp_path / "whole")
     assert same(told(tmp_path / "whole", values), whole)
@@ -198,7 +198,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(run, tmp_path, monkeypatc
 
 
 def test_a_clock_that_is_set_back(driver, run, whole, values, tmp_path, monkeypatch):
-    """Claims and cells of the future are what they are otherwise."""
+    """Claims and runs of the future are what they are otherwise."""
     folder, process = tmp_path / "killed", driver(tmp_path / "killed")
     while not list((folder / "claims").glob("*")) and process.poll() is None:
         time.sleep(0.01)
@@ -226,7 +226,7 @@ def test_what_failed_is_a_row_until_it_is_to_be_run_again(run, tmp_path, retry):
     settings = execute.replace(SETTINGS, datasets=("circle",), seeds=1)
     for state, result in zip(STATES, run(tmp_path, settings=settings), strict=True):
         result.status, result.message = state, "before"
-        tables.write_cell(tmp_path, result)
+        tables.write_run(tmp_path, result)
     after = run(tmp_path, Execution(jobs=2, retry_failed=retry), settings)
     kept = {state for state, result in zip(STATES, after, strict=True) if result.message == "before"}
     assert kept == ({"done", "skipped"} if retry else set(STATES))
@@ -248,12 +248,12 @@ sys.argv = ["bench", "compare", "-d", "circle", "--seeds", "9", "--out", {str(tm
 app.main()
 """
     with subprocess.Popen([sys.executable, "-c", main], stderr=subprocess.PIPE, text=True) as process:
-        while len(list((tmp_path / "out" / "cells").glob("*.json"))) < 2 and process.poll() is None:
+        while len(list((tmp_path / "out" / "runs").glob("*.json"))) < 2 and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Resume with:\n" in err
     assert "Traceback" not in err
-    assert len(tables.read_table(tmp_path / "out", "cells")) >= 2
+    assert len(tables.read_table(tmp_path / "out", "runs")) >= 2
     assert not (tmp_path / "out" / "claims").exists()

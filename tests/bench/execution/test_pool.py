@@ -1,4 +1,4 @@
-"""Cells in child processes: what is handed over, what becomes of a child, and what a limit does."""
+"""Runs in child processes: what is handed over, what becomes of a child, and what a limit does."""
 
 import threading
 import time
@@ -9,8 +9,8 @@ import pytest
 from bench.common.errors import UsageError
 from bench.execution import worker
 from bench.execution.pool import Workers
-from bench.execution.worker import DeathError, Job, environment
-from bench.fit.runner import run_cell
+from bench.execution.worker import Job, RunCrashedError, environment
+from bench.fit.runner import run_one
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def workers():
 
 
 @pytest.fixture
-def job(cell_spec):
+def job(run_spec):
     """A job that acts as its parameters say."""
 
     def make(*acts, **fields):
-        return Job(cell_spec(parameters=acts), **fields)
+        return Job(run_spec(parameters=acts), **fields)
 
     return make
 
@@ -41,10 +41,10 @@ def gone(process, within=5.0):
     return not Path(f"/proc/{process}/stat").exists()
 
 
-def test_a_cell_is_the_same_in_a_child(cell_spec, workers):
+def test_a_run_is_the_same_in_a_child(run_spec, workers):
     """Values, and what the child must not find out of its surroundings: it is one thread of one core."""
-    spec = cell_spec(method="untrained")
-    here, there = run_cell(spec), workers.run(Job(spec, concurrent=True, environment=environment()))
+    spec = run_spec(method="untrained")
+    here, there = run_one(spec), workers.run(Job(spec, concurrent=True, environment=environment()))
     assert [(r.checkpoint, r.metric, r.value, r.stderr) for r in there.rows] == [
         (r.checkpoint, r.metric, r.value, r.stderr) for r in here.rows
     ]
@@ -53,16 +53,16 @@ def test_a_cell_is_the_same_in_a_child(cell_spec, workers):
     assert [row.value for row in again.rows] == [row.value for row in here.rows]
 
 
-def test_plugins_travel_and_the_cell_keeps_its_name_for_them(cell_spec, workers, tmp_path):
+def test_plugins_travel_and_the_run_keeps_its_name_for_them(run_spec, workers, tmp_path):
     text = b"from methods.baselines import Untrained\nMETHODS = {'mine': Untrained}\n"
     lost = str(tmp_path / "elsewhere" / "mine.py")
-    spec = cell_spec(method="mine", plugins=(lost,))
+    spec = run_spec(method="mine", plugins=(lost,))
     result = workers.run(Job(spec, plugins=((lost, text),)))
     assert (result.status, result.spec) == ("done", spec)
     assert not Path(lost).exists()
 
 
-def test_a_child_serves_cell_after_cell(workers, job, instant):
+def test_a_child_serves_run_after_run(workers, job, instant):
     first, second = (workers.run(job()) for _ in range(2))
     assert process_of(first) == process_of(second)
 
@@ -92,7 +92,7 @@ def test_a_child_that_cannot_be_cleaned_is_not_used_again(workers, job, instant)
     ],
 )
 def test_a_child_that_dies(workers, job, instant, act, reason):
-    with pytest.raises(DeathError) as death:
+    with pytest.raises(RunCrashedError) as death:
         workers.run(job(act))
     assert (death.value.status, death.value.reason) == ("failed", reason)
     assert workers.run(job()).status == "done"
@@ -102,27 +102,27 @@ def test_a_child_that_dies_and_leaves_another_behind(workers, job, instant, monk
     """That one keeps the pipe open, so that nothing is heard of the death."""
     monkeypatch.setattr(worker, "LOOK_S", 0.1)
     began = time.monotonic()
-    with pytest.raises(DeathError, match="signal 9"):
+    with pytest.raises(RunCrashedError, match="signal 9"):
         workers.run(job(("fork", 60), ("kill", "")))
     assert time.monotonic() - began < 20
 
 
-def test_a_cell_that_takes_too_long(workers, job, instant, monkeypatch):
+def test_a_run_that_takes_too_long(workers, job, instant, monkeypatch):
     monkeypatch.setattr(worker, "LOOK_S", 0.05)
     began = time.monotonic()
-    with pytest.raises(DeathError) as death:
+    with pytest.raises(RunCrashedError) as death:
         workers.run(job(("sleep", 60), timeout=0.5))
     assert 0.5 < time.monotonic() - began < 20
     assert death.value.status == "timeout"
     assert death.value.reason.startswith("stopped after 0.5")
-    assert death.value.reason.endswith("by --cell-timeout 0.5")
+    assert death.value.reason.endswith("by --run-timeout 0.5")
     assert workers.run(job(("sleep", 0.1), timeout=20.0)).status == "done"
 
 
-def test_a_cell_that_grows_without_bound(workers, job, instant):
-    with pytest.raises(DeathError) as death:
+def test_a_run_that_grows_without_bound(workers, job, instant):
+    with pytest.raises(RunCrashedError) as death:
         workers.run(job(("grow", None), memory=200_000_000))
-    assert (death.value.status, death.value.reason) == ("failed", "used more than 200 MB (--cell-memory)")
+    assert (death.value.status, death.value.reason) == ("failed", "used more than 200 MB (--run-memory)")
 
 
 def test_other_code_is_refused(workers, job, instant):
@@ -135,7 +135,7 @@ def test_the_end_ends_all_that_runs(job, instant):
     workers, ends = Workers(), []
 
     def run():
-        with pytest.raises(DeathError):
+        with pytest.raises(RunCrashedError):
             workers.run(job(("sleep", 60)))
         ends.append(time.monotonic())
 
@@ -148,5 +148,5 @@ def test_the_end_ends_all_that_runs(job, instant):
     thread.join(20)
     assert ends
     assert all(map(gone, children))
-    with pytest.raises(DeathError):
+    with pytest.raises(RunCrashedError):
         workers.run(job())

@@ -1,4 +1,4 @@
-"""Cells on this machine and on a Dask cluster, by one code path: what is run, left to others, and refused."""
+"""Runs on this machine and on a Dask cluster, by one code path: what is run, left to others, and refused."""
 
 import builtins
 import os
@@ -18,7 +18,7 @@ from bench.execution import scheduler
 from bench.execution.scheduler import Execution, run_all, threads_of
 from bench.store import tables
 from bench.store.locks import Claims
-from bench.store.records import CellResult, Cost
+from bench.store.records import Cost, RunResult
 from bench.study.options import check_execution
 
 CODE = ("code of the test",)
@@ -29,13 +29,13 @@ def folder(tmp_path, monkeypatch, instant):
     """A study's folder; children answer at once."""
     monkeypatch.setattr(scheduler, "environment", lambda: CODE)
     monkeypatch.setattr(scheduler, "LOOK_S", 0.02)
-    (tmp_path / "cells").mkdir()
+    (tmp_path / "runs").mkdir()
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def cluster(instant_program, tmp_path_factory):
-    """A Dask cluster of two processes, daemons, on this machine; a lost one counts against a cell at once.
+    """A Dask cluster of two processes, daemons, on this machine; a lost one counts against a run at once.
 
     Its workers, and what replaces a lost one, are told by a file what children run: they cannot import the tests.
     """
@@ -61,20 +61,20 @@ def cluster(instant_program, tmp_path_factory):
 
 @pytest.fixture(params=["here", "cluster"])
 def how(request, folder):
-    """Two cells at a time, here and on a cluster."""
+    """Two runs at a time, here and on a cluster."""
     if request.param == "here":
         return Execution(jobs=2)
     cluster = request.getfixturevalue("cluster")
     return Execution(jobs=2, scheduler=cluster.scheduler_address)
 
 
-def cells(cell_spec, *acts):
-    return [cell_spec(seed=seed, parameters=parameters) for seed, parameters in enumerate(acts)]
+def runs(run_spec, *acts):
+    return [run_spec(seed=seed, parameters=parameters) for seed, parameters in enumerate(acts)]
 
 
-def test_every_cell_is_run_and_what_dies_costs_itself_only(cell_spec, how, folder, tmp_path):
+def test_every_run_is_run_and_what_dies_costs_itself_only(run_spec, how, folder, tmp_path):
     once = str(tmp_path / "died")
-    specs = cells(cell_spec, (), (("kill", ""),), (("exit", 3),), (("kill_once", once),), ())
+    specs = runs(run_spec, (), (("kill", ""),), (("exit", 3),), (("kill_once", once),), ())
     found = {result.spec: result for result in run_all(specs, how, folder)}
     assert [found[spec].status for spec in specs] == ["done", "failed", "failed", "done", "done"]
     assert found[specs[1]].message.startswith("the process died (signal 9)")
@@ -83,31 +83,31 @@ def test_every_cell_is_run_and_what_dies_costs_itself_only(cell_spec, how, folde
     assert not (folder / "claims").exists()
 
 
-def test_a_cell_that_dies_is_run_twice_and_no_more(cell_spec, how, folder, tmp_path):
+def test_a_run_that_dies_is_run_twice_and_no_more(run_spec, how, folder, tmp_path):
     count = tmp_path / "count"
     count.touch()
-    (result,) = run_all(cells(cell_spec, (("count", str(count)), ("kill", ""))), how, folder)
+    (result,) = run_all(runs(run_spec, (("count", str(count)), ("kill", ""))), how, folder)
     assert count.read_text() == "ran ran "
     assert result.status == "failed"
 
 
-def test_limits_hold(cell_spec, how, folder):
-    limited = Execution(how.jobs, cell_timeout=1.5, cell_memory=200_000_000, scheduler=how.scheduler)
-    specs = cells(cell_spec, (("sleep", 60),), (("grow", None),), ())
+def test_limits_hold(run_spec, how, folder):
+    limited = Execution(how.jobs, run_timeout=1.5, run_memory=200_000_000, scheduler=how.scheduler)
+    specs = runs(run_spec, (("sleep", 60),), (("grow", None),), ())
     found = {result.spec: result for result in run_all(specs, limited, folder)}
     assert [found[spec].status for spec in specs] == ["timeout", "failed", "done"]
-    assert "by --cell-timeout 1.5, in each of 2 attempts" in found[specs[0]].message
+    assert "by --run-timeout 1.5, in each of 2 attempts" in found[specs[0]].message
     assert "used more than 200 MB" in found[specs[1]].message
 
 
-def test_one_at_a_time_is_not_contended(cell_spec, folder):
-    assert [result.concurrent for result in run_all(cells(cell_spec, (), ()), Execution(), folder)] == [False, False]
+def test_one_at_a_time_is_not_contended(run_spec, folder):
+    assert [result.concurrent for result in run_all(runs(run_spec, (), ()), Execution(), folder)] == [False, False]
 
 
-def test_the_next_cell_runs_while_a_result_is_written(cell_spec, folder, tmp_path):
+def test_the_next_run_runs_while_a_result_is_written(run_spec, folder, tmp_path):
     count = tmp_path / "count"
     count.touch()
-    results = run_all(cells(cell_spec, (), (("count", str(count)),)), Execution(), folder)
+    results = run_all(runs(run_spec, (), (("count", str(count)),)), Execution(), folder)
     next(results)
     deadline = time.monotonic() + 20
     while not count.read_text() and time.monotonic() < deadline:
@@ -119,43 +119,43 @@ def test_the_next_cell_runs_while_a_result_is_written(cell_spec, folder, tmp_pat
 @pytest.mark.parametrize(
     ("jobs", "last"), [(1, "long short long short long new"), (2, "new long long long short short")]
 )
-def test_the_last_cells_begin_with_those_that_take_longest(cell_spec, folder, jobs, last):
+def test_the_last_runs_begin_with_those_that_take_longest(run_spec, folder, jobs, last):
     """So that all workers end soon; what has not run yet may take longest of all."""
     took = {"short": 1.0, "long": 9.0, "new": 2.0}
-    known = [cell_spec(method=method, seed=seed) for seed in range(6) for method in ("short", "long")]
+    known = [run_spec(method=method, seed=seed) for seed in range(6) for method in ("short", "long")]
     begun = []
 
     def submit(job):
         begun.append(job.spec.method)
         future = Future()
-        future.set_result(CellResult(job.spec, cost=Cost(wall_s=took[job.spec.method])))
+        future.set_result(RunResult(job.spec, cost=Cost(wall_s=took[job.spec.method])))
         return future
 
     with Claims(folder) as claims:
-        waiting = [*known, *(cell_spec(method=method, seed=9) for method in took)]
+        waiting = [*known, *(run_spec(method=method, seed=9) for method in took)]
         results = list(scheduler._Round(waiting, Execution(jobs), submit, claims, folder).results())
     assert len(results) == len(begun) == 15
     assert begun == [*(spec.method for spec in known[:9]), *last.split()]
 
 
-def test_other_code_is_refused(cell_spec, how, folder, monkeypatch):
+def test_other_code_is_refused(run_spec, how, folder, monkeypatch):
     monkeypatch.setattr(scheduler, "environment", lambda: ("code of the client",))
     with pytest.raises(UsageError, match="a worker has code of the test, which must be code of the client"):
-        list(run_all(cells(cell_spec, ()), how, folder))
+        list(run_all(runs(run_spec, ()), how, folder))
     assert not (folder / "claims").exists()
 
 
-def test_a_result_is_taken_before_its_claim_is_given_up(cell_spec, folder):
-    (spec,) = cells(cell_spec, ())
+def test_a_result_is_taken_before_its_claim_is_given_up(run_spec, folder):
+    (spec,) = runs(run_spec, ())
     with Claims(folder) as other:
         for result in run_all([spec], Execution(), folder):
             assert not other.take(result.spec.key)
         assert other.take(spec.key)
 
 
-def test_what_another_process_runs_is_left_to_it(cell_spec, folder):
-    """Its result is taken once it is there; a cell that it gives up without one is run."""
-    kept, given_up = cells(cell_spec, (), ())
+def test_what_another_process_runs_is_left_to_it(run_spec, folder):
+    """Its result is taken once it is there; a run that it gives up without one is run."""
+    kept, given_up = runs(run_spec, (), ())
     with Claims(folder) as other:
         assert other.take(kept.key)
         assert other.take(given_up.key)
@@ -165,7 +165,7 @@ def test_what_another_process_runs_is_left_to_it(cell_spec, folder):
         thread.start()
         time.sleep(0.2)
         assert found == []
-        tables.write_cell(folder, scheduler.CellResult(kept, message="of another"))
+        tables.write_run(folder, scheduler.RunResult(kept, message="of another"))
         other.release(kept.key)
         other.release(given_up.key)
         thread.join(20)
@@ -174,15 +174,15 @@ def test_what_another_process_runs_is_left_to_it(cell_spec, folder):
     assert messages[given_up].startswith("process ")
 
 
-def test_two_that_share_a_folder_run_each_cell_once(cell_spec, folder, tmp_path):
+def test_two_that_share_a_folder_run_each_run_once(run_spec, folder, tmp_path):
     count = tmp_path / "count"
     count.touch()
-    specs = cells(cell_spec, *[(("count", str(count)), ("sleep", 0.05))] * 8)
+    specs = runs(run_spec, *[(("count", str(count)), ("sleep", 0.05))] * 8)
     found = [[], []]
 
     def run(results):
         for result in run_all(specs, Execution(), folder):
-            tables.write_cell(folder, result)
+            tables.write_run(folder, result)
             results.append(result)
 
     threads = [threading.Thread(target=run, args=(each,)) for each in found]
@@ -195,7 +195,7 @@ def test_two_that_share_a_folder_run_each_cell_once(cell_spec, folder, tmp_path)
     assert len({result.message for result in found[0]}) == 2
 
 
-def test_no_more_at_a_time_than_there_may_be(cell_spec, folder, monkeypatch):
+def test_no_more_at_a_time_than_there_may_be(run_spec, folder, monkeypatch):
     most = []
 
     class Counting(scheduler._Round):
@@ -204,16 +204,16 @@ def test_no_more_at_a_time_than_there_may_be(cell_spec, folder, monkeypatch):
             yield from super()._ended()
 
     monkeypatch.setattr(scheduler, "_Round", Counting)
-    assert len(list(run_all(cells(cell_spec, *[()] * 6), Execution(jobs=2), folder))) == 6
+    assert len(list(run_all(runs(run_spec, *[()] * 6), Execution(jobs=2), folder))) == 6
     assert max(most) == 2
 
 
-def test_a_worker_of_the_cluster_that_is_lost(cell_spec, folder, cluster, tmp_path):
-    """The cell is run again, once; with it, or for another reason, its worker may be lost again."""
+def test_a_worker_of_the_cluster_that_is_lost(run_spec, folder, cluster, tmp_path):
+    """The run is run again, once; with it, or for another reason, its worker may be lost again."""
     count = tmp_path / "count"
     count.touch()
     how = Execution(jobs=2, scheduler=cluster.scheduler_address)
-    specs = cells(cell_spec, (("count", str(count)), ("sleep", 3.0)), ())
+    specs = runs(run_spec, (("count", str(count)), ("sleep", 3.0)), ())
     with scheduler.connected(how.scheduler) as client:
         results = run_all(specs, how, folder)
         assert next(results).spec == specs[1]
@@ -226,7 +226,7 @@ def test_a_worker_of_the_cluster_that_is_lost(cell_spec, folder, cluster, tmp_pa
     assert count.read_text() == "ran ran "
 
 
-def test_a_scheduler_that_is_lost_ends_the_study_and_fails_no_cell(cell_spec, folder):
+def test_a_scheduler_that_is_lost_ends_the_study_and_fails_no_run(run_spec, folder):
     command = [
         sys.executable,
         "-m",
@@ -241,8 +241,8 @@ def test_a_scheduler_that_is_lost_ends_the_study_and_fails_no_cell(cell_spec, fo
         address = next(found[0] for line in scheduler.stderr if (found := re.search(r"tcp://[\d.]+:\d+", line)))
         threading.Timer(1.0, scheduler.kill).start()
         with pytest.raises(InterruptedStudyError, match=f"the Dask scheduler at {address} was lost"):
-            list(run_all(cells(cell_spec, (), ()), Execution(jobs=1, scheduler=address), folder))
-    assert not list((folder / "cells").iterdir())
+            list(run_all(runs(run_spec, (), ()), Execution(jobs=1, scheduler=address), folder))
+    assert not list((folder / "runs").iterdir())
     assert not (folder / "claims").exists()
 
 
@@ -269,16 +269,14 @@ def test_a_cluster_without_dask(monkeypatch):
         threads_of("tcp://127.0.0.1:1")
 
 
-def test_an_executor_that_cannot_run_cells_ends_the_study(cell_spec, folder, monkeypatch):
+def test_an_executor_that_cannot_run_ones_ends_the_study(run_spec, folder, monkeypatch):
     class Broken(scheduler.Workers):
         def run(self, job):
             raise ModuleNotFoundError("No module named 'bench'")
 
     monkeypatch.setattr(scheduler, "Workers", Broken)
-    with pytest.raises(
-        InterruptedStudyError, match="cells cannot be run: ModuleNotFoundError: No module named 'bench'"
-    ):
-        list(run_all(cells(cell_spec, ()), Execution(), folder))
+    with pytest.raises(InterruptedStudyError, match="runs cannot be run: ModuleNotFoundError: No module named 'bench'"):
+        list(run_all(runs(run_spec, ()), Execution(), folder))
 
 
 @pytest.mark.parametrize(
@@ -291,7 +289,7 @@ def test_a_number_of_bytes(text, size):
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "two", "2 gigabytes", "nan", "1GiB", "1,5GB"])
 def test_no_number_of_bytes(text):
-    with pytest.raises(UsageError, match="--cell-memory must be a number of bytes such as 512MB or 2GB, got "):
+    with pytest.raises(UsageError, match="--run-memory must be a number of bytes such as 512MB or 2GB, got "):
         in_bytes(text)
 
 
@@ -303,9 +301,9 @@ def test_bytes_in_words(size, text):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"cell_timeout": 0.0}, "--cell-timeout must be a positive number, got 0.0"),
-        ({"cell_timeout": float("nan")}, "--cell-timeout must be a positive number, got nan"),
-        ({"cell_memory": 0}, "--cell-memory must be a positive number, got 0"),
+        ({"run_timeout": 0.0}, "--run-timeout must be a positive number, got 0.0"),
+        ({"run_timeout": float("nan")}, "--run-timeout must be a positive number, got nan"),
+        ({"run_memory": 0}, "--run-memory must be a positive number, got 0"),
         ({"scheduler": "localhost"}, "--scheduler must be tcp://HOST:PORT, got 'localhost'"),
     ],
 )

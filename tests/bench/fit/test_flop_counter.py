@@ -240,10 +240,10 @@ def noise(request):
 
 
 @pytest.fixture(scope="module", params=[("circle", 31), ("s_curve", 24)], ids=["circle", "s_curve"])
-def counts(request, cell_spec, method, noise):
+def counts(request, run_spec, method, noise):
     """The ledger after a brief run of a method, and what was counted with the memo and without."""
     dataset, size = request.param
-    spec = cell_spec(method=method, dataset=dataset, size=size, validation_size=size, noise=noise)
+    spec = run_spec(method=method, dataset=dataset, size=size, validation_size=size, noise=noise)
     ledger = CountingLedger()
     return ledger, drive(spec, ledger), drive(spec, Thorough())
 

@@ -12,9 +12,9 @@ from datasets.base import draw
 
 
 @pytest.fixture(params=registry().methods)
-def handed(request, cell_spec):
+def handed(request, run_spec):
     """The task of a method, and the data that it was made from."""
-    known, spec = registry(), cell_spec(method=request.param)
+    known, spec = registry(), run_spec(method=request.param)
     problem = known.make_problem(spec.dataset, None)
     split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
     return make_task(known.make_method(spec.method), problem, split, spec, _ledger()), split

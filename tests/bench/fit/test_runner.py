@@ -1,4 +1,4 @@
-"""One cell: what the clock covers, where the checkpoints lie, when a budget ends it, and what becomes of a failure."""
+"""One run: what the clock covers, where the checkpoints lie, when a budget ends it, and what becomes of a failure."""
 
 import dataclasses
 import json
@@ -16,11 +16,11 @@ import torch
 
 from bench import metrics
 from bench.fit import runner
-from bench.fit.runner import CHECKPOINTS_PER_DECADE, run_cell
+from bench.fit.runner import CHECKPOINTS_PER_DECADE, run_one
 from bench.metrics import nuts
 from bench.registry.registry import registry
 from bench.store import tables
-from bench.store.records import CellSpec, Cost
+from bench.store.records import Cost, RunSpec
 from datasets.base import draw
 from methods.common.posteriors import Prior
 from methods.contract.method import Fitted
@@ -64,22 +64,22 @@ def checkpoints(result):
     return [(each[0].cost, {row.metric: row.value for row in each[:4]}) for _, each in rows]
 
 
-def test_a_cell_is_reproducible(cell_spec):
-    first, second = (run_cell(cell_spec(max_flops=1e7)) for _ in range(2))
+def test_a_run_is_reproducible(run_spec):
+    first, second = (run_one(run_spec(max_flops=1e7)) for _ in range(2))
     assert first.status == "done"
     assert [(row.metric, row.value, row.stderr) for row in first.rows] == [
         (row.metric, row.value, row.stderr) for row in second.rows
     ]
 
 
-def test_the_clock_runs_while_the_method_does(cell_spec, offer):
+def test_the_clock_runs_while_the_method_does(run_spec, offer):
     offer("sleepy", Walk(steps=4, sleep=0.05))
-    cost = run_cell(cell_spec(method="sleepy")).cost
+    cost = run_one(run_spec(method="sleepy")).cost
     assert cost.wall_s >= 4 * 0.05
     assert cost.cpu_s < 0.1
 
 
-def test_work_before_the_first_yield_is_on_the_clock(cell_spec, offer):
+def test_work_before_the_first_yield_is_on_the_clock(run_spec, offer):
     class Eager(Walk):
         def fit(self, task):
             time.sleep(0.2)
@@ -87,12 +87,12 @@ def test_work_before_the_first_yield_is_on_the_clock(cell_spec, offer):
             return iter([Fitted(task.model, Prior(task.latent_dim))])
 
     offer("eager", Eager())
-    cost = run_cell(cell_spec(method="eager")).cost
+    cost = run_one(run_spec(method="eager")).cost
     assert cost.wall_s >= 0.2
     assert cost.flops == 7
 
 
-def test_processor_time_is_that_of_all_threads_and_of_children(cell_spec, offer):
+def test_processor_time_is_that_of_all_threads_and_of_children(run_spec, offer):
     class Busy(Walk):
         def before_yield(self, step, task):
             spin = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.2: pass"
@@ -102,17 +102,17 @@ def test_processor_time_is_that_of_all_threads_and_of_children(cell_spec, offer)
             subprocess.run([sys.executable, "-c", spin], check=True)
 
     offer("busy", Busy(steps=1))
-    assert run_cell(cell_spec(method="busy", max_seconds=0.1)).cost.cpu_s >= 0.4
+    assert run_one(run_spec(method="busy", max_seconds=0.1)).cost.cpu_s >= 0.4
 
 
-def test_where_the_flops_went_adds_up(cell_spec):
-    result = run_cell(cell_spec(method="mapa", size=60))
+def test_where_the_flops_went_adds_up(run_spec):
+    result = run_one(run_spec(method="mapa", size=60))
     assert sum(work.flops for work in result.work) == result.cost.flops
     assert sum(work.flops for work in result.work if work.by == "formula") == result.formula_flops > 0
     assert {"k-means", "loss"} <= {work.name for work in result.work}
 
 
-def test_memory_is_that_of_fitting(cell_spec, offer, monkeypatch):
+def test_memory_is_that_of_fitting(run_spec, offer, monkeypatch):
     class Hungry(Walk):
         def before_yield(self, step, task):
             if step == 2:
@@ -124,21 +124,21 @@ def test_memory_is_that_of_fitting(cell_spec, offer, monkeypatch):
 
     monkeypatch.setattr(metrics.Evaluator, "look", greedy)
     offer("hungry", Hungry())
-    assert run_cell(cell_spec(method="hungry")).peak_memory_mb == pytest.approx(120, rel=0.1)
+    assert run_one(run_spec(method="hungry")).peak_memory_mb == pytest.approx(120, rel=0.1)
 
 
-def test_diagnostics_are_kept_with_the_look_that_they_belong_to(cell_spec):
-    result = run_cell(cell_spec(max_flops=1e7))
+def test_diagnostics_are_kept_with_the_look_that_they_belong_to(run_spec):
+    result = run_one(run_spec(max_flops=1e7))
     found = [(d.checkpoint, d.metric, d.diagnostic) for d in result.diagnostics]
     assert found == [(row.checkpoint, "test_ll", "numerical_error") for row in result.rows if row.metric == "test_ll"]
     assert all(0 <= d.value < 1e-3 for d in result.diagnostics)
 
 
-def test_above_two_latent_dimensions_all_is_measured_by_sampling(cell_spec, monkeypatch):
+def test_above_two_latent_dimensions_all_is_measured_by_sampling(run_spec, monkeypatch):
     monkeypatch.setattr(nuts, "WARM_UP", 100)
     monkeypatch.setattr(nuts, "DRAWS", (150,))
     monkeypatch.setattr(nuts, "_reference", nuts._reference.__wrapped__)  # as others are not to share it
-    result = run_cell(cell_spec(dataset="linear_gaussian", latent_dim=3, max_flops=3e6, test_size=40))
+    result = run_one(run_spec(dataset="linear_gaussian", latent_dim=3, max_flops=3e6, test_size=40))
     assert result.status == "done"
     last = {row.metric: row for row in result.rows if row.checkpoint == result.rows[-1].checkpoint}
     assert set(last) == {*METRICS, *LAST_METRICS, "annealing_gap"}
@@ -149,13 +149,13 @@ def test_above_two_latent_dimensions_all_is_measured_by_sampling(cell_spec, monk
     assert {("test_ll", "khat_median"), ("signal_w2", "rhat_max")} <= diagnostics
 
 
-def test_mapa_declines_more_latent_dimensions_than_it_can_embed_the_data_in(cell_spec):
-    result = run_cell(cell_spec(method="mapa", dataset="linear_gaussian", latent_dim=3, size=3))
+def test_mapa_declines_more_latent_dimensions_than_it_can_embed_the_data_in(run_spec):
+    result = run_one(run_spec(method="mapa", dataset="linear_gaussian", latent_dim=3, size=3))
     message = "mapa embeds in fewer dimensions than there are coordinates (4) and data (3)"
     assert (result.status, result.message) == ("skipped", message)
 
 
-def test_the_clock_stands_while_the_harness_works(cell_spec, offer, monkeypatch):
+def test_the_clock_stands_while_the_harness_works(run_spec, offer, monkeypatch):
     offer("brisk", Walk(steps=4, charge=1e6))
     looks = []
 
@@ -167,9 +167,9 @@ def test_the_clock_stands_while_the_harness_works(cell_spec, offer, monkeypatch)
 
         return slow
 
-    for name in ("look", "last_look"):
+    for name in ("look", "evaluate_final"):
         monkeypatch.setattr(metrics.Evaluator, name, slowly(getattr(metrics.Evaluator, name)))
-    result = run_cell(cell_spec(method="brisk"))
+    result = run_one(run_spec(method="brisk"))
     assert len(looks) >= 3
     assert result.cost.wall_s < 0.1
     assert result.evaluation_s >= 0.2 * len(looks)
@@ -178,7 +178,7 @@ def test_the_clock_stands_while_the_harness_works(cell_spec, offer, monkeypatch)
 IMPORTS_ON_THE_CLOCK = """
 import json, sys
 from bench.fit import runner
-from bench.store.records import CellSpec
+from bench.store.records import RunSpec
 advance, new = runner._Driver._advance, []
 def watched(driver):
     before = set(sys.modules)
@@ -186,13 +186,13 @@ def watched(driver):
     new.extend(set(sys.modules) - before)
     return found
 runner._Driver._advance = watched
-statuses = [runner.run_cell(CellSpec(**fields)).status for fields in json.loads(sys.argv[1])]
+statuses = [runner.run_one(RunSpec(**fields)).status for fields in json.loads(sys.argv[1])]
 print(json.dumps([statuses, sorted(new)]))
 """
 
 
-def test_nothing_is_imported_on_the_clock(cell_spec):
-    specs = [cell_spec(method="mapa", dataset=dataset, max_flops=1e6) for dataset in ("circle", "s_curve")]
+def test_nothing_is_imported_on_the_clock(run_spec):
+    specs = [run_spec(method="mapa", dataset=dataset, max_flops=1e6) for dataset in ("circle", "s_curve")]
     fields = json.dumps([dataclasses.asdict(spec) for spec in specs])
     command = [sys.executable, "-c", IMPORTS_ON_THE_CLOCK, fields]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -200,8 +200,8 @@ def test_nothing_is_imported_on_the_clock(cell_spec):
 
 
 @pytest.mark.parametrize("method", ["vae", "mapa", "iterative"])
-def test_checkpoints_lie_on_the_grid_and_costs_never_fall(cell_spec, method):
-    result = run_cell(cell_spec(method=method, size=100, max_flops=3e8))
+def test_checkpoints_lie_on_the_grid_and_costs_never_fall(run_spec, method):
+    result = run_one(run_spec(method=method, size=100, max_flops=3e8))
     looked = [cost for cost, _ in checkpoints(result)]
     assert len(looked) > 3
     for field in dataclasses.fields(Cost):
@@ -213,33 +213,33 @@ def test_checkpoints_lie_on_the_grid_and_costs_never_fall(cell_spec, method):
     assert looked[-1] == result.cost
 
 
-def test_checkpoints_miss_no_mark_of_the_grid(cell_spec, offer):
+def test_checkpoints_miss_no_mark_of_the_grid(run_spec, offer):
     offer("steady", Walk(steps=1000, charge=1000.0))
-    spent = [cost.flops for cost, _ in checkpoints(run_cell(cell_spec(method="steady", size=10, test_size=10)))]
+    spent = [cost.flops for cost, _ in checkpoints(run_one(run_spec(method="steady", size=10, test_size=10)))]
     marks = [10 ** (3 + k / CHECKPOINTS_PER_DECADE) for k in range(1, 3 * CHECKPOINTS_PER_DECADE)]
     assert spent == [1000.0, *(1000.0 * math.ceil(mark / 1000) for mark in marks), 1e6]
 
 
 @pytest.mark.parametrize("charge", [0.0, 1.0, 1e6])
-def test_the_last_state_is_always_scored(cell_spec, offer, charge):
+def test_the_last_state_is_always_scored(run_spec, offer, charge):
     offer("walk", Walk(steps=7, charge=charge))
-    result = run_cell(cell_spec(method="walk"))
+    result = run_one(run_spec(method="walk"))
     looked = checkpoints(result)
     known = registry()
-    spec = cell_spec()
+    spec = run_spec()
     problem = known.make_problem("circle", None)
     split = draw(problem, 0, spec.size, spec.validation_size, spec.test_size)
     task = runner.make_task(Walk(), problem, split, spec, runner._ledger())
     *_, fitted = Walk(steps=7).fit(task)
     evaluator = metrics.Evaluator(problem, split, 0)
-    assert looked[-1][1] == {m.metric: m.value for m in evaluator.look(fitted)}
+    assert looked[-1][1] == {m.metric: m.value for m in evaluator.evaluate_checkpoint(fitted)}
     assert [(row.metric, row.value) for row in result.rows[-5:]] == [
-        (m.metric, m.value) for m in evaluator.last_look(fitted)
+        (m.metric, m.value) for m in evaluator.evaluate_final(fitted)
     ]
     assert [row.metric for row in result.rows[-5:]] == LAST_METRICS
 
 
-def test_work_after_the_last_yield_is_charged_and_scored(cell_spec, offer):
+def test_work_after_the_last_yield_is_charged_and_scored(run_spec, offer):
     class Afterthought(Walk):
         def fit(self, task):
             yield from super().fit(task)
@@ -248,7 +248,7 @@ def test_work_after_the_last_yield_is_charged_and_scored(cell_spec, offer):
 
     offer("late", Afterthought(steps=1, charge=10.0))
     offer("prompt", Walk(steps=1, charge=10.0))
-    late, prompt = (run_cell(cell_spec(method=name)) for name in ("late", "prompt"))
+    late, prompt = (run_one(run_spec(method=name)) for name in ("late", "prompt"))
     assert late.cost.flops > 15
     assert [cost.flops for cost, _ in checkpoints(late)] == [10.0, late.cost.flops]
     assert len(checkpoints(prompt)) == 1
@@ -256,10 +256,10 @@ def test_work_after_the_last_yield_is_charged_and_scored(cell_spec, offer):
 
 
 @pytest.mark.parametrize("method", ["vae", "iterative"])
-def test_a_budget_of_flops_stops_within_a_step(cell_spec, method):
-    spec = cell_spec(method=method)
-    one = run_cell(dataclasses.replace(spec, max_flops=1.0)).cost.flops
-    result = run_cell(dataclasses.replace(spec, max_flops=20.5 * one))
+def test_a_budget_of_flops_stops_within_a_step(run_spec, method):
+    spec = run_spec(method=method)
+    one = run_one(dataclasses.replace(spec, max_flops=1.0)).cost.flops
+    result = run_one(dataclasses.replace(spec, max_flops=20.5 * one))
     assert 20.5 * one <= result.cost.flops <= 21.5 * one
     assert result.overrun_flops == result.cost.flops - 20.5 * one
     assert result.overrun_s == 0
@@ -267,9 +267,9 @@ def test_a_budget_of_flops_stops_within_a_step(cell_spec, method):
     assert result.message.startswith("stopped by --max-flops at ")
 
 
-def test_a_budget_of_seconds_stops_within_a_step(cell_spec, offer):
+def test_a_budget_of_seconds_stops_within_a_step(run_spec, offer):
     offer("sleepy", Walk(steps=1000, sleep=0.02))
-    result = run_cell(cell_spec(method="sleepy", max_seconds=0.1))
+    result = run_one(run_spec(method="sleepy", max_seconds=0.1))
     assert result.cost.wall_s >= 0.1
     assert result.cost.flops <= 1000 * 0.1 / 0.02
     assert result.overrun_s == result.cost.wall_s - 0.1
@@ -278,9 +278,9 @@ def test_a_budget_of_seconds_stops_within_a_step(cell_spec, offer):
     assert checkpoints(result)[-1][0] == result.cost
 
 
-def test_a_method_that_ends_by_itself_has_no_message(cell_spec, offer):
+def test_a_method_that_ends_by_itself_has_no_message(run_spec, offer):
     offer("walk", Walk())
-    result = run_cell(cell_spec(method="walk", max_flops=1e12, max_seconds=1e6))
+    result = run_one(run_spec(method="walk", max_flops=1e12, max_seconds=1e6))
     assert (result.status, result.message) == ("done", "")
     assert (result.overrun_flops, result.overrun_s) == (0, 0)
 
@@ -346,14 +346,14 @@ class NanPosterior(Walk):
         (NanPosterior, "NotFiniteError: elbo is nan", 0),
     ],
 )
-def test_a_failure_is_told_and_keeps_what_came_before(cell_spec, offer, broken, message, looks):
+def test_a_failure_is_told_and_keeps_what_came_before(run_spec, offer, broken, message, looks):
     class Tenfold(broken):
         def fit(self, task):
             charge = task.ledger.charge
             return super().fit(dataclasses.replace(task, ledger=Growing(charge)))
 
     offer("broken", Tenfold(charge=1.0))
-    result = run_cell(cell_spec(method="broken"))
+    result = run_one(run_spec(method="broken"))
     assert result.status == "failed"
     assert result.message.startswith(message)
     assert "\n" not in result.message
@@ -374,30 +374,30 @@ class Growing:
         self.next *= 10
 
 
-def test_a_method_may_decline(cell_spec, offer):
+def test_a_method_may_decline(run_spec, offer):
     class Choosy(Walk):
         def skip(self, latent_dim, data_dim, size):
             return f"not for L = {latent_dim}, D = {data_dim}, N = {size}" if data_dim == 2 else None
 
     offer("choosy", Choosy())
-    result = run_cell(cell_spec(method="choosy"))
+    result = run_one(run_spec(method="choosy"))
     assert (result.status, result.message) == ("skipped", "not for L = 1, D = 2, N = 40")
     assert (result.rows, result.cost) == ([], Cost())
-    assert run_cell(cell_spec(method="choosy", dataset="s_curve", size=10, test_size=10)).status == "done"
+    assert run_one(run_spec(method="choosy", dataset="s_curve", size=10, test_size=10)).status == "done"
 
 
-def test_what_a_method_prints_is_dropped(cell_spec, offer, capsys):
+def test_what_a_method_prints_is_dropped(run_spec, offer, capsys):
     offer("chatty", Walk(print="step"))
-    assert run_cell(cell_spec(method="chatty")).status == "done"
+    assert run_one(run_spec(method="chatty")).status == "done"
     assert capsys.readouterr() == ("", "")
 
 
-def test_hyperparameters_are_recorded(cell_spec, offer):
+def test_hyperparameters_are_recorded(run_spec, offer):
     offer("walk", Walk(steps=3))
-    assert run_cell(cell_spec(method="walk")).parameters == {"steps": 3, "charge": 1000.0, "sleep": 0.0, "print": ""}
+    assert run_one(run_spec(method="walk")).parameters == {"steps": 3, "charge": 1000.0, "sleep": 0.0, "print": ""}
 
 
-def test_a_hyperparameter_of_any_kind_can_be_stored(cell_spec, offer, tmp_path):
+def test_a_hyperparameter_of_any_kind_can_be_stored(run_spec, offer, tmp_path):
     @dataclass(frozen=True)
     class Odd(Walk):
         hidden: tuple = (64, 64)
@@ -405,10 +405,10 @@ def test_a_hyperparameter_of_any_kind_can_be_stored(cell_spec, offer, tmp_path):
         layer: type = torch.nn.Tanh
         none: None = None
 
-    (tmp_path / "cells").mkdir()
-    spec = cell_spec(method=offer("odd", Odd()))
-    tables.write_cell(tmp_path, run_cell(spec))
-    kept = tables.read_cell(tmp_path, spec).parameters
+    (tmp_path / "runs").mkdir()
+    spec = run_spec(method=offer("odd", Odd()))
+    tables.write_run(tmp_path, run_one(spec))
+    kept = tables.read_run(tmp_path, spec).parameters
     assert (kept["hidden"], kept["place"], kept["none"]) == ("(64, 64)", "here", None)
     assert "Tanh" in kept["layer"]
 
@@ -424,8 +424,8 @@ def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
 
 
-def test_methods_at_a_seed_begin_alike(cell_spec):
-    tasks = [task_of(method, cell_spec(seed=3)) for method in ("mapa", "vae", "iterative", "untrained")]
+def test_methods_at_a_seed_begin_alike(run_spec):
+    tasks = [task_of(method, run_spec(seed=3)) for method in ("mapa", "vae", "iterative", "untrained")]
     draws = torch.rand(3, generator=tasks[0].generator)
     for task in tasks[1:]:
         assert same(task.model.state_dict(), tasks[0].model.state_dict())
@@ -434,28 +434,28 @@ def test_methods_at_a_seed_begin_alike(cell_spec):
         assert torch.equal(torch.rand(3, generator=task.generator), draws)
 
 
-def test_seeds_differ_in_data_weights_and_draws(cell_spec):
-    first, second = (task_of("vae", cell_spec(seed=seed)) for seed in (0, 1))
+def test_seeds_differ_in_data_weights_and_draws(run_spec):
+    first, second = (task_of("vae", run_spec(seed=seed)) for seed in (0, 1))
     assert not torch.equal(first.train, second.train)
     assert not torch.equal(first.model.network[0].weight, second.model.network[0].weight)
     assert not torch.equal(torch.rand(3, generator=first.generator), torch.rand(3, generator=second.generator))
 
 
-def test_the_data_given_keep_the_test_set_apart(cell_spec):
-    task = task_of("vae", cell_spec())
+def test_the_data_given_keep_the_test_set_apart(run_spec):
+    task = task_of("vae", run_spec())
     test = draw(registry().make_problem("circle", None), 0, 40, 40, 50).test
     seen = torch.cat([task.train, task.validation])
     assert torch.cdist(seen.double(), test).min() > 1e-6
 
 
-def test_only_a_reference_sees_the_truth(cell_spec):
-    assert task_of("oracle", cell_spec()).truth is not None
-    assert all(task_of(method, cell_spec()).truth is None for method in ("mapa", "vae", "iterative", "untrained"))
+def test_only_a_reference_sees_the_truth(run_spec):
+    assert task_of("oracle", run_spec()).truth is not None
+    assert all(task_of(method, run_spec()).truth is None for method in ("mapa", "vae", "iterative", "untrained"))
 
 
 @pytest.mark.parametrize("noise", ["known", "learned"])
-def test_noise_is_given_or_learned(cell_spec, noise):
-    model = task_of("vae", cell_spec(noise=noise)).model
+def test_noise_is_given_or_learned(run_spec, noise):
+    model = task_of("vae", run_spec(noise=noise)).model
     assert model.learns_noise == (noise == "learned")
     assert (abs(model.variance() - 0.01) < 1e-8) == (noise == "known")
 
@@ -480,54 +480,54 @@ CHANGES = {
 }
 
 
-def test_each_field_that_matters_changes_the_key(cell_spec):
-    assert set(CHANGES) == {field.name for field in dataclasses.fields(CellSpec)} - {"plugins"}
-    keys = {cell_spec().key, *(cell_spec(**{name: value}).key for name, value in CHANGES.items())}
+def test_each_field_that_matters_changes_the_key(run_spec):
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(RunSpec)} - {"plugins"}
+    keys = {run_spec().key, *(run_spec(**{name: value}).key for name, value in CHANGES.items())}
     assert len(keys) == 1 + len(CHANGES)
 
 
-def test_where_plugins_lie_does_not_change_the_key(cell_spec):
+def test_where_plugins_lie_does_not_change_the_key(run_spec):
     places = ((), ("a.py", "b.py"), ("b.py", "a.py"), ("/elsewhere/a.py",))
-    assert len({cell_spec(plugins=plugins).key for plugins in places}) == 1
+    assert len({run_spec(plugins=plugins).key for plugins in places}) == 1
 
 
-def test_the_key_is_the_same_in_every_process(cell_spec):
-    code = "import json, sys; from bench.store.records import CellSpec; print(CellSpec(**json.loads(sys.argv[1])).key)"
-    fields = {**dataclasses.asdict(cell_spec()), "versions": ["torch 1"]}
+def test_the_key_is_the_same_in_every_process(run_spec):
+    code = "import json, sys; from bench.store.records import RunSpec; print(RunSpec(**json.loads(sys.argv[1])).key)"
+    fields = {**dataclasses.asdict(run_spec()), "versions": ["torch 1"]}
     run = subprocess.run([sys.executable, "-c", code, json.dumps(fields)], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == cell_spec(versions=("torch 1",)).key
+    assert run.stdout.strip() == run_spec(versions=("torch 1",)).key
 
 
-def test_density_grids_are_for_the_plane(cell_spec):
-    plane = run_cell(cell_spec(density=True, max_flops=1e6))
+def test_density_grids_are_for_the_plane(run_spec):
+    plane = run_one(run_spec(density=True, max_flops=1e6))
     assert {name for name, *_ in plane.densities} == {"truth", "vae"}
     assert len(plane.densities) == 2 * runner.GRID_POINTS**2
     assert all(math.isfinite(value) for point in plane.densities for value in point[1:])
-    assert run_cell(cell_spec(density=True, max_flops=1e6, dataset="s_curve", size=10, test_size=10)).densities == []
+    assert run_one(run_spec(density=True, max_flops=1e6, dataset="s_curve", size=10, test_size=10)).densities == []
 
 
-def test_index_posteriors_are_kept_for_curves_at_the_first_seed(cell_spec):
-    result = run_cell(cell_spec(density=True, method="oracle"))
+def test_index_posteriors_are_kept_for_curves_at_the_first_seed(run_spec):
+    result = run_one(run_spec(density=True, method="oracle"))
     found, last = result.posteriors, {row.metric: row.value for row in result.rows}
     assert last["index_kl_floor"] == pytest.approx(last["index_kl"], rel=1e-4)
     assert {row[0] for row in found} == {"truth", "floor", "oracle"}
     floor, oracle = ([row[1:] for row in found if row[0] == name] for name in ("floor", "oracle"))
     assert [row[:4] for row in floor] == [row[:4] for row in oracle]
     assert [row[4] for row in floor] == pytest.approx([row[4] for row in oracle], abs=1e-5)
-    assert run_cell(cell_spec(method="oracle")).posteriors == []
+    assert run_one(run_spec(method="oracle")).posteriors == []
 
 
-def test_signal_posteriors_are_kept_at_the_first_seed(cell_spec):
-    found, plain = (run_cell(cell_spec(density=density, method="oracle")).signals for density in (True, False))
+def test_signal_posteriors_are_kept_at_the_first_seed(run_spec):
+    found, plain = (run_one(run_spec(density=density, method="oracle")).signals for density in (True, False))
     assert plain == []
     truth, oracle = ([row[1:] for row in found if row[0] == name] for name in ("truth", "oracle"))
     assert len(truth) == 4 * 64
     assert truth == oracle
 
 
-def test_a_result_survives_being_stored(cell_spec, tmp_path):
-    (tmp_path / "cells").mkdir()
-    spec = cell_spec(max_flops=1e7)
-    result = run_cell(spec)
-    tables.write_cell(tmp_path, result)
-    assert tables.read_cell(tmp_path, spec) == result
+def test_a_result_survives_being_stored(run_spec, tmp_path):
+    (tmp_path / "runs").mkdir()
+    spec = run_spec(max_flops=1e7)
+    result = run_one(spec)
+    tables.write_run(tmp_path, result)
+    assert tables.read_run(tmp_path, spec) == result

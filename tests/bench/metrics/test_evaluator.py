@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import methods
-from bench.fit.runner import run_cell
+from bench.fit.runner import run_one
 from bench.metrics import Evaluator, NotFiniteError, TrueModel, density_grid, likelihood, measurement
 from bench.metrics.evaluator import DRAWS
 from datasets import load
@@ -77,7 +77,7 @@ def scores(posterior=None, model=None, n=500, seed=0):
     model = model or TrueModel(problem)
     split = draw(problem, seed, 1, 1, n)
     posterior = posterior or Near(Linear.of(problem))
-    return split.test, by_name(Evaluator(problem, split, seed).look(Fitted(model, posterior)))
+    return split.test, by_name(Evaluator(problem, split, seed).evaluate_checkpoint(Fitted(model, posterior)))
 
 
 def bound_holds(found):
@@ -130,7 +130,7 @@ def test_the_oracle_has_no_gaps(dataset):
     problem = load(dataset)
     truth = TrueModel(problem)
     evaluator = Evaluator(problem, draw(problem, 0, 1, 1, 200), 0)
-    found = by_name(evaluator.look(Fitted(truth, exact_posterior(truth, problem.latent_dim))))
+    found = by_name(evaluator.evaluate_checkpoint(Fitted(truth, exact_posterior(truth, problem.latent_dim))))
     assert found["oracle_gap"].value == 0
     assert bound_holds(found)
     assert found["inference_gap"].value < 0.05
@@ -138,9 +138,9 @@ def test_the_oracle_has_no_gaps(dataset):
 
 @pytest.mark.parametrize("dataset", ["circle", "s_curve"])
 @pytest.mark.parametrize("method", methods.BUILTIN)
-def test_the_bound_holds_at_every_checkpoint(cell_spec, method, dataset):
+def test_the_bound_holds_at_every_checkpoint(run_spec, method, dataset):
     size = {"circle": 100, "s_curve": 40}[dataset]
-    result = run_cell(cell_spec(method=method, dataset=dataset, size=size, max_flops=3e7, test_size=60))
+    result = run_one(run_spec(method=method, dataset=dataset, size=size, max_flops=3e7, test_size=60))
     assert result.status == "done"
     looks = {row.checkpoint for row in result.rows}
     for look in looks:
@@ -182,10 +182,10 @@ def test_evaluating_draws_from_no_generator_but_its_own():
     evaluator = Evaluator(problem, split, 0)
     fitted = Fitted(TrueModel(problem), Prior(1))
     before = torch.random.get_rng_state()
-    first, second = ([*evaluator.look(fitted), *evaluator.last_look(fitted)] for _ in range(2))
+    first, second = ([*evaluator.evaluate_checkpoint(fitted), *evaluator.evaluate_final(fitted)] for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert first == second
-    assert by_name(Evaluator(problem, split, 1).look(fitted))["elbo"] != by_name(first)["elbo"]
+    assert by_name(Evaluator(problem, split, 1).evaluate_checkpoint(fitted))["elbo"] != by_name(first)["elbo"]
 
 
 def test_the_order_of_large_test_sets_is_kept(monkeypatch):

@@ -3,14 +3,14 @@
 import torch
 
 from bench.fit import runner
-from bench.fit.runner import run_cell
+from bench.fit.runner import run_one
 from bench.registry.registry import registry
 from datasets import base
 from datasets.base import draw
 
 
-def test_only_the_end_is_scored_and_nothing_else(cell_spec):
-    result = run_cell(cell_spec(method="untrained", scored_on="validation", density=True))
+def test_only_the_end_is_scored_and_nothing_else(run_spec):
+    result = run_one(run_spec(method="untrained", scored_on="validation", density=True))
     assert [(row.metric, row.checkpoint) for row in result.rows] == [("validation_ll", 0)]
     assert (result.densities, result.posteriors, result.signals, result.references) == ([], [], [], [])
 
@@ -27,15 +27,15 @@ def guard(monkeypatch):
     monkeypatch.setattr(base, "stream", stream)
 
 
-def test_the_test_set_is_never_drawn(cell_spec, monkeypatch):
+def test_the_test_set_is_never_drawn(run_spec, monkeypatch):
     guard(monkeypatch)
-    assert run_cell(cell_spec(method="untrained", scored_on="validation")).status == "done"
+    assert run_one(run_spec(method="untrained", scored_on="validation")).status == "done"
 
 
-def test_planted_a_draw_of_the_test_set_is_caught(cell_spec, monkeypatch):
+def test_planted_a_draw_of_the_test_set_is_caught(run_spec, monkeypatch):
     guard(monkeypatch)
     monkeypatch.setattr(runner, "_drawn", lambda problem, spec: draw(problem, spec.seed, 40, 40, 50))
-    assert "the test set was drawn" in run_cell(cell_spec(method="untrained", scored_on="validation")).message
+    assert "the test set was drawn" in run_one(run_spec(method="untrained", scored_on="validation")).message
 
 
 def test_without_a_test_set_the_rest_is_the_same():

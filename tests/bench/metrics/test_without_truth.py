@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bench.fit.runner import run_cell
+from bench.fit.runner import run_one
 from bench.metrics import Evaluator, TrueModel
 from datasets.base import Observations, draw
 from datasets.linear import linear_gaussian
@@ -28,12 +28,12 @@ def test_without_a_truth_what_needs_none_is_measured_and_the_rest_left_out(laten
     split = draw(data, 0, 100, 100, 60)
     fitted = Fitted(TrueModel(problem), Prior(latent), lambda x: torch.full((len(x), 100), -math.log(100)))
     evaluator = Evaluator(data, split, 0)
-    found = by_name(evaluator.look(fitted))
+    found = by_name(evaluator.evaluate_checkpoint(fitted))
     assert list(found) == ["test_ll", "elbo", "inference_gap"]
     exact = problem.exact_log_prob(split.test)
     assert found["test_ll"].value == pytest.approx(float(exact.mean()), abs=5e-3)
     assert found["test_ll"].diagnostics["test_points"] == 60
-    last = by_name(evaluator.last_look(fitted))
+    last = by_name(evaluator.evaluate_final(fitted))
     gaps = ["approximation_gap", "amortisation_gap"]
     assert list(last) == [*gaps, "sample_w2", "sample_w2_floor", *["annealing_gap"] * (latent > 2)]
     assert evaluator.reference is None
@@ -49,19 +49,19 @@ def test_without_a_truth_what_needs_none_is_measured_and_the_rest_left_out(laten
         ("oracle", "known", "digits has no true model for oracle to be handed"),
     ],
 )
-def test_what_needs_the_truth_is_skipped_on_digits(cell_spec, method, noise, reason):
-    result = run_cell(cell_spec(method=method, dataset="digits", noise=noise))
+def test_what_needs_the_truth_is_skipped_on_digits(run_spec, method, noise, reason):
+    result = run_one(run_spec(method=method, dataset="digits", noise=noise))
     assert (result.status, result.message) == ("skipped", reason)
 
 
-def test_what_needs_no_truth_runs_on_digits(cell_spec):
+def test_what_needs_no_truth_runs_on_digits(run_spec):
     sizes = {"size": 100, "validation_size": 100, "test_size": 20}
-    result = run_cell(cell_spec(method="untrained", dataset="digits", noise="learned", latent_dim=2, **sizes))
+    result = run_one(run_spec(method="untrained", dataset="digits", noise="learned", latent_dim=2, **sizes))
     assert result.status == "done"
     assert {"test_ll", "elbo", "sample_w2"} <= {row.metric for row in result.rows}
     assert not {"oracle_gap", "index_kl", "signal_w2"} & {row.metric for row in result.rows}
 
 
-def test_too_many_training_data_of_digits_fail_in_one_line(cell_spec):
-    result = run_cell(cell_spec(method="untrained", dataset="digits", noise="learned", size=1500, validation_size=1500))
+def test_too_many_training_data_of_digits_fail_in_one_line(run_spec):
+    result = run_one(run_spec(method="untrained", dataset="digits", noise="learned", size=1500, validation_size=1500))
     assert (result.status, "fewer than 200" in result.message) == ("failed", True)

@@ -18,7 +18,7 @@ import torch
 from bench import metrics
 from bench.common.errors import UsageError
 from bench.fit import runner
-from bench.fit.runner import run_cell
+from bench.fit.runner import run_one
 from bench.metrics.measurement import Measurement
 from bench.process import containment
 from bench.process.containment import Containment, contained, importing, silenced
@@ -209,7 +209,7 @@ def scored(monkeypatch):
         return [Measurement("test_ll", value, 0.0, "nats")]
 
     monkeypatch.setattr(metrics.Evaluator, "look", look)
-    monkeypatch.setattr(metrics.Evaluator, "last_look", lambda self, fitted: [])  # noqa: ARG005
+    monkeypatch.setattr(metrics.Evaluator, "evaluate_final", lambda self, fitted: [])  # noqa: ARG005
     return given
 
 
@@ -217,12 +217,12 @@ def values(result):
     return [(row.checkpoint, row.metric, row.value) for row in result.rows]
 
 
-def test_a_rude_neighbour_changes_nothing_and_is_told_of(cell_spec, offer, scored, capfd, tmp_path, monkeypatch):
+def test_a_rude_neighbour_changes_nothing_and_is_told_of(run_spec, offer, scored, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     offer("rude", Rude())
     offer("polite", Drift())
     before = Surroundings.capture()
-    first, rude, second = (run_cell(cell_spec(method=name)) for name in ("polite", "rude", "polite"))
+    first, rude, second = (run_one(run_spec(method=name)) for name in ("polite", "rude", "polite"))
     assert Surroundings.capture().changes(before) == ()
     assert values(first) == values(second)
     assert (rude.status, second.status) == ("done", "done")
@@ -232,12 +232,12 @@ def test_a_rude_neighbour_changes_nothing_and_is_told_of(cell_spec, offer, score
     assert capfd.readouterr() == ("", "")
 
 
-def test_global_draws_come_from_the_seed_of_the_cell(cell_spec, offer, scored):
+def test_global_draws_come_from_the_seed_of_the_run(run_spec, offer, scored):
     offer("drift", Drift())
     results = []
     for seed in (0, 0, 1):
         random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002
-        results.append(run_cell(cell_spec(method="drift", seed=seed)))
+        results.append(run_one(run_spec(method="drift", seed=seed)))
     drawn = [values(result)[-1][2] - values(result)[0][2] for result in results]
     assert drawn[0] == drawn[1] != drawn[2]
     drew = "contained: drew from Python's global generator, drew from numpy's global generator, "
@@ -254,11 +254,11 @@ class Double(Drift):
             raise ArithmeticError("its own setting was lost")
 
 
-def test_looking_does_not_change_training_though_settings_do(cell_spec, offer, scored, monkeypatch):
+def test_looking_does_not_change_training_though_settings_do(run_spec, offer, scored, monkeypatch):
     offer("double", Double())
-    often = run_cell(cell_spec(method="double"))
+    often = run_one(run_spec(method="double"))
     monkeypatch.setattr(runner, "CHECKPOINTS_PER_DECADE", 0.1)
-    seldom = run_cell(cell_spec(method="double"))
+    seldom = run_one(run_spec(method="double"))
     assert (often.status, seldom.status) == ("done", "done")
     assert len(often.rows) == 4
     assert len(seldom.rows) == 2
@@ -267,7 +267,7 @@ def test_looking_does_not_change_training_though_settings_do(cell_spec, offer, s
 
 
 @pytest.mark.parametrize("within", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
-def test_a_yield_from_within_a_mode_leaves_evaluation_out_of_it(cell_spec, offer, scored, within):
+def test_a_yield_from_within_a_mode_leaves_evaluation_out_of_it(run_spec, offer, scored, within):
     class Within(Drift):
         def fit(self, task):
             for fitted in super().fit(task):
@@ -292,12 +292,12 @@ def test_a_yield_from_within_a_mode_leaves_evaluation_out_of_it(cell_spec, offer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics.Evaluator, "look", watched)
-        assert run_cell(cell_spec(method=offer("within", Within()))).status == "done"
+        assert run_one(run_spec(method=offer("within", Within()))).status == "done"
     assert {state[2:] for state in scored} == {(True, False)}
     assert modes == [False] * len(scored)
 
 
-def test_what_is_left_running_is_named(cell_spec, offer, scored):
+def test_what_is_left_running_is_named(run_spec, offer, scored):
     end, started = threading.Event(), []
 
     class Leaves(Drift):
@@ -307,7 +307,7 @@ def test_what_is_left_running_is_named(cell_spec, offer, scored):
                 started.append(subprocess.Popen(["sleep", "60"]))
 
     try:
-        message = run_cell(cell_spec(method=offer("leaves", Leaves()))).message
+        message = run_one(run_spec(method=offer("leaves", Leaves()))).message
     finally:
         end.set()
         for process in started:
@@ -317,7 +317,7 @@ def test_what_is_left_running_is_named(cell_spec, offer, scored):
     assert "not contained: child processes that it left running and that cannot be ended (sleep)" in message
 
 
-def test_what_ends_with_the_fit_is_not_named(cell_spec, offer, scored):
+def test_what_ends_with_the_fit_is_not_named(run_spec, offer, scored):
     class Tidy(Drift):
         def fit(self, task):
             end = threading.Event()
@@ -329,33 +329,33 @@ def test_what_ends_with_the_fit_is_not_named(cell_spec, offer, scored):
                 end.set()
                 thread.join()
 
-    result = run_cell(cell_spec(method=offer("tidy", Tidy()), max_flops=5.0))
+    result = run_one(run_spec(method=offer("tidy", Tidy()), max_flops=5.0))
     assert result.message.startswith("stopped by --max-flops")
     assert "left running" not in result.message
 
 
-def test_a_failed_cell_tells_the_last_line_on_standard_error(cell_spec, offer, scored):
+def test_a_failed_run_tells_the_last_line_on_standard_error(run_spec, offer, scored):
     class Fails(Drift):
         def step(self, step, task):
             sys.stderr.write("Traceback\n  it was the sampler\n")
             raise ArithmeticError("no")
 
-    message = run_cell(cell_spec(method=offer("fails", Fails()))).message
+    message = run_one(run_spec(method=offer("fails", Fails()))).message
     assert message.startswith("ArithmeticError: no (last on standard error: it was the sampler); contained: drew from")
 
 
-def test_the_report_tells_what_finished_cells_did(tmp_path):
+def test_the_report_tells_what_finished_runs_did(tmp_path):
     messages = {
         "a": ("contained: changed cudnn.enabled", "stopped by --max-flops at 1; contained: changed cudnn.enabled"),
         "b": ("stopped by --max-flops at 1", "not contained: threads"),
         "c": ("", None),
     }
     rows = [{"method": name, "status": "done", "message": text} for name, texts in messages.items() for text in texts]
-    cells = pd.DataFrame([*rows, {"method": "d", "status": "failed", "message": "contained: all"}])
-    study = Study(tmp_path, *[cells] * 6, info={})
+    runs = pd.DataFrame([*rows, {"method": "d", "status": "failed", "message": "contained: all"}])
+    study = Study(tmp_path, *[runs] * 6, info={})
     assert content._contained(study) == [
-        "a, contained: changed cudnn.enabled (2 cells).",
-        "b, not contained: threads (1 cell).",
+        "a, contained: changed cudnn.enabled (2 runs).",
+        "b, not contained: threads (1 run).",
     ]
 
 

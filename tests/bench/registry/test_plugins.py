@@ -95,15 +95,15 @@ def test_a_method_and_a_dataset_of_ones_own(cli, plugins, tmp_path):
     assert end.code == 1
     assert "one step more" not in end.out + end.err
     assert "sheet / mine / seed 0: failed - ValueError: three dimensions are too many" in end.err
-    cells = tables.read_table(tmp_path / "out", "cells").set_index(["dataset", "method"])
-    assert cells["status"].to_dict() == {
+    runs = tables.read_table(tmp_path / "out", "runs").set_index(["dataset", "method"])
+    assert runs["status"].to_dict() == {
         ("parabola", "untrained"): "done",
         ("parabola", "mine"): "done",
         ("sheet", "untrained"): "done",
         ("sheet", "mine"): "failed",
     }
-    assert cells.loc[("parabola", "mine"), "p_steps"] == 30
-    assert cells.loc[("parabola", "mine"), "encoder_passes"] > 0
+    assert runs.loc[("parabola", "mine"), "p_steps"] == 30
+    assert runs.loc[("parabola", "mine"), "encoder_passes"] > 0
     rows = tables.read_table(tmp_path / "out", "measurements").query("metric == 'test_ll' and dataset == 'parabola'")
     last = rows.groupby("method")["value"].last()
     assert last["mine"] > last["untrained"] + 1
@@ -135,7 +135,7 @@ def test_a_plugin_of_a_folder_that_is_gone_is_named(compare, in_process, plugins
     assert str(plugins[0]) in end.err
 
 
-def test_an_edited_plugin_runs_its_cells_anew(compare, in_process, plugins, tmp_path):
+def test_an_edited_plugin_runs_its_runs_anew(compare, in_process, plugins, tmp_path):
     for _ in range(2):
         assert compare(tmp_path / "out", "mine,untrained", "circle", 1, "--plugin", plugins[0]).code == 0
     assert len(in_process) == 2
@@ -176,7 +176,7 @@ def test_an_installed_package_may_offer_both(install, compare, in_process, plugi
     install(point("ours", "mine:Mine", "mapa_bench.methods"), point("valley", "own:parabola", "mapa_bench.datasets"))
     assert compare(tmp_path / "out", "ours", "valley", 1).code == 0
     assert in_process == ["valley / ours / seed 0"]
-    assert tables.read_table(tmp_path / "out", "cells")["status"].tolist() == ["done"]
+    assert tables.read_table(tmp_path / "out", "runs")["status"].tolist() == ["done"]
 
 
 def test_an_installed_package_is_not_imported_to_be_listed(install, cli):
@@ -266,11 +266,11 @@ def test_hyperparameters_of_a_plugin_can_be_set(compare, in_process, settable, t
     more = [word for text in given for word in ("--set", text)]
     end = compare(tmp_path / "out", "settable", "circle", 1, "--plugin", settable, *more)
     assert (end.code, end.out, end.err) == (0, "", "")
-    cells = tables.read_table(tmp_path / "out", "cells")
-    assert cells[["p_width", "p_kind", "p_exact"]].iloc[0].tolist() == [2.0, "square", True]
-    assert isinstance(float(cells["p_width"].iloc[0]), float)
-    assert cells["p_width"].dtype == float
-    assert pd.isna(cells["p_depth"].iloc[0])
+    runs = tables.read_table(tmp_path / "out", "runs")
+    assert runs[["p_width", "p_kind", "p_exact"]].iloc[0].tolist() == [2.0, "square", True]
+    assert isinstance(float(runs["p_width"].iloc[0]), float)
+    assert runs["p_width"].dtype == float
+    assert pd.isna(runs["p_depth"].iloc[0])
 
 
 @pytest.mark.parametrize(
@@ -294,8 +294,8 @@ def test_values_that_will_not_do_are_refused(compare, in_process, settable, tmp_
 def test_a_plugin_may_decline(compare, in_process, settable, tmp_path):
     label = "circle[size=20]"
     assert compare(tmp_path / "out", "settable", label, 1, "--plugin", settable).code == 0
-    cells = tables.read_table(tmp_path / "out", "cells")
-    assert cells[["status", "message"]].iloc[0].tolist() == ["skipped", "too few data"]
+    runs = tables.read_table(tmp_path / "out", "runs")
+    assert runs[["status", "message"]].iloc[0].tolist() == ["skipped", "too few data"]
 
 
 def test_one_method_is_listed_with_all_that_it_takes(cli, settable):

@@ -108,22 +108,22 @@ class Browser:
 
 def tables(folder):
     """A study of six pairs whose finals are MINE, each seed a tenth of a nat apart; a seed of vae on torus failed."""
-    cells, looks = [], []
+    runs, looks = [], []
     for place, ((dataset, method), level) in enumerate(MINE.items()):
         for seed in range(5):
             spent = dict.fromkeys(COSTS, (method != "oracle") * (place + 1) * 10.0)
             failed = (dataset, method, seed) == ("torus", "vae", 4)
-            cell = {"dataset": dataset, "method": method, "seed": seed}
+            run = {"dataset": dataset, "method": method, "seed": seed}
             status = {"status": "failed", "message": HOSTILE} if failed else {"status": "done", "message": ""}
-            cells.append({**cell, **status, **spent, "key": f"key-{place}-{seed}"})
+            runs.append({**run, **status, **spent, "key": f"key-{place}-{seed}"})
             ends = [("test_ll", level + 0.1 * (seed - 2)), ("oracle_gap", -1 - level), ("elbo", level - 1)]
             looks += [
-                {**cell, "checkpoint": look, "metric": name, "value": value - (1 - look), "stderr": 0.01, **spent}
+                {**run, "checkpoint": look, "metric": name, "value": value - (1 - look), "stderr": 0.01, **spent}
                 for look in (0, 1)
                 for name, value in ends
                 if not failed
             ]
-    pd.DataFrame(cells).to_parquet(folder / "cells.parquet")
+    pd.DataFrame(runs).to_parquet(folder / "runs.parquet")
     pd.DataFrame(looks).to_parquet(folder / "measurements.parquet")
     info = {
         "schema": 2,
@@ -213,8 +213,8 @@ def follow(page, method, dataset, name):
 def listed(page):
     """The rows in the dialog, by heading."""
     heads = page.texts("dialog thead th")
-    cells = page.texts("dialog tbody th, dialog tbody td")
-    return pd.DataFrame(np.reshape(cells, (-1, len(heads))), columns=[head.replace("\n", " ") for head in heads])
+    runs = page.texts("dialog tbody th, dialog tbody td")
+    return pd.DataFrame(np.reshape(runs, (-1, len(heads))), columns=[head.replace("\n", " ") for head in heads])
 
 
 def selected(page, folder, monkeypatch):
@@ -233,7 +233,7 @@ def test_a_number_leads_to_its_rows_and_back(page, report, monkeypatch, pair):
     seeds = 5 - (pair == ("torus", "vae"))
     expected = [f"{MINE[pair] + 0.1 * (seed - 2):.8g}" for seed in range(seeds)]
     assert list(rows["test log-likelihood (nats)"])[:seeds] == expected
-    assert rows["cell"].iloc[0] == f"key-{list(MINE).index(pair)}-0"
+    assert rows["run"].iloc[0] == f"key-{list(MINE).index(pair)}-0"
     assert list(rows["status"]) == ["done"] * seeds + ["failed"] * (5 - seeds)
     assert set(rows["standard error"][:seeds]) == {"0.01"}
     (summary,) = page.texts("#rows-what")
@@ -245,7 +245,7 @@ def test_a_number_leads_to_its_rows_and_back(page, report, monkeypatch, pair):
     page.until(f"!document.querySelector('dialog').open && location.hash === '' && document.activeElement === {link}")
 
 
-def test_a_cost_leads_to_its_cells(page, report, monkeypatch):
+def test_a_cost_leads_to_its_runs(page, report, monkeypatch):
     follow(page, "vae", "circle", "flops")
     assert list(listed(page)["FLOPs (FLOP)"]) == ["20"] * 5
     assert list(selected(page, report.parent, monkeypatch)["flops"]) == [20.0] * 5
@@ -308,7 +308,7 @@ def test_a_mean_rank_leads_to_the_rank_of_each_run(page, report, monkeypatch, me
     found = rows.set_index(["dataset", "seed"])["rank among 3"].astype(float)
     expected = {"mapa": [1] * 5 + [2] * 4 + [1], "vae": [3] * 5 + [1] * 4 + [2.5]}[method]
     assert found.to_list() == expected
-    ranked = ranks(*(pd.read_parquet(report.parent / f"{name}.parquet") for name in ("measurements", "cells")))
+    ranked = ranks(*(pd.read_parquet(report.parent / f"{name}.parquet") for name in ("measurements", "runs")))
     (mean,) = ranked.loc[ranked["method"] == method, "rank"]
     assert says == f"The mean over seeds, then over datasets: {mean:.8g}."
     again = selected(page, report.parent, monkeypatch)

@@ -55,8 +55,8 @@ def closing(text, start):
 
 def study_of(methods=(), datasets=(), metrics=(), folder=Path("study"), info=None):
     pairs = [(d, m) for d in datasets or ("circle",) for m in methods or ("vae",)]
-    cells = pd.DataFrame(pairs, columns=["dataset", "method"])
-    return Study(folder, pd.DataFrame({"metric": metrics or ["test_ll"]}), cells, *[pd.DataFrame()] * 4, info or {})
+    runs = pd.DataFrame(pairs, columns=["dataset", "method"])
+    return Study(folder, pd.DataFrame({"metric": metrics or ["test_ll"]}), runs, *[pd.DataFrame()] * 4, info or {})
 
 
 def test_the_file_is_read_as_an_independent_reader_reads_it():

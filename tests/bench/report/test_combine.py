@@ -19,45 +19,45 @@ SETTINGS = {"size": 500, "noise": "known", "tuned": None}
 EMPTY = [pd.DataFrame(columns=list(columns)) for columns in (DENSITIES, POSTERIORS, SIGNALS, WORK)]
 
 
-def study_of(cells, name="one", parameters=None, truth=-1.0, keys="key", **settings):
+def study_of(runs, name="one", parameters=None, truth=-1.0, keys="key", **settings):
     """A study of test_ll by (dataset, method, seed), its key of its name unless `keys` says otherwise."""
-    ids = [dict(zip(("dataset", "method", "seed"), cell, strict=True)) for cell in cells]
+    ids = [dict(zip(("dataset", "method", "seed"), run, strict=True)) for run in runs]
     given = {f"p_{key}": value for key, value in (parameters or {}).items()}
     rows = [
-        {**cell, "checkpoint": 0, "metric": metric, "value": value, **dict.fromkeys(COSTS, 1.0)}
-        for cell, end in zip(ids, cells.values(), strict=True)
+        {**run, "checkpoint": 0, "metric": metric, "value": value, **dict.fromkeys(COSTS, 1.0)}
+        for run, end in zip(ids, runs.values(), strict=True)
         for metric, value in (("test_ll", end), ("oracle_gap", truth - end))
     ]
     table = [
-        {**cell, "status": "done", "message": "", **dict.fromkeys(COSTS, 1.0), "key": keys + str(cell), **given}
-        for cell in ids
+        {**run, "status": "done", "message": "", **dict.fromkeys(COSTS, 1.0), "key": keys + str(run), **given}
+        for run in ids
     ]
-    told = {name: {"summary": name, "source": "a test"} for name in dict.fromkeys(cell["dataset"] for cell in ids)}
-    about = {cell["method"]: {"summary": "of a test", "source": "a test"} for cell in ids}
+    told = {name: {"summary": name, "source": "a test"} for name in dict.fromkeys(run["dataset"] for run in ids)}
+    about = {run["method"]: {"summary": "of a test", "source": "a test"} for run in ids}
     info = {"name": name, "command": f"run {name}", "settings": {**SETTINGS, **settings}, "datasets": told}
     info |= {"schema": 2, "methods": about, "provenance": {"commit": f"commit of {name}", "torch": "2"}}
     return Study(Path(f"results/{name}"), pd.DataFrame(rows), pd.DataFrame(table), *EMPTY, info)
 
 
-def cells(*methods, dataset="circle", seeds=2):
+def runs(*methods, dataset="circle", seeds=2):
     return {(dataset, method, seed): -2.0 - seed for method in methods for seed in range(seeds)}
 
 
 def test_other_datasets_and_methods_stand_side_by_side():
-    one, two = study_of(cells("mapa", "vae")), study_of(cells("vae", dataset="torus"), "two")
+    one, two = study_of(runs("mapa", "vae")), study_of(runs("vae", dataset="torus"), "two")
     found = combined([one, two], OUT, "report")
     assert (found.datasets, found.methods) == (["circle", "torus"], ["mapa", "vae"])
-    pd.testing.assert_frame_equal(found.cells, pd.concat([one.cells, two.cells], ignore_index=True))
+    pd.testing.assert_frame_equal(found.runs, pd.concat([one.runs, two.runs], ignore_index=True))
     expected = pd.concat([one.measurements, two.measurements], ignore_index=True)
     pd.testing.assert_frame_equal(found.measurements, expected)
 
 
-def test_the_same_cell_counts_once_and_keeps_the_first_seconds():
-    one, two = study_of(cells("mapa", "vae")), study_of(cells("vae", "iwae"), "two")
-    slower = replace(two, measurements=two.measurements.assign(wall_s=9.0), cells=two.cells.assign(wall_s=9.0))
+def test_the_same_run_counts_once_and_keeps_the_first_seconds():
+    one, two = study_of(runs("mapa", "vae")), study_of(runs("vae", "iwae"), "two")
+    slower = replace(two, measurements=two.measurements.assign(wall_s=9.0), runs=two.runs.assign(wall_s=9.0))
     found = combined([one, slower], OUT, "report")
     assert found.datasets == ["circle"]
-    assert found.cells.groupby("method", sort=False).size().to_dict() == {"mapa": 2, "vae": 2, "iwae": 2}
+    assert found.runs.groupby("method", sort=False).size().to_dict() == {"mapa": 2, "vae": 2, "iwae": 2}
     assert found.measurements.groupby("method")["wall_s"].unique().map(list).to_dict() == {
         "mapa": [1.0], "vae": [1.0], "iwae": [9.0],
     }  # fmt: skip
@@ -73,15 +73,15 @@ APART = ["circle @ one", "circle @ two"]
 
 @pytest.mark.parametrize("changed", [{"size": 1000}, {"noise": "learned"}, {"max_flops": 1e9}, {"tuned": "t.json"}])
 def test_other_conditions_are_another_dataset(changed):
-    assert split(study_of(cells("mapa")), study_of(cells("vae"), "two", **changed)) == APART
+    assert split(study_of(runs("mapa")), study_of(runs("vae"), "two", **changed)) == APART
 
 
 def test_only_the_dataset_that_was_run_otherwise_is_renamed():
-    one = study_of(cells("mapa") | cells("mapa", dataset="torus"))
-    found = combined([one, study_of(cells("mapa"), "two", size=1000)], OUT, "report")
+    one = study_of(runs("mapa") | runs("mapa", dataset="torus"))
+    found = combined([one, study_of(runs("mapa"), "two", size=1000)], OUT, "report")
     assert found.datasets == ["circle @ one", "torus", "circle @ two"]
     assert set(found.section("datasets")) == {"torus", *APART}
-    assert found.cells.groupby("dataset").size().to_dict() == {"circle @ one": 2, "circle @ two": 2, "torus": 2}
+    assert found.runs.groupby("dataset").size().to_dict() == {"circle @ one": 2, "circle @ two": 2, "torus": 2}
 
 
 def test_other_hyperparameters_are_not_pooled_over_seeds():
@@ -92,34 +92,34 @@ def test_other_hyperparameters_are_not_pooled_over_seeds():
     assert split(plain, study_of({("circle", "iwae", 1): -2.0}, "two", parameters={"steps": 8000})) == ["circle"]
 
 
-def test_cells_of_another_key_or_of_other_values_are_kept_apart():
-    one = study_of(cells("vae"))
-    assert split(one, study_of(cells("vae"), "two", keys="other")) == APART
-    assert split(one, study_of({**cells("vae"), ("circle", "vae", 1): -3.1}, "two")) == APART
-    failed = replace(one, cells=one.cells.assign(status="failed"), info={**one.info, "name": "two"})
+def test_runs_of_another_key_or_of_other_values_are_kept_apart():
+    one = study_of(runs("vae"))
+    assert split(one, study_of(runs("vae"), "two", keys="other")) == APART
+    assert split(one, study_of({**runs("vae"), ("circle", "vae", 1): -3.1}, "two")) == APART
+    failed = replace(one, runs=one.runs.assign(status="failed"), info={**one.info, "name": "two"})
     assert split(one, failed) == APART
 
 
 def test_other_data_under_one_name_are_told_by_the_true_model():
-    one, other = study_of(cells("mapa")), study_of(cells("vae"), "two", truth=-1.01)
+    one, other = study_of(runs("mapa")), study_of(runs("vae"), "two", truth=-1.01)
     assert split(one, other) == APART
-    assert split(one, study_of(cells("vae"), "two", truth=-1.0001)) == ["circle"]
+    assert split(one, study_of(runs("vae"), "two", truth=-1.0001)) == ["circle"]
 
 
 def test_studies_that_agree_share_a_name():
-    one, two = study_of(cells("mapa")), study_of(cells("vae"), "two")
-    other = study_of(cells("vae"), "three", size=1000)
+    one, two = study_of(runs("mapa")), study_of(runs("vae"), "two")
+    other = study_of(runs("vae"), "three", size=1000)
     assert split(one, other, two) == ["circle @ one + two", "circle @ three"]
 
 
 def test_studies_of_one_name_are_told_by_their_folders():
-    one, two = study_of(cells("mapa")), study_of(cells("mapa"), size=1000)
+    one, two = study_of(runs("mapa")), study_of(runs("mapa"), size=1000)
     found = combined([one, replace(two, folder=Path("elsewhere/one"))], OUT, "report")
     assert found.datasets == ["circle @ results/one", "circle @ elsewhere/one"]
 
 
 def test_what_differs_is_told_for_each_study():
-    found = combined([study_of(cells("mapa")), study_of(cells("vae"), "two", size=1000)], OUT, "the command")
+    found = combined([study_of(runs("mapa")), study_of(runs("vae"), "two", size=1000)], OUT, "the command")
     assert found.info["command"] == "the command"
     assert found.section("settings")["size"] == "one: 500; two: 1000"
     assert found.section("settings")["noise"] == "known"
@@ -130,7 +130,7 @@ def test_what_differs_is_told_for_each_study():
 
 def test_draws_of_the_truth_are_taken_from_one_study():
     grid = pd.DataFrame({"dataset": "circle", "method": "truth", "seed": 0, "x1": [0.0, 1.0], "x2": 0.0})
-    one, two = (study_of(cells(method), name) for method, name in (("mapa", "one"), ("vae", "two")))
+    one, two = (study_of(runs(method), name) for method, name in (("mapa", "one"), ("vae", "two")))
     studies = [
         replace(one, densities=grid.assign(log_density=-1.0)),
         replace(two, densities=grid.assign(log_density=-2)),
@@ -139,15 +139,15 @@ def test_draws_of_the_truth_are_taken_from_one_study():
 
 
 def test_what_is_saved_is_read_again_and_can_be_combined(tmp_path):
-    one = study_of(cells("mapa"), parameters={"rate": 0.1})
-    found = combined([one, study_of(cells("vae"), "two", parameters={"rate": "auto"})], tmp_path / "both", "report")
+    one = study_of(runs("mapa"), parameters={"rate": 0.1})
+    found = combined([one, study_of(runs("vae"), "two", parameters={"rate": "auto"})], tmp_path / "both", "report")
     save(found)
     again = read(tmp_path / "both")
-    pd.testing.assert_frame_equal(again.cells, found.cells, check_dtype=False)
+    pd.testing.assert_frame_equal(again.runs, found.runs, check_dtype=False)
     pd.testing.assert_frame_equal(again.measurements, found.measurements)
-    assert again.cells["p_rate"].to_list() == ["0.1", "0.1", "auto", "auto"]
+    assert again.runs["p_rate"].to_list() == ["0.1", "0.1", "auto", "auto"]
     assert again.info == json.loads(json.dumps(found.info))
-    third = combined([again, study_of(cells("iwae", dataset="torus"), "three")], OUT, "report")
+    third = combined([again, study_of(runs("iwae", dataset="torus"), "three")], OUT, "report")
     assert [each["name"] for each in third.sources] == ["one", "two", "three"]
 
 
@@ -159,7 +159,7 @@ def test_where_a_combination_may_go(tmp_path):
     place(other, [study])
     file.write_text("")
     (other / "note").write_text("mine")
-    save(combined([study_of(cells("mapa"))], old, "report"))
+    save(combined([study_of(runs("mapa"))], old, "report"))
     place(old, [study])
     for out, told in ((tmp_path / "other/../study", "one of the studies"), (other, "is not empty"), (file, "a file")):
         with pytest.raises(ValueError, match=told):
@@ -174,17 +174,17 @@ def test_where_a_combination_may_go(tmp_path):
 
 @pytest.fixture
 def on_disk(tmp_path):
-    """Two studies in folders, without their cells/."""
+    """Two studies in folders, without their runs/."""
 
     def write(name, *methods, seeds=5, **settings):
-        study = study_of(cells(*methods, seeds=seeds), name, **settings)
+        study = study_of(runs(*methods, seeds=seeds), name, **settings)
         save(replace(study, folder=tmp_path / name))
         return tmp_path / name
 
     return write
 
 
-TABLES = ("study.json", "cells.parquet", "measurements.parquet", "cells.csv")
+TABLES = ("study.json", "runs.parquet", "measurements.parquet", "runs.csv")
 
 
 def files(folder):
@@ -241,7 +241,7 @@ def of_tuning(folder):
         (lambda folder: (folder / "study.json").write_text('{"schema": 9}'), "schema 9; this version reads schema 2"),
         (lambda folder: (folder / "study.json").write_text('{"schema": 2, "methods": [1]}'), "does not describe"),
         (lambda folder: damaged(folder, "study.json"), "study.json is damaged"),
-        (lambda folder: damaged(folder, "cells.parquet"), "cells.parquet is damaged"),
+        (lambda folder: damaged(folder, "runs.parquet"), "runs.parquet is damaged"),
         (lambda folder: damaged(folder, "measurements.parquet"), "measurements.parquet is damaged"),
         (of_tuning, "holds results of `tune`"),
         (blocked, "cannot be written to"),

@@ -26,24 +26,24 @@ METRICS = ("test_ll", "oracle_gap", "elbo", "inference_gap")
 
 @dataclass
 class Tables:
-    """Synthetic tables: `cell` adds a cell that ends at a test_ll, `study` writes them to a folder."""
+    """Synthetic tables: `run` adds a run that ends at a test_ll, `study` writes them to a folder."""
 
     looks: int = 4
     oracle: float = -1.0
     measurements: list[dict] = field(default_factory=list)
-    cells: list[dict] = field(default_factory=list)
+    runs: list[dict] = field(default_factory=list)
 
-    def cell(self, dataset, method, seed=0, test_ll=-2.0, cost=1.0, status="done", message=""):
+    def run(self, dataset, method, seed=0, test_ll=-2.0, cost=1.0, status="done", message=""):
         costs = {name: value * cost * (method != "oracle") for name, value in COSTS.items()}
-        cell = {"dataset": dataset, "method": method, "seed": seed}
-        self.cells.append({**cell, "status": status, "message": message, **costs, "concurrent": False})
+        run = {"dataset": dataset, "method": method, "seed": seed}
+        self.runs.append({**run, "status": status, "message": message, **costs, "concurrent": False})
         for look in range(self.looks if status in ("done", "timeout") else 0):
             quality = test_ll - (self.looks - 1 - look)
             spent = {name: value * (look + 1) / self.looks for name, value in costs.items()}
             values = (quality, self.oracle - quality, quality - 0.5, 0.5)
             self.measurements += [
                 {
-                    **cell,
+                    **run,
                     "checkpoint": look,
                     "metric": m,
                     "value": v,
@@ -57,14 +57,14 @@ class Tables:
 
     def frames(self):
         columns = ["dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit", *COSTS]
-        return pd.DataFrame(self.measurements, columns=columns), pd.DataFrame(self.cells)
+        return pd.DataFrame(self.measurements, columns=columns), pd.DataFrame(self.runs)
 
     def study(self, folder, densities=None, posteriors=None, **info):
-        measurements, cells = self.frames()
+        measurements, runs = self.frames()
         if posteriors is not None:
             posteriors.to_parquet(folder / "posteriors.parquet")
         measurements.to_parquet(folder / "measurements.parquet")
-        cells.to_parquet(folder / "cells.parquet")
+        runs.to_parquet(folder / "runs.parquet")
         if densities is not None:
             densities.to_parquet(folder / "densities.parquet")
         (folder / "study.json").write_text(json.dumps({"schema": 2, "name": "a study", **info}))
@@ -76,11 +76,11 @@ def typical():
     tables = Tables()
     for seed, (mapa, other) in enumerate(((-1.5, -1.7), (-1.2, -1.9), (-1.9, -2.5))):
         for dataset in ("circle", HOSTILE):
-            tables.cell(dataset, "mapa", seed, mapa, cost=0.5).cell(dataset, "oracle", seed, -1.0)
-            tables.cell(dataset, "iterative", seed, other, cost=2)
-    tables.cell("circle", HOSTILE, 0, status="failed", message=f"`{HOSTILE}`\nsecond line")
-    tables.cell("circle", "gone", 0, status="skipped", message="needs two dimensions")
-    tables.cell("circle", "short", 0, -3).cell("circle", "short", 1, -4, status="timeout", message="too slow")
+            tables.run(dataset, "mapa", seed, mapa, cost=0.5).run(dataset, "oracle", seed, -1.0)
+            tables.run(dataset, "iterative", seed, other, cost=2)
+    tables.run("circle", HOSTILE, 0, status="failed", message=f"`{HOSTILE}`\nsecond line")
+    tables.run("circle", "gone", 0, status="skipped", message="needs two dimensions")
+    tables.run("circle", "short", 0, -3).run("circle", "short", 1, -4, status="timeout", message="too slow")
     return tables
 
 
@@ -144,18 +144,18 @@ def test_summary_counts_only_finished_seeds():
 
 
 def test_summary_takes_the_last_look_in_whatever_order_rows_come():
-    measurements, cells = Tables().cell("a", "mapa", 0, -2.0).frames()
-    assert row(summary(measurements[::-1], cells), "a", "mapa")["test_ll_median"] == -2.0
+    measurements, runs = Tables().run("a", "mapa", 0, -2.0).frames()
+    assert row(summary(measurements[::-1], runs), "a", "mapa")["test_ll_median"] == -2.0
 
 
 def test_final_does_not_fall_back_on_an_earlier_look():
-    measurements, cells = Tables().cell("a", "mapa", 0, -2.0).frames()
+    measurements, runs = Tables().run("a", "mapa", 0, -2.0).frames()
     lost = (measurements["checkpoint"] == 3) & (measurements["metric"] == "elbo")
-    assert np.isnan(final(measurements[~lost], cells)["elbo"].iloc[0])
+    assert np.isnan(final(measurements[~lost], runs)["elbo"].iloc[0])
 
 
 def test_a_seed_that_is_nan_is_not_left_out_of_the_median():
-    tables = Tables().cell("a", "mapa", 0, -2.0).cell("a", "mapa", 1, np.nan).cell("a", "other", 0, -9.0)
+    tables = Tables().run("a", "mapa", 0, -2.0).run("a", "mapa", 1, np.nan).run("a", "other", 0, -9.0)
     table = summary(*tables.frames())
     assert np.isnan(row(table, "a", "mapa")["test_ll_median"])
     assert list(table["best"]) == [False, True]
@@ -163,8 +163,8 @@ def test_a_seed_that_is_nan_is_not_left_out_of_the_median():
 
 @pytest.mark.parametrize("reference", ["oracle", "untrained"])
 def test_best_is_the_highest_fitted_method(reference):
-    tables = Tables().cell("a", reference, 0, -0.1).cell("a", "mapa", 0, -2).cell("a", "other", 0, -1.5)
-    tables.cell("b", "mapa", 0, -2).cell("b", "other", 0, -2.5)
+    tables = Tables().run("a", reference, 0, -0.1).run("a", "mapa", 0, -2).run("a", "other", 0, -1.5)
+    tables.run("b", "mapa", 0, -2).run("b", "other", 0, -2.5)
     table = summary(*tables.frames())
     assert set(zip(*(table.loc[table["best"], c] for c in ("dataset", "method")), strict=True)) == {
         ("a", "other"),
@@ -174,8 +174,8 @@ def test_best_is_the_highest_fitted_method(reference):
 
 
 def test_oracle_level_is_its_own_or_else_recovered_from_the_gap():
-    with_oracle = Tables(oracle=-1.25).cell("a", "oracle", 0, -1.0).cell("a", "mapa", 0, -3)
-    without = Tables(oracle=-1.25).cell("a", "mapa", 0, -3).cell("a", "mapa", 1, -4)
+    with_oracle = Tables(oracle=-1.25).run("a", "oracle", 0, -1.0).run("a", "mapa", 0, -3)
+    without = Tables(oracle=-1.25).run("a", "mapa", 0, -3).run("a", "mapa", 1, -4)
     assert oracle_levels(*with_oracle.frames()) == pytest.approx({"a": -1.0})
     assert oracle_levels(*without.frames()) == pytest.approx({"a": -1.25})
 
@@ -187,7 +187,7 @@ def duel(differences, dataset="a", tables=None, other=-2.0):
     """mapa against iterative, seed by seed, at half the cost."""
     tables = tables or Tables()
     for seed, difference in enumerate(differences):
-        tables.cell(dataset, "mapa", seed, other + difference, cost=0.5).cell(dataset, "iterative", seed, other)
+        tables.run(dataset, "mapa", seed, other + difference, cost=0.5).run(dataset, "iterative", seed, other)
     return tables
 
 
@@ -236,8 +236,8 @@ def test_many_comparisons_are_summed_up_first(tmp_path):
     tables = Tables()
     for seed, ahead in enumerate(AHEAD):
         for dataset, sign in (("a", 1), ("b", -1)):
-            tables.cell(dataset, "mapa", seed, -2.0).cell(dataset, "vae", seed, -2.0 - ahead)
-            tables.cell(dataset, "iwae", seed, -2.0 - sign * ahead / 2)
+            tables.run(dataset, "mapa", seed, -2.0).run(dataset, "vae", seed, -2.0 - ahead)
+            tables.run(dataset, "iwae", seed, -2.0 - sign * ahead / 2)
     page = write(tables.study(tmp_path))
     for text in (Page(page.read_text()).text, (tmp_path / "report.md").read_text()):
         assert "mapa is better in 3 of 4 comparisons, indistinguishable in 0, worse in 1." in text
@@ -259,8 +259,8 @@ def test_the_sentence_gives_seeds_medians_and_cost_ratios():
 def test_a_comparison_is_over_shared_seeds():
     tables = Tables()
     for seed, value in enumerate((-1.0, -3.0, -9.0)):
-        tables.cell("a", "mapa", seed, value)
-    tables.cell("a", "other", 0, -2).cell("a", "other", 1, -2).cell("a", "other", 2, status="failed")
+        tables.run("a", "mapa", seed, value)
+    tables.run("a", "other", 0, -2).run("a", "other", 1, -2).run("a", "other", 2, status="failed")
     found = comparisons(*tables.frames())[0].margins[0]
     assert (found.seeds, found.nats, found.match.seeds) == (2, 0.0, 2)
 
@@ -293,15 +293,15 @@ def test_verdicts_are_corrected_for_their_number():
 
 
 def test_what_cannot_be_compared_is_said():
-    tables = duel([0.1]).cell("b", "mapa", 0, -2).cell("b", "iterative", 0, status="failed")
+    tables = duel([0.1]).run("b", "mapa", 0, -2).run("b", "iterative", 0, status="failed")
     assert "Not compared on b" in sentence(comparisons(*tables.frames())[0])
-    nothing = Tables().cell("b", "mapa", 0, -2).cell("b", "iterative", 0, status="failed")
+    nothing = Tables().run("b", "mapa", 0, -2).run("b", "iterative", 0, status="failed")
     assert "nothing to compare" in sentence(comparisons(*nothing.frames())[0])
 
 
 def test_uncounted_flops_are_not_a_ratio():
-    measurements, cells = duel([0.1]).frames()
-    text = sentence(comparisons(measurements.assign(flops=np.nan), cells.assign(flops=np.nan))[0])
+    measurements, runs = duel([0.1]).frames()
+    text = sentence(comparisons(measurements.assign(flops=np.nan), runs.assign(flops=np.nan))[0])
     assert "an unknown share of the FLOPs and 0.5× the wall time" in text
     assert "with an unknown part of the FLOPs and 0.5 of the wall time on 1 of 1 dataset" in text
 
@@ -321,10 +321,10 @@ def test_who_is_compared_with_whom(methods, pairs):
 
 
 def test_a_lone_method_is_set_against_the_truth():
-    tables = Tables().cell("a", "mapa", 0, -1.5).cell("b", "mapa", 0, -1.7)
+    tables = Tables().run("a", "mapa", 0, -1.5).run("b", "mapa", 0, -1.7)
     frames = tables.frames()
     assert "0.600 nats below the true model (median over 2 datasets)" in answers(*frames, summary(*frames))[0]
-    failed = Tables().cell("a", "mapa", 0, status="failed").frames()
+    failed = Tables().run("a", "mapa", 0, status="failed").frames()
     assert "finished no seed" in answers(*failed, summary(*failed))[0]
 
 
@@ -352,7 +352,7 @@ def test_the_files_are_there_and_no_other(page):
     names = sorted(p.relative_to(page.parent).as_posix() for p in page.parent.rglob("*") if p.is_file())
     stems = ("overview", "circle-cost", "circle-density", "script-alert-1-script-x-cost", "decomposition", "standing")
     figures = [f"figures/{stem}.svg" for stem in stems]
-    tables = ["cells.parquet", "densities.parquet", "measurements.parquet", "study.json"]
+    tables = ["runs.parquet", "densities.parquet", "measurements.parquet", "study.json"]
     assert names == sorted([*figures, *tables, "report.html", "report.md"])
 
 
@@ -378,13 +378,13 @@ def test_names_and_messages_are_escaped_in_markdown(page):
     assert "<script" not in prose
     assert len(code) == 1
     rows = [re.split(r"(?<!\\)\|", line) for line in prose.splitlines() if line.startswith("|")]
-    assert {len(cells) for cells in rows if "second line" in "".join(cells)} == {7}
+    assert {len(runs) for runs in rows if "second line" in "".join(runs)} == {7}
     assert prose.count("second line") == 1
 
 
 def test_the_page_says_at_once_what_did_not_finish(page):
     text = Page(page.read_text()).text
-    incident = "3 of 22 cells did not finish: 1 failed, 1 skipped and 1 timed out."
+    incident = "3 of 22 runs did not finish: 1 failed, 1 skipped and 1 timed out."
     assert text.index(incident) < text.index("Where each method ended")
     assert "needs two dimensions" in text
     assert incident.split(":")[0] in page.with_name("report.md").read_text()
@@ -406,23 +406,23 @@ def test_writing_again_gives_the_same_bytes_and_leaves_nothing_behind(page):
 
 
 def test_a_bare_study_of_one_method_without_densities(tmp_path):
-    text = Page(write(Tables(looks=1).cell("a", "mapa", 0, -1.5).study(tmp_path)).read_text()).text
+    text = Page(write(Tables(looks=1).run("a", "mapa", 0, -1.5).study(tmp_path)).read_text()).text
     assert "only fitted method" in text
-    assert "Every cell finished." in text
+    assert "Every run finished." in text
     assert "Learned densities" not in text
 
 
 def test_a_study_in_which_nothing_finished(tmp_path):
-    tables = Tables().cell("a", "mapa", 0, status="failed", message=None).cell("a", "vae", 0, status="timeout")
+    tables = Tables().run("a", "mapa", 0, status="failed", message=None).run("a", "vae", 0, status="timeout")
     text = Page(write(tables.study(tmp_path, grid().iloc[:0])).read_text()).text
-    assert "2 of 2 cells did not finish: 1 failed and 1 timed out." in text
+    assert "2 of 2 runs did not finish: 1 failed and 1 timed out." in text
     assert "no reason given" in text
 
 
 def test_a_metric_that_is_not_known_gets_its_own_column(tmp_path):
-    measurements, cells = Tables().cell("a", "mapa", 0, -1.5).frames()
+    measurements, runs = Tables().run("a", "mapa", 0, -1.5).frames()
     extra = measurements[measurements["metric"] == "elbo"].assign(metric="novelty", value=42.0, unit="bananas")
-    Tables(measurements=pd.concat([measurements, extra]).to_dict("records"), cells=cells.to_dict("records")).study(
+    Tables(measurements=pd.concat([measurements, extra]).to_dict("records"), runs=runs.to_dict("records")).study(
         tmp_path
     )
     text = Page(write(tmp_path).read_text()).text
@@ -434,7 +434,7 @@ def test_a_metric_that_is_not_known_gets_its_own_column(tmp_path):
 def test_the_page_tells_what_it_costs_to_come_near_the_truth_and_who_ranks_first(tmp_path):
     tables = Tables()
     for seed in range(6):
-        tables.cell("a", "mapa", seed, -1.08, cost=0.5).cell("a", "vae", seed, -1.3)
+        tables.run("a", "mapa", seed, -1.08, cost=0.5).run("a", "vae", seed, -1.3)
     text = " ".join(re.sub(r"<[^>]*>", " ", write(tables.study(tmp_path)).read_text()).split())
     near = text[text.rindex("Cost to come near the true model") :]
     seen = "2 GFLOP [2 GFLOP, 2 GFLOP] 6/6 2 GFLOP [2 GFLOP, 2 GFLOP] 6/6 inf 0/6 1 s [1 s, 1 s] 6/6 1 s [1 s, 1 s] 6/6"
@@ -444,13 +444,13 @@ def test_the_page_tells_what_it_costs_to_come_near_the_truth_and_who_ranks_first
 
 
 def test_contended_wall_times_are_owned_up_to(tmp_path):
-    tables = Tables().cell("a", "mapa", 0, -1.5)
-    tables.cells[0]["concurrent"] = True
+    tables = Tables().run("a", "mapa", 0, -1.5)
+    tables.runs[0]["concurrent"] = True
     assert "contended" in write(tables.study(tmp_path)).read_text()
 
 
 def test_datasets_whose_names_fall_together_keep_their_own_files(tmp_path):
-    write(Tables().cell("a/b", "mapa").cell("a b", "mapa").cell("../..", "mapa").study(tmp_path))
+    write(Tables().run("a/b", "mapa").run("a b", "mapa").run("../..", "mapa").study(tmp_path))
     names = {path.name for path in (tmp_path / "figures").glob("*.svg")}
     assert names == {"overview.svg", "a-b-cost.svg", "a-b-2-cost.svg", "dataset-cost.svg", "decomposition.svg"}
 
@@ -475,8 +475,8 @@ def labelled(tmp_path_factory):
     tables = Tables(looks=2)
     for seed, ahead in enumerate(AHEAD):
         for dataset, mine in ((WITH_SIZE, -2 + ahead), ("a", -9.0)):
-            tables.cell(dataset, LABELS[0], seed, mine, cost=0.5).cell(dataset, LABELS[2], seed, -2.0)
-    tables.cell(WITH_SIZE, LABELS[1], 0)
+            tables.run(dataset, LABELS[0], seed, mine, cost=0.5).run(dataset, LABELS[2], seed, -2.0)
+    tables.run(WITH_SIZE, LABELS[1], 0)
     for seed, (kl, floor) in enumerate(
         ((0.6, 0.3), (0.9, 0.3), (0.8, 0.8), (0.3, 0.3), (0.9, 0.3), (0.6, 0.3), (0.6, 0.3))
     ):
@@ -506,15 +506,15 @@ def test_the_table_of_comparisons_shows_each_margin(labelled):
     behind = ["a", "-7.000 [-7.000, -7.000]", "worse", "7", "0.5×", "0.5×", "inf×", "inf×", "0/7"]
     html, text = ((labelled / name).read_text() for name in ("report.html", "report.md"))
     shown = re.sub(r"<[^>]*>", "|", html)
-    for cells in (ahead, behind):
-        assert re.search(r"[|\s]+".join(map(re.escape, cells)), shown)
-        assert f"| {' | '.join(markdown(cell) for cell in cells)} |" in text
+    for runs in (ahead, behind):
+        assert re.search(r"[|\s]+".join(map(re.escape, runs)), shown)
+        assert f"| {' | '.join(markdown(run) for run in runs)} |" in text
     assert "cost to match" in Page(html).text
 
 
 def test_the_floor_of_the_index_kl_has_its_column_and_its_ratio_seed_by_seed(labelled):
     study = read(labelled)
-    found = row(summary(study.measurements, study.cells), WITH_SIZE, LABELS[0])
+    found = row(summary(study.measurements, study.runs), WITH_SIZE, LABELS[0])
     assert found["index_kl_ratio_median"] == pytest.approx(2)
     assert (found["index_kl_ratio_low"], found["index_kl_ratio_high"]) == pytest.approx((1, 3))
     text = Page((labelled / "report.html").read_text()).text
@@ -523,19 +523,19 @@ def test_the_floor_of_the_index_kl_has_its_column_and_its_ratio_seed_by_seed(lab
     assert "index_kl_ratio_median" not in summary(*typical().frames())
 
 
-@pytest.mark.parametrize("missing", ["study.json", "cells.parquet", "measurements.parquet"])
+@pytest.mark.parametrize("missing", ["study.json", "runs.parquet", "measurements.parquet"])
 def test_a_missing_table_is_named(tmp_path, missing):
-    (Tables().cell("a", "mapa").study(tmp_path) / missing).unlink()
+    (Tables().run("a", "mapa").study(tmp_path) / missing).unlink()
     with pytest.raises(FileNotFoundError, match=missing):
         write(tmp_path)
 
 
 def test_what_cannot_be_read_is_refused(tmp_path):
-    folder = Tables().cell("a", "mapa").study(tmp_path, schema=9)
+    folder = Tables().run("a", "mapa").study(tmp_path, schema=9)
     with pytest.raises(ValueError, match="schema 9; this version reads schema 2"):
         read(folder)
-    Tables().cell("a", "mapa").study(tmp_path)
-    pd.DataFrame({"dataset": ["a"]}).to_parquet(tmp_path / "cells.parquet")
+    Tables().run("a", "mapa").study(tmp_path)
+    pd.DataFrame({"dataset": ["a"]}).to_parquet(tmp_path / "runs.parquet")
     with pytest.raises(ValueError, match="lacks the columns"):
         read(folder)
 
@@ -552,7 +552,7 @@ def run(code):
 
 
 def test_the_report_never_imports_torch_methods_or_datasets(tmp_path):
-    folder = Tables().cell("a", "mapa", 0, -1.5).study(tmp_path)
+    folder = Tables().run("a", "mapa", 0, -1.5).study(tmp_path)
     code = f"import sys; from bench import report; report.write({str(folder)!r}); print(*sys.modules)"
     assert not {"torch", "methods", "datasets"} & {name.split(".")[0] for name in run(code).split()}
 

@@ -15,15 +15,15 @@ LEAST = {6: 0.88, 10: 0.92, 20: 0.92}  # six seeds, half of them censored: 91 in
 
 def tables(gaps, unit=1.0):
     """Tables of {(dataset, method, seed): oracle gaps look by look}: the k-th has cost k unit; None failed."""
-    cells, looks = [], []
+    runs, looks = [], []
     for (dataset, method, seed), values in gaps.items():
-        cell = {"dataset": dataset, "method": method, "seed": seed}
-        cells.append({**cell, "status": "failed" if values is None else "done"})
+        run = {"dataset": dataset, "method": method, "seed": seed}
+        runs.append({**run, "status": "failed" if values is None else "done"})
         for k, value in enumerate(values or [], 1):
             look = {"checkpoint": k, "metric": "oracle_gap", "value": value, **dict.fromkeys(AXES, k * unit)}
-            looks.append({**cell, **look})
+            looks.append({**run, **look})
     columns = ["dataset", "method", "seed", "checkpoint", "metric", "value", *AXES]
-    return pd.DataFrame(looks, columns=columns), pd.DataFrame(cells)
+    return pd.DataFrame(looks, columns=columns), pd.DataFrame(runs)
 
 
 def one(found, **where):

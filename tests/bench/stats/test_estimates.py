@@ -21,15 +21,15 @@ POPULATIONS = {
 
 def tables(values, metric="test_ll"):
     """Tables in which {(dataset, method): finals by seed} ended so; None is a failure."""
-    cells, looks = [], []
+    runs, looks = [], []
     for (dataset, method), ends in values.items():
         for seed, end in enumerate(ends):
-            cell = {"dataset": dataset, "method": method, "seed": seed}
-            cells.append({**cell, "status": "failed" if end is None else "done"})
+            run = {"dataset": dataset, "method": method, "seed": seed}
+            runs.append({**run, "status": "failed" if end is None else "done"})
             if end is not None:
                 finals = ((0, -99.0), (1, end))
-                looks += [{**cell, "checkpoint": k, "metric": metric, "value": value} for k, value in finals]
-    return pd.DataFrame(looks), pd.DataFrame(cells)
+                looks += [{**run, "checkpoint": k, "metric": metric, "value": value} for k, value in finals]
+    return pd.DataFrame(looks), pd.DataFrame(runs)
 
 
 def covered(found, truth):
@@ -122,8 +122,8 @@ def test_what_is_common_to_all_methods_changes_no_rank_and_nor_do_the_names_of_s
     values = {("a", name): ends for name, ends in zip("mnk", draws, strict=True)}
     whole = ranks(*tables(values))
     pd.testing.assert_frame_equal(ranks(*tables({key: ends + 7.5 for key, ends in values.items()})), whole)
-    looks, cells = tables(values)
-    renamed = ranks(looks.assign(seed=looks["seed"] + 100), cells.assign(seed=cells["seed"] + 100))
+    looks, runs = tables(values)
+    renamed = ranks(looks.assign(seed=looks["seed"] + 100), runs.assign(seed=runs["seed"] + 100))
     pd.testing.assert_frame_equal(renamed, whole)
 
 

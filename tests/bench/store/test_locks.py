@@ -40,7 +40,7 @@ def another(tmp_path):
         process.communicate()
 
 
-def test_a_cell_is_claimed_once(tmp_path):
+def test_a_run_is_claimed_once(tmp_path):
     with Claims(tmp_path) as first, Claims(tmp_path) as second:
         assert first.take("a")
         assert not second.take("a")

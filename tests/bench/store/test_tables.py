@@ -10,13 +10,13 @@ import pytest
 
 from bench.common.errors import UsageError
 from bench.store import tables
-from bench.store.records import CellResult, Cost, Diagnostic, Row, Work
+from bench.store.records import Cost, Diagnostic, Row, RunResult, Work
 
 MEASUREMENTS = (
     *("dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit"),
     *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes", "concurrent"),
 )
-CELLS = (
+RUNS = (
     *("dataset", "method", "seed", "status", "message"),
     *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
     *("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent", "key"),
@@ -25,12 +25,12 @@ CELLS = (
 
 def result(spec, **fields):
     rows = [Row(look, m, -1.5 - look, 0.1, "nats", Cost(1.0 + look, 0.5, 1e6, 10, 20)) for look in (0, 1) for m in "ab"]
-    return CellResult(**{"spec": spec, "rows": rows, "cost": Cost(2.0, 0.5, 1e6, 10, 20), "parameters": {}, **fields})
+    return RunResult(**{"spec": spec, "rows": rows, "cost": Cost(2.0, 0.5, 1e6, 10, 20), "parameters": {}, **fields})
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "cells").mkdir()
+    (tmp_path / "runs").mkdir()
     return tmp_path
 
 
@@ -88,8 +88,8 @@ def test_reading_rubbish_names_the_file(tmp_path):
         tables.read_json(path)
 
 
-def test_a_cell_returns_as_it_was(folder, cell_spec):
-    spec = cell_spec()
+def test_a_run_returns_as_it_was(folder, run_spec):
+    spec = run_spec()
     before = result(
         spec,
         message="é \n |",
@@ -102,35 +102,35 @@ def test_a_cell_returns_as_it_was(folder, cell_spec):
         references=[(0, 1.001, 300.0, [0.5, -1.0, 2.0])],
         parameters={"steps": 3, "name": None},
     )
-    tables.write_cell(folder, before)
-    assert tables.read_cell(folder, spec) == before
+    tables.write_run(folder, before)
+    assert tables.read_run(folder, spec) == before
 
 
-def test_a_cell_from_before_signals_were_kept_has_none(folder, cell_spec):
-    spec = cell_spec()
+def test_a_run_from_before_signals_were_kept_has_none(folder, run_spec):
+    spec = run_spec()
     before = result(spec, peak_memory_mb=3.5, signals=[("truth", 4, 63, [0.1, 0.2], [0.3, -0.4])])
-    tables.write_cell(folder, before)
-    path = tables.cell_path(folder, spec)
+    tables.write_run(folder, before)
+    path = tables.run_path(folder, spec)
     content = json.loads(path.read_text())
     assert content.pop("signals") == [["truth", 4, 63, [0.1, 0.2], [0.3, -0.4]]]
     path.write_text(json.dumps(content))
-    assert tables.read_cell(folder, spec) == dataclasses.replace(before, signals=[])
+    assert tables.read_run(folder, spec) == dataclasses.replace(before, signals=[])
 
 
-def test_a_missing_standard_error_returns_as_nan(folder, cell_spec):
-    spec = cell_spec()
-    tables.write_cell(folder, result(spec, rows=[Row(0, "a", 1.0, math.nan, "nats", Cost())]))
-    assert math.isnan(tables.read_cell(folder, spec).rows[0].stderr)
+def test_a_missing_standard_error_returns_as_nan(folder, run_spec):
+    spec = run_spec()
+    tables.write_run(folder, result(spec, rows=[Row(0, "a", 1.0, math.nan, "nats", Cost())]))
+    assert math.isnan(tables.read_run(folder, spec).rows[0].stderr)
 
 
-def test_a_cell_cut_short_anywhere_is_missing(folder, cell_spec):
-    spec = cell_spec()
-    tables.write_cell(folder, result(spec))
-    path = tables.cell_path(folder, spec)
+def test_a_run_cut_short_anywhere_is_missing(folder, run_spec):
+    spec = run_spec()
+    tables.write_run(folder, result(spec))
+    path = tables.run_path(folder, spec)
     whole = path.read_bytes()
     for length in range(len(whole.rstrip())):
         path.write_bytes(whole[:length])
-        assert tables.read_cell(folder, spec) is None
+        assert tables.read_run(folder, spec) is None
 
 
 @pytest.mark.parametrize(
@@ -147,33 +147,33 @@ def test_a_cell_cut_short_anywhere_is_missing(folder, cell_spec):
         lambda content: content.update(rows=[None]),
     ],
 )
-def test_a_cell_of_another_form_is_missing(folder, cell_spec, change):
-    spec = cell_spec()
-    tables.write_cell(folder, result(spec))
-    path = tables.cell_path(folder, spec)
+def test_a_run_of_another_form_is_missing(folder, run_spec, change):
+    spec = run_spec()
+    tables.write_run(folder, result(spec))
+    path = tables.run_path(folder, spec)
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    assert tables.read_cell(folder, spec) is None
+    assert tables.read_run(folder, spec) is None
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "\x00", "é"])
-def test_a_cell_that_is_something_else_is_missing(folder, cell_spec, content):
-    tables.cell_path(folder, cell_spec()).write_bytes(content.encode("latin-1"))
-    assert tables.read_cell(folder, cell_spec()) is None
+def test_a_run_that_is_something_else_is_missing(folder, run_spec, content):
+    tables.run_path(folder, run_spec()).write_bytes(content.encode("latin-1"))
+    assert tables.read_run(folder, run_spec()) is None
 
 
-def test_the_columns_are_those_of_the_contract(folder, cell_spec):
-    first = result(cell_spec(), parameters={"steps": 3})
-    second = result(cell_spec(method="mapa", seed=1), parameters={"centres": 45, "name": "x"})
+def test_the_columns_are_those_of_the_contract(folder, run_spec):
+    first = result(run_spec(), parameters={"steps": 3})
+    second = result(run_spec(method="mapa", seed=1), parameters={"centres": 45, "name": "x"})
     tables.write_tables(folder, [first, second])
-    rows, cells = tables.read_table(folder, "measurements"), tables.read_table(folder, "cells")
+    rows, runs = tables.read_table(folder, "measurements"), tables.read_table(folder, "runs")
     assert tuple(rows.columns) == MEASUREMENTS
-    assert tuple(cells.columns[: len(CELLS)]) == CELLS
-    assert [name for name in cells.columns if name.startswith("p_")] == ["p_steps", "p_centres", "p_name"]
+    assert tuple(runs.columns[: len(RUNS)]) == RUNS
+    assert [name for name in runs.columns if name.startswith("p_")] == ["p_steps", "p_centres", "p_name"]
     assert len(rows) == 8
-    assert len(cells) == 2
-    assert cells["p_steps"].isna().tolist() == [False, True]
+    assert len(runs) == 2
+    assert runs["p_steps"].isna().tolist() == [False, True]
 
 
 def as_read(text):
@@ -184,10 +184,10 @@ def as_read(text):
         return {"": None, "True": True, "False": False}.get(text, text)
 
 
-@pytest.mark.parametrize("name", ["measurements", "cells"])
-def test_parquet_and_csv_agree(folder, cell_spec, name):
-    hostile = result(cell_spec(), message='a,"b"\nc', status="failed", parameters={"x": 1 / 3})
-    lone = result(cell_spec(seed=1), parameters={"x": None}, rows=[Row(0, "a", 1e-300, math.nan, "nats", Cost())])
+@pytest.mark.parametrize("name", ["measurements", "runs"])
+def test_parquet_and_csv_agree(folder, run_spec, name):
+    hostile = result(run_spec(), message='a,"b"\nc', status="failed", parameters={"x": 1 / 3})
+    lone = result(run_spec(seed=1), parameters={"x": None}, rows=[Row(0, "a", 1e-300, math.nan, "nats", Cost())])
     tables.write_tables(folder, [hostile, lone])
     parquet = tables.read_table(folder, name)
     with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
@@ -199,11 +199,11 @@ def test_parquet_and_csv_agree(folder, cell_spec, name):
         assert [as_read(text) for text in row] == expected
 
 
-def test_every_list_of_a_cell_has_its_table(folder, cell_spec):
+def test_every_list_of_a_run_has_its_table(folder, run_spec):
     references = [(0, 1.001, 300.0, [0.5, -1.0, 2.0]), (0, 1.001, 300.0, [0.6, -1.1, 2.1])]
-    cells = [
+    runs = [
         result(
-            cell_spec(method=method),
+            run_spec(method=method),
             diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
             work=[Work("k-means", 2, 1e6, "formula")],
             densities=[("truth", 0.1, -0.2, -3.0), (method, 0.1, -0.2, -4.0)],
@@ -213,7 +213,7 @@ def test_every_list_of_a_cell_has_its_table(folder, cell_spec):
         )
         for method in ("vae", "mapa")
     ]
-    tables.write_tables(folder, cells)
+    tables.write_tables(folder, runs)
     diagnostics, work, densities, posteriors, draws = (
         tables.read_table(folder, name) for name in ("diagnostics", "work", "densities", "posteriors", "references")
     )
@@ -245,19 +245,19 @@ def test_tables_of_nothing_have_their_columns(folder):
     assert tuple(tables.read_table(folder, "measurements").columns) == MEASUREMENTS
 
 
-def test_tables_of_failures_alone_have_their_columns(folder, cell_spec):
-    tables.write_tables(folder, [result(cell_spec(), rows=[], status="failed", message="why")])
+def test_tables_of_failures_alone_have_their_columns(folder, run_spec):
+    tables.write_tables(folder, [result(run_spec(), rows=[], status="failed", message="why")])
     assert tuple(tables.read_table(folder, "measurements").columns) == MEASUREMENTS
-    assert tables.read_table(folder, "cells")["message"].tolist() == ["why"]
+    assert tables.read_table(folder, "runs")["message"].tolist() == ["why"]
 
 
 @pytest.mark.parametrize(("first", "second"), [(3, "many"), (3, None), (0.5, "x"), (True, 3), (None, None), (3, 0.5)])
-def test_methods_may_differ_in_the_type_of_a_hyperparameter(folder, cell_spec, first, second):
-    specs = [cell_spec(method="one"), cell_spec(method="two")]
+def test_methods_may_differ_in_the_type_of_a_hyperparameter(folder, run_spec, first, second):
+    specs = [run_spec(method="one"), run_spec(method="two")]
     for spec, value in zip(specs, (first, second), strict=True):
-        tables.write_cell(folder, result(spec, parameters={"steps": value}))
-    tables.write_tables(folder, [tables.read_cell(folder, spec) for spec in specs])
-    kept = tables.read_table(folder, "cells")["p_steps"]
+        tables.write_run(folder, result(spec, parameters={"steps": value}))
+    tables.write_tables(folder, [tables.read_run(folder, spec) for spec in specs])
+    kept = tables.read_table(folder, "runs")["p_steps"]
     assert [None if pd.isna(value) else str(value) for value in kept] in (
         [None if value is None else str(value) for value in (first, second)],
         [None if value is None else str(float(value)) for value in (first, second) if not isinstance(value, str)],

@@ -6,18 +6,18 @@ import json
 
 import pytest
 
-from bench.store.records import CellResult, Cost, Diagnostic, Row, Work
+from bench.store.records import Cost, Diagnostic, Row, RunResult, Work
 from bench.study.agreement import difference
 
 MACHINE = {"wall_s", "cpu_s", "evaluation_s", "overrun_s", "peak_memory_mb", "concurrent", "message"}
 
 
 @pytest.fixture
-def content(cell_spec):
+def content(run_spec):
     """A result with something in every field, as JSON holds it."""
     cost = Cost(1.0, 2.0, 3.0, 4, 5)
-    result = CellResult(
-        cell_spec(),
+    result = RunResult(
+        run_spec(),
         rows=[Row(0, "test_ll", -1.0, 0.1, "nats", cost), Row(1, "test_ll", -0.5, 0.1, "nats", cost)],
         cost=cost,
         diagnostics=[Diagnostic(1, "test_ll", "ess", 9.0)],

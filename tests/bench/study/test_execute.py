@@ -15,7 +15,7 @@ import pytest
 
 from bench.execution.scheduler import Execution
 from bench.store import tables
-from bench.store.records import CellResult
+from bench.store.records import RunResult
 from bench.study import execute
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +31,8 @@ def in_subprocess(*args, jobs=1):
     return run.returncode, run.stdout, run.stderr
 
 
-def cell_files(folder):
-    return {path.name: path.read_bytes() for path in (folder / "cells").iterdir()}
+def run_files(folder):
+    return {path.name: path.read_bytes() for path in (folder / "runs").iterdir()}
 
 
 def same_values(first, second):
@@ -64,11 +64,11 @@ def copy(whole, tmp_path):
 def test_what_a_study_leaves(whole):
     folder, out, err = whole
     names = {path.name for path in folder.iterdir()}
-    kept = ("cells", "measurements", "diagnostics", "work")
+    kept = ("runs", "measurements", "diagnostics", "work")
     tables = {f"{name}.{kind}" for name in kept for kind in ("csv", "parquet")}
     tables |= {"densities.parquet", "posteriors.parquet", "signals.parquet", "references.parquet"}
-    assert names == tables | {"study.json", "study.toml", "log.txt", "cells", "figures", "report.html", "report.md"}
-    assert len(cell_files(folder)) == 4
+    assert names == tables | {"study.json", "study.toml", "log.txt", "runs", "figures", "report.html", "report.md"}
+    assert len(run_files(folder)) == 4
     assert str(folder / "report.html") in out
     assert "[4/4]" in err
 
@@ -93,8 +93,8 @@ def test_one_worker_and_two_find_the_same_and_quiet_is_quiet(whole, tmp_path, co
     end = compare(tmp_path / "one", "vae,mapa", "circle", 2)
     assert (end.code, end.out, end.err) == (0, "", "")
     same_values(values(tmp_path / "one"), values(whole[0]))
-    assert tables.read_table(whole[0], "cells")["concurrent"].all()
-    assert not tables.read_table(tmp_path / "one", "cells")["concurrent"].any()
+    assert tables.read_table(whole[0], "runs")["concurrent"].all()
+    assert not tables.read_table(tmp_path / "one", "runs")["concurrent"].any()
 
 
 def test_the_same_again_runs_nothing(copy, compare, in_process, tree):
@@ -112,28 +112,28 @@ def test_the_same_again_runs_nothing(copy, compare, in_process, tree):
 
 
 def test_what_is_missing_is_run_and_nothing_else(copy, whole, compare, in_process, values):
-    kept = cell_files(copy)
+    kept = run_files(copy)
     lost = sorted(kept)[:2]
     for name in lost:
-        (copy / "cells" / name).unlink()
+        (copy / "runs" / name).unlink()
     assert compare(copy, "vae,mapa", "circle", 2).code == 0
     assert len(in_process) == 2
-    after = cell_files(copy)
+    after = run_files(copy)
     assert set(after) == set(kept)
     assert all(after[name] == kept[name] for name in set(kept) - set(lost))
     same_values(values(copy), values(whole[0]))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1, "rows": []}'])
-def test_a_cell_cut_short_is_run_again(copy, whole, compare, in_process, values, content):
-    path = sorted((copy / "cells").iterdir())[0]
+def test_a_run_cut_short_is_run_again(copy, whole, compare, in_process, values, content):
+    path = sorted((copy / "runs").iterdir())[0]
     path.write_bytes(content)
     assert compare(copy, "vae,mapa", "circle", 2).code == 0
     assert len(in_process) == 1
     same_values(values(copy), values(whole[0]))
 
 
-@pytest.mark.parametrize("name", ["cells.parquet", "measurements.parquet", "cells.csv"])
+@pytest.mark.parametrize("name", ["runs.parquet", "measurements.parquet", "runs.csv"])
 def test_any_table_that_was_lost_is_written_anew(copy, compare, in_process, tree, name):
     before = tree(copy)
     (copy / name).unlink()
@@ -144,19 +144,19 @@ def test_any_table_that_was_lost_is_written_anew(copy, compare, in_process, tree
 
 
 def test_another_method_is_added(copy, compare, in_process, values):
-    kept = cell_files(copy)
+    kept = run_files(copy)
     assert compare(copy, "untrained", "circle", 2).code == 0
     assert in_process == ["circle / untrained / seed 0", "circle / untrained / seed 1"]
-    assert kept.items() <= cell_files(copy).items()
+    assert kept.items() <= run_files(copy).items()
     assert set(values(copy)[0]["method"]) == {"vae", "mapa", "untrained"}
     assert json.loads((copy / "study.json").read_text())["settings"]["methods"] == ["vae", "mapa", "untrained"]
 
 
 def test_another_seed_is_added_for_all_methods(copy, compare, in_process, values):
-    kept = cell_files(copy)
+    kept = run_files(copy)
     assert compare(copy, "vae", "circle", 3).code == 0
     assert in_process == ["circle / vae / seed 2", "circle / mapa / seed 2"]
-    assert kept.items() <= cell_files(copy).items()
+    assert kept.items() <= run_files(copy).items()
     assert len(values(copy)[0]) == 6
 
 
@@ -207,7 +207,7 @@ def test_fresh_sets_aside_and_loses_nothing(copy, compare, in_process, tree):
     assert compare(copy, "vae", "circle", 1, "--size", "30", "--fresh").code == 0
     aside = copy.with_name("copy.old-1")
     assert tree(aside) == before
-    assert len(cell_files(copy)) == 1
+    assert len(run_files(copy)) == 1
     first = tree(copy)
     assert compare(copy, "vae", "circle", 1, "--fresh").code == 0
     assert tree(aside) == before
@@ -290,17 +290,17 @@ def test_a_study_file_that_is_none_is_refused(copy, compare, in_process, unchang
     assert end.err.count("\n") == 1
 
 
-def test_new_code_runs_the_cells_anew(copy, compare, in_process, monkeypatch):
-    kept = cell_files(copy)
+def test_new_code_runs_the_runs_anew(copy, compare, in_process, monkeypatch):
+    kept = run_files(copy)
     monkeypatch.setattr(execute, "code_version", lambda _: "other")
     assert compare(copy, "vae,mapa", "circle", 2).code == 0
     assert len(in_process) == 4
-    assert kept.items() <= cell_files(copy).items()
-    assert len(tables.read_table(copy, "cells")) == 4
+    assert kept.items() <= run_files(copy).items()
+    assert len(tables.read_table(copy, "runs")) == 4
 
 
 def finished(folder):
-    return len(list((folder / "cells").glob("*.json"))) if (folder / "cells").exists() else 0
+    return len(list((folder / "runs").glob("*.json"))) if (folder / "runs").exists() else 0
 
 
 def test_an_interrupted_study_is_resumed(tmp_path, cli, compare, in_process, values, monkeypatch):
@@ -317,7 +317,7 @@ def test_an_interrupted_study_is_resumed(tmp_path, cli, compare, in_process, val
     assert "Traceback" not in err
     done = finished(folder)
     assert 1 <= done < 4
-    assert done <= len(tables.read_table(folder, "cells")) <= done + 1
+    assert done <= len(tables.read_table(folder, "runs")) <= done + 1
     assert (folder / "measurements.csv").exists()
     assert not list(folder.rglob("*.tmp"))
     resume = shlex.split(err.strip().splitlines()[-1])
@@ -325,7 +325,7 @@ def test_an_interrupted_study_is_resumed(tmp_path, cli, compare, in_process, val
     monkeypatch.setattr("bench.report.page.write", lambda folder: folder)
     again = cli(*resume[3:])
     assert again.code == 0
-    assert f"{4 - done} cells to run ({done} are there already)" in again.err
+    assert f"{4 - done} runs to run ({done} are there already)" in again.err
     assert len(in_process) == 4 - done
     assert compare(tmp_path / "straight", "vae", "circle", 4, "--max-flops", "1e9").code == 0
     same_values(values(folder), values(tmp_path / "straight"))
@@ -349,29 +349,29 @@ METHODS = {{"{name}": Acts}}
     return path
 
 
-def test_a_worker_that_dies_costs_its_cell(tmp_path, compare):
+def test_a_worker_that_dies_costs_its_run(tmp_path, compare):
     dies = plugin(tmp_path / "dies.py", "dies", "os._exit(1)")
     end = compare(tmp_path / "out", "dies,untrained", "circle", 1, "--plugin", dies)
     assert (end.code, end.err) == (1, "")
-    cells = tables.read_table(tmp_path / "out", "cells").set_index("method")
-    assert cells["status"].to_dict() == {"dies": "failed", "untrained": "done"}
-    assert cells["message"]["dies"] == "the process died (exit code 1), in each of 2 attempts"
+    runs = tables.read_table(tmp_path / "out", "runs").set_index("method")
+    assert runs["status"].to_dict() == {"dies": "failed", "untrained": "done"}
+    assert runs["message"]["dies"] == "the process died (exit code 1), in each of 2 attempts"
 
 
-def test_limits_on_cells(tmp_path, compare):
+def test_limits_on_runs(tmp_path, compare):
     """Of time, of memory, and within them; what they ended is told to be run again."""
     hangs = plugin(tmp_path / "hangs.py", "hangs", "time.sleep(600)")
     grows = plugin(tmp_path / "grows.py", "grows", "kept = [bytearray(os.urandom(1000) * 1000) for _ in range(10**9)]")
     plugins = ("--plugin", hangs, "--plugin", grows)
-    limits = ("--cell-timeout", 30, "--cell-memory", "1.5GB")
+    limits = ("--run-timeout", 30, "--run-memory", "1.5GB")
     end = compare(tmp_path / "out", "untrained,hangs,grows", "circle", 1, *plugins, *limits)
     assert end.code == 1
-    cells = tables.read_table(tmp_path / "out", "cells").set_index("method")
-    assert cells["status"].to_dict() == {"untrained": "done", "hangs": "timeout", "grows": "failed"}
-    assert "by --cell-timeout 30" in cells["message"]["hangs"]
-    assert "used more than 1.5 GB" in cells["message"]["grows"]
+    runs = tables.read_table(tmp_path / "out", "runs").set_index("method")
+    assert runs["status"].to_dict() == {"untrained": "done", "hangs": "timeout", "grows": "failed"}
+    assert "by --run-timeout 30" in runs["message"]["hangs"]
+    assert "used more than 1.5 GB" in runs["message"]["grows"]
     settings = json.loads((tmp_path / "out" / "study.json").read_text())["settings"]
-    assert (settings["cell_timeout"], settings["cell_memory"]) == (30.0, 1_500_000_000)
+    assert (settings["run_timeout"], settings["run_memory"]) == (30.0, 1_500_000_000)
 
 
 def test_workers_do_not_outlive_a_study_that_is_killed(tmp_path):
@@ -387,40 +387,40 @@ def test_workers_do_not_outlive_a_study_that_is_killed(tmp_path):
 
 
 class Impatient(execute.Silent):
-    """Interrupts a study while it is told of a cell, rather than while it waits for one."""
+    """Interrupts a study while it is told of a run, rather than while it waits for one."""
 
     def finish(self, result):
         raise KeyboardInterrupt
 
 
-def stopped_between_cells(specs, *_):
-    yield CellResult(specs[0], message="finished")
+def stopped_between_runs(specs, *_):
+    yield RunResult(specs[0], message="finished")
     raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
-    ("cells", "progress"),
-    [(stopped_between_cells, execute.Silent()), (lambda specs, *_: map(CellResult, specs), Impatient())],
+    ("runs", "progress"),
+    [(stopped_between_runs, execute.Silent()), (lambda specs, *_: map(RunResult, specs), Impatient())],
 )
-def test_an_interrupted_study_keeps_its_tables_wherever_it_was(tmp_path, monkeypatch, cells, progress):
-    monkeypatch.setattr(execute, "_run_all", cells)
+def test_an_interrupted_study_keeps_its_tables_wherever_it_was(tmp_path, monkeypatch, runs, progress):
+    monkeypatch.setattr(execute, "_run_all", runs)
     settings = execute.Settings(("vae",), ("circle",), size=40, validation_size=40, test_size=50)
     with pytest.raises(execute.InterruptedStudyError, match="interrupted"):
         execute.run(settings, tmp_path / "out", Execution(), progress, "a command")
-    assert len(tables.read_table(tmp_path / "out", "cells")) == 1
+    assert len(tables.read_table(tmp_path / "out", "runs")) == 1
     assert finished(tmp_path / "out") == 1
 
 
-def test_the_cells_of_a_study():
+def test_the_runs_of_a_study():
     from bench.registry.registry import registry
 
     settings = execute.Settings(("vae", "mapa"), ("circle", "torus"), seeds=2)
-    specs = list(execute.cells(settings, registry()))
+    specs = list(execute.runs(settings, registry()))
     assert [(s.dataset, s.seed, s.method) for s in specs] == [
         (d, k, m) for d in ("circle", "torus") for k in (0, 1) for m in ("vae", "mapa")
     ]
     assert len({spec.key for spec in specs}) == 8
-    assert {spec.key for spec in execute.cells(dataclasses.replace(settings, seeds=3), registry())} > {
+    assert {spec.key for spec in execute.runs(dataclasses.replace(settings, seeds=3), registry())} > {
         s.key for s in specs
     }
 
@@ -431,11 +431,11 @@ def test_names_asked_for_twice_are_run_once(tmp_path, compare, in_process):
 
 
 def test_the_groups_of_datasets(tmp_path, compare, in_process, monkeypatch):
-    monkeypatch.setattr(execute, "_run_all", lambda specs, *_: map(CellResult, specs))
+    monkeypatch.setattr(execute, "_run_all", lambda specs, *_: map(RunResult, specs))
     assert compare(tmp_path / "out", "all", "curves, circle", 1).code == 0
-    cells = tables.read_table(tmp_path / "out", "cells")
-    assert sorted(set(cells["dataset"])) == ["absolute", "circle", "clusters", "figure8", "spiral_dots"]
-    assert {"mapa", "vae", "iterative", "oracle", "untrained"} <= set(cells["method"])
+    runs = tables.read_table(tmp_path / "out", "runs")
+    assert sorted(set(runs["dataset"])) == ["absolute", "circle", "clusters", "figure8", "spiral_dots"]
+    assert {"mapa", "vae", "iterative", "oracle", "untrained"} <= set(runs["method"])
 
 
 def test_labels_stand_for_methods_and_datasets_of_their_own(tmp_path, compare, in_process):
@@ -446,10 +446,10 @@ def test_labels_stand_for_methods_and_datasets_of_their_own(tmp_path, compare, i
         "circle / vae[steps=2,batch_size=5] / seed 0",
         "circle[noise=0.04,size=30] / vae[steps=2,batch_size=5] / seed 0",
     ]
-    cells = tables.read_table(out, "cells").set_index(["dataset", "method"])
-    assert cells["p_steps"].tolist() == [3, 2, 3, 2]
-    assert cells["p_batch_size"].tolist() == [100, 5, 100, 5]
-    passes = cells.xs("vae", level="method")["decoder_passes"]
+    runs = tables.read_table(out, "runs").set_index(["dataset", "method"])
+    assert runs["p_steps"].tolist() == [3, 2, 3, 2]
+    assert runs["p_batch_size"].tolist() == [100, 5, 100, 5]
+    passes = runs.xs("vae", level="method")["decoder_passes"]
     assert passes.to_dict() == {"circle": 3 * 40, "circle[noise=0.04,size=30]": 3 * 30}
     info = json.loads((out / "study.json").read_text())
     assert info["settings"]["parameters"] == {"vae": {"steps": 3}}
@@ -488,7 +488,7 @@ def test_only_the_pairs_asked_for_are_run():
 
     pairs = (("circle", "vae"), ("torus", "mapa"))
     settings = execute.Settings(("vae", "mapa"), ("circle", "torus"), seeds=2, first_seed=5, pairs=pairs)
-    specs = list(execute.cells(settings, registry()))
+    specs = list(execute.runs(settings, registry()))
     assert [(s.dataset, s.method, s.seed) for s in specs] == [(d, m, k) for d, m in pairs for k in (5, 6)]
 
 
@@ -496,12 +496,12 @@ def test_a_label_says_sizes():
     from bench.registry.registry import registry
 
     settings = execute.Settings(("vae",), ("manifold[data_dim=7,latent_dim=3]", "circle[size=30]"), seeds=1)
-    first, second = execute.cells(settings, registry())
+    first, second = execute.runs(settings, registry())
     assert (first.latent_dim, first.size, first.validation_size) == (3, 500, 500)
     assert (second.latent_dim, second.size, second.validation_size, second.test_size) == (None, 30, 30, 2000)
 
 
 def test_progress_in_lines(whole):
     lines = whole[2].splitlines()
-    assert lines[0] == "4 cells to run, 2 at a time: seconds are contended"
+    assert lines[0] == "4 runs to run, 2 at a time: seconds are contended"
     assert all(re.match(rf"\[{n}/4\] circle / (vae|mapa) / seed [01]: test_ll -", lines[n]) for n in (1, 2, 3, 4))

@@ -107,8 +107,8 @@ def refused(cli, tmp_path, monkeypatch, unchanged, invented):
 
 @pytest.fixture
 def keys(tmp_path):
-    """The keys of the cells in a folder."""
-    return lambda folder: sorted(path.stem for path in (folder / "cells").iterdir())
+    """The keys of the runs in a folder."""
+    return lambda folder: sorted(path.stem for path in (folder / "runs").iterdir())
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG, ids=[f"{text[-30:]!r}"[:60] for text, _ in WRONG])

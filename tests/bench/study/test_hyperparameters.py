@@ -13,7 +13,7 @@ from bench.report.content import statements
 from bench.report.hyperparameters import UNTUNED, settings_used
 from bench.stats.summary import summary
 from bench.store import tables
-from bench.store.records import CellResult, Cost, Row
+from bench.store.records import Cost, Row, RunResult
 from bench.store.study_tables import read as read_study
 from bench.study import execute
 from bench.study.hyperparameters import read
@@ -22,15 +22,15 @@ REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "tuned-curves.
 
 
 def made_up(spec):
-    """The result of a cell that did not run, with the parameters it would have had."""
+    """The result of a run that did not run, with the parameters it would have had."""
     method = execute.registry().make_method(spec.method, dict(spec.parameters))
     rows = [Row(0, "test_ll", -1.0, 0.1, "nats", Cost()), Row(0, "oracle_gap", 0.1, 0.1, "nats", Cost())]
-    return CellResult(spec, cost=Cost(1.0, 1.0, 10.0, 1, 1), rows=rows, parameters=dataclasses.asdict(method))
+    return RunResult(spec, cost=Cost(1.0, 1.0, 10.0, 1, 1), rows=rows, parameters=dataclasses.asdict(method))
 
 
 @pytest.fixture
 def unrun(monkeypatch):
-    """Make results up instead of running cells."""
+    """Make results up instead of running runs."""
     monkeypatch.setattr(execute, "_run_all", lambda specs, *_: map(made_up, specs))
 
 
@@ -46,9 +46,9 @@ def test_what_was_chosen_is_used_under_set_and_labels(tmp_path, tuned, compare, 
     out = tmp_path / "out"
     methods = "vae,vae[steps=5],untrained"
     assert compare(out, methods, "circle", 1, "--tuned", tuned, "--set", "vae.batch_size=8").code == 0
-    cells = tables.read_table(out, "cells").set_index("method")
-    assert cells["p_steps"].dropna().to_dict() == {"vae": 7, "vae[steps=5]": 5}
-    assert cells["p_batch_size"].dropna().to_dict() == {"vae": 8, "vae[steps=5]": 8}
+    runs = tables.read_table(out, "runs").set_index("method")
+    assert runs["p_steps"].dropna().to_dict() == {"vae": 7, "vae[steps=5]": 5}
+    assert runs["p_batch_size"].dropna().to_dict() == {"vae": 8, "vae[steps=5]": 8}
     assert json.loads((out / "study.json").read_text())["settings"]["tuned"] == read(tuned).citation
     assert read(tuned).citation.startswith("tuned.json (sha256 ")
 
@@ -65,8 +65,8 @@ def test_python_takes_the_same(tmp_path, tuned, in_process):
         settings={"vae": {"batch_size": 8}},
         tuned=tuned,
     )
-    (cells,) = tables.read_table(tmp_path / "out", "cells").itertuples()
-    assert (cells.p_steps, cells.p_batch_size) == (7, 8)
+    (runs,) = tables.read_table(tmp_path / "out", "runs").itertuples()
+    assert (runs.p_steps, runs.p_batch_size) == (7, 8)
 
 
 @pytest.fixture
@@ -108,13 +108,13 @@ def test_what_was_used_is_in_the_study_and_its_report(compared):
     assert info["tuned"]["methods"]["vae"] == {"circle": {"steps": 7, "batch_size": 9}, "absolute": None}
     assert info["tuned"]["methods"]["untrained"] == {"circle": {}, "absolute": {}}
     held = read_study(out)
-    sections = dict(statements(held, summary(held.measurements, held.cells))["entries"])
+    sections = dict(statements(held, summary(held.measurements, held.runs))["entries"])
     assert {name: text for name, text, _ in sections["Hyperparameters"][1:]} == USED
 
 
-def test_what_is_told_is_what_the_cells_ran_with(compared):
+def test_what_is_told_is_what_the_runs_ran_with(compared):
     out, *_ = compared
-    cells = tables.read_table(out, "cells").set_index(["method", "dataset"])
+    runs = tables.read_table(out, "runs").set_index(["method", "dataset"])
     used = json.loads((out / "study.json").read_text())["tuned"]["methods"]
     told = [(m, d, k, v) for m, each in used.items() for d, chosen in each.items() for k, v in (chosen or {}).items()]
     assert [(m, d, k) for m, d, k, _ in told] == [
@@ -123,7 +123,7 @@ def test_what_is_told_is_what_the_cells_ran_with(compared):
         ("vae[steps=5]", "circle", "batch_size"),
     ]
     for method, dataset, key, value in told:
-        assert cells.loc[(method, dataset), f"p_{key}"] == value
+        assert runs.loc[(method, dataset), f"p_{key}"] == value
 
 
 def test_nothing_is_told_where_nothing_was_tuned(tmp_path, compare, unrun):

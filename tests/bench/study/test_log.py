@@ -37,8 +37,8 @@ METHODS = {"mine": Mine}
 
 @pytest.fixture
 def keys():
-    """The keys of the cells in a folder."""
-    return lambda folder: sorted(path.stem for path in (folder / "cells").iterdir())
+    """The keys of the runs in a folder."""
+    return lambda folder: sorted(path.stem for path in (folder / "runs").iterdir())
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def run_again(cli, tmp_path, monkeypatch):
         ("vae,mine[scale=0.1]", "circle", 1, "--plugin", "mine.py"),
     ],
 )
-def test_the_study_file_makes_the_same_cells(compare, invented, run_again, keys, values, tmp_path, monkeypatch, asked):
+def test_the_study_file_makes_the_same_runs(compare, invented, run_again, keys, values, tmp_path, monkeypatch, asked):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(PLUGIN)
     (tmp_path / "chosen").mkdir()
@@ -149,11 +149,11 @@ def test_the_log(compare, invented, tmp_path, monkeypatch):
     assert all(line.startswith("2026-01-02T03:04:05+00:00 ") for line in lines)
     told = [line.partition(" ")[2] for line in lines]
     command = f"started: python -m bench compare -m vae,untrained -d circle .*--out {tmp_path}/out --quiet"
-    assert re.fullmatch(rf"{command} \(2 cells to run\)", told[0])
+    assert re.fullmatch(rf"{command} \(2 runs to run\)", told[0])
     assert re.fullmatch(r"circle / vae / seed 0: test_ll -?\d\.\d{3} in 1 s, 10 FLOP", told[1])
     assert re.fullmatch(r"circle / untrained / seed 0: test_ll -?\d\.\d{3} in 1 s, 10 FLOP", told[2])
     assert told[3] == "finished"
-    assert told[4].endswith("(all 2 cells are there already; nothing to run)")
+    assert told[4].endswith("(all 2 runs are there already; nothing to run)")
     assert told[5:] == ["finished"]
 
 

@@ -27,16 +27,16 @@ def kept(tmp_path_factory):
 
 @pytest.fixture
 def parts(kept, tmp_path, compare, invented):
-    """Two studies that share a cell, circle / vae / seed 0."""
+    """Two studies that share a run, circle / vae / seed 0."""
     if not (kept / "b").exists():
         assert compare(kept / "a", "vae,untrained", "circle", 1, "--set", "vae.steps=3").code == 0
         assert compare(kept / "b", "vae", "circle,figure8", 2, "--set", "vae.steps=3").code == 0
     return tuple(shutil.copytree(kept / name, tmp_path / name) for name in "ab")
 
 
-def cell_of(folder, name):
-    """The file of a cell, by its name, and its content."""
-    for path in sorted((folder / "cells").iterdir()):
+def run_of(folder, name):
+    """The file of a run, by its name, and its content."""
+    for path in sorted((folder / "runs").iterdir()):
         content = json.loads(path.read_text())
         if "{dataset} / {method} / seed {seed}".format(**content["spec"]) == name:
             return path, content
@@ -44,8 +44,8 @@ def cell_of(folder, name):
 
 
 def change(folder, name, act):
-    """Change the content of a cell's file."""
-    path, content = cell_of(folder, name)
+    """Change the content of a run's file."""
+    path, content = run_of(folder, name)
     act(content)
     path.write_text(json.dumps(content))
 
@@ -64,8 +64,8 @@ def test_merged_is_as_made_whole(parts, merge, compare, invented, tmp_path, valu
     with unchanged(parts[0]), unchanged(parts[1]):
         end = merge(*parts, "--out", tmp_path / "both")
     assert (end.code, end.err) == (0, "")
-    found, cells = values(tmp_path / "both"), tables.read_table(tmp_path / "both", "cells")
-    assert cells[["dataset", "seed", "method"]].to_numpy().tolist() == [
+    found, runs = values(tmp_path / "both"), tables.read_table(tmp_path / "both", "runs")
+    assert runs[["dataset", "seed", "method"]].to_numpy().tolist() == [
         ["circle", 0, "vae"],
         ["circle", 0, "untrained"],
         ["circle", 1, "vae"],
@@ -116,11 +116,11 @@ def test_a_merged_study_can_be_merged_again_and_added_to(parts, merge, compare, 
     assert folders == [str(part) for part in parts]
 
 
-def test_the_study_file_of_a_merged_study_makes_its_cells(parts, merge, cli, tmp_path, invented):
+def test_the_study_file_of_a_merged_study_makes_its_runs(parts, merge, cli, tmp_path, invented):
     assert merge(*parts, "--out", tmp_path / "both").code == 0
-    merged = {path.name for path in (tmp_path / "both" / "cells").iterdir()}
+    merged = {path.name for path in (tmp_path / "both" / "runs").iterdir()}
     assert cli("run", tmp_path / "both" / "study.toml", "--out", tmp_path / "again", "--quiet").code == 0
-    assert {path.name for path in (tmp_path / "again" / "cells").iterdir()} > merged
+    assert {path.name for path in (tmp_path / "again" / "runs").iterdir()} > merged
 
 
 def test_seconds_memory_and_messages_are_the_machines(parts, merge, tmp_path):
@@ -131,8 +131,8 @@ def test_seconds_memory_and_messages_are_the_machines(parts, merge, tmp_path):
 
     change(parts[1], SHARED, elsewhere)
     assert merge(*parts, "--out", tmp_path / "both").code == 0
-    cells = tables.read_table(tmp_path / "both", "cells").set_index(["dataset", "method", "seed"])
-    assert cells.loc[("circle", "vae", 0), "wall_s"] == 1.0
+    runs = tables.read_table(tmp_path / "both", "runs").set_index(["dataset", "method", "seed"])
+    assert runs.loc[("circle", "vae", 0), "wall_s"] == 1.0
 
 
 def row(index, **changed):
@@ -157,7 +157,7 @@ CLASHES = [
 
 @pytest.mark.parametrize(("act", "message"), CLASHES)
 @pytest.mark.parametrize("existing", [False, True])
-def test_other_values_of_a_cell_are_told_and_nothing_is_written(
+def test_other_values_of_a_run_are_told_and_nothing_is_written(
     parts, merge, tmp_path, unchanged, act, message, existing
 ):
     a, b = parts
@@ -166,7 +166,7 @@ def test_other_values_of_a_cell_are_told_and_nothing_is_written(
         end = merge(b, "--out", a) if existing else merge(a, b, "--out", tmp_path / "both")
     assert (end.code, end.out) == (1, "")
     first, told = end.err.splitlines()
-    assert first == "the same cells have other values, so that nothing was written:"
+    assert first == "the same runs have other values, so that nothing was written:"
     assert re.fullmatch(f"{SHARED}: {message.format(a=re.escape(str(a)), b=re.escape(str(b)))}.*", told)
 
 
@@ -178,7 +178,7 @@ def test_many_clashes_are_counted(compare, invented, merge, tmp_path):
     end = merge(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "both")
     assert end.code == 1
     assert len(end.err.splitlines()) == 12
-    assert end.err.endswith("and 2 cells more\n")
+    assert end.err.endswith("and 2 runs more\n")
 
 
 def setting(**changed):
@@ -186,29 +186,29 @@ def setting(**changed):
 
 
 def spec_of_another(**changed):
-    """Give the shared cell another specification, and the key that goes with it."""
+    """Give the shared run another specification, and the key that goes with it."""
 
     def act(folder):
-        path, content = cell_of(folder, SHARED)
+        path, content = run_of(folder, SHARED)
         spec = next(spec for spec in specs(folder) if spec.key == path.stem)
         content["spec"].update(changed)
         path.unlink()
-        (folder / "cells" / f"{type(spec)(**{**vars(spec), **changed}).key}.json").write_text(json.dumps(content))
-        (folder / "cells.parquet").unlink()
+        (folder / "runs" / f"{type(spec)(**{**vars(spec), **changed}).key}.json").write_text(json.dumps(content))
+        (folder / "runs.parquet").unlink()
 
     return act
 
 
 def specs(folder):
-    return execute.cells(held(folder)[0], execute.registry())
+    return execute.runs(held(folder)[0], execute.registry())
 
 
 def damage(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def damage_cell(act):
-    return lambda folder: act(cell_of(folder, SHARED)[0])
+def damage_run(act):
+    return lambda folder: act(run_of(folder, SHARED)[0])
 
 
 def without(name):
@@ -222,7 +222,7 @@ def test_seeds_shared_out_over_machines(merge, compare, invented, tmp_path, valu
     assert merge(tmp_path / "0", tmp_path / "3", "--out", tmp_path / "both").code == 0
     settings, _ = held(tmp_path / "both")
     assert (settings.first_seed, settings.seeds) == (0, 4)
-    assert tables.read_table(tmp_path / "both", "cells")["seed"].to_list() == [0, 1, 3]
+    assert tables.read_table(tmp_path / "both", "runs")["seed"].to_list() == [0, 1, 3]
     del invented[:]
     assert compare(tmp_path / "both", "vae", "circle", 1, "--first-seed", 3).code == 0
     assert invented == ["circle / vae / seed 2"]
@@ -260,18 +260,16 @@ REFUSED = [
     (setting(methods=3), "study.json is damaged"),
     (setting(methods=[3]), "study.json is damaged"),
     (setting(seeds="many"), "study.json is damaged"),
-    (damage("cells.parquet", b"no table"), "cells.parquet cannot be read"),
-    (damage("cells/0123456789abcdef.json", b"{}"), "0123456789abcdef.json is damaged"),
-    (damage("cells/0123456789abcdef.json", b"[]"), "0123456789abcdef.json is damaged"),
-    (damage("cells/0123456789abcdef.json", b"{"), "0123456789abcdef.json cannot be read"),
-    (damage_cell(lambda path: path.write_bytes(path.read_bytes()[:99])), "[0-9a-f]{16}.json cannot be read"),
+    (damage("runs.parquet", b"no table"), "runs.parquet cannot be read"),
+    (damage("runs/0123456789abcdef.json", b"{}"), "0123456789abcdef.json is damaged"),
+    (damage("runs/0123456789abcdef.json", b"[]"), "0123456789abcdef.json is damaged"),
+    (damage("runs/0123456789abcdef.json", b"{"), "0123456789abcdef.json cannot be read"),
+    (damage_run(lambda path: path.write_bytes(path.read_bytes()[:99])), "[0-9a-f]{16}.json cannot be read"),
     (
-        lambda folder: cell_of(folder, SHARED)[0].write_bytes(
-            cell_of(folder, "figure8 / vae / seed 0")[0].read_bytes()
-        ),
+        lambda folder: run_of(folder, SHARED)[0].write_bytes(run_of(folder, "figure8 / vae / seed 0")[0].read_bytes()),
         "[0-9a-f]{16}.json is damaged, or was written by another",
     ),
-    (damage_cell(lambda path: path.rename(path.with_name("0.json"))), "0.json is damaged, or was written by another"),
+    (damage_run(lambda path: path.rename(path.with_name("0.json"))), "0.json is damaged, or was written by another"),
 ]
 
 
@@ -295,7 +293,7 @@ def test_studies_that_do_not_fit_are_refused(parts, merge, tmp_path, unchanged, 
         (("a", "--out", "photographs/cat.jpg"), "cat.jpg is a file; --out needs a folder"),
         (("photographs", "--out", "both"), "photographs holds no study"),
         (("a", "photographs/cat.jpg", "--out", "both"), "cat.jpg holds no study"),
-        (("empty", "--out", "both"), "there are no finished cells in empty"),
+        (("empty", "--out", "both"), "there are no finished runs in empty"),
     ],
 )
 def test_folders_that_will_not_do(parts, merge, tmp_path, monkeypatch, unchanged, args, message):
@@ -311,19 +309,19 @@ def test_folders_that_will_not_do(parts, merge, tmp_path, monkeypatch, unchanged
     assert end.err.count("\n") == 1
 
 
-def test_cells_of_older_code_do_not_count(parts, merge, tmp_path):
-    path, content = cell_of(parts[0], SHARED)
+def test_runs_of_older_code_do_not_count(parts, merge, tmp_path):
+    path, content = run_of(parts[0], SHARED)
     spec = next(spec for spec in specs(parts[0]) if spec.key == path.stem)
     content["spec"]["code"] = "older"
     old = type(spec)(**{**vars(spec), "code": "older"})
-    (parts[0] / "cells" / f"{old.key}.json").write_text(json.dumps(content))
+    (parts[0] / "runs" / f"{old.key}.json").write_text(json.dumps(content))
     assert merge(*parts, "--out", tmp_path / "both").code == 0
-    assert not (tmp_path / "both" / "cells" / f"{old.key}.json").exists()
-    assert len(list((tmp_path / "both" / "cells").iterdir())) == 5
+    assert not (tmp_path / "both" / "runs" / f"{old.key}.json").exists()
+    assert len(list((tmp_path / "both" / "runs").iterdir())) == 5
 
 
-def test_a_failed_cell_is_merged_and_told_of(parts, merge, tmp_path):
+def test_a_failed_run_is_merged_and_told_of(parts, merge, tmp_path):
     change(parts[1], "figure8 / vae / seed 1", lambda content: content.update(status="failed", message="no", rows=[]))
     end = merge(*parts, "--out", tmp_path / "both", "--quiet")
     assert (end.code, end.out, end.err) == (1, "", "")
-    assert tables.read_table(tmp_path / "both", "cells")["status"].tolist().count("failed") == 1
+    assert tables.read_table(tmp_path / "both", "runs")["status"].tolist().count("failed") == 1

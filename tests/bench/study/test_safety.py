@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 import bench
 from bench.report.page import markdown, write
 from bench.store import tables
-from bench.store.records import CellResult, Cost, Row
+from bench.store.records import Cost, Row, RunResult
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = [
@@ -43,20 +43,20 @@ def report(tmp_path_factory, hostile_study):
 
 @pytest.fixture(scope="module")
 def hostile_study(request):
-    from bench.store.records import CellSpec
+    from bench.store.records import RunSpec
 
-    plain = CellSpec("", "", 0, 40, 40, 50, None, "known", "cpu", None, None, False, "", ())
+    plain = RunSpec("", "", 0, 40, 40, 50, None, "known", "cpu", None, None, False, "", ())
 
     def make(folder):
-        (folder / "cells").mkdir(parents=True)
+        (folder / "runs").mkdir(parents=True)
         pairs = [(HOSTILE[0], text) for text in HOSTILE] + [(text, "vae") for text in HOSTILE[6:10]]
         results = []
         for dataset, method in pairs:
             spec = type(plain)(**{**vars(plain), "dataset": dataset, "method": method})
             rows = [Row(n, m, -1.0, 0.1, "nats", Cost(n + 1, 1, 9)) for n in (0, 1) for m in ("test_ll", "oracle_gap")]
-            results.append(CellResult(spec, rows=rows, cost=Cost(2, 1, 9), message=method))
+            results.append(RunResult(spec, rows=rows, cost=Cost(2, 1, 9), message=method))
             failed = type(plain)(**{**vars(spec), "seed": 1})
-            results.append(CellResult(failed, status="failed", message=method))
+            results.append(RunResult(failed, status="failed", message=method))
         tables.write_tables(folder, results)
         described = {text: {"summary": text, "source": text} for text in HOSTILE}
         info = {"schema": tables.SCHEMA, "name": HOSTILE[0], "command": HOSTILE[4], "settings": {}, "tuned": None,
@@ -157,7 +157,7 @@ write(folder)
 
 def test_reading_results_unpickles_nothing(tmp_path, invented):
     bench.compare(["vae"], ["circle"], 1, size=40, test_size=50, out=tmp_path / "out", report=False)
-    (tmp_path / "out" / "cells" / "evil.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    (tmp_path / "out" / "runs" / "evil.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
     command = [sys.executable, "-c", READ, str(tmp_path / "out")]
     end = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
     assert end.returncode == 0, end.stderr

@@ -9,7 +9,7 @@ import pytest
 from bench.registry.registry import registry
 from bench.store import tables
 from bench.store.locks import Claims
-from bench.store.records import CellResult, Cost
+from bench.store.records import Cost, RunResult
 from bench.study import execute, status
 from bench.study.log import held
 
@@ -41,16 +41,16 @@ def show(cli, unchanged, tmp_path):
 
 
 def specs(folder):
-    return {spec.name: spec for spec in execute.cells(held(folder)[0], registry())}
+    return {spec.name: spec for spec in execute.runs(held(folder)[0], registry())}
 
 
 def lose(folder, *names):
     for name in names:
-        tables.cell_path(folder, specs(folder)[name]).unlink()
+        tables.run_path(folder, specs(folder)[name]).unlink()
 
 
 def replace(folder, name, **fields):
-    tables.write_cell(folder, CellResult(specs(folder)[name], **fields))
+    tables.write_run(folder, RunResult(specs(folder)[name], **fields))
 
 
 def test_all_done(folder, show):
@@ -59,7 +59,7 @@ def test_all_done(folder, show):
         "circle untrained 3 –",
         "torus vae 3 –",
         "torus untrained 3 –",
-        "12 cells: 12 done",
+        "12 runs: 12 done",
     ]
 
 
@@ -71,8 +71,8 @@ def test_every_state(folder, show):
     with Claims(folder) as claims:
         assert claims.take(specs(folder)["circle / vae / seed 2"].key)
         lines = show(folder)
-        cells = status.read(folder).cells
-    states = {cell.spec.name: cell.state for cell in cells if cell.state != "done"}
+        runs = status.read(folder).runs
+    states = {run.spec.name: run.state for run in runs if run.state != "done"}
     assert states == {
         "circle / vae / seed 1": "failed",
         "torus / vae / seed 0": "timeout",
@@ -84,14 +84,14 @@ def test_every_state(folder, show):
     assert "circle / vae / seed 1: failed - NotFiniteError: [red]nan[/red] at step 3" in lines
     assert "torus / vae / seed 0: timeout - no reason given" in lines
     counts = "6 done, 1 failed, 1 skipped, 1 timeout, 1 running, 2 missing"
-    assert lines[-1] == f"12 cells: {counts}; time left: about 9 s, estimated with 1 at a time"
+    assert lines[-1] == f"12 runs: {counts}; time left: about 9 s, estimated with 1 at a time"
 
 
 def test_a_claim_of_a_dead_process_is_not_running(folder):
     lose(folder, "circle / vae / seed 0")
     (folder / "claims").mkdir()
     (folder / "claims" / f"{specs(folder)['circle / vae / seed 0'].key}.json").write_text('{"host": "x", "pid": 1}')
-    assert [cell.state for cell in status.read(folder).cells].count("missing") == 1
+    assert [run.state for run in status.read(folder).runs].count("missing") == 1
 
 
 def test_the_time_left_is_the_median_of_the_method_shared_by_those_that_run(folder, show):
@@ -116,25 +116,25 @@ def test_no_time_is_told_where_none_is_known(folder, show):
     assert "time left: unknown" in lines[-1]
 
 
-def test_a_cell_that_failed_tells_nothing_of_the_time(folder):
+def test_a_run_that_failed_tells_nothing_of_the_time(folder):
     for seed in range(3):
         replace(folder, f"circle / vae / seed {seed}", status="failed", cost=Cost(wall_s=1000.0))
     lose(folder, "torus / vae / seed 0")
-    cells = status.read(folder).cells
-    assert status.TimeLeft(cells).seconds(cells) == 3.0
+    runs = status.read(folder).runs
+    assert status.TimeLeft(runs).seconds(runs) == 3.0
 
 
 def test_results_of_other_code_do_not_count(folder, show, monkeypatch):
     monkeypatch.setattr(execute, "code_version", lambda _: "other")
     lines = show(folder)
-    assert lines[-2].startswith("12 cells: 12 missing; time left: unknown")
+    assert lines[-2].startswith("12 runs: 12 missing; time left: unknown")
     assert lines[-1] == "12 results of other code, versions or settings not counted"
 
 
-def test_a_cell_cut_short_is_missing(folder, show):
-    path = tables.cell_path(folder, specs(folder)["circle / vae / seed 0"])
+def test_a_run_cut_short_is_missing(folder, show):
+    path = tables.run_path(folder, specs(folder)["circle / vae / seed 0"])
     path.write_bytes(path.read_bytes()[:50])
-    assert show(folder)[-1].startswith("12 cells: 11 done, 1 missing")
+    assert show(folder)[-1].startswith("12 runs: 11 done, 1 missing")
 
 
 def test_labels_are_shown_as_they_are(tmp_path, compare, invented, show):
@@ -147,12 +147,12 @@ def test_labels_are_shown_as_they_are(tmp_path, compare, invented, show):
 def test_a_tuned_study_and_one_of_another_command(tmp_path, compare, cli, invented, show):
     (tmp_path / "tuned.json").write_text(json.dumps({"datasets": {"circle": {"vae": {"steps": 7}}}}))
     assert compare(tmp_path / "out", "vae", "circle", 1, "--tuned", tmp_path / "tuned.json").code == 0
-    assert show(tmp_path / "out")[-1] == "1 cell: 1 done"
+    assert show(tmp_path / "out")[-1] == "1 run: 1 done"
     execute.run(
         execute.Settings(("vae",), ("circle", "torus"), seeds=1, pairs=(("torus", "vae"),), kind="sweep"),
         tmp_path / "sweep", execute.Execution(), execute.Silent(), "sweep",
     )  # fmt: skip
-    assert show(tmp_path / "sweep")[2:] == ["torus vae 1 –", "1 cell: 1 done"]
+    assert show(tmp_path / "sweep")[2:] == ["torus vae 1 –", "1 run: 1 done"]
 
 
 def edit(act):

@@ -1,4 +1,4 @@
-"""A sweep: which cells it needs, what it writes of them, and what its figure shows."""
+"""A sweep: which runs it needs, what it writes of them, and what its figure shows."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_one_factor_varies_at_a_time():
     pairs = {(d, m) for d in ("circle", "figure8") for m in methods[1:]}
     pairs |= {(f"{d}[size={n}]", methods[0]) for d in ("circle", "figure8") for n in (30, 60)}
     assert set(settings.pairs) == pairs
-    assert len(list(execute.cells(settings, registry()))) == 2 * len(pairs)
+    assert len(list(execute.runs(settings, registry()))) == 2 * len(pairs)
     assert [(p.factor, p.level, p.dataset) for p in points[:2]] == [
         ("batch_size", "5", "circle"),
         ("batch_size", "7", "circle"),

@@ -25,7 +25,7 @@ from bench.registry.registry import registry
 from bench.timing.ratios import comparisons
 from bench.timing.run import ARMS, Settings, time_fit
 from datasets.base import draw
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 
 run = import_module("bench.timing.run")  # the package's own `run` is the function in it
 CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # before any test pins
@@ -147,7 +147,7 @@ def test_every_fit_starts_alike_and_counts_nothing(measured, watching):
         draw = torch.randn(3, generator=task.generator)
         weights = torch.cat([p.detach().flatten() for p in task.model.parameters()])
         starts.append((task.train.clone(), task.validation.clone(), weights, draw))
-        assert type(task.ledger) is FreeLedger
+        assert type(task.ledger) is NullLedger
         for tensor in (task.train, task.validation, *task.model.parameters()):
             tensor.data.zero_()
 

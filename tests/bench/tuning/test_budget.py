@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.fit import runner
-from bench.fit.runner import run_cell
+from bench.fit.runner import run_one
 from bench.metrics.measurement import Measurement
 from bench.store import tables
 from bench.study import execute
@@ -170,13 +170,13 @@ def test_fits_that_fail_are_paid_for(tune, offer, tmp_path):
 
 
 def interrupting(monkeypatch, after):
-    """Interrupt the next study once so many cells have ended."""
+    """Interrupt the next study once so many runs have ended."""
 
     def run_all(specs, how, folder):
         for number, spec in enumerate(specs):
             if number + len(ended) >= after:
                 raise KeyboardInterrupt
-            yield run_cell(spec, how.jobs > 1)
+            yield run_one(spec, how.jobs > 1)
         ended.extend(specs)
 
     ended = []
@@ -196,7 +196,7 @@ def test_an_interrupted_tuning_chooses_the_same(tune, tmp_path, monkeypatch, aft
     assert chosen(parts) == chosen(whole)
 
 
-def test_the_order_in_which_cells_end_does_not_matter(tune, tmp_path, monkeypatch):
+def test_the_order_in_which_runs_end_does_not_matter(tune, tmp_path, monkeypatch):
     assert tune(tmp_path / "one", "cheap,uneven", 250, "--quiet").code == 0
     plain = execute._run_all
     monkeypatch.setattr(execute, "_run_all", lambda specs, *how: plain(specs[::-1], *how))
@@ -216,7 +216,7 @@ def test_the_same_again_runs_nothing_and_says_so_once(tune, tmp_path, in_process
     ]
     again = tune(tmp_path / "out", "cheap,costly", 115)
     assert len(in_process) == ran
-    assert again.err.splitlines() == ["round 1: the defaults", f"all {ran} cells are there already; nothing to run"]
+    assert again.err.splitlines() == ["round 1: the defaults", f"all {ran} runs are there already; nothing to run"]
 
 
 def test_more_methods_seeds_and_datasets_are_added(tune, tmp_path, in_process):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bench import tuning
-from bench.fit.runner import run_cell
+from bench.fit.runner import run_one
 from bench.registry.registry import registry
 from bench.store import tables
 from bench.study import execute
@@ -45,7 +45,7 @@ class Point:
 
 @pytest.fixture
 def tune(cli, in_process, offer):
-    """`tune` of Point, offered as 'point', on small data, with its cells run here."""
+    """`tune` of Point, offered as 'point', on small data, with its runs run here."""
     offer("point", Point())
 
     def run(out, *more, datasets="circle", trials=5):
@@ -144,10 +144,10 @@ def test_the_best_is_chosen_and_told(tune, tmp_path):
     assert content["search"] == {"point": {"shift": "Choice(values=(-1.0, 0.0, 1.0))"}}
 
 
-def test_above_two_latent_dimensions_validation_is_scored_by_sampling(cell_spec, offer):
+def test_above_two_latent_dimensions_validation_is_scored_by_sampling(run_spec, offer):
     offer("point", Point(shift=0.0))
-    spec = cell_spec(method="point", dataset="linear_gaussian", latent_dim=3, scored_on="validation")
-    (row,) = run_cell(spec).rows
+    spec = run_spec(method="point", dataset="linear_gaussian", latent_dim=3, scored_on="validation")
+    (row,) = run_one(spec).rows
     problem = registry().make_problem("linear_gaussian", 3)
     split = draw(problem, 0, 40, 40, 1)
     each = log_density_of_a_point(split.validation, split.train, 0.0, problem.noise)
@@ -208,14 +208,14 @@ def test_the_median_over_seeds_decides(offer, scores, trial, best):
     assert found.flops == np.size(scores)
 
 
-def test_the_same_again_runs_nothing_and_a_lost_cell_is_run_again(tune, tmp_path, in_process):
+def test_the_same_again_runs_nothing_and_a_lost_run_is_run_again(tune, tmp_path, in_process):
     out = tmp_path / "out"
     tune(out, "--quiet")
     first = tables.read_table(out, "trials")
     assert len(in_process) == 4 * 2  # three choices and the defaults
     tune(out, "--quiet")
     assert len(in_process) == 8
-    sorted((out / "cells").iterdir())[0].unlink()
+    sorted((out / "runs").iterdir())[0].unlink()
     tune(out, "--quiet")
     assert len(in_process) == 9
     kept = ["dataset", "method", "trial", "seed", "score", "p_shift"]

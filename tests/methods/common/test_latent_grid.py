@@ -12,7 +12,7 @@ import datasets
 from bench.metrics import TrueModel
 from datasets.base import draw
 from datasets.linear import linear_gaussian
-from methods.common.latent_grid import CellPosterior, PriorCells, exact_posterior
+from methods.common.latent_grid import GridPosterior, LatentGrid, exact_posterior
 
 SIZES = [1, 2, 3, 5, 7, 64, 500]
 
@@ -25,63 +25,63 @@ def standard_normal(z):
     return Independent(Normal(torch.zeros_like(z), 1.0), 1).log_prob(z)
 
 
-def index_posterior(cells, points=3, seed=0):
+def index_posterior(grid, points=3, seed=0):
     """A made-up p(i | x) that ignores x but for its row, and prefers some boxes strongly."""
-    return torch.log_softmax(3 * torch.randn(points, cells, generator=generator(seed), dtype=torch.float64), 1)
+    return torch.log_softmax(3 * torch.randn(points, grid, generator=generator(seed), dtype=torch.float64), 1)
 
 
 @pytest.mark.parametrize("latent", [1, 2, 3])
 @pytest.mark.parametrize("n", SIZES)
 def test_boxes_tile_the_cube_in_equal_parts(n, latent):
-    cells = PriorCells.equal(n, latent)
-    low, high = cells.low, cells.high
-    assert low.shape == high.shape == cells.codes.shape == (n, latent)
+    grid = LatentGrid.equal(n, latent)
+    low, high = grid.low, grid.high
+    assert low.shape == high.shape == grid.codes.shape == (n, latent)
     assert ((high - low).prod(1) - 1 / n).abs().max() < 1e-12
     assert (low >= 0).all()
     assert (high <= 1).all()
     overlap = (torch.minimum(high[:, None], high) - torch.maximum(low[:, None], low)).clamp(min=0).prod(-1)
     assert overlap.fill_diagonal_(0).max() < 1e-15
-    torch.testing.assert_close(ndtr(cells.codes), (low + high) / 2)
+    torch.testing.assert_close(ndtr(grid.codes), (low + high) / 2)
 
 
 @pytest.mark.parametrize("n", SIZES)
 def test_codes_on_a_line_are_the_midpoints_of_quantile_intervals_in_order(n):
     expected = ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
-    torch.testing.assert_close(PriorCells.equal(n, 1).codes[:, 0], expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(LatentGrid.equal(n, 1).codes[:, 0], expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("n", [4, 100, 500])
 def test_boxes_in_the_plane_are_not_much_longer_than_wide(n):
-    cells = PriorCells.equal(n, 2)
-    size = cells.high - cells.low
+    grid = LatentGrid.equal(n, 2)
+    size = grid.high - grid.low
     assert (size.amax(1) / size.amin(1)).max() <= 4
 
 
 @pytest.mark.parametrize("latent", [1, 2, 3])
 def test_draws_stay_in_their_boxes_and_are_the_prior_in_all(latent):
-    cells = PriorCells.equal(7, latent)
+    grid = LatentGrid.equal(7, latent)
     index = torch.arange(7).repeat(3000)
-    z = cells.draw(index, generator())
+    z = grid.draw(index, generator())
     u = ndtr(z)
-    assert (u >= cells.low[index] - 1e-12).all()
-    assert (u <= cells.high[index] + 1e-12).all()
+    assert (u >= grid.low[index] - 1e-12).all()
+    assert (u <= grid.high[index] + 1e-12).all()
     assert all(kstest(column.numpy(), "norm").pvalue > 1e-3 for column in z.T)
-    within = (u - cells.low[index]) / (cells.high - cells.low)[index]
+    within = (u - grid.low[index]) / (grid.high - grid.low)[index]
     assert kstest(within[index == 3].flatten().numpy(), "uniform").pvalue > 1e-3
 
 
 def test_draws_of_the_outermost_boxes_are_finite():
-    cells = PriorCells.equal(2, 1)
-    assert torch.isfinite(cells.draw(torch.zeros(200_000, dtype=torch.int64), generator())).all()
+    grid = LatentGrid.equal(2, 1)
+    assert torch.isfinite(grid.draw(torch.zeros(200_000, dtype=torch.int64), generator())).all()
 
 
 @pytest.mark.parametrize("latent", [1, 2, 3])
 def test_cell_density_is_the_prior_times_the_weight_of_the_box_of_the_draw(latent):
     """The box is found anew, from where the draw lies."""
-    cells, log_index = PriorCells.equal(13, latent), index_posterior(13)
-    z, log_q = CellPosterior(lambda _: log_index, cells).sample(torch.zeros(3, 2), 500, generator())
+    grid, log_index = LatentGrid.equal(13, latent), index_posterior(13)
+    z, log_q = GridPosterior(lambda _: log_index, grid).sample(torch.zeros(3, 2), 500, generator())
     u = ndtr(z)[..., None, :]
-    box = ((u >= cells.low) & (u < cells.high)).all(-1).double().argmax(-1)
+    box = ((u >= grid.low) & (u < grid.high)).all(-1).double().argmax(-1)
     for point in range(3):
         expected = log_index[point, box[:, point]] + math.log(13) + standard_normal(z[:, point])
         torch.testing.assert_close(log_q[:, point], expected)
@@ -89,11 +89,11 @@ def test_cell_density_is_the_prior_times_the_weight_of_the_box_of_the_draw(laten
 
 @pytest.mark.parametrize("latent", [1, 2, 3])
 def test_boxes_are_drawn_with_their_probabilities(latent):
-    cells, log_index = PriorCells.equal(11, latent), index_posterior(11, 2)
+    grid, log_index = LatentGrid.equal(11, latent), index_posterior(11, 2)
     count = 20_000
-    z, _ = CellPosterior(lambda _: log_index, cells).sample(torch.zeros(2, 2), count, generator())
+    z, _ = GridPosterior(lambda _: log_index, grid).sample(torch.zeros(2, 2), count, generator())
     u = ndtr(z)[..., None, :]
-    share = ((u >= cells.low) & (u < cells.high)).all(-1).double().mean(0)
+    share = ((u >= grid.low) & (u < grid.high)).all(-1).double().mean(0)
     p = log_index.exp()
     assert ((share - p).abs() <= 4.5 * (p * (1 - p) / count).sqrt() + 1 / count).all()
 
@@ -102,7 +102,7 @@ def test_boxes_are_drawn_with_their_probabilities(latent):
 def test_kl_to_the_prior_is_that_of_the_index_to_uniform(latent):
     n, count = 40, 50_000
     log_index = index_posterior(n)
-    z, log_q = CellPosterior(lambda _: log_index, PriorCells.equal(n, latent)).sample(
+    z, log_q = GridPosterior(lambda _: log_index, LatentGrid.equal(n, latent)).sample(
         torch.zeros(3, 2), count, generator()
     )
     terms = log_q - standard_normal(z)
@@ -114,54 +114,54 @@ def test_kl_to_the_prior_is_that_of_the_index_to_uniform(latent):
 
 def uneven(latent):
     """Boxes of unequal mass: finer where a steep decoder moves."""
-    return PriorCells.resolving(lambda z: torch.tanh(100 * z).cumsum(-1), latent, 0.5)
+    return LatentGrid.resolving(lambda z: torch.tanh(100 * z).cumsum(-1), latent, 0.5)
 
 
 @pytest.mark.parametrize("latent", [1, 2])
 def test_resolving_boxes_tile_the_cube_and_are_small_where_the_decoder_moves(latent):
-    cells = uneven(latent)
-    assert float(cells.mass.sum()) == pytest.approx(1, abs=1e-12)
-    assert cells.mass.max() / cells.mass.min() > 1.9
-    assert (cells.low[:, 0].diff() >= 0).all()
+    grid = uneven(latent)
+    assert float(grid.mass.sum()) == pytest.approx(1, abs=1e-12)
+    assert grid.mass.max() / grid.mass.min() > 1.9
+    assert (grid.low[:, 0].diff() >= 0).all()
     points = torch.rand(5000, latent, generator=generator(), dtype=torch.float64)[:, None]
-    assert (((points >= cells.low) & (points < cells.high)).all(-1).sum(1) == 1).all()
-    assert cells.movement(lambda z: torch.tanh(100 * z).cumsum(-1)).max() <= 0.5
+    assert (((points >= grid.low) & (points < grid.high)).all(-1).sum(1) == 1).all()
+    assert grid.movement(lambda z: torch.tanh(100 * z).cumsum(-1)).max() <= 0.5
 
 
 def test_boxes_end_at_a_step_that_nothing_resolves():
-    cells = PriorCells.resolving(lambda z: (z > 0.1234).double(), 1, 0.5)
-    assert len(cells.low) < 400
+    grid = LatentGrid.resolving(lambda z: (z > 0.1234).double(), 1, 0.5)
+    assert len(grid.low) < 400
 
 
 @pytest.mark.parametrize("latent", [1, 2])
 def test_density_on_boxes_of_unequal_mass(latent):
     """The box is found anew, from where the draw lies."""
-    cells = uneven(latent)
-    log_index = index_posterior(len(cells.low))
-    z, log_q = CellPosterior(lambda _: log_index, cells).sample(torch.zeros(3, 2), 300, generator())
+    grid = uneven(latent)
+    log_index = index_posterior(len(grid.low))
+    z, log_q = GridPosterior(lambda _: log_index, grid).sample(torch.zeros(3, 2), 300, generator())
     u = ndtr(z)[..., None, :]
-    box = ((u >= cells.low) & (u < cells.high)).all(-1).double().argmax(-1)
+    box = ((u >= grid.low) & (u < grid.high)).all(-1).double().argmax(-1)
     for point in range(3):
-        expected = log_index[point, box[:, point]] - cells.mass.log()[box[:, point]] + standard_normal(z[:, point])
+        expected = log_index[point, box[:, point]] - grid.mass.log()[box[:, point]] + standard_normal(z[:, point])
         torch.testing.assert_close(log_q[:, point], expected)
 
 
 @pytest.mark.parametrize("latent", [1, 2])
 def test_points_from_the_cube_have_the_weights_of_the_boxes(latent):
-    cells = uneven(latent)
-    log_index = index_posterior(len(cells.low))
+    grid = uneven(latent)
+    log_index = index_posterior(len(grid.low))
     u = torch.rand(4000, latent, generator=generator(), dtype=torch.float64)
     u[:, 0] = (torch.arange(4000) + 0.5) / 4000
-    z = CellPosterior(lambda _: log_index, cells).from_uniform(torch.zeros(3, 2), u)
+    z = GridPosterior(lambda _: log_index, grid).from_uniform(torch.zeros(3, 2), u)
     where = ndtr(z)[..., None, :]
-    share = ((where >= cells.low) & (where <= cells.high)).all(-1).double().mean(0)
+    share = ((where >= grid.low) & (where <= grid.high)).all(-1).double().mean(0)
     assert (share - log_index.exp()).abs().max() <= 2 / 4000
 
 
 def test_points_on_a_line_are_quantiles():
-    cells = PriorCells.equal(40, 1)
+    grid = LatentGrid.equal(40, 1)
     log_index = index_posterior(40)
-    posterior = CellPosterior(lambda _: log_index, cells)
+    posterior = GridPosterior(lambda _: log_index, grid)
     u = ((torch.arange(999, dtype=torch.float64) + 1) / 1000)[:, None]
     z = posterior.from_uniform(torch.zeros(3, 2), u)[..., 0]
     assert (z.diff(dim=0) > 0).all()
@@ -197,8 +197,8 @@ def test_the_best_weights_of_boxes_are_the_best(latent):
     problem = linear_gaussian(latent, noise=0.5)
     x = draw(problem, 0, 1, 1, 5).test
     n = {1: 400, 2: 10_000}[latent]
-    cells, other = PriorCells.equal(n, latent), index_posterior(n, 5)
-    best = CellPosterior(lambda _: other, cells).best(TrueModel(problem), x)
+    grid, other = LatentGrid.equal(n, latent), index_posterior(n, 5)
+    best = GridPosterior(lambda _: other, grid).best(TrueModel(problem), x)
     moved = torch.log_softmax(best.log_index(x) + 0.3 * other, 1)
 
     def elbo(posterior):
@@ -209,4 +209,4 @@ def test_the_best_weights_of_boxes_are_the_best(latent):
     gap = problem.exact_log_prob(x) - elbo(best)
     assert gap.min() > -0.01
     assert gap.mean() < 0.02
-    assert (elbo(best) - elbo(CellPosterior(lambda _: moved, cells)) > 0.01).all()
+    assert (elbo(best) - elbo(GridPosterior(lambda _: moved, grid)) > 0.01).all()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from methods.common.lbfgs import _Memory, _move, lbfgs
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 
 
 def doubles(*values):
@@ -41,7 +41,7 @@ def two_loop(gradient, steps, changes):
 @pytest.mark.parametrize("start", [(-1.2, 1.0), (0.0, 0.0), (-1.2, 1.0, -0.5, 2.0)])
 def test_reaches_the_bottom_of_rosenbrocks_valley(start):
     x = doubles(*start)
-    losses = list(itertools.islice(lbfgs([x], lambda: rosenbrock(x), FreeLedger()), 200))
+    losses = list(itertools.islice(lbfgs([x], lambda: rosenbrock(x), NullLedger()), 200))
     assert losses[-1] < 1e-12
     assert (x.detach() - 1).abs().max() < 1e-6
 
@@ -52,7 +52,7 @@ def test_reproduces_the_minimiser_of_a_convex_quadratic(size, history):
     matrix, minimiser = quadratic(size)
     x = doubles(*[0.0] * size)
     for _ in itertools.islice(
-        lbfgs([x], lambda: (x - minimiser) @ matrix @ (x - minimiser) / 2, FreeLedger(), history), 3000
+        lbfgs([x], lambda: (x - minimiser) @ matrix @ (x - minimiser) / 2, NullLedger(), history), 3000
     ):
         pass
     assert (x.detach() - minimiser).abs().max() < 1e-6
@@ -60,9 +60,9 @@ def test_reproduces_the_minimiser_of_a_convex_quadratic(size, history):
 
 def test_ends_by_itself_at_a_minimum():
     x = doubles(3.0, -2.0)
-    losses = list(lbfgs([x], lambda: torch.sum(x**2), FreeLedger()))
+    losses = list(lbfgs([x], lambda: torch.sum(x**2), NullLedger()))
     assert 0 < len(losses) < 20
-    assert list(lbfgs([x], lambda: torch.sum(x**2) + 1, FreeLedger())) == []
+    assert list(lbfgs([x], lambda: torch.sum(x**2) + 1, NullLedger())) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -70,7 +70,7 @@ def test_each_loss_is_lower_than_the_one_before_and_is_that_of_the_parameters(dt
     x = nn.Parameter(torch.tensor([-1.2, 1.0, 0.3], dtype=dtype))
     before = float(rosenbrock(x.detach()))
     count = 0
-    for loss in itertools.islice(lbfgs([x], lambda: rosenbrock(x), FreeLedger()), 60):
+    for loss in itertools.islice(lbfgs([x], lambda: rosenbrock(x), NullLedger()), 60):
         assert loss < before
         assert loss == float(rosenbrock(x.detach()))
         before, count = loss, count + 1
@@ -136,7 +136,7 @@ def test_parameters_keep_their_identity_and_keep_training():
     def loss():
         return (network(x) - y).square().mean()
 
-    assert [*itertools.islice(lbfgs(parameters, loss, FreeLedger()), 50)][-1] < 1e-9
+    assert [*itertools.islice(lbfgs(parameters, loss, NullLedger()), 50)][-1] < 1e-9
     assert all(a is b for a, b in zip(parameters, network.parameters(), strict=True))
     assert network.weight.shape == (1, 2)
     assert network.weight.is_leaf
@@ -148,12 +148,12 @@ def test_parameters_keep_their_identity_and_keep_training():
         optimiser.step()
     torch.testing.assert_close(network.weight.detach(), torch.tensor([[1.0, -2.0]]), atol=1e-2, rtol=0)
     torch.testing.assert_close(network.bias.detach(), torch.tensor([1.5]), atol=1e-2, rtol=0)
-    assert [*itertools.islice(lbfgs(parameters, loss, FreeLedger()), 50)][-1] < 1e-9
+    assert [*itertools.islice(lbfgs(parameters, loss, NullLedger()), 50)][-1] < 1e-9
 
 
 def test_a_parameter_used_by_no_one_stays():
     x, idle = doubles(3.0), doubles(7.0, 8.0)
-    list(itertools.islice(lbfgs([idle, x], lambda: torch.sum(x**2), FreeLedger()), 20))
+    list(itertools.islice(lbfgs([idle, x], lambda: torch.sum(x**2), NullLedger()), 20))
     assert idle.tolist() == [7, 8]
     assert abs(x.item()) < 1e-6
 
@@ -165,6 +165,6 @@ def test_a_loss_that_is_not_a_number_ends_the_search_where_it_was():
         calls.append(x.item())
         return torch.sum(x**2 if len(calls) < 3 else x * torch.nan)
 
-    (value,) = lbfgs([x], loss, FreeLedger())
+    (value,) = lbfgs([x], loss, NullLedger())
     assert len(calls) > 10
     assert x.item() ** 2 == value < 4

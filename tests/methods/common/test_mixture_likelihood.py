@@ -21,7 +21,7 @@ from methods.common.mixture_likelihood import (
     mixture_log_likelihood,
 )
 from methods.contract.decoder import standard_normal_log_prob
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 
 
 def normal(*shape, seed=0):
@@ -30,8 +30,8 @@ def normal(*shape, seed=0):
 
 def ascend(task, count=500, steps=40, tolerance=-math.inf):
     """The log-likelihood after each step of an ascent."""
-    cells = codebook(count, task.latent_dim)
-    return np.array(list(maximise_likelihood(task.model, task.train, cells, FreeLedger(), steps, tolerance)))
+    grid = codebook(count, task.latent_dim)
+    return np.array(list(maximise_likelihood(task.model, task.train, grid, NullLedger(), steps, tolerance)))
 
 
 def marginal(model, x):
@@ -50,13 +50,13 @@ def learned(make_task):
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_the_codebook_has_the_moments_of_the_prior(latent_dim):
     """Along two axes equal boxes miss 2 to 4 % of its variance."""
-    cells = codebook(2000, latent_dim)
-    assert float(cells.mass.sum()) == pytest.approx(1)
-    assert (cells.mass > 0).all()
-    mean, square = cells.mass @ cells.codes, cells.mass @ cells.codes.square()
+    grid = codebook(2000, latent_dim)
+    assert float(grid.mass.sum()) == pytest.approx(1)
+    assert (grid.mass > 0).all()
+    mean, square = grid.mass @ grid.codes, grid.mass @ grid.codes.square()
     torch.testing.assert_close(mean, torch.zeros_like(mean), atol=2e-3, rtol=0)
     torch.testing.assert_close(square, torch.ones_like(square), atol=0.015, rtol=0)
-    assert cells.codes.abs().max() > 3
+    assert grid.codes.abs().max() > 3
 
 
 @pytest.mark.parametrize("rows", [7, 256])
@@ -113,9 +113,9 @@ def test_it_ends_when_25_steps_gain_less_than_the_tolerance(make_task):
 def test_noise_does_not_vanish_where_few_data_would_let_it(make_task):
     task = make_task(normal(4, 2), noise="learned", latent_dim=1)
     least = LEAST_NOISE * float(task.model.units.scale) ** 2
-    cells = codebook(200, 1)
+    grid = codebook(200, 1)
     seen = [
-        task.model.variance() for _ in maximise_likelihood(task.model, task.train, cells, FreeLedger(), 400, -math.inf)
+        task.model.variance() for _ in maximise_likelihood(task.model, task.train, grid, NullLedger(), 400, -math.inf)
     ]
     assert min(seen) > 0.999 * least
     assert min(seen) < 100 * least

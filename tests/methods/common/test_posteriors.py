@@ -8,7 +8,7 @@ from scipy.stats import kstest
 from torch.distributions import Independent, Normal
 from torch.special import ndtri
 
-from methods.common.latent_grid import CellPosterior, PriorCells
+from methods.common.latent_grid import GridPosterior, LatentGrid
 from methods.common.posteriors import Prior, build_encoder
 
 
@@ -47,8 +47,8 @@ def test_draws_of_a_seed_repeat_and_those_of_another_differ(make_task):
     task = make_task("circle")
     posterior = build_encoder(task.model, task.generator)
     uniform = torch.full((3, 20), -math.log(20), dtype=torch.float64)
-    cells = CellPosterior(lambda _: uniform, PriorCells.equal(20, 1))
-    for family in (posterior, cells, Prior(1)):
+    grid = GridPosterior(lambda _: uniform, LatentGrid.equal(20, 1))
+    for family in (posterior, grid, Prior(1)):
         first, again, other = (family.sample(task.train[:3], 5, generator(seed))[0] for seed in (0, 0, 1))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)

@@ -14,7 +14,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from methods.common.posteriors import build_encoder
 from methods.common.training import Objective, adam, ascend, batches, cosine, elbo
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 
 
 @pytest.fixture(params=[1, 2])
@@ -101,7 +101,7 @@ def test_bound_and_gradient_are_right_in_expectation(make_task, latent):
 
 @pytest.mark.parametrize(("n", "size", "used"), [(12, 4, 12), (13, 4, 12), (3, 4, 3), (4, 4, 4), (1, 1, 1)])
 def test_batches_take_each_datum_once_a_pass(n, size, used):
-    stream = batches(n, size, torch.Generator().manual_seed(0), FreeLedger())
+    stream = batches(n, size, torch.Generator().manual_seed(0), NullLedger())
     per_pass = used // min(size, n)
     orders = []
     for _ in range(3):
@@ -114,7 +114,7 @@ def test_batches_take_each_datum_once_a_pass(n, size, used):
 
 
 def test_every_datum_has_its_turn_though_the_last_batch_is_dropped():
-    taken = torch.cat([*itertools.islice(batches(7, 3, torch.Generator().manual_seed(0), FreeLedger()), 200)])
+    taken = torch.cat([*itertools.islice(batches(7, 3, torch.Generator().manual_seed(0), NullLedger()), 200)])
     share = torch.bincount(taken, minlength=7) / len(taken)
     assert (share - 1 / 7).abs().max() < 0.03
 

@@ -11,14 +11,14 @@ from torch.distributions import Independent, Normal
 
 import datasets
 from datasets.base import draw
-from methods.common.latent_grid import PriorCells
-from methods.contract.method import FreeLedger
+from methods.common.latent_grid import LatentGrid
+from methods.contract.method import NullLedger
 from methods.mapa.assignment import Attempt, Shares, steepened
 from methods.mapa.deconvolution import estimate, sharpened
 from methods.mapa.fit import PATIENCE, Regression, fit
 from methods.mapa.placement import path_order
 
-LEDGER = FreeLedger()
+LEDGER = NullLedger()
 NOISE = 0.01
 
 
@@ -74,8 +74,8 @@ def test_bound_of_the_placed_shares_falls_short_by_the_stated_kl(problem):
     x, shares, model = problem
     _, posterior = shares.placed(random_place(shares))
     with torch.no_grad():
-        each = log_density(x, model.decode(posterior.cells.codes), NOISE)
-    log_p, log_mass = posterior.log_index(x), posterior.cells.mass.log()
+        each = log_density(x, model.decode(posterior.grid.codes), NOISE)
+    log_p, log_mass = posterior.log_index(x), posterior.grid.mass.log()
     p = log_p.exp()
     bound = (p * each).sum(1) - torch.where(p > 0, p * (log_p - log_mass), 0.0).sum(1)
     exact = torch.logsumexp(each + log_mass, 1)
@@ -92,7 +92,7 @@ def test_regression_loses_what_the_bound_loses(problem):
     bounds, losses = [], []
     for _ in range(2):
         with torch.no_grad():
-            each = log_density(x, model.decode(posterior.cells.codes), NOISE)
+            each = log_density(x, model.decode(posterior.grid.codes), NOISE)
             bounds.append(float((posterior.log_index(x).exp() * each).sum(1).mean()))
             losses.append(float(regression.nats(model)))
             for parameter in model.network.parameters():
@@ -115,40 +115,40 @@ def test_each_share_has_the_code_of_its_cell(problem):
     _, shares, _ = problem
     place = random_place(shares)
     codes, posterior = shares.placed(place)
-    assert torch.equal(codes, posterior.cells.codes[place])
-    assert posterior.cells.mass.sum() == pytest.approx(1)
+    assert torch.equal(codes, posterior.grid.codes[place])
+    assert posterior.grid.mass.sum() == pytest.approx(1)
     if shares.latent_dim == 2:
-        assert rows(codes) == rows(PriorCells.equal(len(codes), 2).codes)
+        assert rows(codes) == rows(LatentGrid.equal(len(codes), 2).codes)
     else:
         weight = shares.mixture.log_weight.softmax(0)
-        torch.testing.assert_close(posterior.cells.mass[place], weight)
+        torch.testing.assert_close(posterior.grid.mass[place], weight)
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_codes_have_the_moments_of_the_prior(latent_dim):
-    """But for the variance within cells, 0.3 % for these intervals and up to 8 % for these boxes."""
+    """But for the variance within grid, 0.3 % for these intervals and up to 8 % for these boxes."""
     shares = shares_of(draw(datasets.load("circle"), 0, 400, 1, 1).train, latent_dim)
-    cells = shares.placed(random_place(shares))[1].cells
-    assert (cells.mass @ cells.codes).abs().max() < 0.01
-    assert (cells.mass @ cells.codes.square() - 1).abs().max() < {1: 0.01, 2: 0.09}[latent_dim]
+    grid = shares.placed(random_place(shares))[1].grid
+    assert (grid.mass @ grid.codes).abs().max() < 0.01
+    assert (grid.mass @ grid.codes.square() - 1).abs().max() < {1: 0.01, 2: 0.09}[latent_dim]
     if latent_dim == 1:
-        assert (float(cells.low[0]), float(cells.high[-1])) == (0.0, 1.0)
-        assert torch.equal(cells.high[:-1], cells.low[1:])
+        assert (float(grid.low[0]), float(grid.high[-1])) == (0.0, 1.0)
+        assert torch.equal(grid.high[:-1], grid.low[1:])
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 500])
 def test_intervals_have_the_masses_asked_for_in_order(n):
     mass = torch.rand(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64) + 0.01
-    cells = PriorCells.intervals(3 * mass)
-    torch.testing.assert_close(cells.mass, mass / mass.sum())
-    assert (cells.codes[:, 0].diff() > 0).all()
-    assert (float(cells.low[0]), float(cells.high[-1])) == (0.0, 1.0)
-    assert torch.equal(cells.high[:-1], cells.low[1:])
+    grid = LatentGrid.intervals(3 * mass)
+    torch.testing.assert_close(grid.mass, mass / mass.sum())
+    assert (grid.codes[:, 0].diff() > 0).all()
+    assert (float(grid.low[0]), float(grid.high[-1])) == (0.0, 1.0)
+    assert torch.equal(grid.high[:-1], grid.low[1:])
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 64, 500])
 def test_intervals_of_equal_masses_are_the_equal_boxes(n):
-    found, expected = PriorCells.intervals(torch.full((n,), 0.2)), PriorCells.equal(n, 1)
+    found, expected = LatentGrid.intervals(torch.full((n,), 0.2)), LatentGrid.equal(n, 1)
     torch.testing.assert_close(found.low, expected.low)
     torch.testing.assert_close(found.high, expected.high)
     torch.testing.assert_close(found.codes, expected.codes, atol=1e-9, rtol=0)
@@ -192,7 +192,7 @@ def test_placing_anew_never_raises_the_loss_of_the_decoder(name, seed, shift, ma
     attempt = Attempt(steepened(task.model, 4.0), shares, random_place(shares, seed), begun)
     before = attempt.fitted
     for steps in (0, 5, 20):
-        list(attempt.go_on(steps))
+        list(attempt.advance(steps))
         old = begun.loss(attempt.model)
         attempt.place_anew(LEDGER)
         new = begun.loss(attempt.model)
@@ -209,7 +209,7 @@ def test_an_attempt_takes_no_more_steps_than_asked_for(make_task):
     shares = shares_of(task.train, 1)
     attempt = Attempt(task.model, shares, random_place(shares), Begun())
     assert attempt.loss == math.inf
-    assert [len(list(attempt.go_on(steps))) for steps in (3, 0, 4)] == [3, 0, 4]
+    assert [len(list(attempt.advance(steps))) for steps in (3, 0, 4)] == [3, 0, 4]
     assert attempt.steps == 7
     assert math.isfinite(attempt.loss)
 

@@ -13,12 +13,12 @@ from bench.metrics.posterior import index_divergence
 from datasets.base import draw
 from methods.common.latent_grid import exact_posterior, index_without_codes
 from methods.common.posteriors import Prior
-from methods.contract.method import Fitted, FreeLedger
+from methods.contract.method import Fitted, NullLedger
 from methods.mapa import deconvolution
 from methods.mapa.deconvolution import estimate, resampled, sharpened, sums, thinned
 from methods.mapa.index import Mixture, log_index_posterior
 
-LEDGER = FreeLedger()
+LEDGER = NullLedger()
 NOISE = 0.01
 MB = 10**6
 DEFAULTS = {"smoothing": 6.0, "weight_steps": 5, "atom_steps": 1}
@@ -178,7 +178,7 @@ def test_sums_in_blocks_are_those_in_one_piece(many, block, monkeypatch):
         torch.testing.assert_close(own, expected)
 
 
-class Charges(FreeLedger):
+class Charges(NullLedger):
     def __init__(self):
         self.seen = {}
 

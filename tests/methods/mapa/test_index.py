@@ -8,7 +8,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 import datasets
 from datasets.base import draw
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 from methods.mapa.deconvolution import estimate
 from methods.mapa.index import Mixture, log_index_posterior
 
@@ -25,7 +25,7 @@ def a_mixture(size=30, dim=3):
 
 
 def index_of(train, noise=NOISE):
-    return log_index_posterior(estimate(train, noise, 6.0, 5, 1, FreeLedger()), train)
+    return log_index_posterior(estimate(train, noise, 6.0, 5, 1, NullLedger()), train)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_index_posterior_is_the_double_sum_over_atoms_and_data():
 @pytest.mark.parametrize("name", ["figure8", "s_curve"])
 def test_rows_sum_to_one_also_for_data_far_away(name, noise):
     split = draw(datasets.load(name), 0, 80, 1, 40)
-    mixture = estimate(split.train, noise, 6.0, 5, 1, FreeLedger())
+    mixture = estimate(split.train, noise, 6.0, 5, 1, NullLedger())
     x = torch.cat([split.train, split.test, 3 * split.test, split.test + 50, -1e6 * split.test])
     for log_p in (mixture.log_posterior(x), log_index_posterior(mixture, split.train)(x)):
         assert (log_p.exp().sum(1) - 1).abs().max() < 1e-12
@@ -106,7 +106,7 @@ def test_turning_shifting_or_scaling_space_changes_nothing(split):
 
 def test_equal_data_share_their_probability(split):
     """Twice each datum, and each copy has half of what one has of the same mixture."""
-    mixture = estimate(split.train, NOISE, 6.0, 5, 1, FreeLedger())
+    mixture = estimate(split.train, NOISE, 6.0, 5, 1, NullLedger())
     once = log_index_posterior(mixture, split.train)(split.test).exp()
     twice = log_index_posterior(mixture, split.train.repeat(2, 1))(split.test).exp()
     torch.testing.assert_close(twice, once.repeat(1, 2) / 2)

@@ -9,7 +9,7 @@ import torch
 
 import datasets
 from datasets.base import draw
-from methods.common.latent_grid import CellPosterior
+from methods.common.latent_grid import GridPosterior
 from methods.mapa import MAPA, method
 from methods.mapa.assignment import Attempt
 from methods.mapa.method import POOR_FIT
@@ -26,7 +26,7 @@ def last(fit):
 
 def codes_of(fitted, x):
     """The mean code of each x under the posterior."""
-    return fitted.posterior.log_index(x.double()).exp() @ fitted.posterior.cells.codes
+    return fitted.posterior.log_index(x.double()).exp() @ fitted.posterior.grid.codes
 
 
 def attempts_of(mapa, task):
@@ -45,8 +45,8 @@ class Watched(Attempt):
         self.losses_seen = []
         Watched.begun.append(self)
 
-    def go_on(self, steps=None):
-        for _ in super().go_on(steps):
+    def advance(self, steps=None):
+        for _ in super().advance(steps):
             self.losses_seen.append(self.loss)
             yield
 
@@ -96,7 +96,7 @@ def test_a_poor_fit_along_a_path_begins_again_more_steeply(name, starts, make_ta
     found, losses = [], []
     for attempt in attempts_of(MAPA(), task):
         found.append(float((attempt.model.network[0].weight.detach() / first).median()))
-        list(attempt.go_on(100))
+        list(attempt.advance(100))
         losses.append(attempt.loss)
     assert found == pytest.approx(starts)
     assert torch.equal(task.model.network[0].weight, first)
@@ -148,7 +148,7 @@ def test_one_may_stop_before_the_codes_are_placed(make_task, short):
     """Each placement and each step is a unit of work; what stands is the untrained model, and then the best so far."""
     task = make_task("s_curve", 40)
     yielded = list(short(MAPA(), 30).fit(task))
-    placed = [isinstance(fitted.posterior, CellPosterior) for fitted in yielded]
+    placed = [isinstance(fitted.posterior, GridPosterior) for fitted in yielded]
     assert placed == sorted(placed)
     assert placed.count(False) == 1
     # Three trials, after a yield each, one placement anew, the rest of the best attempt's steps, and the end.
@@ -185,7 +185,7 @@ def test_noise_of_a_surface_is_learned(make_task):
 def test_more_data_than_atoms_are_all_used(name, make_task, short):
     task = make_task(name, 200)
     fitted = last(dataclasses.replace(short(MAPA()), atoms=50).fit(task))
-    assert len(fitted.posterior.cells.low) == 50
+    assert len(fitted.posterior.grid.low) == 50
     log_index = fitted.log_index(task.validation)
     assert log_index.shape == (200, 200)
     assert (log_index.exp().sum(1) - 1).abs().max() < 1e-12

@@ -9,8 +9,8 @@ import torch
 
 import datasets
 from datasets.base import draw
-from methods.common.latent_grid import PriorCells
-from methods.contract.method import FreeLedger
+from methods.common.latent_grid import LatentGrid
+from methods.contract.method import NullLedger
 from methods.mapa.deconvolution import estimate
 from methods.mapa.placement import (
     _position_along,
@@ -21,7 +21,7 @@ from methods.mapa.placement import (
     transport,
 )
 
-LEDGER = FreeLedger()
+LEDGER = NullLedger()
 
 
 def length(distance, path):
@@ -142,19 +142,19 @@ def test_transport_is_the_best_of_all_permutations(n, latent):
 
 def test_transport_ignores_the_units_of_a_layout():
     rng = np.random.default_rng(0)
-    layout, codes = rng.normal(size=(50, 2)), PriorCells.equal(50, 2).codes.numpy()
+    layout, codes = rng.normal(size=(50, 2)), LatentGrid.equal(50, 2).codes.numpy()
     assert np.array_equal(transport(layout, codes, LEDGER), transport(layout * [3, 0.1] + 9, codes, LEDGER))
 
 
 def test_transport_of_the_codes_to_themselves_moves_none():
-    codes = PriorCells.equal(64, 2).codes.numpy()
+    codes = LatentGrid.equal(64, 2).codes.numpy()
     shuffle = np.random.default_rng(0).permutation(64)
     assert np.array_equal(transport(codes[shuffle], codes, LEDGER), shuffle)
 
 
 def test_a_constant_coordinate_of_a_layout_is_no_obstacle():
     layout = np.stack([np.arange(6.0), np.ones(6)], 1)
-    assert sorted(transport(layout, PriorCells.equal(6, 2).codes.numpy(), LEDGER)) == list(range(6))
+    assert sorted(transport(layout, LatentGrid.equal(6, 2).codes.numpy(), LEDGER)) == list(range(6))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 7])
@@ -168,7 +168,7 @@ def test_assignment_is_the_best_of_all_permutations(n):
 
 def placed(atoms, share, latent_dim, only="best"):
     """All candidates: orders by name."""
-    codes = PriorCells.equal(len(share), latent_dim).codes.numpy()
+    codes = LatentGrid.equal(len(share), latent_dim).codes.numpy()
     return dict(candidates(atoms, share, codes, 45, LEDGER, only))
 
 
@@ -198,7 +198,7 @@ def test_shares_of_one_atom_are_placed_near_each_other(name):
     problem = datasets.load(name)
     atoms = draw(problem, 0, 15, 1, 1).train.numpy()
     share = np.random.default_rng(0).permutation(np.repeat(np.arange(15), 4))
-    codes = PriorCells.equal(60, problem.latent_dim).codes.numpy()
+    codes = LatentGrid.equal(60, problem.latent_dim).codes.numpy()
     for found, order in placed(atoms, share, problem.latent_dim).items():
         assert sorted(order) == list(range(60)), found
         within = np.mean([codes[order][share == k].var(0).sum() for k in range(15)])
@@ -234,7 +234,7 @@ def test_layouts_of_a_flat_sheet_keep_neighbours_together():
     """A sheet in space is as good as the plane: neighbours get codes much nearer than chance would."""
     rng = np.random.default_rng(0)
     sheet = rng.normal(size=(150, 2)) @ rng.normal(size=(2, 3))
-    codes = PriorCells.equal(150, 2).codes.numpy()
+    codes = LatentGrid.equal(150, 2).codes.numpy()
     nearest = np.linalg.norm(sheet[:, None] - sheet, axis=-1) + 1e9 * np.eye(150)
     for name, order in placed(sheet, np.arange(150), 2).items():
         apart = np.linalg.norm(codes[order] - codes[order][nearest.argmin(1)], axis=1)

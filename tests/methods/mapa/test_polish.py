@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 from bench.fit.flop_counter import CountingLedger
 from datasets.quadrature import log_marginal
 from methods.common.mixture_likelihood import codebook, maximise_likelihood
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 from methods.mapa import MAPA
 from methods.mapa.polish import PolishedMAPA
 
@@ -31,7 +31,7 @@ def fitted(make_task):
 
 def test_the_polish_climbs_the_exact_likelihood_of_the_model(fitted):
     task, last = fitted
-    *_, reached = maximise_likelihood(task.model, task.train, codebook(2000, 1), FreeLedger(), 1, 0.0)
+    *_, reached = maximise_likelihood(task.model, task.train, codebook(2000, 1), NullLedger(), 1, 0.0)
     with torch.no_grad():
         exact = log_marginal(last.model.decode, last.model.variance(), task.train.double(), 1, 1e-4)
     assert exact.value.mean() == pytest.approx(reached, abs=2e-3)

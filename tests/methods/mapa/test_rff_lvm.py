@@ -12,7 +12,7 @@ import datasets
 from bench.fit.flop_counter import CountingLedger
 from datasets.base import draw
 from datasets.manifold import manifold
-from methods.contract.method import FreeLedger
+from methods.contract.method import NullLedger
 from methods.mapa.rff_lvm import (
     PREFERENCE,
     Codes,
@@ -24,7 +24,7 @@ from methods.mapa.rff_lvm import (
     signal_subspace,
 )
 
-LEDGER = FreeLedger()
+LEDGER = NullLedger()
 
 
 def normal(*shape, seed=0):

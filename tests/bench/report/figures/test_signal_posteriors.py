@@ -45,10 +45,10 @@ def table(methods, points=4, dataset="circle"):
 
 
 def study(folder, methods, signals=None, datasets=("circle",)):
-    cells = pd.DataFrame([{"dataset": d, "method": m, "seed": 0} for d in datasets for m in methods])
-    cells = cells.assign(status="done", message="", concurrent=False, **COSTS)
-    looks = cells.assign(checkpoint=0, metric="signal_w2", value=0.25, stderr=0.0, unit="data units")
-    cells.to_parquet(folder / "cells.parquet")
+    runs = pd.DataFrame([{"dataset": d, "method": m, "seed": 0} for d in datasets for m in methods])
+    runs = runs.assign(status="done", message="", concurrent=False, **COSTS)
+    looks = runs.assign(checkpoint=0, metric="signal_w2", value=0.25, stderr=0.0, unit="data units")
+    runs.to_parquet(folder / "runs.parquet")
     pd.concat([looks, looks.assign(metric="test_ll", value=-2.0)]).to_parquet(folder / "measurements.parquet")
     if signals is not None:
         signals.to_parquet(folder / "signals.parquet")
@@ -151,7 +151,7 @@ def test_the_first_of_each_family_is_drawn_in_a_fixed_order_up_to_five():
 def test_the_caption_names_who_is_not_drawn(tmp_path):
     methods = ["mapa", "vae", "pyro-vae", "iwae", "oracle"]
     found = read(study(tmp_path, methods, table(["mapa", "vae", "pyro-vae", "oracle"])))
-    picture = pictures(found, summary(found.measurements, found.cells))["signals"][0]
+    picture = pictures(found, summary(found.measurements, found.runs))["signals"][0]
     assert picture.stem == "circle-signals"
     assert "signal posterior of mapa and vae over the true one" in picture.caption
     assert "left out: pyro-vae;" in picture.caption
