@@ -1,10 +1,10 @@
-"""The conformance kit: whether a method keeps the contract of `methods.contract.method`, and is measured fairly by the harness.
+"""The conformance checks: whether a method keeps the contract of `methods.contract.method` and is measured correctly.
 
-A duty is a function that drives short fits of a method and returns what it saw, or raises `FailedError`.
+A check runs short fits of a method. It returns a sentence about what it saw, or raises `FailedError`.
 """
 
-from bench.check.checks import DUTIES, chosen
-from bench.check.kit import Outcome, run
-from bench.check.method_under_test import Subject
+from bench.check.checks import CHECKS, chosen
+from bench.check.conformance import Outcome, run
+from bench.check.method_under_test import MethodUnderTest
 
-__all__ = ["DUTIES", "Outcome", "Subject", "chosen", "run"]
+__all__ = ["CHECKS", "MethodUnderTest", "Outcome", "chosen", "run"]

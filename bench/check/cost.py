@@ -1,4 +1,4 @@
-"""Duties on what a method spends: it can be stopped, and all its work is counted."""
+"""Checks of costs: a budget can stop the method, and all its work is counted."""
 
 from __future__ import annotations
 
@@ -11,58 +11,61 @@ from itertools import pairwise
 from torch import nn
 
 from bench.check.errors import FailedError
-from bench.check.method_under_test import Subject
+from bench.check.method_under_test import MethodUnderTest
 from bench.check.probes import Calls, Passes
-from bench.check.short_fit import Trial
+from bench.check.short_fit import ShortFit
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import cpu_seconds, run_one
 from methods.contract.method import Fitted
 
-MOST_SHARE = 0.5
-ELSEWHERE = ("numpy", "scipy", "sklearn")
+LARGEST_STEP = 0.5
+NUMERIC_PACKAGES = ("numpy", "scipy", "sklearn")
 HIDDEN_S = 0.01
 
 
-def budget(subject: Subject) -> str:
-    """A run stopped by a budget of FLOPs spends no more than the step in flight, and no step is most of a fit."""
-    trial = subject.trial(subject.home)
-    trial.drive(subject.as_plain)
-    most = trial.flops[-1] / 2
-    spent, expected = _stopped(subject, most), min(flops for flops in trial.flops if flops >= most)
-    if spent != expected:
-        raise FailedError(f"a budget of {most:.3g} FLOPs ended at {spent:.6g}; expected {expected:.6g}, the next yield")
-    share, yields = _largest_step(subject.long.flops), len(subject.long.flops)
-    if not share <= MOST_SHARE:
-        raise FailedError(
-            f"one of {yields} steps takes {share:.0%} of the FLOPs of a fit; expected {MOST_SHARE:.0%} at most"
-        )
-    return (
-        f"a budget of {most:.2e} FLOPs is overrun by {spent - most:.2e}, the step in flight; "
-        f"the largest of {yields} steps takes {share:.1%} of a fit"
-    )
+def budget(under_test: MethodUnderTest) -> str:
+    """A run with a budget of FLOPs stops at the next yield, and no step takes most of a fit.
 
+    Args:
+        under_test: The method.
 
-def _stopped(subject: Subject, most: float) -> float:
-    """What a run spends under a budget, in FLOPs."""
-    result = run_one(replace(subject.spec(subject.home), max_flops=most, scored_on="validation"))
+    Returns:
+        What was seen.
+
+    Raises:
+        FailedError: If the run stops elsewhere, or a step takes more than half of the FLOPs of a long fit.
+    """
+    fit = under_test.fit(under_test.default_dataset)
+    fit.run(under_test.as_short)
+    most = fit.flops[-1] / 2
+    result = run_one(replace(under_test.spec(under_test.default_dataset), max_flops=most, scored_on="validation"))
     if result.status != "done":
         raise FailedError(f"a run with a budget of {most:.3g} FLOPs {result.status}: {result.message}")
-    return result.cost.flops
-
-
-def _largest_step(flops: list[float]) -> float:
-    """The largest share of the FLOPs of a fit that one step takes."""
-    steps = (after - before for before, after in pairwise([0.0, *flops]))
-    return max(steps) / flops[-1] if flops[-1] else 0.0
+    spent, expected = result.cost.flops, min(flops for flops in fit.flops if flops >= most)
+    if spent != expected:
+        raise FailedError(
+            f"a run with a budget of {most:.3g} FLOPs spent {spent:.6g}; expected {expected:.6g}, up to the next yield"
+        )
+    flops = under_test.long.flops
+    largest = max(after - before for before, after in pairwise([0.0, *flops]))
+    share = largest / flops[-1] if flops[-1] else 0.0
+    if not share <= LARGEST_STEP:
+        raise FailedError(
+            f"one of {len(flops)} steps takes {share:.0%} of the FLOPs of a fit; expected {LARGEST_STEP:.0%} at most"
+        )
+    return (
+        f"a budget of {most:.2e} FLOPs is exceeded by {spent - most:.2e}, within one step; "
+        f"the largest of {len(flops)} steps takes {share:.1%} of a fit"
+    )
 
 
 @dataclass
 class _Recount:
-    """What a step spends, counted anew: every operator one by one, rows by hooks, and what torch does not see."""
+    """A second count of each step: every operator by itself, rows by hooks, and calls of other packages."""
 
     ledger: CountingLedger = field(default_factory=CountingLedger)
     passes: Passes = field(default_factory=Passes)
-    calls: Calls = field(default_factory=lambda: Calls(*ELSEWHERE))
+    calls: Calls = field(default_factory=lambda: Calls(*NUMERIC_PACKAGES))
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -74,49 +77,64 @@ class _Recount:
             self.ledger.stop()
 
 
-def cost(subject: Subject) -> str:
-    """All work of a fit is in the ledger: operators, passes, what is done outside torch, and in other threads."""
-    recount, trial = _Recount(), subject.trial(subject.home)
-    limit, start = subject.as_plain, _seconds_elsewhere()
-    fitted = trial.drive(limit, within=recount)
+def cost(under_test: MethodUnderTest) -> str:
+    """The ledger holds all work of a fit: operators, passes, and work outside torch; no other thread works.
+
+    Args:
+        under_test: The method.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        FailedError: If a second count finds more work than the ledger, or other FLOPs of torch.
+    """
+    recount, fit = _Recount(), under_test.fit(under_test.default_dataset)
+    limit, start = under_test.as_short, _seconds_elsewhere()
+    fitted = fit.run(limit, around_step=recount)
     elsewhere = _seconds_elsewhere() - start
     seen = [
-        _operators(trial.ledger, recount.ledger),
-        _passes(trial, fitted, recount.passes),
-        _outside(trial.ledger, recount.calls),
+        _operators(fit.ledger, recount.ledger),
+        _passes(fit, fitted, recount.passes),
+        _outside(fit.ledger, recount.calls),
     ]
     if not elsewhere < HIDDEN_S:
-        raise FailedError(f"{elsewhere:.3f} s of CPU in other threads or processes; expected less than {HIDDEN_S} s")
+        raise FailedError(f"other threads or processes used {elsewhere:.3f} s of CPU; expected less than {HIDDEN_S} s")
     return "; ".join(seen)
 
 
 def _seconds_elsewhere() -> float:
-    """CPU seconds of this process and its children, but for those of this thread."""
+    """CPU seconds of this process and its children, without those of this thread."""
     return cpu_seconds() - time.thread_time()
 
 
 def _operators(ledger: CountingLedger, recount: CountingLedger) -> str:
     counted = ledger.flops - ledger.formula_flops
     if counted != recount.flops:
-        raise FailedError(f"the ledger has {counted:.6g} FLOPs of torch; expected {recount.flops:.6g}, one by one")
-    return f"{counted:.3g} FLOPs of torch, as one by one"
+        raise FailedError(
+            f"the ledger has {counted:.6g} FLOPs of torch; expected {recount.flops:.6g}, the sum over all operators"
+        )
+    return f"{counted:.3g} FLOPs of torch, equal to the sum over all operators"
 
 
-def _passes(trial: Trial, fitted: Fitted, passes: Passes) -> str:
-    """Copies of a decoder add up; the networks of a posterior are parts of one encoder, which a datum passes once."""
-    decoders = _networks(trial.task.model, fitted.model)
+def _passes(fit: ShortFit, fitted: Fitted, passes: Passes) -> str:
+    """Compare the passes in the ledger with those that hooks see.
+
+    Copies of a decoder add up. The networks of a posterior are parts of one encoder, which a point passes once.
+    """
+    decoders = _networks(fit.task.model, fitted.model)
     encoders = _networks(fitted.posterior) - decoders
-    found = {"decoder": trial.ledger.decoder_passes, "encoder": trial.ledger.encoder_passes}
+    found = {"decoder": fit.ledger.decoder_passes, "encoder": fit.ledger.encoder_passes}
     through = passes.through(decoders).total(), max(passes.through(encoders).values(), default=0)
     expected = dict(zip(found, through, strict=True))
     if short := [name for name in found if found[name] < expected[name]]:
         of = "; ".join(f"{found[name]} {name} passes; expected {expected[name]}" for name in short)
-        raise FailedError(f"the ledger has {of}, as hooks saw; ledger.watch tells it of a network")
-    return f"{found['decoder']} decoder and {found['encoder']} encoder passes, no fewer than hooks saw"
+        raise FailedError(f"the ledger has {of}, as hooks count them; call ledger.watch for each network")
+    return f"{found['decoder']} decoder and {found['encoder']} encoder passes, at least as many as hooks count"
 
 
 def _networks(*holders: object) -> set[nn.Module]:
-    """The modules with parameters of some modules, or of the attributes of other objects."""
+    """The modules with parameters of the holders, or of the attributes of those that are no modules."""
     modules = {
         module
         for holder in holders
@@ -131,7 +149,7 @@ def _outside(ledger: CountingLedger, calls: Calls) -> str:
     if ledger.formula_flops:
         return f"{ledger.formula_flops:.3g} FLOPs by formula"
     if calls.into or calls.left:
-        called = f"{sum(calls.into.values())} calls such as {next(iter(calls.into))}" if calls.into else "no call seen"
+        called = f"{sum(calls.into.values())} calls such as {next(iter(calls.into))}" if calls.into else "no call"
         raise FailedError(
             f"work outside torch without ledger.charge: {calls.left} numbers left torch, {called}; expected a charge"
         )

@@ -1,11 +1,11 @@
-"""How a check ends early."""
+"""The two ways in which a check ends early."""
 
 from __future__ import annotations
 
 
 class FailedError(Exception):
-    """A duty that is not met: what was seen, and what was expected."""
+    """The method fails the check. The message says what was seen and what was expected."""
 
 
 class SkippedError(Exception):
-    """A duty that makes no sense for a method; the message says why."""
+    """The check does not apply to the method. The message says why."""

@@ -1,139 +1,191 @@
-"""The method under check, and its fits, which are made as `bench.fit.runner` does."""
+"""The method under test and its fits, which get the same data, weights and random numbers as a run of a study."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import Tensor
 
 from bench.check.errors import SkippedError
 from bench.check.fingerprint import fingerprint
-from bench.check.short_fit import LONG, Limit, Trial
+from bench.check.short_fit import LONG, Limit, ShortFit
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import make_task
 from bench.registry import registry
 from bench.registry.registry import Registry
 from bench.store.records import RunSpec
 from datasets.base import Problem, Split, draw
-from methods.baselines import Oracle, Untrained
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, Method
 
 DATASETS = ("circle", "s_curve", "linear_gaussian[latent_dim=3,data_dim=10]")
-SIZE = 60
-LONG_SIZE = 200
-TEST_SIZE = 200
+N_TRAIN = 60
+LONG_N_TRAIN = 200
+N_TEST = 200
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a short fit gave: its yields, and its fingerprint."""
+class ShortResult:
+    """The result of a short fit.
+
+    Args:
+        yields: Number of yields.
+        numbers: Fingerprint of the last yield.
+    """
 
     yields: int
     numbers: list[Tensor]
 
 
 @dataclass(frozen=True)
-class LongFit:
-    """A fit of hundreds of steps: its last yield, its model at the initial weights, and FLOPs at each yield."""
+class LongResult:
+    """The result of a fit with hundreds of steps.
+
+    Args:
+        fitted: The last yield.
+        initial_model: The generative model at its initial weights.
+        flops: FLOPs spent up to each yield.
+    """
 
     fitted: Fitted
-    begun: GaussianModel
+    initial_model: GaussianModel
     flops: list[float]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A method by its label."""
+class MethodUnderTest:
+    """A method and the short fits that checks share.
+
+    Args:
+        label: The label of the method.
+        method: The method.
+        registry: Where datasets are looked up.
+        plugins: Paths of the plugin files that a run of the method needs.
+    """
 
     label: str
-    method: Any
-    known: Registry
+    method: Method
+    registry: Registry
     plugins: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, label: str, plugins: tuple[str, ...] = ()) -> Subject:
-        """The method of that label; raises UsageError where there is none, or for a plugin file that will not do."""
-        known = registry.registry(plugins)
-        return cls(label, known.make_method(label), known, plugins)
+    def of(cls, label: str, plugins: tuple[str, ...] = ()) -> MethodUnderTest:
+        """The method with a given label.
+
+        Args:
+            label: The name of the method, with hyperparameters in brackets if they differ from the defaults.
+            plugins: Paths of plugin files.
+
+        Raises:
+            UsageError: For an unknown method or hyperparameter, and for a plugin file that cannot be loaded.
+        """
+        found = registry.registry(plugins)
+        return cls(label, found.make_method(label), found, plugins)
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is the ceiling or the floor of a comparison, which learn nothing."""
-        return isinstance(self.method, Oracle | Untrained)
+        """Whether the method is the ceiling or the floor of comparisons and learns nothing."""
+        return self.method.role != "method"
 
     @cached_property
-    def home(self) -> str:
-        """The dataset of the duties for which any will do: the first that the method takes."""
+    def default_dataset(self) -> str:
+        """The dataset of checks that need only one: the first of `DATASETS` that the method accepts."""
         return self.accepted(*DATASETS)[0]
 
     @cached_property
-    def plain(self) -> Result:
-        """A short fit at seed 0, nobody looking, with which others are compared."""
-        trial = self.trial(self.home)
-        fitted = trial.drive()
-        return Result(len(trial.flops), fingerprint(fitted, trial.problem))
+    def short(self) -> ShortResult:
+        """A short fit at seed 0 without evaluation, with which other fits are compared."""
+        fit = self.fit(self.default_dataset)
+        fitted = fit.run()
+        return ShortResult(len(fit.flops), fingerprint(fitted, fit.problem))
 
     @cached_property
-    def long(self) -> LongFit:
-        """A fit to the end, or for 10 s, on more data."""
-        trial = self.trial(self.home, size=LONG_SIZE)
-        return LongFit(trial.drive(LONG), trial.begun, trial.flops)
+    def long(self) -> LongResult:
+        """A fit to the end or up to the limit `LONG`, with more training points."""
+        fit = self.fit(self.default_dataset, n_train=LONG_N_TRAIN)
+        return LongResult(fit.run(LONG), fit.initial_model, fit.flops)
 
     @property
-    def as_plain(self) -> Limit:
-        """The limit at which a fit has come exactly as far as the plain one."""
-        return Limit(self.plain.yields, float("inf"), float("inf"))
+    def as_short(self) -> Limit:
+        """The limit at which a fit has as many yields as `short`."""
+        return Limit(self.short.yields, float("inf"), float("inf"))
 
-    def accepted(self, *datasets: str, size: int = SIZE) -> tuple[str, ...]:
-        """Those of the datasets that the method does not decline; raises SkippedError if it declines them all."""
-        reasons = {label: self.declines(label, size) for label in datasets}
-        taken = tuple(label for label, reason in reasons.items() if reason is None)
-        if not taken:
+    def accepted(self, *datasets: str, n_train: int = N_TRAIN) -> tuple[str, ...]:
+        """The datasets that the method accepts.
+
+        Args:
+            *datasets: Labels of datasets.
+            n_train: Number of training points.
+
+        Raises:
+            SkippedError: If the method accepts none of them.
+        """
+        reasons = {label: self.declines(label, n_train) for label in datasets}
+        accepted = tuple(label for label, reason in reasons.items() if reason is None)
+        if not accepted:
             raise SkippedError("; ".join(f"{label}: {reason}" for label, reason in reasons.items()))
-        return taken
+        return accepted
 
-    def declines(self, dataset: str, size: int) -> str | None:
-        """Why the method does not take so many data of a dataset, or None."""
-        item = self.problem(dataset)
-        return self.method.skip(item.latent_dim, item.data_dim, size)
+    def declines(self, dataset: str, n_train: int) -> str | None:
+        """The reason why the method does not accept so many training points of a dataset, or None."""
+        problem = self.problem(dataset)
+        return self.method.skip(problem.latent_dim, problem.data_dim, n_train)
 
     def problem(self, dataset: str) -> Problem:
-        """The true model of a dataset."""
-        found = self.known.make_problem(dataset, None)
+        """The true model of a dataset.
+
+        Raises:
+            TypeError: If the dataset has none.
+        """
+        found = self.registry.make_problem(dataset, None)
         if not isinstance(found, Problem):
-            raise TypeError(f"{dataset} has no true model")
+            raise TypeError(f"{dataset} is a {type(found).__name__}; expected a Problem, which has a true model")
         return found
 
-    def trial(self, dataset: str, seed: int = 0, size: int = SIZE, noise: str = "known") -> Trial:
-        """A fit, not yet begun, as a run would begin it."""
-        problem = self.problem(dataset)
-        split = draw(problem, seed, size, size, TEST_SIZE)
-        spec = self.spec(dataset, seed, size, noise)
-        return self.trial_on(problem, split, spec)
+    def fit(self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: str = "known") -> ShortFit:
+        """A fit that has not started yet, of the data that a run would use.
 
-    def trial_on(self, problem: Problem, split: Split, spec: RunSpec) -> Trial:
-        """A fit of given data, not yet begun; raises ValueError for data that no method is to be given."""
+        Args:
+            dataset: The label of the dataset.
+            seed: The seed of data, initial weights and training.
+            n_train: Number of training points, and of validation points.
+            observation_noise: "known", or "learned" if the noise variance is a parameter.
+        """
+        problem = self.problem(dataset)
+        split = draw(problem, seed, n_train, n_train, N_TEST)
+        return self.fit_of(problem, split, self.spec(dataset, seed, n_train, observation_noise))
+
+    def fit_of(self, problem: Problem, split: Split, spec: RunSpec) -> ShortFit:
+        """A fit of given data that has not started yet.
+
+        Args:
+            problem: The true model.
+            split: The data.
+            spec: The run that the fit corresponds to.
+
+        Raises:
+            ValueError: For data that the harness gives to no method, such as nan.
+        """
         ledger = CountingLedger()
         task = make_task(self.method, problem, split, spec, ledger)
-        return Trial(self.method, problem, split, spec, task, ledger)
+        return ShortFit(self.method, problem, split, spec, task, ledger)
 
-    def spec(self, dataset: str, seed: int = 0, size: int = SIZE, noise: str = "known") -> RunSpec:
-        """The run that a fit is that of."""
+    def spec(self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: str = "known") -> RunSpec:
+        """The run that a fit with these arguments corresponds to; see `fit`."""
         return RunSpec(
             dataset=dataset,
             method=self.label,
             seed=seed,
-            size=size,
-            validation_size=size,
-            test_size=TEST_SIZE,
-            noise=noise,
+            size=n_train,
+            validation_size=n_train,
+            test_size=N_TEST,
+            noise=observation_noise,
             plugins=self.plugins,
         )
 
-    def changed(self, **parameters: object) -> Subject:
-        """The same method with other hyperparameters."""
-        return dataclasses.replace(self, method=dataclasses.replace(self.method, **parameters))
+    def with_hyperparameters(self, **values: object) -> MethodUnderTest:
+        """The same method with some hyperparameters changed."""
+        method = dataclasses.replace(self.method, **values)  # type: ignore[type-var]
+        return dataclasses.replace(self, method=method)

@@ -1,4 +1,4 @@
-"""What is noted while a method works: calls out of torch, rows through networks, random draws."""
+"""Probes that record what a method does: calls of other packages, rows through networks, and random draws."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ def _package(name: object) -> str:
 
 
 class Calls:
-    """Calls into some packages while it is entered, other than by torch or within them, as a profiler sees them.
+    """A context that records calls of some packages by a profiler. Calls by torch or by these packages do not count.
 
-    into: how often each function was called. left: how many numbers have left torch, as arrays or lists.
+    Args:
+        *packages: Names of packages.
+
+    Attributes:
+        into: How often each function was called.
+        left: How many numbers were converted from tensors to arrays or lists.
     """
 
     def __init__(self, *packages: str) -> None:
@@ -43,23 +48,23 @@ class Calls:
     def _note(self, frame: FrameType, event: str, called: Any) -> None:
         if event == "call":
             caller = frame.f_back and frame.f_back.f_globals.get("__name__")
-            self._call(frame.f_globals.get("__name__"), frame.f_code.co_name, caller)
+            self._called(frame.f_globals.get("__name__"), frame.f_code.co_name, caller)
         elif event == "c_call":
-            self._leave(called)
-            self._call(getattr(called, "__module__", ""), called.__name__, frame.f_globals.get("__name__"))
+            self._left(called)
+            self._called(getattr(called, "__module__", ""), called.__name__, frame.f_globals.get("__name__"))
 
-    def _call(self, module: object, function: str, caller: object) -> None:
+    def _called(self, module: object, function: str, caller: object) -> None:
         if _package(module) in self.packages and _package(caller) not in (*self.packages, "torch"):
             self.into[f"{module}.{function}"] += 1
 
-    def _leave(self, called: Any) -> None:
+    def _left(self, called: Any) -> None:
         values = getattr(called, "__self__", None)
         if called.__name__ in LEAVING and isinstance(values, Tensor) and values.numel() > 1:
             self.left += values.numel()
 
 
 class Passes:
-    """Rows that pass forward through networks while it is entered, as hooks see them, whoever else counts."""
+    """A context that counts the rows that pass forward through each network, by hooks of its own."""
 
     def __init__(self) -> None:
         self.rows: Counter[tuple[nn.Module, ...]] = Counter()
@@ -85,7 +90,14 @@ class Passes:
         self._open.pop()
 
     def through(self, modules: Collection[nn.Module]) -> Counter[nn.Module]:
-        """Rows through each of the modules that was not called by another one of them."""
+        """Rows through modules.
+
+        Args:
+            modules: The modules of interest.
+
+        Returns:
+            Rows by module, without calls of a module by another one of them.
+        """
         found: Counter[nn.Module] = Counter()
         for (*outer, module), rows in self.rows.items():
             if module in modules and not any(each in modules for each in outer):
@@ -94,7 +106,7 @@ class Passes:
 
 
 class Draws(TorchDispatchMode):
-    """Random numbers that torch draws while it is entered, by operator."""
+    """A context that counts the operators of torch that draw random numbers."""
 
     def __init__(self) -> None:
         super().__init__()

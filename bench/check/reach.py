@@ -1,4 +1,4 @@
-"""What can be reached from an object: whether what a method is handed leads to data that it must not see."""
+"""Which tensors can be reached from an object: whether a task leads to data that the method must not see."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAME = 1e-6
 
 
 def tensors(root: object) -> Iterator[Tensor]:
-    """Every tensor to be reached from an object through attributes, containers, bound methods and closures."""
+    """Every tensor that can be reached from an object by attributes, containers, bound methods and closures."""
     pending, seen = [root], set()
     while pending:
         each = pending.pop()
@@ -23,10 +23,10 @@ def tensors(root: object) -> Iterator[Tensor]:
         if isinstance(each, Tensor):
             yield each
         else:
-            pending += _within(each)
+            pending += _parts(each)
 
 
-def _within(each: Any) -> list[Any]:
+def _parts(each: Any) -> list[Any]:
     if isinstance(each, dict):
         return list(each.values())
     if isinstance(each, list | tuple | set | frozenset):
@@ -39,6 +39,6 @@ def _within(each: Any) -> list[Any]:
 
 
 def holds(root: object, points: Tensor) -> bool:
-    """Whether a tensor within reach of an object has one of the points (n, D) among its rows."""
-    within = [t.detach().double() for t in tensors(root) if t.dim() == 2 and t.shape[1] == points.shape[1]]
-    return any(bool((torch.cdist(points, rows) < SAME).any()) for rows in within)
+    """Whether a tensor that can be reached from an object has one of the points (n, D) as a row."""
+    found = [t.detach().double() for t in tensors(root) if t.dim() == 2 and t.shape[1] == points.shape[1]]
+    return any(bool((torch.cdist(points, rows) < SAME).any()) for rows in found)

@@ -1,4 +1,4 @@
-"""One fit, driven as `bench.fit.runner` does, and stopped early."""
+"""One fit, run in the same way as by `bench.fit.runner`, but stopped early."""
 
 from __future__ import annotations
 
@@ -16,37 +16,50 @@ from bench.fit.runner import begun_when_resumed
 from bench.process.containment import contained
 from bench.store.records import RunSpec
 from datasets.base import Problem, Split
-from methods.contract.method import Fitted, Task
+from methods.contract.method import Fitted, Method, Task
 
 
 @dataclass(frozen=True)
 class Limit:
-    """When a fit is stopped: after so many yields, FLOPs or CPU seconds, whichever comes first."""
+    """When a fit stops: at the first of these limits.
+
+    Args:
+        yields: Number of yields.
+        flops: FLOPs in the ledger.
+        seconds: CPU seconds.
+    """
 
     yields: int = 10**9
     flops: float = 2e8
     seconds: float = 5.0
 
     def reached(self, yields: int, flops: float, seconds: float) -> bool:
-        """Whether a fit that has come so far is to be stopped."""
+        """Whether a fit stops after so many yields, FLOPs and CPU seconds."""
         return yields >= self.yields or flops >= self.flops or seconds >= self.seconds
 
 
 SHORT = Limit(yields=200)
 LONG = Limit(flops=1e10, seconds=10)
-Look = Callable[[int, Fitted], bool | None]
-Within = Callable[[], AbstractContextManager[Any]]
+AtYield = Callable[[int, Fitted], bool | None]
+AroundStep = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass
-class Trial:
-    """One fit.
+class ShortFit:
+    """One fit that can run once, up to a limit.
 
-    flops: what it had spent at each yield. changed: what it had changed of its surroundings at its end. begun: a copy
-    of its model at the initial weights.
+    Args:
+        method: The method.
+        problem: The true model.
+        split: The data, with the test set that the method must not see.
+        spec: The run that the fit corresponds to.
+        task: What the method is given.
+        ledger: The ledger of the task.
+        flops: The FLOPs spent up to each yield.
+        changed: How the fit changed the global state of the process, in words, known when it has ended.
     """
 
-    method: Any
+    method: Method
     problem: Problem
     split: Split
     spec: RunSpec
@@ -56,38 +69,51 @@ class Trial:
     changed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.begun = copy.deepcopy(self.task.model)
+        self.initial_model = copy.deepcopy(self.task.model)
 
-    def drive(
-        self, limit: Limit = SHORT, look: Look | None = None, within: Within = nullcontext, elsewhere: int = 0
+    def run(
+        self,
+        limit: Limit = SHORT,
+        at_yield: AtYield | None = None,
+        around_step: AroundStep = nullcontext,
+        global_seed: int = 0,
     ) -> Fitted:
-        """Fit up to a limit; what was yielded last. The surroundings are as before afterwards.
+        """Fit up to a limit, and restore the global state of the process.
 
-        look: is given the number of each yield, from 1, and what was yielded; the fit ends where it returns True.
-        within: what surrounds each step. elsewhere: the seed of the global generators.
+        Args:
+            limit: When to stop.
+            at_yield: Called with the number of each yield, from 1, and what it yielded. The fit stops if it returns
+                True.
+            around_step: Makes a context in which one step runs, from yield to yield.
+            global_seed: The seed of the global random generators.
+
+        Returns:
+            The last yield.
+
+        Raises:
+            FailedError: If the method yields nothing, or something other than a Fitted.
         """
-        start, found = time.process_time(), None
-        with contained(elsewhere) as self.changed, contextlib.closing(self._steps(within)) as steps:
-            for count, found in enumerate(steps, 1):
-                ended = look is not None and look(count, found)
+        start, fitted = time.process_time(), None
+        with contained(global_seed) as self.changed, contextlib.closing(self._steps(around_step)) as steps:
+            for count, fitted in enumerate(steps, 1):
+                ended = at_yield is not None and at_yield(count, fitted)
                 if ended or limit.reached(count, self.ledger.flops, time.process_time() - start):
                     break
-        if found is None:
-            raise FailedError("fit ended without yielding; expected one Fitted or more")
-        return found
+        if fitted is None:
+            raise FailedError("fit ended without a yield; expected at least one Fitted")
+        return fitted
 
-    def _steps(self, within: Within) -> Generator[Fitted, None, None]:
-        """What is yielded, with the clock of FLOPs running until then; closes the fit."""
+    def _steps(self, around_step: AroundStep) -> Generator[Fitted, None, None]:
+        """Each yield, with the ledger on during a step only. Closes the fit."""
         with contextlib.closing(begun_when_resumed(self.method, self.task)) as fit:
             while True:
-                with within(), self._counted():
+                with around_step(), self._counted():
                     fitted = next(fit, None)
                 if fitted is None:
                     return
                 if not isinstance(fitted, Fitted):
-                    raise FailedError(
-                        f"fit yielded a {type(fitted).__name__}; expected a methods.contract.method.Fitted"
-                    )
+                    kind = type(fitted).__name__
+                    raise FailedError(f"fit yielded a {kind}; expected a methods.contract.method.Fitted")
                 self.flops.append(self.ledger.flops)
                 yield fitted
 

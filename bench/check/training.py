@@ -1,9 +1,8 @@
-"""Duties on what a fit leaves behind: parameters that have learned, and a state that can be kept."""
+"""Checks of the state that a fit leaves: parameters that have learned and can be saved."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,19 +10,29 @@ from torch import Tensor, nn
 
 from bench.check.errors import FailedError
 from bench.check.fingerprint import differing, fingerprint
-from bench.check.method_under_test import Subject
+from bench.check.method_under_test import MethodUnderTest
 from bench.check.short_fit import LONG
 from methods.contract.method import Fitted
 
 
-def gradient(subject: Subject) -> str:
-    """Every parameter that is to be learned moves, the noise among them, and stays finite."""
-    trial = subject.trial(subject.home, noise="learned")
-    moves = _Moves(trial.begun)
-    fitted = trial.drive(LONG, moves.look)
-    yields = len(trial.flops)
+def gradient(under_test: MethodUnderTest) -> str:
+    """Every trainable parameter, the noise variance included, moves and stays finite.
+
+    Args:
+        under_test: The method.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        FailedError: If a parameter of the model or the posterior never moves, or is not finite at the end.
+    """
+    fit = under_test.fit(under_test.default_dataset, observation_noise="learned")
+    moves = _Moves(fit.initial_model)
+    fitted = fit.run(LONG, moves.look)
+    yields = len(fit.flops)
     if still := moves.still(yields):
-        raise FailedError(f"{', '.join(still)} as at the start after {yields} yields; expected every parameter to move")
+        raise FailedError(f"{', '.join(still)} unchanged after {yields} yields; expected every parameter to move")
     last = _parameters("model", fitted.model) | _parameters("posterior", fitted.posterior)
     if broken := [name for name, value in last.items() if not bool(torch.isfinite(value).all())]:
         raise FailedError(f"{', '.join(broken)} not finite after {yields} yields; expected finite parameters")
@@ -31,53 +40,65 @@ def gradient(subject: Subject) -> str:
 
 
 class _Moves:
-    """Which parameters have moved from where they began: the model's before the fit, others where first seen."""
+    """Which parameters have moved from their first value: the model's before the fit, others at their first yield."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.begun = _parameters("model", model)
+        self.first = _parameters("model", model)
         self.moved: set[str] = set()
 
     def look(self, number: int, fitted: Fitted) -> bool:
-        """Take note of what was yielded; whether all has moved."""
+        """Record what has moved up to a yield. Returns whether everything has."""
         now = _parameters("model", fitted.model) | _parameters("posterior", fitted.posterior)
-        self.moved |= {name for name in now.keys() & self.begun.keys() if not torch.equal(now[name], self.begun[name])}
-        self.begun = now | self.begun
+        self.moved |= {name for name in now.keys() & self.first.keys() if not torch.equal(now[name], self.first[name])}
+        self.first = now | self.first
         return number > 1 and not self.still(number)
 
     def still(self, yields: int) -> list[str]:
-        """What has not moved; of a fit of one yield no posterior is told, which began out of sight."""
-        names = (name for name in self.begun if name not in self.moved)
+        """What has not moved. After one yield this is unknown for the posterior, whose start was not seen."""
+        names = (name for name in self.first if name not in self.moved)
         return [name for name in names if yields > 1 or not name.startswith("posterior.")]
 
 
 def _parameters(part: str, module: object) -> dict[str, Tensor]:
-    """Copies of the parameters that are to be learned, by name."""
+    """Copies of the trainable parameters, by name."""
     named = module.named_parameters() if isinstance(module, nn.Module) else ()
     return {f"{part}.{name}": p.detach().clone() for name, p in named if p.requires_grad}
 
 
-def saving(subject: Subject) -> str:
-    """What has been learned is in the state of the model, and of the posterior if that is a module.
+def saving(under_test: MethodUnderTest) -> str:
+    """The state of the model, and of a posterior that is a module, holds everything that was learned.
 
-    It is written to an .npz file, read without pickle, and loaded into what a fit at another seed gave.
+    The state is written to an .npz file, read without pickle, and loaded into the result of a fit at another seed.
+
+    Args:
+        under_test: The method.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        FailedError: If the model is no module, or the loaded state gives other numbers.
     """
-    first, second = (subject.trial(subject.home, seed) for seed in (0, 1))
-    fitted, other = first.drive(subject.as_plain), second.drive(subject.as_plain)
+    first, second = (under_test.fit(under_test.default_dataset, seed) for seed in (0, 1))
+    fitted, other = first.run(under_test.as_short), second.run(under_test.as_short)
     if not isinstance(fitted.model, nn.Module):
-        raise FailedError(f"the model is a {type(fitted.model).__name__}; expected a torch.nn.Module, to be saved")
+        raise FailedError(
+            f"the model is a {type(fitted.model).__name__}; expected a torch.nn.Module, which has a state"
+        )
     parts = [name for name in ("model", "posterior") if isinstance(getattr(fitted, name), nn.Module)]
     arrays = sum(_transfer(getattr(fitted, name), getattr(other, name)) for name in parts)
     numbers = [fingerprint(each, first.problem)[: 2 * len(parts)] for each in (fitted, other)]
     if differ := differing(*numbers):
-        raise FailedError(f"{' and '.join(parts)} loaded from a file differ in {differ} numbers; expected none")
+        names = " and ".join(parts)
+        raise FailedError(f"{names} loaded from a file differ from the original in {differ} numbers; expected none")
     return f"{arrays} arrays of {' and '.join(parts)}, written to .npz and read without pickle, give the same numbers"
 
 
-def _transfer(source: nn.Module, target: Any) -> int:
-    """Load the state of one module into another by way of a file; the number of arrays in it."""
+def _transfer(source: nn.Module, target: nn.Module) -> int:
+    """Load the state of one module into another through a file. Returns the number of arrays."""
     state = source.state_dict()
     if odd := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        raise FailedError(f"{', '.join(odd)} in the state of {type(source).__name__}; expected tensors alone")
+        raise FailedError(f"{', '.join(odd)} in the state of {type(source).__name__}; expected only tensors")
     file = io.BytesIO()
     np.savez(file, **{name: value.cpu().numpy() for name, value in state.items()})
     file.seek(0)

@@ -1,4 +1,4 @@
-"""What is told of a check: a line for each duty as it ends, and one that sums up."""
+"""Prints one line for each check as it ends, and a summary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 
-from bench.check.kit import Outcome
+from bench.check.conformance import Outcome
 
 STATUSES = {"pass": "passed", "fail": "failed", "excused": "excused", "skipped": "skipped"}
 COLOURS = {"pass": "green", "fail": "red", "excused": "yellow", "skipped": "yellow"}
@@ -15,11 +15,11 @@ WIDTH = 12
 
 
 def show(outcomes: Iterable[Outcome]) -> int:
-    """Print outcomes as they come; the exit code, 1 if a duty failed."""
+    """Print outcomes as they come. Returns the exit code: 1 if a check failed, else 0."""
     count: Counter[str] = Counter()
     for outcome in outcomes:
         count[outcome.status] += 1
         status = click.style(f"{outcome.status:7}", fg=COLOURS[outcome.status])
-        click.echo(f"{status}  {outcome.duty:{WIDTH}}  {outcome.seen} ({outcome.seconds:.1f} s)")
+        click.echo(f"{status}  {outcome.check:{WIDTH}}  {outcome.seen} ({outcome.seconds:.1f} s)")
     click.echo(", ".join(f"{count[status]} {word}" for status, word in STATUSES.items() if count[status]))
     return 1 if count["fail"] else 0

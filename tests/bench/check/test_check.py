@@ -1,4 +1,4 @@
-"""The parts of the conformance kit against what is known."""
+"""The parts of the checks against known answers."""
 
 import dataclasses
 import signal
@@ -11,7 +11,8 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import datasets
-from bench.check import kit
+from bench.check import conformance
+from bench.check.conformance import Check
 from bench.check.ppca import highest_likelihood, linear_likelihood
 from bench.check.probes import Calls, Draws, Passes
 from bench.check.quality import bound_gap, density_error
@@ -22,13 +23,13 @@ from datasets.base import draw
 from methods.common.latent_grid import exact_posterior
 from methods.common.posteriors import LocalGaussian
 from methods.contract.decoder import standard_normal_log_prob
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, Method, Posterior
 
 X = torch.zeros(2, 2)
 
 
-class Off:
-    """A posterior that states a log-density so much off that of its draws."""
+class Off(Posterior):
+    """A posterior whose stated log-density is off by a constant."""
 
     def __init__(self, posterior, by):
         self.posterior, self.by = posterior, by
@@ -38,7 +39,7 @@ class Off:
         return z, log_q + self.by
 
 
-class Narrow:
+class Narrow(Posterior):
     """A posterior N(0, s^2) that states the density of N(0, 1)."""
 
     def sample(self, x, count, generator):
@@ -157,14 +158,14 @@ def test_a_fit_is_stopped_at_the_first_limit():
     assert all(limit.reached(*each) for each in ((3, 0, 0), (0, 10, 0), (0, 0, 1)))
 
 
-def test_a_duty_that_does_not_end_fails(monkeypatch):
-    def lingers(subject):
+def test_a_check_that_does_not_end_fails(monkeypatch):
+    def hangs(under_test):
         time.sleep(60)
 
-    subject = SimpleNamespace(is_reference=False, method=None)
-    monkeypatch.setattr(kit, "PATIENCE_S", 0.1)
+    under_test = SimpleNamespace(is_reference=False, method=Method)
+    monkeypatch.setattr(conformance, "TIMEOUT_S", 0.1)
     before = signal.getsignal(signal.SIGALRM)
-    late, next_one = kit.run(subject, [kit.Duty("late", lingers), kit.Duty("next", lambda _: "seen")])
-    assert (late.status, late.seen[:20]) == ("fail", "not over after 0.1 s")
+    late, next_one = conformance.run(under_test, [Check("late", hangs), Check("next", lambda _: "seen")])
+    assert (late.status, late.seen[:24]) == ("fail", "not finished after 0.1 s")
     assert (next_one.status, next_one.seen) == ("pass", "seen")
     assert signal.getsignal(signal.SIGALRM) is before

@@ -1,11 +1,10 @@
 """The command `check`, and the built-in methods under it."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-from bench.check import DUTIES, Subject, chosen, run
+from bench.check import CHECKS, MethodUnderTest, chosen, run
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ class Crash(Mine):
 
 
 class Distant(Mine):
-    def skip(self, latent_dim, data_dim, size):
+    def skip(self, latent_dim, data_dim, n_train):
         return "no data are far enough"
 
 
@@ -51,22 +50,22 @@ class Misspelt(Mine):
 
 METHODS = {"mine": Mine, "fixed": Fixed, "crash": Crash, "distant": Distant, "misspelt": Misspelt}
 """
-DEAR = ("bound", "better", "budget", "optimum")
+SLOW = ("bound", "learning", "budget", "optimum")
 
 
 @pytest.fixture
 def check(cli, tmp_path):
-    """`check` of a method of the plugin, by two fast duties unless others are given."""
+    """A function that runs `check` on a method of the plugin, with two fast checks unless others are given."""
     (tmp_path / "mine.py").write_text(PLUGIN)
 
-    def run(name, *duties):
-        args = [arg for duty in duties or ("determinism", "gradient") for arg in ("--duty", duty)]
+    def run(name, *checks):
+        args = [arg for check in checks or ("determinism", "gradient") for arg in ("--check", check)]
         return cli("check", name, "--plugin", tmp_path / "mine.py", *args)
 
     return run
 
 
-def test_a_line_for_each_duty_in_order_with_what_was_seen(check):
+def test_each_check_prints_one_line_in_order(check):
     end = check("mine", "gradient", "determinism")
     lines = end.out.splitlines()
     assert end.code == 0
@@ -89,14 +88,14 @@ def test_a_reason_excuses_a_failure(check):
     assert end.out.splitlines()[-1] == "1 passed, 1 excused"
 
 
-def test_what_a_method_raises_is_a_failure_and_says_where(check):
+def test_an_exception_of_a_method_fails_the_check_and_names_its_place(check):
     end = check("crash")
     assert end.code == 1
     assert "fail     determinism   raised IndexError: list index out of range (mine.py:" in end.out
     assert end.out.splitlines()[-1] == "2 failed"
 
 
-def test_a_method_that_takes_no_data_is_skipped(check):
+def test_a_method_that_accepts_no_data_is_skipped(check):
     end = check("distant", "bound", "optimum")
     assert end.code == 0
     assert "no data are far enough" in end.out
@@ -104,19 +103,19 @@ def test_a_method_that_takes_no_data_is_skipped(check):
 
 
 @pytest.mark.parametrize(
-    ("name", "duty", "told"),
+    ("name", "asked", "message"),
     [
         ("mien", "cost", "unknown method 'mien' - did you mean 'mine'?"),
-        ("mine", "costs", "unknown duty 'costs' - did you mean 'cost'? (available: contract, "),
-        ("misspelt", "cost", "unknown duty 'gradients' - did you mean 'gradient'?"),
+        ("mine", "costs", "unknown check 'costs' - did you mean 'cost'? (available: contract, "),
+        ("misspelt", "cost", "unknown check 'gradients' - did you mean 'gradient'?"),
         ("mine[stepz=3]", "cost", "stepz"),
     ],
 )
-def test_bad_usage_is_one_line_and_code_2(check, name, duty, told):
-    end = check(name, duty)
+def test_bad_usage_is_one_line_and_code_2(check, name, asked, message):
+    end = check(name, asked)
     assert end.code == 2
     assert end.out == ""
-    assert told in end.err
+    assert message in end.err
     assert end.err.count("\n") == 1
 
 
@@ -128,17 +127,10 @@ def test_a_bad_plugin_is_bad_usage(cli, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vae[steps=100]", "mapa", "oracle", "untrained"])
-def test_built_in_methods_meet_their_duties(name):
-    """All but the dear ones."""
-    subject = Subject.of(name)
-    cheap = [duty.name for duty in DUTIES if duty.name not in DEAR]
-    found = {outcome.duty: outcome for outcome in run(subject, chosen(cheap, subject))}
-    skipped = {duty for duty, outcome in found.items() if outcome.status == "skipped"}
+def test_built_in_methods_pass_the_fast_checks(name):
+    under_test = MethodUnderTest.of(name)
+    fast = [check.name for check in CHECKS if check.name not in SLOW]
+    found = {outcome.check: outcome for outcome in run(under_test, chosen(fast, under_test))}
+    skipped = {check for check, outcome in found.items() if outcome.status == "skipped"}
     assert {outcome.status for outcome in found.values()} <= {"pass", "skipped"}, found
     assert skipped == ({"gradient", "saving"} if name in ("oracle", "untrained") else set())
-
-
-@pytest.mark.parametrize("duty", DUTIES, ids=lambda duty: duty.name)
-def test_each_duty_is_documented(duty):
-    table = (Path(__file__).parents[3] / "docs" / "check.md").read_text(encoding="utf-8")
-    assert f"\n| {duty.name} | " in table
