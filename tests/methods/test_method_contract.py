@@ -17,7 +17,7 @@ from bench.metrics.likelihood import learned_likelihood
 from datasets.base import draw
 from methods.common.posteriors import Prior
 from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
-from methods.contract.method import Fitted, Method, sees_truth
+from methods.contract.method import Fitted, Method
 
 NAMES = list(methods.BUILTIN)
 REFERENCES = ("oracle", "untrained")
@@ -37,7 +37,7 @@ def start(make_task, short):
     def begin(name, problem, n=60, **options):
         method = short(methods.load(name)())
         task = make_task(problem.name, n, **options)
-        if sees_truth(method):
+        if method.sees_truth:
             task = dataclasses.replace(task, truth=TrueModel(problem))
         return task, method.fit(task)
 
@@ -222,7 +222,7 @@ def test_the_oracle_refuses_a_task_without_truth(make_task):
 
 
 def test_only_the_oracle_sees_the_truth():
-    assert [name for name in NAMES if sees_truth(methods.load(name)())] == ["oracle"]
+    assert [name for name in NAMES if methods.load(name).sees_truth] == ["oracle"]
 
 
 def test_the_oracle_has_hardly_any_inference_gap(start):
