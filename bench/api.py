@@ -2,93 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench.common.units import in_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DEFAULT_METHODS = ("mapa", "vae", "iterative")
-DEFAULT_OUT = "results/compare"
 
-
-def compare(  # noqa: PLR0913 - the flags of the command line, one by one
-    methods: Sequence[str] = DEFAULT_METHODS,
-    datasets: Sequence[str] | None = None,
-    seeds: int = 3,
-    *,
-    first_seed: int = 0,
-    size: int = 500,
-    test_size: int = 2000,
-    latent_dim: int | None = None,
-    noise: str = "known",
-    device: str = "cpu",
-    max_flops: float | None = None,
-    max_seconds: float | None = None,
-    jobs: int = 1,
-    out: str | Path = DEFAULT_OUT,
-    plugins: Sequence[str] = (),
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-    tuned: str | Path | None = None,
-    run_timeout: float | None = None,
-    run_memory: int | None = None,
-    scheduler: str | None = None,
-    retry_failed: bool = False,
-    report: bool = True,
-) -> pd.DataFrame:
+def compare(*, out: str | Path = "results/compare", report: bool = True, **settings: Any) -> pd.DataFrame:
     """Compare methods on datasets and return the tidy table of measurements.
 
     Does what `python -m bench compare` does: results go to the folder `out`, and what is there already is not run
-    again. methods, datasets: names, or labels as "vae[steps=8000]" and "circle[size=1000]". size, test_size: numbers of
-    training and held-out data. seeds: how many, from first_seed on. max_flops, max_seconds: the budget of one fit.
-    plugins: paths of Python files. settings: hyperparameters of every use of a method, as {"vae": {"steps": 8000}}.
-    tuned: the path of a tuned.json; labels win over settings, which win over it. run_timeout, run_memory: seconds and
-    bytes beyond which a run is killed. scheduler: the address of a Dask cluster's. retry_failed: whether runs that
-    failed before are run again.
+    again. Every flag of the command is an argument of the same name: n_train=500 is --n-train 500.
 
-    Raises bench.common.errors.UsageError for names, numbers, files or folders that do not fit.
+    Args:
+        out: The study's folder.
+        report: Whether to write the report.
+        **settings: The settings and how to execute runs; help(bench.compare) lists them all.
+
+    Raises:
+        bench.common.errors.UsageError: For names, values, files or folders that do not fit.
     """
-    import datasets as registry_of_datasets
-    from bench.execution.scheduler import Execution
-    from bench.registry.registry import registry
-    from bench.store import tables
-    from bench.study import execute
-    from bench.study import hyperparameters as tuned_file
-    from bench.study.log import Record
-    from bench.study.options import check_execution, check_numbers
+    from bench.config.fields import fields, read
+    from bench.config.schema import Execution, Settings
+    from bench.store.tables import read_table
+    from bench.study.execute import execute
+    from bench.study.log import Silent, StudyLog
+    from bench.study.plan import resolve
 
-    asked = execute.Settings(
-        methods=_names(methods),
-        datasets=_names(datasets or registry_of_datasets.CURVES),
-        seeds=seeds,
-        first_seed=first_seed,
-        size=size,
-        validation_size=size,
-        test_size=test_size,
-        latent_dim=latent_dim,
-        noise=noise,
-        device=device,
-        max_flops=None if max_flops is None else float(max_flops),
-        max_seconds=None if max_seconds is None else float(max_seconds),
-        plugins=tuple(str(Path(p).resolve()) for p in plugins),
-        parameters=settings or {},
-        tuned=None if tuned is None else tuned_file.read(tuned),
-    )
-    how = Execution(jobs, run_timeout, run_memory, scheduler, retry_failed)
-    check_numbers(asked, jobs)
-    check_execution(how)
-    asked = execute.checked(asked, registry(asked.plugins))
-    call = f"bench.compare(methods={list(asked.methods)}, datasets={list(asked.datasets)}, seeds={seeds}, ...)"
-    with Record(Path(out), asked, call, execute.Silent()) as record:
-        execute.run(asked, Path(out), how, record, call)
+    given = {name: _listed(name, value) for name, value in settings.items()}
+    of_execution = {field.name for field in fields(Execution)}
+    how = read(Execution, {k: v for k, v in given.items() if k in of_execution}, lambda field: field.name)
+    asked = read(Settings, {k: v for k, v in given.items() if k not in of_execution}, lambda field: field.name)
+    plan = resolve(asked)
+    call = f"bench.compare({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+    with StudyLog(Path(out), call, Silent()) as log:
+        execute(plan, Path(out), how, log, call)
     if report:
         from bench.report.page import write
 
         write(Path(out))
-    return tables.read_table(Path(out), "measurements")
+    return read_table(Path(out), "measurements")
 
 
-def _names(names: Sequence[str]) -> tuple[str, ...]:
-    """Names in order; a single string, which is a sequence of letters too, is one name."""
-    return (names,) if isinstance(names, str) else tuple(names)
+def _listed(name: str, value: Any) -> Any:
+    """A value as the settings take it: one name for a list of names, a path as text, a size as bytes."""
+    if name in ("methods", "datasets", "baseline", "plugins"):
+        value = [value] if isinstance(value, str | Path) else list(value)
+        return [str(Path(each).resolve()) if name == "plugins" else each for each in value]
+    if name == "run_memory" and isinstance(value, str):
+        return in_bytes(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _signature() -> inspect.Signature:
+    """The arguments of `compare`, from the settings."""
+    from bench.config.fields import fields
+    from bench.config.schema import Execution, Settings
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [each for each in inspect.signature(compare).parameters.values() if each.kind is keyword]
+    every = (*fields(Settings), *fields(Execution))
+    derived = [inspect.Parameter(each.name, keyword, default=each.default) for each in every]
+    return inspect.Signature([*derived, *own])
+
+
+def _documented() -> str:
+    from bench.config.fields import fields
+    from bench.config.schema import Execution, Settings
+
+    lines = [f"        {each.name}: {each.help}" for each in (*fields(Settings), *fields(Execution))]
+    before, _, after = (compare.__doc__ or "").partition("        **settings:")
+    return before + "\n".join(lines) + "\n" + after.partition("\n")[2]
+
+
+compare.__doc__ = _documented()
+compare.__signature__ = _signature()  # type: ignore[attr-defined]

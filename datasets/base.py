@@ -18,18 +18,39 @@ STREAMS = ("train", "validation", "test")
 LEAST_TEST = 200
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A true model: z ~ N(0, I_L), x | z ~ N(decoder(z), noise I_D).
+class DataSource:
+    """What data come from. A source without a true model has no noise variance.
 
-    decoder: (..., L) -> (..., D), float64. noise: the variance s2, in squared data units.
+    Attributes:
+        name: Its name, which seeds its random streams.
+        latent_dim: L, the dimension of z.
+        data_dim: D, the dimension of x.
+        noise_variance: The variance s2 of the true model's noise, in squared data units; None if it is not known.
+    """
+
+    name: str
+    latent_dim: int
+    data_dim: int
+    noise_variance: float | None
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the true model is known."""
+        return self.noise_variance is not None
+
+
+@dataclass(frozen=True)
+class Problem(DataSource):
+    """A true model: z ~ N(0, I_L), x | z ~ N(decoder(z), s2 I_D).
+
+    decoder: (..., L) -> (..., D), float64. noise_variance: s2, in squared data units.
     exact_log_prob: (n, D) -> (n,), the closed form of log p(x) where there is one.
     """
 
     name: str
     latent_dim: int
     data_dim: int
-    noise: float
+    noise_variance: float
     decoder: Decode
     exact_log_prob: Callable[[Tensor], Tensor] | None = None
 
@@ -41,7 +62,7 @@ class Problem:
         """n draws of the codes, (n, L), and of the data they gave, (n, D), float64."""
         z = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float64)
         noise = torch.randn(n, self.data_dim, generator=generator, dtype=torch.float64)
-        return z, self.decoder(z) + math.sqrt(self.noise) * noise
+        return z, self.decoder(z) + math.sqrt(self.noise_variance) * noise
 
     def log_prob(self, x: Tensor, tolerance: float = 1e-3) -> LogProb:
         """log p(x) in nats for x (n, D), with its numerical error: closed form, or else quadrature.
@@ -51,11 +72,11 @@ class Problem:
         if self.exact_log_prob is not None:
             value = self.exact_log_prob(x)
             return LogProb(value, torch.zeros_like(value))
-        return log_marginal(self.decoder, self.noise, x, self.latent_dim, tolerance)
+        return log_marginal(self.decoder, self.noise_variance, x, self.latent_dim, tolerance)
 
 
 @dataclass(frozen=True)
-class Observations:
+class Observations(DataSource):
     """Data (n, D), float64, in no order that matters, whose true model is not known.
 
     latent_dim: that of the models to be fitted.
@@ -66,12 +87,13 @@ class Observations:
     data: Tensor
 
     @property
-    def data_dim(self) -> int:
+    def data_dim(self) -> int:  # type: ignore[override]
         """D, the dimension of x."""
         return self.data.shape[1]
 
-
-DataSource = Problem | Observations
+    @property
+    def noise_variance(self) -> None:  # type: ignore[override]
+        """None, since the true model is not known."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +127,8 @@ def draw(source: DataSource, seed: int, train: int, validation: int, test: int) 
     """
     if isinstance(source, Observations):
         return _partition(source, seed, train, validation, test)
+    if not isinstance(source, Problem):
+        raise TypeError(f"data are drawn from a Problem or from Observations, got {type(source).__name__}")
     sizes = zip(STREAMS, (train, validation, test), strict=True)
     (codes, first), (_, second), (_, third) = (
         source.sample_joint(n, stream(source.name, seed, name) if n else torch.Generator()) for name, n in sizes

@@ -9,22 +9,24 @@ from torch.distributions import MultivariateNormal
 from datasets.base import Problem
 
 
-def linear_gaussian(latent_dim: int | None = None, data_dim: int | None = None, noise: float = 0.1) -> Problem:
+def linear_gaussian(latent_dim: int | None = None, data_dim: int | None = None, noise_variance: float = 0.1) -> Problem:
     """W z + m with a fixed random W (D x L) and m; D = L + 1 unless said.
 
-    Raises ValueError unless latent_dim, data_dim and noise are positive.
+    Raises ValueError unless latent_dim, data_dim and noise_variance are positive.
     """
     latent = 1 if latent_dim is None else latent_dim
     data = latent + 1 if data_dim is None else data_dim
-    if latent < 1 or data < 1 or noise <= 0:
-        raise ValueError(f"linear_gaussian needs positive dimensions and noise, got {latent}, {data}, {noise}")
+    if latent < 1 or data < 1 or noise_variance <= 0:
+        raise ValueError(
+            f"linear_gaussian needs positive dimensions and noise_variance, got {latent}, {data}, {noise_variance}"
+        )
     generator = torch.Generator().manual_seed(1999)
     weight = torch.randn(data, latent, generator=generator, dtype=torch.float64)
     offset = torch.randn(data, generator=generator, dtype=torch.float64)
-    covariance = weight @ weight.T + noise * torch.eye(data, dtype=torch.float64)
+    covariance = weight @ weight.T + noise_variance * torch.eye(data, dtype=torch.float64)
     marginal = MultivariateNormal(offset, covariance)
 
     def decoder(z: Tensor) -> Tensor:
         return z @ weight.T + offset
 
-    return Problem("linear_gaussian", latent, data, noise, decoder, marginal.log_prob)
+    return Problem("linear_gaussian", latent, data, noise_variance, decoder, marginal.log_prob)

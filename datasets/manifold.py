@@ -16,7 +16,7 @@ DATA_DIMS = range(10, 785)
 
 
 def manifold(
-    latent_dim: int | None = None, *, data_dim: int = 50, noise: float = 1.0, length_scale: float = 1.0
+    latent_dim: int | None = None, *, data_dim: int = 50, noise_variance: float = 1.0, length_scale: float = 1.0
 ) -> Problem:
     """64 random Fourier features of a Gaussian process with an RBF kernel, for each coordinate of the data.
 
@@ -24,7 +24,7 @@ def manifold(
     Gaussian (Rahimi & Recht 2007, algorithm 1), scaled so that the signal's variance under the prior is 1 per
     coordinate of the data, on average over these. More coordinates leave those before them as they were, but for scale.
 
-    latent_dim L: 1 to 16, 2 unless said. data_dim D: 10 to 784, more than L. noise s2: over the signal's variance.
+    latent_dim L: 1 to 16, 2 unless said. data_dim D: 10 to 784, more than L. noise_variance s2: over the signal's variance.
     length_scale: l / sqrt(L), so that f is about as curved at any L; the smaller, the more curved. The posterior's
     standard deviation along an axis of z is about sqrt(L s2 / (1.6 D)) at length scale 1: an eighth of the prior's at
     L = 2, D = 50 and s2 = 1. s2 = D / 50 keeps it the same at any D.
@@ -32,7 +32,7 @@ def manifold(
     Raises ValueError for dimensions out of range, and for a noise or a length scale that is not positive.
     """
     latent = 2 if latent_dim is None else latent_dim
-    _check(latent, data_dim, noise, length_scale)
+    _check(latent, data_dim, noise_variance, length_scale)
     generator = torch.Generator().manual_seed(SEED)
     frequency = torch.randn(FEATURES, latent, generator=generator, dtype=torch.float64)
     frequency = frequency / (length_scale * math.sqrt(latent))
@@ -45,9 +45,10 @@ def manifold(
     def decoder(z: Tensor) -> Tensor:
         return torch.cos(z @ frequency.T + phase) @ weight.T - offset
 
-    scales = f"noise={float(noise)},length_scale={float(length_scale)}"
+    # This name seeds the random streams of the data: its spelling must not change.
+    scales = f"noise={float(noise_variance)},length_scale={float(length_scale)}"
     name = f"manifold[latent_dim={latent},data_dim={data_dim},{scales}]"
-    return Problem(name, latent, data_dim, float(noise), decoder)
+    return Problem(name, latent, data_dim, float(noise_variance), decoder)
 
 
 def moments(frequency: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,10 +67,12 @@ def moments(frequency: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (difference + total) / 2 - mean[:, None] * mean
 
 
-def _check(latent_dim: int, data_dim: int, noise: float, length_scale: float) -> None:
+def _check(latent_dim: int, data_dim: int, noise_variance: float, length_scale: float) -> None:
     if latent_dim not in LATENT_DIMS:
         raise ValueError(f"manifold takes latent_dim 1 to 16, got {latent_dim}")
     if data_dim not in DATA_DIMS or data_dim <= latent_dim:
         raise ValueError(f"manifold takes data_dim 10 to 784 and above latent_dim {latent_dim}, got {data_dim}")
-    if not (0 < noise < math.inf and 0 < length_scale < math.inf):
-        raise ValueError(f"manifold needs a positive noise and length_scale, got {noise} and {length_scale}")
+    if not (0 < noise_variance < math.inf and 0 < length_scale < math.inf):
+        raise ValueError(
+            f"manifold needs a positive noise_variance and length_scale, got {noise_variance} and {length_scale}"
+        )

@@ -1,59 +1,63 @@
-"""What the commands of the command line do, once their options are read."""
+"""What the commands do, once their options are read."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+import msgspec
 
-from bench.common.errors import INTERRUPTED, StoppedError, TerminatedError, UsageError, unknown
-from bench.common.units import in_bytes
-from bench.execution.scheduler import Execution, threads_of
-from bench.registry import labels
-from bench.study import execute
+from bench.common.errors import (
+    INTERRUPTED,
+    InterruptedStudyError,
+    StoppedError,
+    TerminatedError,
+    UsageError,
+    unknown,
+)
+from bench.config import labels
+from bench.config.fields import fields, read
+from bench.config.schema import Execution, Settings, SweepSettings, TimingSettings, TuneSettings
 from bench.study.folder import set_aside
-from bench.study.hyperparameters import read
-from bench.study.options import check_execution, check_numbers, dataset_groups
+from bench.study.log import Progress, Silent, StudyLog
+from bench.study.plan import Plan, resolve
 
 if TYPE_CHECKING:
-    from bench.registry.registry import Registry
     from bench.store.records import RunResult
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 def compare(out: str, fresh: bool, quiet: bool, metric: str, **options: Any) -> int:
-    """Compare methods, and report; the exit code."""
+    """Compare methods, and report. Returns the exit code."""
     _check_metric(metric)
-    how = _execution(options)
-    settings, known = _settings(**options)
-    check_numbers(settings, how.jobs)
-    results = _run(execute.checked(settings, known), Path(out), fresh, quiet, how)
+    how, settings = _read(Execution, options), _read(Settings, options)
+    results = _execute(resolve(settings), Path(out), fresh, quiet, how)
     _report(Path(out), metric, quiet)
     return _exit_code(results)
 
 
 def run(study_file: str, out: str | None, fresh: bool, quiet: bool, plugins: tuple[str, ...], **options: Any) -> int:
-    """Run the study that a file asks for, and report; the exit code."""
-    from bench.study import file
+    """Run the study of a file, and report. Returns the exit code."""
+    from bench.study.file import read_plan
 
-    settings, _, name = file.read(Path(study_file), _resolved(plugins))
-    folder, how = Path(f"results/{name}" if out is None else out), _execution(options)
-    check_numbers(settings, how.jobs)
-    results = _run(settings, folder, fresh, quiet, how)
+    how = _read(Execution, options)
+    plan, name = read_plan(Path(study_file), _resolved(plugins))
+    folder = Path(f"results/{name}" if out is None else out)
+    results = _execute(plan, folder, fresh, quiet, how)
     _report(folder, "test_ll", quiet)
     return _exit_code(results)
 
 
 def merge(folders: tuple[str, ...], out: str, quiet: bool) -> int:
-    """Join the studies in folders into one, and report; the exit code."""
+    """Join studies into one, and report. Returns the exit code."""
     from bench.study.merge import merge
 
     results = merge([Path(folder) for folder in folders], Path(out), _command())
@@ -62,7 +66,7 @@ def merge(folders: tuple[str, ...], out: str, quiet: bool) -> int:
 
 
 def report(folders: tuple[str, ...], out: str | None, formats: tuple[str, ...], quiet: bool) -> int:
-    """Write the report of one study, or of several joined into another folder; the exit code."""
+    """Write the report of one study, or of several in another folder. Returns the exit code."""
     from bench.report.combine import combined, place, save
     from bench.report.page import PAGES, write
     from bench.store.study_tables import read
@@ -74,20 +78,23 @@ def report(folders: tuple[str, ...], out: str | None, formats: tuple[str, ...], 
     folder = sources[0] if out is None else Path(out)
     try:
         studies = [read(source) for source in sources]
-        place(folder, sources) if out is not None else None
+        if out is not None:
+            place(folder, sources)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from None
     try:
-        save(combined(studies, folder, _command())) if out is not None else None
+        if out is not None:
+            save(combined(studies, folder, _command()))
         write(folder, chosen)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written to: {error.strerror or error}") from None
-    _show(folder, chosen) if not quiet else None
+    if not quiet:
+        _print_files(folder, chosen)
     return 0
 
 
 def _formats(asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The formats of a report that are asked for, 'all' being each of them."""
+    """The formats of a report that are asked for; 'all' stands for each of them."""
     from bench.report.page import FORMATS
 
     names = [name for text in asked for name in labels.split(text)]
@@ -97,8 +104,7 @@ def _formats(asked: tuple[str, ...]) -> tuple[str, ...]:
     return FORMATS if "all" in names else tuple(names)
 
 
-def _show(folder: Path, formats: tuple[str, ...]) -> None:
-    """Print where the report is."""
+def _print_files(folder: Path, formats: tuple[str, ...]) -> None:
     names = {"html": "report.html", "md": "report.md", "latex": "tables/*.tex, references.bib, figures/*.pdf"}
     names |= {"png": "figures/*.png"}
     for form in formats:
@@ -106,52 +112,52 @@ def _show(folder: Path, formats: tuple[str, ...]) -> None:
 
 
 def status(folder: str) -> int:
-    """Show how far the study in a folder is; the exit code."""
+    """Show how far a study is. Returns the exit code."""
     from bench.cli.status import show
-    from bench.study import status
+    from bench.study.status import read
 
-    show(status.read(Path(folder)))
+    show(read(Path(folder)))
     return 0
 
 
 def tune(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
-    """Choose hyperparameters, and write and show them; the exit code."""
-    from bench import tuning
+    """Choose hyperparameters, write them and show them. Returns the exit code."""
     from bench.cli.tuning import show
+    from bench.tuning.design import planned
+    from bench.tuning.output import write
+    from bench.tuning.search import run
+    from bench.tuning.selection import choose
 
-    folder, how = Path(out), _execution(options)
-    settings, known = _settings(kind="tune", **options)
-    check_numbers(settings, how.jobs)
-    settings = tuning.planned(settings, known)
+    folder, how = Path(out), _read(Execution, options)
+    plan = planned(_read(TuneSettings, options))
     if fresh:
-        _begin_anew(folder, quiet)
+        _start_anew(folder, quiet)
 
-    def run_round(told: str, asked: execute.Settings) -> list[RunResult]:
+    def run_round(title: str, asked: Plan) -> list[RunResult]:
         nonlocal how
-        click.echo(told, err=True) if not quiet else None
-        results = _run(asked, folder, False, quiet, how)
-        how = replace(how, retry_failed=False)  # what fails again in this round, fails in the next one
+        if not quiet:
+            click.echo(title, err=True)
+        results = _execute(asked, folder, False, quiet, how)
+        how = msgspec.structs.replace(how, retry_failed=False)  # what fails again is not repeated in the next round
         return results
 
-    results, rows = tuning.run(settings, known, run_round)
-    choices = tuning.choose(rows, known)
-    file = tuning.write(folder, settings, rows, choices, known, _command())
+    results, rows = run(plan, run_round)
+    choices = choose(rows, plan.registry)
+    file = write(folder, plan, rows, choices, _command())
     if not quiet:
-        show(choices, known)
+        show(choices, plan.registry)
         click.echo(f"\nChosen:  {file}\nTrials:  {folder}/trials.csv (and .parquet)")
         click.echo(f"Use it:  python -m bench compare --tuned {shlex.quote(str(file))}")
     return _exit_code(results)
 
 
-def sweep(method: str, varied: tuple[str, ...], out: str, fresh: bool, quiet: bool, **options: Any) -> int:
-    """Vary one factor of a method at a time, and write and draw what that does; the exit code."""
+def sweep(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
+    """Vary one factor of a method at a time, and write and draw its effect. Returns the exit code."""
     from bench.study import sweep
 
-    folder, how = Path(out), _execution(options)
-    settings, known = _settings(methods=method, **options)
-    check_numbers(settings, how.jobs)
-    settings, points = sweep.planned(settings, varied, known)
-    results = _run(settings, folder, fresh, quiet, how)
+    folder, how = Path(out), _read(Execution, options)
+    plan, points = sweep.planned(_read(SweepSettings, options))
+    results = _execute(plan, folder, fresh, quiet, how)
     sweep.write(folder, sweep.table(points, results))
     from bench.report.figures.sweep import write
 
@@ -161,42 +167,41 @@ def sweep(method: str, varied: tuple[str, ...], out: str, fresh: bool, quiet: bo
     return _exit_code(results)
 
 
-def timing(methods: str, dataset: str, plugins: tuple[str, ...], out: str | None, quiet: bool, **rest: Any) -> int:
-    """Time methods, and write and show how they compare; the exit code."""
-    from bench import timing
+def timing(out: str | None, quiet: bool, **options: Any) -> int:
+    """Time methods, and write and show how they compare. Returns the exit code."""
     from bench.cli.timing import bar, lines, show, silent
+    from bench.timing.output import write
+    from bench.timing.run import FitFailedError, run
 
     if quiet and out is None:
         raise UsageError("--quiet without --out leaves no result; give --out DIR")
-    names, files = labels.split(methods), _resolved(plugins)
-    settings = timing.Settings(methods=names, dataset=dataset.strip(), plugins=files, **rest)
-    folder = None if out is None else Path(out)
+    settings, folder = _read(TimingSettings, options), None if out is None else Path(out)
     watch = silent if quiet else bar if sys.stderr.isatty() else lines
     try:
-        result = timing.run(settings, folder, watch)
-    except timing.FitFailedError as error:
+        result = run(settings, folder, watch)
+    except FitFailedError as error:
         raise StoppedError(f"error: {error}", 1) from error
     except KeyboardInterrupt:
         raise StoppedError("interrupted; nothing was written", INTERRUPTED) from None
     if folder is not None:
-        timing.write(result, folder, _command())
+        write(result, folder, _command())
     if not quiet:
         show(result)
         click.echo(f"\nTimings:  {folder}/timings.csv (and .parquet), timing.json" if folder else "")
     return 0
 
 
-def check(name: str, plugins: tuple[str, ...], duties: tuple[str, ...]) -> int:
-    """Check a method duty by duty, and print what was seen; the exit code."""
+def check(name: str, plugins: tuple[str, ...], checks: tuple[str, ...]) -> int:
+    """Run the conformance checks of a method and print their outcomes. Returns the exit code."""
     from bench import check
     from bench.cli.check import show
 
-    subject = check.Subject.of(name, _resolved(plugins))
-    return show(check.run(subject, check.chosen(duties, subject)))
+    under_test = check.MethodUnderTest.of(name, _resolved(plugins))
+    return show(check.run(under_test, check.chosen(checks, under_test)))
 
 
 def _command() -> str:
-    """The command as it was given; --fresh is left out, since what is told of it is meant to be resumed."""
+    """The command as it was given, without --fresh, since it will be shown to resume the study."""
     return shlex.join(["python", "-m", "bench", *(a for a in sys.argv[1:] if a != "--fresh")])
 
 
@@ -204,72 +209,36 @@ def _resolved(plugins: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(Path(file).resolve()) for file in plugins)
 
 
-def _execution(options: dict[str, Any]) -> Execution:
-    """How runs are to be run, taken out of a command's options; raises UsageError for what will not do."""
-    jobs, memory = options.pop("jobs"), options.pop("run_memory")
-    rest = {name: options.pop(name) for name in ("run_timeout", "scheduler", "retry_failed")}
-    how = Execution(jobs=0, run_memory=None if memory is None else in_bytes(memory), **rest)
-    check_execution(how)
-    if jobs is None:
-        jobs = os.cpu_count() or 1 if how.scheduler is None else max(1, threads_of(how.scheduler))
-    return replace(how, jobs=jobs)
+def _read(schema: type[S], options: dict[str, Any]) -> S:
+    """The typed settings of a schema, from the options that were given."""
+    names = [field.name for field in fields(schema)]
+    given = {name: options[name] for name in names if options.get(name) not in (None, (), False)}
+    if "plugins" in given:
+        given["plugins"] = _resolved(given["plugins"])
+    return read(schema, given, lambda field: field.flag, text=True)
 
 
-def _settings(
-    methods: str,
-    datasets: str,
-    plugins: tuple[str, ...],
-    assignments: tuple[str, ...],
-    tuned: str | None = None,
-    kind: str = "compare",
-    **rest: Any,
-) -> tuple[execute.Settings, Registry]:
-    from bench.registry.registry import registry
-
-    files = _resolved(plugins)
-    known = registry(files)
-    every = tuple(known.methods)
-    if kind == "tune" and "all" in labels.split(methods):
-        every = tuple(name for name in every if known.search(name))
-    settings = execute.Settings(
-        methods=_names(methods, {"all": every}),
-        datasets=_names(datasets, dataset_groups(known)),
-        validation_size=rest["size"],
-        plugins=files,
-        parameters=labels.assignments(assignments),
-        tuned=None if tuned is None else read(tuned),
-        kind=kind,
-        **rest,
-    )
-    return settings, known
-
-
-def _names(text: str, groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for word in labels.split(text) for name in groups.get(word, (word,))))
-
-
-def _run(settings: execute.Settings, folder: Path, fresh: bool, quiet: bool, how: Execution) -> list[RunResult]:
-    """Run a study, told of as it goes on; raises StoppedError if it ends early."""
+def _execute(plan: Plan, folder: Path, fresh: bool, quiet: bool, how: Execution) -> list[RunResult]:
+    """Carry out a plan and show progress; raises StoppedError if it ends early."""
     from bench.cli.progress import Bar, Lines
-    from bench.study.log import Record
+    from bench.study.execute import execute
 
     if fresh:
-        _begin_anew(folder, quiet)
-    progress: Any = execute.Silent() if quiet else Bar() if sys.stderr.isatty() else Lines()
+        _start_anew(folder, quiet)
+    progress: Progress = Silent() if quiet else Bar() if sys.stderr.isatty() else Lines()
     try:
-        with _terminable(), Record(folder, settings, _command(), progress) as record:
-            return execute.run(settings, folder, how, record, _command())
-    except execute.InterruptedStudyError as error:
+        with _terminable(), StudyLog(folder, _command(), progress) as log:
+            return execute(plan, folder, how, log, _command())
+    except InterruptedStudyError as error:
         message = f"{error}; finished runs are kept in {folder}. Resume with:\n  {_command()}"
         raise StoppedError(message, error.code) from error
     finally:
-        if not quiet:
-            progress.close()
+        progress.close()
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Within, SIGTERM raises TerminatedError, where this is the main thread, which alone may say so."""
+    """Within, SIGTERM raises TerminatedError, if this is the main thread: only it may set signals."""
 
     def stop(*_: object) -> NoReturn:
         raise TerminatedError
@@ -284,7 +253,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _begin_anew(folder: Path, quiet: bool) -> None:
+def _start_anew(folder: Path, quiet: bool) -> None:
     aside = set_aside(folder)
     if aside and not quiet:
         click.echo(f"what was in {folder} is now in {aside}", err=True)

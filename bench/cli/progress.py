@@ -10,9 +10,8 @@ import click
 from rich.markup import escape
 
 from bench.common.units import plural, quantity
-from bench.registry.labels import name_of
-from bench.stats.summary import ORACLE
-from bench.study.log import final, outcome, plan
+from bench.config.labels import name_of
+from bench.study.log import final, outcome, workload
 
 if TYPE_CHECKING:
     from bench.store.records import RunResult, RunSpec
@@ -58,7 +57,7 @@ class Standing:
         self.waiting[spec.dataset] -= 1
         self.failed += result.status not in ("done", "skipped")
         last = final(result)
-        if last and result.status == "done" and name_of(spec.method) != ORACLE:
+        if last and result.status == "done" and spec.role == "method":
             self.finals[spec.dataset][spec.method].append(last.value)
 
     def best(self, dataset: str) -> str:
@@ -82,7 +81,7 @@ class Lines:
         """Say how much there is to do."""
         self.total, self.done = total, total - len(waiting)
         self.left, self.standing = TimeLeft(waiting, jobs), Standing(waiting)
-        self._say(plan(total, len(waiting), jobs))
+        self._say(workload(total, len(waiting), jobs))
 
     def finish(self, result: RunResult) -> None:
         """Say what became of a run, and how long the rest will take."""

@@ -15,8 +15,9 @@ from bench.common.units import quantity
 from bench.store import tables
 
 if TYPE_CHECKING:
-    from bench.registry.describe import Details
-    from bench.registry.registry import Item, Registry
+    from bench.registry.describe import Description
+    from bench.registry.plugins import Entry
+    from bench.registry.registry import Registry
 
 COSTS = ("wall_s", "flops", "decoder_passes")
 WIDE = 140
@@ -93,7 +94,7 @@ def print_list(known: Registry, kinds: Iterable[str]) -> None:
         console.print()
 
 
-def print_details(about: Details) -> None:
+def print_details(about: Description) -> None:
     """Print one method or dataset, with all that it takes."""
     console = make_console()
     console.print(f"[bold]{escape(about.name)}[/bold]  {escape(about.summary)}", highlight=False)
@@ -132,7 +133,7 @@ def _rows(known: Registry, kind: str) -> Iterable[tuple[str, str, str]]:
     return [(item.name, _described(item), item.source) for item in items.values()]
 
 
-def _described(item: Item) -> str:
+def _described(item: Entry) -> str:
     if not item.latent_dim:
         return item.summary
     size = f" (L = {item.latent_dim}, D = {item.data_dim}"

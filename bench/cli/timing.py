@@ -16,15 +16,16 @@ from bench.timing.ratios import Comparison, Ratio, comparisons, self_ratios
 from bench.timing.run import ARMS
 
 if TYPE_CHECKING:
-    from bench.timing.run import Result, Settings, Timing
+    from bench.config.schema import TimingSettings
+    from bench.timing.run import Result, Timing
 
 
-def silent(timings: Iterator[Timing], _: Settings) -> Iterator[Timing]:
+def silent(timings: Iterator[Timing], _: TimingSettings) -> Iterator[Timing]:
     """Tells nobody."""
     return timings
 
 
-def lines(timings: Iterator[Timing], settings: Settings) -> Iterator[Timing]:
+def lines(timings: Iterator[Timing], settings: TimingSettings) -> Iterator[Timing]:
     """Tells of each round in a line on standard error."""
     began, rounds = time.perf_counter(), settings.rounds
     while done := list(itertools.islice(timings, len(ARMS) * len(settings.methods))):
@@ -35,7 +36,7 @@ def lines(timings: Iterator[Timing], settings: Settings) -> Iterator[Timing]:
         yield from done
 
 
-def bar(timings: Iterator[Timing], settings: Settings) -> Iterator[Timing]:
+def bar(timings: Iterator[Timing], settings: TimingSettings) -> Iterator[Timing]:
     """Tells of each fit in a live bar, which moves between fits only: a thread to move it would be timed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -96,7 +97,7 @@ def _title(result: Result) -> str:
     settings, load = result.settings, result.provenance["load_average_before"]
     busy = f"; load average {load[0]:.1f} before" if load else ""
     return (
-        f"{settings.dataset}, {settings.size} data, seed {settings.seed}, {settings.rounds} rounds{busy}\n"
+        f"{settings.dataset}, {settings.n_train} training points, seed {settings.seed}, {settings.rounds} rounds{busy}\n"
         f"{_seconds(result.timings)}"
     )
 

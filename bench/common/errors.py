@@ -10,7 +10,16 @@ TERMINATED = 143  # and of one that was told to end, 128 + SIGTERM
 
 
 class UsageError(Exception):
-    """Something asked for cannot be done as asked; the message says what was got, expected and available."""
+    """A request that cannot be carried out; the message says what was got, what was expected and what is available.
+
+    Args:
+        message: One line.
+        key: The setting that is wrong, as the path of its name in a study file; empty if it is none.
+    """
+
+    def __init__(self, message: str, key: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.key = key
 
 
 class InterruptedStudyError(Exception):
@@ -42,3 +51,9 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> UsageError:
     near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f" - did you mean {near[0]!r}?" if near else ""
     return UsageError(f"unknown {kind} {name!r}{hint} (available: {', '.join(names)})")
+
+
+def describe(error: BaseException) -> str:
+    """An exception on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

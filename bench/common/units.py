@@ -36,20 +36,20 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def difference(value: float | None, digits: int = 3) -> str:
+def signed(value: float | None, digits: int = 3) -> str:
     """A number that always carries its sign."""
     text = number(value, digits)
     return f"+{text}" if value is not None and value > 0 and float(text) != 0 else text
 
 
-def apart(value: float, bounds: tuple[float, float] | None) -> str:
+def with_interval(value: float, bounds: tuple[float, float] | None) -> str:
     """A difference and its interval, '+0.012 [0.007, 0.018]', with digits enough to see on which side of zero it is."""
     if bounds is None:
-        return difference(value)
+        return signed(value)
     low, high = bounds
     least = min(abs(low), abs(high)) if low * high > 0 else 1.0
     digits = min(max(3, math.ceil(-math.log10(least))), 9)
-    return f"{difference(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+    return f"{signed(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
 def spread(low: float | None, high: float | None) -> str:

@@ -1,7 +1,7 @@
 """Runs in child processes, so that whatever a run does to its process costs that run alone.
 
-A child imports torch once and then runs run after run, for as long as each ends well: it is replaced when it dies, is
-killed, or is left with threads or processes of a method that cannot be ended.
+A child imports torch once and then carries out run after run, for as long as each leaves its process clean. It is
+replaced when it dies, is killed, or is left with threads or processes of a method that cannot be ended.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from bench.execution.worker import Files, Job, RunCrashedError, Worker
-from bench.process.containment import LEFT_BEHIND
+import msgspec
+
+from bench.execution.worker import Job, RunCrashedError, Worker
+from bench.registry.plugins import PluginFile
 from bench.store.records import RunResult
 
 
 def run_isolated(job: Job) -> RunResult:
-    """Run a run in a child of this process, whichever that is; raises what `Workers.run` does."""
+    """Carry out a run in a child of this process, whichever that is; raises what `Workers.run` does."""
     return _of_this_process().run(job)
 
 
 class Workers:
-    """Child processes for threads to share: each runs one run at a time, and has one set of plugin files."""
+    """Child processes that threads share: each carries out one run at a time, with one set of plugin files."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,21 +36,23 @@ class Workers:
         self._copies: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self, job: Job) -> RunResult:
-        """Run a run in a child process.
+        """Carry out a run in a child process.
 
-        Raises RunCrashedError if that dies or exceeds a limit, and UsageError if code or packages are not those of the job.
+        Raises:
+            RunCrashedError: If the child dies or exceeds a limit.
+            UsageError: If the code or the packages are not those of the job.
         """
-        worker, fit = self._take(job.plugins), False
+        worker, reusable = self._take(job.plugins), False
         try:
-            spec = replace(job.spec, plugins=tuple(self._at_hand(*file) for file in job.plugins))
+            spec = msgspec.structs.replace(job.spec, plugins=tuple(map(self._at_hand, job.plugins)))
             result = worker.run(replace(job, spec=spec, plugins=()))
-            fit = LEFT_BEHIND not in result.message
+            reusable = result.process_is_clean
             return replace(result, spec=job.spec)
         finally:
-            self._put_back(worker, fit)
+            self._put_back(worker, reusable)
 
     def end(self) -> None:
-        """End all children; runs that they are at raise RunCrashedError, as do further ones."""
+        """End all children. Their runs raise RunCrashedError, as do further ones."""
         with self._lock:
             self._ended = True
             for worker in self._busy:
@@ -57,23 +61,23 @@ class Workers:
             if self._copies is not None:
                 self._copies.cleanup()
 
-    def _take(self, plugins: Files) -> Worker:
+    def _take(self, plugins: tuple[PluginFile, ...]) -> Worker:
         """A child that has these plugin files or none so far; others are ended."""
         with self._lock:
             if self._ended:
                 raise RunCrashedError("failed", "the workers were ended")
-            fit = [worker for worker in self._idle if worker.plugins == plugins and worker.alive()]
-            if fit:
-                self._idle.remove(fit[0])
+            suitable = [worker for worker in self._idle if worker.plugins == plugins and worker.alive()]
+            if suitable:
+                self._idle.remove(suitable[0])
             else:
                 self._close_idle()
-            self._busy.append(fit[0] if fit else Worker(plugins))
+            self._busy.append(suitable[0] if suitable else Worker(plugins))
             return self._busy[-1]
 
-    def _put_back(self, worker: Worker, fit: bool) -> None:
+    def _put_back(self, worker: Worker, reusable: bool) -> None:
         with self._lock:
             self._busy.remove(worker)
-            if fit and not self._ended:
+            if reusable and not self._ended:
                 self._idle.append(worker)
             else:
                 worker.close()
@@ -82,17 +86,19 @@ class Workers:
         while self._idle:
             self._idle.pop().close()
 
-    def _at_hand(self, path: str, content: bytes) -> str:
-        """Where a plugin file is on this machine: at its path, if it is there as it was, or in a copy."""
-        if Path(path).is_file() and Path(path).read_bytes() == content:
-            return path
+    def _at_hand(self, plugin: PluginFile) -> str:
+        """The path of a plugin file on this machine: its own, if all is there unchanged, or that of a copy."""
+        home = Path(plugin.path).parent
+        if all((home / name).is_file() and (home / name).read_bytes() == content for name, content in plugin.files):
+            return plugin.path
         with self._lock:
             self._copies = self._copies or tempfile.TemporaryDirectory(prefix="mapa-bench-")
-            digest = hashlib.sha256(path.encode() + content).hexdigest()
-            copy = Path(self._copies.name) / digest / Path(path).name
-            copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(content)
-            return str(copy)
+            digest = hashlib.sha256(repr(plugin).encode()).hexdigest()
+            for name, content in plugin.files:
+                copy = Path(self._copies.name) / digest / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(content)
+            return str(Path(self._copies.name) / digest / Path(plugin.path).name)
 
 
 @cache

@@ -6,15 +6,17 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.common.errors import InterruptedStudyError, UsageError
+from bench.config.schema import Execution
 from bench.execution.pool import Workers, run_isolated
 from bench.execution.worker import Job, RunCrashedError, environment
+from bench.registry.fingerprints import plugin_file
+from bench.registry.plugins import PluginFile
 from bench.store import tables
 from bench.store.locks import Claims
 from bench.store.records import RunResult, RunSpec
@@ -30,28 +32,20 @@ CONNECT_S = 20.0
 Run = Callable[[Job], "Future[RunResult]"]
 
 
-@dataclass(frozen=True)
-class Execution:
-    """How runs are run; of their values it changes none.
+def run_all(specs: list[RunSpec], how: Execution, folder: Path) -> Generator[RunResult]:
+    """Carry out runs, and yield the result of each as it comes. A crash costs its own run only.
 
-    jobs: how many at a time. run_timeout: seconds that a run may take in all. run_memory: bytes that its process may
-    have resident. scheduler: the address of a Dask cluster's; None for this machine. retry_failed: whether runs that
-    failed or timed out before are run again.
-    """
+    A run whose process dies or exceeds a limit is repeated once; after that its result says so. Runs that another
+    process carries out in the same folder are left to it, and yielded once it has written them.
 
-    jobs: int = 1
-    run_timeout: float | None = None
-    run_memory: int | None = None
-    scheduler: str | None = None
-    retry_failed: bool = False
+    Args:
+        specs: The runs.
+        how: How to execute them; `jobs` must be a number.
+        folder: The folder of the study, for locks and results.
 
-
-def run_all(specs: list[RunSpec], how: Execution, folder: Path) -> Iterator[RunResult]:
-    """Run runs, and yield the result of each once it is there; what dies costs its own run only.
-
-    A run whose process dies or exceeds a limit is run once more, and then is a result that says so. What other
-    processes run of the same folder is left to them, and yielded once they have written it. Raises UsageError for
-    workers that run other code or cannot be reached, and InterruptedStudyError for those that cannot run runs at all.
+    Raises:
+        UsageError: For workers that have other code or cannot be reached.
+        InterruptedStudyError: For workers that cannot carry out any run.
     """
     with Claims(folder) as claims:
         if specs:
@@ -64,7 +58,8 @@ class _Round:
 
     def __init__(self, specs: list[RunSpec], how: Execution, submit: Run, claims: Claims, folder: Path):
         self.waiting, self.how, self.submit, self.claims, self.folder = list(specs), how, submit, claims, folder
-        self.environment = environment()
+        self.jobs, self.environment = how.jobs or 1, environment()
+        self.plugins: dict[str, PluginFile] = {}
         self.running: dict[Future[RunResult], tuple[Job, int]] = {}
         self.seconds: dict[str, float] = {}
 
@@ -79,7 +74,7 @@ class _Round:
     def _begun(self) -> Iterator[RunResult]:
         """Submit runs while there is room; the results of those that turn out to have been run by others."""
         for spec in self._in_order():
-            if len(self.running) == self.how.jobs:
+            if len(self.running) == self.jobs:
                 return
             with tables.writing(self.folder):
                 if not self.claims.take(spec.key):
@@ -95,14 +90,14 @@ class _Round:
 
         Longest processing time first (Graham 1969): the last runs then fill what the long ones leave.
         """
-        if self.how.jobs == 1 or len(self.waiting) > LAST * self.how.jobs:
+        if self.jobs == 1 or len(self.waiting) > LAST * self.jobs:
             return self.waiting.copy()
         return sorted(self.waiting, key=lambda spec: -self.seconds.get(spec.method, math.inf))
 
     def _job(self, spec: RunSpec) -> Job:
         how = self.how
-        files = tuple((path, Path(path).read_bytes()) for path in spec.plugins)
-        return Job(spec, how.jobs > 1, files, self.environment, how.run_timeout, how.run_memory)
+        files = tuple(self.plugins.setdefault(path, plugin_file(path)) for path in spec.plugins)
+        return Job(spec, self.jobs > 1, files, self.environment, how.run_timeout, how.run_memory)
 
     def _submit(self, job: Job, attempt: int) -> None:
         self.running[self.submit(job)] = job, attempt
@@ -112,7 +107,7 @@ class _Round:
         if not self.running:
             time.sleep(LOOK_S)
             return
-        others = len(self.running) < self.how.jobs and self.waiting
+        others = len(self.running) < self.jobs and self.waiting
         for future in wait(self.running, LOOK_S if others else None, FIRST_COMPLETED).done:
             result = self._outcome(future, *self.running.pop(future))
             yield from self._begun()  # so that the next run runs while this result is written
@@ -147,7 +142,7 @@ def _death(error: Exception) -> RunCrashedError:
 
 def _executor(how: Execution, runs: int) -> contextlib.AbstractContextManager[Run]:
     """What runs jobs within the context: threads that watch child processes, here or in the workers of a cluster."""
-    return _here(min(how.jobs, runs)) if how.scheduler is None else _on_cluster(how.scheduler)
+    return _here(min(how.jobs or 1, runs)) if how.scheduler is None else _on_cluster(how.scheduler)
 
 
 @contextlib.contextmanager

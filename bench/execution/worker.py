@@ -22,10 +22,9 @@ from multiprocessing.connection import Connection
 
 from bench.common.errors import UsageError
 from bench.common.units import in_words
-from bench.fit.runner import run_one
+from bench.registry.fingerprints import project_digest
+from bench.registry.plugins import PluginFile
 from bench.store.records import RunResult, RunSpec
-
-Files = tuple[tuple[str, bytes], ...]  # path and content of each
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
@@ -42,38 +41,42 @@ IDLE_S = 60.0
 
 @dataclass(frozen=True)
 class Job:
-    """A run as it is handed to the machine that runs it.
+    """A run as it is sent to the machine that carries it out.
 
-    plugins: its plugin files, which need not be on that machine. environment: what must be the same there. timeout:
-    seconds that the run may take in all, evaluation included. memory: bytes that its process may have resident.
+    Args:
+        spec: The run.
+        concurrent: Whether other runs are carried out at the same time.
+        plugins: The plugin files that it needs.
+        environment: The code and packages that the machine must have.
+        timeout: Seconds that the run may take in all, evaluation included.
+        memory: Bytes that its process may hold.
     """
 
     spec: RunSpec
     concurrent: bool = False
-    plugins: Files = ()
+    plugins: tuple[PluginFile, ...] = ()
     environment: tuple[str, ...] = ()
     timeout: float | None = None
     memory: int | None = None
 
 
 class RunCrashedError(Exception):
-    """A run whose process died or was killed: the status of its row, and why."""
+    """A run whose process died or was stopped.
+
+    Args:
+        status: The status of its row.
+        reason: Why it ended.
+    """
 
     def __init__(self, status: str, reason: str):
         super().__init__(status, reason)
         self.status, self.reason = status, reason
 
 
-def package_versions() -> tuple[str, ...]:
-    """The packages on which values depend, with their versions."""
-    return tuple(f"{name} {metadata.version(name)}" for name in PACKAGES)
-
-
 def environment() -> tuple[str, ...]:
-    """What a process must have in common with another one for the same run to have the same values in both."""
-    from bench.registry.registry import code_version
-
-    return (f"mapa-bench code {code_version()}", *package_versions())
+    """The code and the packages that two processes must share for a run to have the same values in both."""
+    versions = tuple(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    return (f"mapa-bench code {project_digest()}", *versions)
 
 
 class Worker:
@@ -82,7 +85,7 @@ class Worker:
     plugins: the files that its runs need; once imported, they are never imported again.
     """
 
-    def __init__(self, plugins: Files = ()):
+    def __init__(self, plugins: tuple[PluginFile, ...] = ()):
         self.plugins = plugins
         self.environment: tuple[str, ...] = ()
         self.pipe, theirs = Pipe()
@@ -97,9 +100,11 @@ class Worker:
         theirs.close()
 
     def run(self, job: Job) -> RunResult:
-        """Run a run. After any error the child is of no further use.
+        """Carry out a run. After any error the child cannot be used again.
 
-        Raises RunCrashedError if it dies or exceeds a limit, and UsageError if code or packages are not those of the job.
+        Raises:
+            RunCrashedError: If the child dies or exceeds a limit.
+            UsageError: If its code or packages are not those of the job.
         """
         try:
             if not self.environment:
@@ -183,7 +188,7 @@ def serve(handle: str, parent: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(int(handle), False)
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
-    import torch  # noqa: F401 - so that the first run's time does not count it
+    from bench.fit.runner import run_one  # which imports torch, so that no run's time counts it
 
     pipe: Connection = Connection(int(handle))
     with contextlib.suppress(EOFError, BrokenPipeError):

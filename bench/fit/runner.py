@@ -1,4 +1,4 @@
-"""Fits, times and scores one run of a study."""
+"""Fits, times and scores one run."""
 
 from __future__ import annotations
 
@@ -7,89 +7,99 @@ import dataclasses
 import math
 import resource
 import time
-from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterable, Iterator
 
+import msgspec
+import torch
+
+from bench.common.errors import describe
+from bench.fit.flop_counter import CountingLedger
+from bench.fit.memory import PeakMemory
+from bench.metrics import Evaluator, Measurement, TrueModel, density_grid
+from bench.metrics.validation import ValidationEvaluator
+from bench.process.containment import Containment, contained, silenced
+from bench.registry.registry import registry
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
-
-if TYPE_CHECKING:
-    from bench.process.containment import Containment
+from datasets.base import DataSource, Observations, Problem, Split, draw, stream
+from methods.contract.decoder import build_model
+from methods.contract.method import DecoderModel, Fitted, Ledger, Method, Task
 
 CHECKPOINTS_PER_DECADE = 3
 GRID_POINTS = 80
-WARM_UP_DATA = 32
+WARM_UP_POINTS = 32
 WARM_UP_STEPS = 3
 
 
 def run_one(spec: RunSpec, concurrent: bool = False) -> RunResult:
-    """Run a run. What the method raises, or its exit, makes the result `failed`; what it prints is dropped.
+    """Carry out a run. An error or exit of the method makes the result `failed`; what it prints is dropped.
 
-    Whatever else it does to the process is contained, or named in the message (`bench.process.containment`).
+    What the method changes in the process is undone, and named in the result's notes (`bench.process.containment`).
+
+    Args:
+        spec: The run.
+        concurrent: Whether other runs are carried out at the same time.
     """
-    import torch
-
-    from bench.process.containment import Containment, contained, silenced
-    from bench.registry.registry import describe
-
     torch.set_num_threads(1)
     result = RunResult(spec, concurrent=concurrent)
-    with contained(spec.seed), silenced() as said:
+    with contained(spec.seed), silenced() as output:
         containment = Containment()
         try:
-            _run(result, containment)
+            _carry_out(result, containment)
         except (Exception, SystemExit) as error:
-            last = said.last_line()
+            last = output.last_line()
             result.status = "failed"
             result.message = f"{describe(error)} (last on standard error: {last})" if last else describe(error)
-        result.message = "; ".join(filter(None, [result.message, *containment.notes()]))
+        result.notes = "; ".join(filter(None, (containment.undone(), left := containment.left_behind())))
+        result.process_is_clean = not left
     return result
 
 
-def _run(result: RunResult, containment: Containment) -> None:
-    from bench.registry.registry import registry as registered
-
-    spec, registry = result.spec, registered(result.spec.plugins)
-    method = registry.make_method(spec.method, dict(spec.parameters))
-    result.parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}
-    problem = registry.make_problem(spec.dataset, spec.latent_dim)
-    reason = lacks_truth(problem, method, spec)
+def _carry_out(result: RunResult, containment: Containment) -> None:
+    spec, known = result.spec, registry(result.spec.plugins)
+    method = known.make_method(spec.method, dict(spec.parameters))
+    result.parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+    source = known.make_problem(spec.dataset, spec.latent_dim)
     with containment.method():
-        reason = reason or method.skip(problem.latent_dim, problem.data_dim, spec.size)
+        reason = reason_to_skip(source, method, spec)
     if reason:
-        result.status, result.message = "skipped", str(reason)
+        result.status, result.message = "skipped", reason
         return
     with containment.method():
-        _warm_up(method, problem, spec)
+        _warm_up(method, source, spec)
     containment.begin_anew()
-    with contextlib.closing(_Driver(result, method, problem, containment)) as driver:
-        driver.drive()
+    with contextlib.closing(_Runner(result, method, source, containment)) as runner:
+        runner.run()
 
 
-def lacks_truth(source: Any, method: Any, spec: RunSpec) -> str | None:
-    """Why a run on observations, whose true model is not known, cannot be run; None where it can."""
-    from datasets.base import Observations
+def reason_to_skip(source: DataSource, method: Method, spec: RunSpec) -> str | None:
+    """Why a method cannot be run on a data source; None if it can.
 
-    if not isinstance(source, Observations):
-        return None
-    if method.sees_truth:
-        return f"{source.name} has no true model for {spec.method} to be handed"
-    return f"{source.name} has no true noise: use --noise learned" if spec.noise == "known" else None
+    Args:
+        source: What the data come from.
+        method: The method.
+        spec: The run, for its size and its observation noise.
+    """
+    if isinstance(source, Observations):
+        if method.sees_truth:
+            return f"{source.name} has no known true model, which {spec.method} needs"
+        if spec.observation_noise == "known":
+            return f"{source.name} has no known noise variance: use --observation-noise learned"
+    reason = method.skip(source.latent_dim, source.data_dim, spec.n_train)
+    return None if reason is None else str(reason)
 
 
-def _plain(value: Any) -> bool | int | float | str | None:
-    """A hyperparameter as it is stored: as text, if it is neither number nor text."""
+def _plain(value: object) -> bool | int | float | str | None:
+    """A hyperparameter as it is stored: as text, unless it is a number."""
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _warm_up(method: Any, problem: Any, spec: RunSpec) -> None:
-    """A few counted steps on other, fewer data, so that imports and first calls of kernels are off the clock."""
-    from datasets.base import draw
-
-    small = dataclasses.replace(spec, size=min(spec.size, WARM_UP_DATA))
-    split = draw(problem, 0, small.size, small.size, 0)
-    ledger = _ledger()
+def _warm_up(method: Method, source: DataSource, spec: RunSpec) -> None:
+    """A few counted steps on other data, so that imports and the first calls of kernels are not timed."""
+    small = msgspec.structs.replace(spec, n_train=min(spec.n_train, WARM_UP_POINTS))
+    split = draw(source, 0, small.n_train, small.n_train, 0)
+    ledger = CountingLedger()
     with contextlib.suppress(Exception, SystemExit):
-        fit = begun_when_resumed(method, make_task(method, problem, split, small, ledger))
+        fit = begun_when_resumed(method, make_task(method, source, split, small, ledger))
         ledger.start()
         try:
             for _ in zip(range(WARM_UP_STEPS), fit):  # noqa: B905 - stops at the shorter one
@@ -99,116 +109,100 @@ def _warm_up(method: Any, problem: Any, spec: RunSpec) -> None:
             _end(fit, ledger)
 
 
-def _ledger() -> Any:
-    from bench.fit.flop_counter import CountingLedger
+def make_task(method: Method, source: DataSource, split: Split, spec: RunSpec, ledger: Ledger) -> Task:
+    """The task of a run: every method at a seed gets the same data, initial weights and random stream.
 
-    return CountingLedger()
+    Args:
+        method: The method, which gets the true model only if it sets `sees_truth`.
+        source: What the data come from.
+        split: The data.
+        spec: The run.
+        ledger: Where the method's work is accounted for; it watches the decoder.
 
-
-def make_task(method: Any, problem: Any, split: Any, spec: RunSpec, ledger: Any) -> Any:
-    """What the method is given: the same data, initial weights and random stream for every method at a seed."""
-    import torch
-
-    from bench.metrics import TrueModel
-    from bench.registry.registry import dataset_parameters
-    from datasets.base import stream
-    from methods.contract.decoder import build_model
-    from methods.contract.method import Task
-
-    noise = problem.noise if spec.noise == "known" else None
+    Raises:
+        ValueError: For data that no method is given, such as data that are not finite.
+    """
+    noise = source.noise_variance if isinstance(source, Problem) and spec.observation_noise == "known" else None
     weights = stream("initial weights", spec.seed, "decoder")
     train, validation = (x.float().to(spec.device) for x in (split.train, split.validation))
-    activation = dataset_parameters(spec.dataset)[1].get("activation", "tanh")
-    model = build_model(train.cpu(), problem.latent_dim, noise, weights, activation=activation).to(spec.device)
+    model = build_model(train.cpu(), source.latent_dim, noise, weights, activation=spec.activation).to(spec.device)
     ledger.watch(decoder=model.network)
-    truth = TrueModel(problem) if method.sees_truth else None
+    truth = TrueModel(source) if method.sees_truth and isinstance(source, Problem) else None
     draws = torch.Generator(spec.device).manual_seed(stream("training", spec.seed, "draws").initial_seed())
     return Task(train, validation, model, draws, ledger, truth)
 
 
-def _drawn(problem: Any, spec: RunSpec) -> Any:
-    """The data of a run; without its test set, where it is scored on validation data."""
-    from datasets.base import draw
+class _Runner:
+    """Fits a method while the clock runs, and scores it at checkpoints while the clock is stopped.
 
-    test = spec.test_size if spec.scored_on == "test" else 0
-    return draw(problem, spec.seed, spec.size, spec.validation_size, test)
-
-
-def _evaluator(problem: Any, split: Any, spec: RunSpec) -> Any:
-    if spec.scored_on == "validation":
-        from bench.metrics.validation import ValidationEvaluator
-
-        return ValidationEvaluator(problem, split, spec.seed, spec.device)
-    from bench.metrics import Evaluator
-
-    return Evaluator(problem, split, spec.seed, spec.device)
-
-
-class _Driver:
-    """Runs a method between the clock's start and stop, and scores it at checkpoints off the clock.
-
-    Checkpoints are spaced geometrically in FLOPs, which do not depend on the machine, on a grid that all runs
-    share; the last state is always one, and the only one on validation data.
+    Checkpoints are spaced geometrically in FLOPs, which do not depend on the machine, on a grid that all runs share.
+    The last state is always a checkpoint, and on validation data the only one.
     """
 
-    def __init__(self, result: RunResult, method: Any, problem: Any, containment: Containment):
-        from bench.fit.memory import PeakMemory
-
+    def __init__(self, result: RunResult, method: Method, source: DataSource, containment: Containment):
         spec = result.spec
-        self.result, self.spec, self.problem, self.containment = result, spec, problem, containment
-        split = _drawn(problem, spec)
-        with self._off_the_clock():
-            self.evaluator = _evaluator(problem, split, spec)
-        held_out = split.test if spec.scored_on == "test" else split.validation
+        self.result, self.spec, self.source, self.containment = result, spec, source, containment
+        on_test = spec.scored_on == "test"
+        split = draw(source, spec.seed, spec.n_train, spec.n_train, spec.n_test if on_test else 0)
+        self.evaluator: Evaluator | ValidationEvaluator
+        with self._not_timed():
+            evaluator = Evaluator if on_test else ValidationEvaluator
+            self.evaluator = evaluator(source, split, spec.seed, spec.device)
+        held_out = split.test if on_test else split.validation
         self.corners = held_out.amin(0), held_out.amax(0)
-        self.ledger = _ledger()
+        self.ledger = CountingLedger()
         self.memory = PeakMemory(spec.device)
-        self.fit = begun_when_resumed(method, make_task(method, problem, split, spec, self.ledger))
-        self.fitted: Any = None
-        self.looked_at = -1.0
-        self.unseen = False
-        self.next_look = -math.inf if spec.scored_on == "test" else math.inf
+        self.fit = begun_when_resumed(method, make_task(method, source, split, spec, self.ledger))
+        self.fitted: Fitted | None = None
+        self.evaluated_at = -1.0
+        self.changed = False
+        self.next_checkpoint = -math.inf if on_test else math.inf
 
-    def drive(self) -> None:
+    def run(self) -> None:
         """Fit to the end or to the budget; raises what the method raises, with the cost up to there recorded."""
         try:
-            while self._stretch():
-                self._look()
+            while (fitted := self._stretch()) is not None:
+                self._checkpoint(fitted)
         finally:
             self._account()
         if self.fitted is None:
             raise RuntimeError("fit ended without yielding a fitted model")
-        if self.unseen or self.looked_at < self.result.cost.flops:
-            self._look()
-        if self.spec.scored_on == "validation":
+        if self.changed or self.evaluated_at < self.result.cost.flops:
+            self._checkpoint(self.fitted)
+        self._finish(self.fitted)
+
+    def _finish(self, fitted: Fitted) -> None:
+        """Score what is measured only once, and record what is looked at."""
+        evaluator, result, name = self.evaluator, self.result, self.spec.method
+        if isinstance(evaluator, ValidationEvaluator):
             return
-        with self._off_the_clock():
-            self._record(self.evaluator.evaluate_final(self.fitted))
-            if self.evaluator.reference is not None:
-                self.result.references = self.evaluator.reference.rows()
-            if self.spec.density and self.problem.data_dim == 2:
-                self._densities()
-            if self.spec.density and self.problem.latent_dim == 1:
-                self.result.posteriors = self.evaluator.index_posteriors(self.spec.method, self.fitted)
-            if self.spec.density:
-                self.result.signals = self.evaluator.signal_posteriors(self.spec.method, self.fitted)
+        with self._not_timed():
+            self._record(evaluator.evaluate_final(fitted))
+            if evaluator.reference is not None:
+                result.references = evaluator.reference.rows()
+            if self.spec.records_plots:
+                if self.source.data_dim == 2:
+                    self._densities(fitted)
+                if self.source.latent_dim == 1:
+                    result.posteriors = evaluator.index_posteriors(name, fitted)
+                result.signals = evaluator.signal_posteriors(name, fitted)
 
     def close(self) -> None:
         """End the fit where it stands, so that it can put away what it holds; what it raises is too late to count."""
         with self.containment.method():
             _end(self.fit, self.ledger)
 
-    def _stretch(self) -> bool:
-        """Fit up to the next checkpoint; whether there is one, rather than the end or the budget."""
+    def _stretch(self) -> Fitted | None:
+        """Fit up to the next checkpoint: what is to be evaluated there; None at the end and at the budget."""
         self.memory.begin()
         try:
             with self.containment.method():
                 while self._advance():
                     if self._budget_reached():
-                        return False
-                    if self.result.cost.flops >= self.next_look:
-                        return True
-            return False
+                        return None
+                    if self.result.cost.flops >= self.next_checkpoint:
+                        return self.fitted
+            return None
         finally:
             self.memory.end()
 
@@ -234,13 +228,11 @@ class _Driver:
                 ledger.encoder_passes,
             )
         if fitted is not None:
-            self.fitted, self.unseen = fitted, True
+            self.fitted, self.changed = fitted, True
         return fitted is not None
 
     def _synchronise(self) -> None:
         if self.spec.device != "cpu":
-            import torch
-
             torch.cuda.synchronize()
 
     def _budget_reached(self) -> bool:
@@ -260,16 +252,16 @@ class _Driver:
         self.result.work = self.ledger.account()
         self.result.peak_memory_mb = self.memory.peak / 1e6
 
-    def _look(self) -> None:
+    def _checkpoint(self, fitted: Fitted) -> None:
         checkpoint = self.result.rows[-1].checkpoint + 1 if self.result.rows else 0
-        with self._off_the_clock():
-            self._record(self.evaluator.evaluate_checkpoint(self.fitted), checkpoint)
+        with self._not_timed():
+            self._record(self.evaluator.evaluate_checkpoint(fitted), checkpoint)
         flops = self.result.cost.flops
-        self.looked_at, self.unseen = flops, False
+        self.evaluated_at, self.changed = flops, False
         step = math.floor(CHECKPOINTS_PER_DECADE * math.log10(max(flops, 1.0))) + 1
-        self.next_look = 10 ** (step / CHECKPOINTS_PER_DECADE)
+        self.next_checkpoint = 10 ** (step / CHECKPOINTS_PER_DECADE)
 
-    def _record(self, measurements: list[Any], checkpoint: int | None = None) -> None:
+    def _record(self, measurements: Iterable[Measurement], checkpoint: int | None = None) -> None:
         """Note measurements at a checkpoint, by default the last one."""
         result, cost = self.result, self.result.cost
         if checkpoint is None:
@@ -281,33 +273,30 @@ class _Driver:
             ]
 
     @contextlib.contextmanager
-    def _off_the_clock(self) -> Iterator[None]:
-        import torch
-
+    def _not_timed(self) -> Iterator[None]:
         start = time.perf_counter()
         self.containment.home.restore()
         with torch.inference_mode(False):  # which a method may yield within
             yield
         self.result.evaluation_s += time.perf_counter() - start
 
-    def _densities(self) -> None:
-        from bench.metrics import TrueModel, density_grid
-        from datasets.base import Problem
-
-        models = [("truth", TrueModel(self.problem))] if isinstance(self.problem, Problem) else []
+    def _densities(self, fitted: Fitted) -> None:
+        models: list[tuple[str, DecoderModel]] = (
+            [("truth", TrueModel(self.source))] if isinstance(self.source, Problem) else []
+        )
         low, high = self.corners
         margin = 0.05 * (high - low)
-        for name, model in (*models, (self.spec.method, self.fitted.model)):
-            rows = density_grid(model, self.problem.latent_dim, low - margin, high + margin, GRID_POINTS)
+        for name, model in models:
+            rows = density_grid(model, self.source.latent_dim, low - margin, high + margin, GRID_POINTS)
             self.result.densities += [(name, x1, x2, value) for x1, x2, value in rows]
 
 
-def begun_when_resumed(method: Any, task: Any) -> Generator[Any, None, None]:
+def begun_when_resumed(method: Method, task: Task) -> Generator[Fitted, None, None]:
     """method.fit(task), called with the clock running: it need not be a generator, and may work before it yields."""
     yield from method.fit(task)
 
 
-def _end(fit: Generator[Any, None, None], ledger: Any) -> None:
+def _end(fit: Generator[Fitted, None, None], ledger: CountingLedger) -> None:
     """Close a fit while work is counted, as it always runs: torch's modes that it is within end as they began."""
     ledger.start()
     try:

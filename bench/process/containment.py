@@ -21,7 +21,6 @@ from bench.process.global_state import ENVIRONMENT, FILTERS, Surroundings, seed_
 
 SLOW_IMPORT_S = 2.0
 GRACE_S = 0.2
-LEFT_BEHIND = "not contained"
 KEPT_BYTES = 2000
 SHOWN = 200
 SET_BY_LIBRARIES = (FILTERS.change, ENVIRONMENT.change)  # at their first import, whoever imports them
@@ -161,14 +160,15 @@ class Containment:
         """Forget what the method changed so far."""
         self._own, self._changed = self.home, {}
 
-    def notes(self) -> list[str]:
-        """What was contained, and what could not be: threads and child processes that are still there."""
-        notes = [f"contained: {', '.join(self._changed)}"] if self._changed else []
-        for kind, find in (("threads", _threads), ("child processes", _children)):
-            left = self._left(find)
-            if left:
-                notes.append(f"{LEFT_BEHIND}: {kind} that it left running and that cannot be ended ({', '.join(left)})")
-        return notes
+    def undone(self) -> str:
+        """What the method changed and the harness undid; empty if nothing."""
+        return f"undone: it {', '.join(self._changed)}" if self._changed else ""
+
+    def left_behind(self) -> str:
+        """The threads and child processes that the method left running, which cannot be ended; empty if none."""
+        found = (("threads", _threads), ("child processes", _children))
+        left = [f"{kind} ({', '.join(names)})" for kind, find in found if (names := self._left(find))]
+        return f"it left running: {', '.join(left)}" if left else ""
 
     def _left(self, find: Callable[[], Mapping[object, str]]) -> list[str]:
         """The names of those that were not there before, and do not end by themselves within a moment."""

@@ -1,33 +1,33 @@
-"""What `python -m bench list NAME` says of one method or dataset, read off its class or factory."""
+"""What `python -m bench list NAME` shows of one method or dataset, read from its class or factory."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.common.errors import unknown
-from bench.registry.labels import spell_value
+from bench.config.fields import fields
+from bench.config.labels import spell_value
+from bench.config.schema import Conditions
+from bench.registry.plugins import Entry
+from bench.registry.registry import NOISE, Registry
 from methods.contract.search_space import Choice, LogUniform, Range
-
-if TYPE_CHECKING:
-    from bench.registry.registry import Item, Registry
-
-COMMON = {
-    "size": ("number of training data", "--size"),
-    "noise": ("variance of the true model's noise", "the dataset's own"),
-    "activation": ("the decoder's", "tanh"),
-}
 
 
 @dataclass(frozen=True)
 class Parameter:
     """A hyperparameter of a method, or a parameter of a dataset, in words.
 
-    searched: what `tune` tries. ablated: what `sweep` tries unless told.
+    Args:
+        name: Its name.
+        kind: Its type.
+        default: Its default.
+        meaning: What it means.
+        searched: What `tune` tries.
+        ablated: What `sweep` tries if no factor is named.
     """
 
     name: str
@@ -39,8 +39,18 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Details:
-    """One method or dataset. about: its docstring, up to where it explains parameters."""
+class Description:
+    """One method or dataset.
+
+    Args:
+        name: Its name.
+        summary: What it is, in a line.
+        source: Where it comes from.
+        origin: Who offers it.
+        about: Its docstring, up to where arguments are explained.
+        example: A label that sets a parameter; empty if it has none.
+        parameters: Its parameters.
+    """
 
     name: str
     summary: str
@@ -51,94 +61,89 @@ class Details:
     parameters: tuple[Parameter, ...]
 
 
-def details(known: Registry, name: str, kinds: Iterable[str]) -> Details:
-    """What is known of a method or dataset; raises UsageError with the nearest name for one that there is not."""
+def description(known: Registry, name: str, kinds: Iterable[str]) -> Description:
+    """Describe a method or dataset.
+
+    Args:
+        known: What can be compared.
+        name: The name of a method or dataset.
+        kinds: What else the user could have asked for.
+
+    Raises:
+        UsageError: If there is none of that name; the message names the nearest one.
+    """
     if name in known.methods:
-        return _of_method(known, known.methods[name])
+        return _method(known, known.methods[name])
     if name in known.datasets:
-        return _of_dataset(known.datasets[name])
+        return _dataset(known.datasets[name])
     raise unknown("name", name, [*kinds, *known.methods, *known.datasets])
 
 
-def _of_method(known: Registry, item: Item) -> Details:
-    made = known.make_method(item.name)
-    fields = [field for field in dataclasses.fields(made) if field.init]
-    names = [field.name for field in fields]
+def _method(known: Registry, entry: Entry) -> Description:
+    made: Any = known.make_method(entry.name)
     meanings: dict[str, str] = {}
     for base in reversed(type(made).__mro__):
-        meanings |= explained(documented(base), names)[1]
-    search, ablation = made.search, made.ablation
+        meanings |= _documented(base)[1]
     parameters = tuple(
         Parameter(
             field.name,
             _spelled(field.type),
             spell_value(getattr(made, field.name)),
             meanings.get(field.name, ""),
-            _span(search[field.name]) if field.name in search else "",
-            ", ".join(map(spell_value, ablation.get(field.name, ()))),
+            _span(made.search[field.name]) if field.name in made.search else "",
+            ", ".join(map(spell_value, made.ablation.get(field.name, ()))),
         )
-        for field in fields
+        for field in dataclasses.fields(made)
+        if field.init
     )
-    return _details(item, type(made), names, parameters)
+    return _described(entry, type(made), parameters)
 
 
-def _of_dataset(item: Item) -> Details:
-    factory = item.load()
+def _dataset(entry: Entry) -> Description:
+    factory = entry.load()
     own = list(inspect.signature(factory).parameters.values())
-    names = [parameter.name for parameter in own]
-    meanings = explained(documented(factory), names)[1]
-    taken = [_taken(parameter, meanings) for parameter in (own if item.latent_dim is None else own[1:])]
-    common = [Parameter(name, "", default, meaning) for name, (meaning, default) in COMMON.items() if name not in names]
-    return _details(item, factory, names, (*taken, *common))
+    meanings = _documented(factory)[1]
+    taken = [
+        Parameter(
+            each.name,
+            "" if each.annotation is each.empty else _spelled(each.annotation),
+            "" if each.default is each.empty else spell_value(each.default),
+            meanings.get(each.name, ""),
+        )
+        for each in (own if entry.latent_dim is None else own[1:])
+    ]
+    common = [
+        Parameter(each.name, "", each.extra.get("default") or spell_value(each.default), each.help.rstrip("."))
+        for each in fields(Conditions)
+        if each.name in Conditions.IN_LABEL
+    ]
+    common.append(Parameter(NOISE, "", "the dataset's own", "Variance of the true model's noise"))
+    names = {parameter.name for parameter in own}
+    return _described(entry, factory, (*taken, *(each for each in common if each.name not in names)))
 
 
-def _taken(parameter: inspect.Parameter, meanings: Mapping[str, str]) -> Parameter:
-    """A parameter of a factory."""
-    untyped = parameter.annotation is parameter.empty
-    required = parameter.default is parameter.empty
-    return Parameter(
-        parameter.name,
-        "" if untyped else _spelled(parameter.annotation),
-        "" if required else spell_value(parameter.default),
-        meanings.get(parameter.name, ""),
-    )
+def _described(entry: Entry, target: Any, parameters: tuple[Parameter, ...]) -> Description:
+    about = _documented(target)[0]
+    example = f"{entry.name}[{parameters[0].name}=...]" if parameters else ""
+    return Description(entry.name, entry.summary, entry.source, entry.origin, about, example, parameters)
+
+
+def _documented(target: Any) -> tuple[str, dict[str, str]]:
+    """A docstring without its sections, and the meanings in its `Args:` section."""
+    from docstring_parser import parse
+
+    text = inspect.getdoc(target) or ""
+    if text.startswith(f"{getattr(target, '__name__', '')}("):  # which dataclasses write by themselves
+        return "", {}
+    found = parse(text)
+    about = "\n\n".join(filter(None, (found.short_description, found.long_description)))
+    meanings = {each.arg_name: " ".join((each.description or "").split()).rstrip(".") for each in found.params}
+    return about, meanings
 
 
 def _spelled(annotation: Any) -> str:
-    """A type as it is written in source code, whether its annotation was evaluated or not."""
+    """A type as source code spells it."""
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
-
-
-def _details(item: Item, target: Any, names: Collection[str], parameters: tuple[Parameter, ...]) -> Details:
-    about = explained(documented(target), names)[0]
-    named = [parameter.name for parameter in parameters]
-    example = f"{item.name}[{named[0]}=...]" if named else ""
-    return Details(item.name, item.summary, item.source, item.origin, about, example, parameters)
-
-
-def explained(text: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
-    """A docstring up to its first 'name: meaning' of these names, and the meaning of each that it explains.
-
-    Several names before one colon, 'a, b: meaning', share it, on one line or two; a symbol may follow a name, as in
-    'noise s2: meaning'.
-    """
-    one = f"(?:{'|'.join(map(re.escape, names))})"
-    found = list(re.finditer(rf"(?<![\w`])({one}(?:,\s+{one})*)(?: \w+)?:\s", text)) if names else []
-    if not found:
-        return text.strip(), {}
-    ends = [match.start() for match in found[1:]] + [len(text)]
-    meanings = {
-        name: " ".join(text[match.end() : end].partition("\n\n")[0].split()).rstrip(".")
-        for match, end in zip(found, ends, strict=True)
-        for name in re.split(r",\s+", match[1])
-    }
-    return text[: found[0].start()].strip(), meanings
-
-
-def documented(target: Any) -> str:
-    """The docstring of a class or factory, but for that which dataclasses write by themselves."""
-    text = inspect.getdoc(target) or ""
-    return "" if text.startswith(f"{getattr(target, '__name__', '')}(") else text
 
 
 def _span(values: Range) -> str:

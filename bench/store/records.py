@@ -1,54 +1,61 @@
-"""One run of a study: one method on one dataset at one seed, and what became of it."""
+"""One run of a study, one method on one dataset at one seed: what it is, and what it gave."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True)
-class RunSpec:
-    """Everything that can change the values of a run, and the plugin files that it needs.
+from bench.config.schema import Conditions
 
-    dataset, method: labels. latent_dim None is the dataset's own. noise: 'known' or 'learned'. code: a digest of the
-    code that runs it, and versions those of packages, which a run that is kept must have. parameters: the method's
-    hyperparameters that are given, rather than its defaults. scored_on: 'test' or, to choose hyperparameters by,
-    'validation'.
+
+class RunSpec(Conditions, frozen=True, kw_only=True):
+    """A fully specified run.
+
+    Args:
+        dataset: The dataset's label.
+        method: The method's label.
+        seed: The seed of data, initial weights and draws.
+        parameters: The hyperparameters that are given, by name; the others are the method's defaults.
+        scored_on: 'test', or 'validation' to choose hyperparameters by.
+        code: A digest of the code that the values depend on.
+        versions: The packages that this code uses, with versions.
+        data: A digest of the data drawn.
+        role: The method's role; not part of the key.
+        plugins: Paths of the plugin files that the run needs; not part of the key.
     """
 
     dataset: str
     method: str
     seed: int
-    size: int
-    validation_size: int
-    test_size: int
-    latent_dim: int | None = None
-    noise: str = "known"
-    device: str = "cpu"
-    max_flops: float | None = None
-    max_seconds: float | None = None
-    density: bool = False
-    code: str = ""
-    versions: tuple[str, ...] = ()
-    plugins: tuple[str, ...] = ()
     parameters: tuple[tuple[str, Any], ...] = ()
     scored_on: str = "test"
+    code: str = ""
+    versions: tuple[str, ...] = ()
+    data: str = ""
+    role: str = "method"
+    plugins: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        """A hash of the run, whatever the order in which or the machine on which it runs."""
-        fields = dataclasses.asdict(self)
-        del fields["plugins"]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+        """A hash of all that can change the run's values. Paths, machines and order do not."""
+        content = msgspec.to_builtins(self)
+        del content["plugins"], content["role"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
-        """How people are told of the run."""
+        """The run as messages name it."""
         return f"{self.dataset} / {self.method} / seed {self.seed}"
+
+    @property
+    def records_plots(self) -> bool:
+        """Whether densities and posteriors are recorded, to look at: at seed 0 alone."""
+        return self.seed == 0
 
 
 @dataclass(frozen=True)
@@ -99,21 +106,37 @@ class Work:
 
 @dataclass
 class RunResult:
-    """What became of a run.
+    """The result of a run.
 
-    status: done, failed or skipped. concurrent: whether other runs ran beside it, so that its seconds are contended.
-    formula_flops: the part of its FLOPs that is charged by formula, not counted. peak_memory_mb: the most memory that
-    fitting held at once beyond what it began with, in 1e6 bytes. overrun_flops, overrun_s: what was spent beyond the
-    budget that ended the fit. work: the FLOPs by kind of work. densities: rows (method, x1, x2, log density).
-    posteriors: rows (method, training point x, index, its code, its position, probability that its code gave x), as in
-    `bench.metrics.posterior_plots`. signals: rows (method, test point x, draw, its position, noiseless signal), as in the same.
-    references: draws of the true posterior that the run was scored with, as rows (test point,
-    R-hat, effective sample size, z).
+    Args:
+        spec: The run.
+        status: done, failed, skipped or timeout.
+        message: Why it did not finish, or which budget ended it.
+        notes: What the method changed in its process, and what it left running.
+        process_is_clean: Whether the method left nothing running, so that its process can carry out another run.
+        cost: The total cost of fitting.
+        formula_flops: The part of its FLOPs that is charged by formula, not counted.
+        peak_memory_mb: The most memory that fitting held beyond what it began with, in 1e6 bytes.
+        overrun_flops: FLOPs spent beyond the budget that ended the fit.
+        overrun_s: Seconds spent beyond the budget that ended the fit.
+        evaluation_s: Seconds of evaluation.
+        concurrent: Whether other runs were carried out beside it, so that its seconds are contended.
+        rows: The measurements.
+        diagnostics: What shows whether their estimators worked.
+        work: The FLOPs by kind of work.
+        parameters: All hyperparameters of the method.
+        densities: Rows (model, x1, x2, log density).
+        posteriors: Rows (model, training point, index, its code, its position, probability that its code gave x).
+        signals: Rows (model, test point, draw, its position, noiseless signal).
+        references: Draws of the true posterior that the run was scored with: rows (test point, R-hat, effective
+            sample size, z).
     """
 
     spec: RunSpec
     status: str = "done"
     message: str = ""
+    notes: str = ""
+    process_is_clean: bool = True
     cost: Cost = field(default_factory=Cost)
     formula_flops: float = 0.0
     peak_memory_mb: float = math.nan

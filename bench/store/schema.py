@@ -1,18 +1,29 @@
-"""What each column means, in a line, and where it comes from."""
+"""The tables of a study: their columns, and what each metric and cost means. Nothing else names a column's meaning."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-SCHEMA = 2  # of the tables and of study.json
-# What a folder's runs have in common; methods, datasets and seeds may be added to it later.
+SCHEMA = 3  # of the tables, of runs/*.json and of study.json
+RUN = ["dataset", "method", "seed"]  # what identifies a run
+PAIR = ["dataset", "method"]
+ROLES = ("method", "ceiling", "floor")  # the values of the column `role`
 SHARED = ("size", "validation_size", "test_size", "latent_dim", "noise", "device", "max_flops", "max_seconds")
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A measured quantity: its label, unit and direction, its meaning and its source."""
+    """What a column holds.
+
+    Args:
+        name: The name of the column, or of the metric in the column `metric`.
+        label: How people read it.
+        unit: Its unit; empty if it has none.
+        better: 'higher' or 'lower'; empty if neither is better.
+        meaning: What it is, in one line.
+        source: The paper, as author and year; references.bib has its entry.
+    """
 
     name: str
     label: str
@@ -28,15 +39,16 @@ METRICS = (
         "test log-likelihood",
         "nats",
         "higher",
-        "mean log p(x) of the learned model over held-out points",
-        "quadrature up to 2 latent and 100 data dimensions; else importance sampling or annealing: Wu et al. 2017",
+        "mean log p(x) of the learned model over the test points: quadrature up to 2 latent and 100 data dimensions, "
+        "else by importance sampling or annealed importance sampling",
+        "Wu et al. 2017",
     ),
     Definition(
         "oracle_gap",
         "oracle gap",
         "nats",
         "lower",
-        "mean of log p_true(x) - log p(x) on the same points: an unbiased estimate of KL(true || learned)",
+        "mean of log p_true(x) - log p(x) over the test points: an unbiased estimate of KL(true || learned)",
         "Kullback & Leibler 1951",
     ),
     Definition(
@@ -44,23 +56,23 @@ METRICS = (
         "ELBO",
         "nats",
         "higher",
-        "mean evidence lower bound of the same points under the method's own q(z|x)",
-        "Kingma & Welling 2014, arXiv 1312.6114",
+        "mean evidence lower bound of the test points under the method's own q(z|x)",
+        "Kingma & Welling 2014",
     ),
     Definition(
         "inference_gap",
         "inference gap",
         "nats",
         "lower",
-        "test_ll - elbo = mean KL(q(z|x) || p(z|x)): how far inference is from its own model's posterior",
-        "Cremer et al. 2018, arXiv 1801.03558",
+        "test_ll - elbo, the mean of KL(q(z|x) || p(z|x)) under the learned model",
+        "Cremer et al. 2018",
     ),
     Definition(
         "approximation_gap",
         "approximation gap",
         "nats",
         "lower",
-        "the part of the inference gap that the best member of q's family would leave, on 100 held-out points",
+        "the inference gap of the best member of q's family, over 100 test points",
         "Cremer et al. 2018, eq. 4",
     ),
     Definition(
@@ -68,7 +80,7 @@ METRICS = (
         "amortisation gap",
         "nats",
         "lower",
-        "the rest of it: the ELBO of that best member less q's own, on the same points",
+        "the ELBO of the best member of q's family minus the ELBO of q, over the same points",
         "Cremer et al. 2018, eq. 5",
     ),
     Definition(
@@ -76,28 +88,35 @@ METRICS = (
         "index KL",
         "nats",
         "lower",
-        "mean KL from the true model's posterior over which training code gave x to the method's, over the first 1,000 "
-        "training data; not measured above 20,000",
-        "our reading of Yacoby et al. 2024, arXiv 2403.08941",
+        "mean KL divergence from the true model's index posterior (which training code generated x) to the method's, "
+        "over the first 1,000 training points; not measured above 20,000 training points",
+        "our reading of Yacoby et al. 2024",
     ),
     Definition(
         "index_kl_floor",
         "index KL floor",
         "nats",
         "",
-        "that of the true model where the codes are not known to it: on average, the least that any method can reach",
+        "the index KL of the true model when it does not know the training codes: no method can have a lower mean",
         "",
     ),
-    Definition("index_kl_ratio", "index KL by floor", "times", "lower", "how many times the floor the index KL is", ""),
     Definition(
-        "index_tv", "index TV", "probability", "lower", "their mean total variation distance", "as for the index KL"
+        "index_kl_ratio", "index KL by floor", "times", "lower", "the index KL divided by the index KL floor", ""
+    ),
+    Definition(
+        "index_tv",
+        "index TV",
+        "probability",
+        "lower",
+        "mean total variation distance between the same two index posteriors",
+        "as for the index KL",
     ),
     Definition(
         "index_tv_floor",
         "index TV floor",
         "probability",
         "",
-        "that of the same posterior, which is the best by KL and nearly so by this",
+        "the index TV of the true model when it does not know the training codes: close to the lowest possible value",
         "",
     ),
     Definition(
@@ -105,24 +124,24 @@ METRICS = (
         "signal W2",
         "data units",
         "lower",
-        "root mean square over held-out x of the 2-Wasserstein distance between the true posterior of f(z) given x and "
+        "root mean square, over test points x, of the 2-Wasserstein distance between the true posterior of f(z) and "
         "the method's",
-        "Peyre & Cuturi 2019, arXiv 1803.00567",
+        "Peyré & Cuturi 2019",
     ),
     Definition(
         "sample_w2",
         "sample W2",
         "data units",
         "lower",
-        "2-Wasserstein distance between 500 draws of the learned model and 500 of the true one",
-        "Peyre & Cuturi 2019, arXiv 1803.00567",
+        "2-Wasserstein distance between 500 samples of the learned model and 500 samples of the true model",
+        "Peyré & Cuturi 2019",
     ),
     Definition(
         "sample_w2_floor",
         "sample W2 of the truth",
         "data units",
         "",
-        "the same distance between two sets of the true model: what a perfect model would show",
+        "the same distance between two sets of 500 samples of the true model: what a perfect model would have",
         "",
     ),
     Definition(
@@ -130,23 +149,24 @@ METRICS = (
         "annealing gap",
         "nats",
         "lower",
-        "distance between bounds from above and from below on log p(x) of data drawn from the learned model: how far "
-        "annealed importance sampling can be off (above 2 latent or 100 data dimensions)",
-        "Grosse et al. 2015, arXiv 1511.02543; Wu et al. 2017, arXiv 1611.04273",
+        "difference between an upper and a lower bound on log p(x) of data drawn from the learned model: the largest "
+        "error of annealed importance sampling (above 2 latent or 100 data dimensions)",
+        "Grosse et al. 2015; Wu et al. 2017",
     ),
 )
 MAIN_METRICS = ("test_ll", "oracle_gap", "elbo", "inference_gap")
 
 COSTS = (
-    Definition("wall_s", "wall time", "s", "lower", "elapsed time of fitting alone, evaluation off the clock", ""),
-    Definition("cpu_s", "CPU time", "s", "lower", "processor time of fitting alone, over all threads", ""),
+    Definition("wall_s", "wall time", "s", "lower", "elapsed time of fitting, without evaluation", ""),
+    Definition("cpu_s", "CPU time", "s", "lower", "processor time of fitting, over all threads", ""),
     Definition("flops", "FLOPs", "FLOP", "lower", "floating-point operations of everything that the method does", ""),
-    Definition("decoder_passes", "decoder passes", "data", "lower", "data put forward through the decoder", ""),
-    Definition("encoder_passes", "encoder passes", "data", "lower", "data put forward through the encoder", ""),
+    Definition("decoder_passes", "decoder passes", "rows", "lower", "rows in decoder forward passes", ""),
+    Definition("encoder_passes", "encoder passes", "rows", "lower", "rows in encoder forward passes", ""),
 )
+COST_NAMES = tuple(cost.name for cost in COSTS)
 
 MEMORY = Definition(
-    "peak_memory_mb", "peak memory", "MB", "lower", "the most memory that fitting held beyond what it began with", ""
+    "peak_memory_mb", "peak memory", "MB", "lower", "the most memory that fitting used above what it started with", ""
 )
 
 PAIRED = (
@@ -155,8 +175,8 @@ PAIRED = (
         "difference",
         "nats",
         "higher",
-        "the median over shared seeds of the paired difference in final test log-likelihood, and a 95% bootstrap "
-        "interval of that median (percentiles at 98.5%, which cover it 94 to 99 times in 100), for six seeds or more",
+        "the median over shared seeds of the paired difference in final test log-likelihood, with a 95% bootstrap "
+        "interval of that median from six seeds on (percentiles at 98.5%, which cover it 94 to 99 times in 100)",
         "Efron & Tibshirani 1993, chapter 13",
     ),
     Definition(
@@ -164,8 +184,8 @@ PAIRED = (
         "verdict",
         "",
         "",
-        "better or worse if that interval excludes zero and the signed-rank test, corrected for all comparisons of the "
-        "report, has p of at most 5%; else indistinguishable",
+        "better or worse if the interval excludes zero and the signed-rank test, corrected for all comparisons in the "
+        "report, has p of at most 5%; otherwise indistinguishable",
         "Wilcoxon 1945; Benjamini & Hochberg 1995",
     ),
     Definition(
@@ -173,24 +193,37 @@ PAIRED = (
         "cost to match",
         "the other's cost",
         "lower",
-        "what is spent up to the first checkpoint whose test log-likelihood reaches the other's final one, whatever "
-        "later ones show, over what the other spends until it first has as much; never is infinite; the median over "
-        "seeds. Checkpoints are three to a decade of FLOPs, so it may be off by a factor of up to 2.2 either way",
+        "the cost of the first checkpoint at which a method reaches the other's final test log-likelihood, divided by "
+        "the other's cost when it first reaches that value; infinite if never; the median over seeds. There are three "
+        "checkpoints per decade of FLOPs, so it may be wrong by a factor of up to 2.2 either way",
         "",
     ),
 )
 
-COST_NAMES = tuple(cost.name for cost in COSTS)
+TABLES: dict[str, tuple[str, ...]] = {
+    "runs": (*RUN, "role", "status", "message", "notes", *COST_NAMES, MEMORY.name, "concurrent", "key"),  # and more
+    "measurements": (*RUN, "checkpoint", "metric", "value", "stderr", "unit", *COST_NAMES, "concurrent"),
+    "diagnostics": (*RUN, "checkpoint", "metric", "diagnostic", "value"),
+    "work": (*RUN, "name", "calls", "flops", "by"),
+    "densities": (*RUN, "x1", "x2", "log_density"),
+    "posteriors": (*RUN, "point", "index", "code", "x", "probability"),
+    "signals": (*RUN, "point", "draw", "x", "signal"),
+    "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
+}
+# Columns of runs beyond these are hyperparameters, which begin so, and conditions such as n_train.
+RESULTS = {*TABLES["runs"], "formula_flops", "overrun_flops", "overrun_s", "evaluation_s"}
+HYPERPARAMETER = "p_"
+
 _KNOWN = {definition.name: definition for definition in (*METRICS, *COSTS, MEMORY)}
 
 
 def define(name: str, unit: str = "") -> Definition:
-    """The definition of a column; one that is not known here is labelled with its own name and unit."""
+    """The definition of a metric or cost; an unknown name is its own label, with the unit given."""
     return _KNOWN.get(name, Definition(name, name, unit, "", "not described here", ""))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Distinct metric names: those known here in the order given here, then the others as they came."""
+    """Distinct metric names: those of METRICS in its order, then the others as they came."""
     names = list(dict.fromkeys(names))
     known = [metric.name for metric in METRICS if metric.name in names]
     return known + [name for name in names if name not in known]

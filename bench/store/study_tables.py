@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bench.store.schema import COST_NAMES, SCHEMA
+from bench.store.schema import SCHEMA, TABLES
 
-MEASUREMENTS = ("dataset", "method", "seed", "checkpoint", "metric", "value", *COST_NAMES)
-RUNS = ("dataset", "method", "seed", "status", "message", *COST_NAMES)
-WORK = ("dataset", "method", "seed", "name", "calls", "flops", "by")
-DENSITIES = ("dataset", "method", "seed", "x1", "x2", "log_density")
-POSTERIORS = ("dataset", "method", "seed", "point", "index", "code", "x", "probability")
-SIGNALS = ("dataset", "method", "seed", "point", "draw", "x", "signal")
+NEEDED = ("measurements", "runs")
+READ = (*NEEDED, "densities", "posteriors", "signals", "work")
 SECTIONS = ("settings", "provenance", "datasets", "methods")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its folder holds it. `info` is study.json, any of whose keys may be absent."""
+    """A study as its folder holds it.
+
+    Args:
+        folder: Where it lies.
+        measurements: A row per run, checkpoint and metric.
+        runs: A row per run.
+        densities: Log densities of the true and the learned models on a grid.
+        posteriors: Index posteriors of a few x.
+        signals: Draws of the noiseless signal behind a few x.
+        work: The FLOPs of each kind of work of each run.
+        info: The content of study.json, any of whose keys may be absent.
+    """
 
     folder: Path
     measurements: pd.DataFrame
@@ -37,27 +42,47 @@ class Study:
 
     @property
     def name(self) -> str:
-        """The study's name, or else its folder's."""
+        """The study's name; without one, the name of its folder."""
         return str(self.info.get("name") or self.folder.resolve().name)
 
     @property
     def datasets(self) -> list[str]:
-        """In order of appearance."""
+        """Labels of datasets, in order of appearance."""
         return [str(name) for name in self.runs["dataset"].unique()]
 
     @property
     def methods(self) -> list[str]:
-        """In order of appearance."""
-        return [str(name) for name in self.runs["method"].unique()]
+        """Labels of methods, in order of appearance."""
+        return list(self.roles)
 
     @property
-    def problems(self) -> pd.DataFrame:
+    def roles(self) -> dict[str, str]:
+        """The role of each method: 'method', 'ceiling' or 'floor'."""
+        rows = self.runs.drop_duplicates("method")
+        return dict(zip(rows["method"].astype(str), rows["role"].astype(str), strict=True))
+
+    @property
+    def colour_groups(self) -> dict[str, str]:
+        """The colour group of each method; one that states none is a group of its own name."""
+        about = self.section("methods")
+        names = {label: label.partition("[")[0] for label in self.methods}
+        stated = {label: about.get(label) or about.get(name) or {} for label, name in names.items()}
+        return {label: str(stated[label].get("colour_group") or name) for label, name in names.items()}
+
+    @property
+    def baseline(self) -> tuple[str, ...]:
+        """The methods that are compared with every other one, if the study states them."""
+        stated = self.section("settings").get("baseline") or ()
+        return tuple(map(str, stated)) if isinstance(stated, list | tuple) else ()
+
+    @property
+    def unfinished(self) -> pd.DataFrame:
         """The runs that did not finish."""
         return self.runs[self.runs["status"] != "done"]
 
     @property
     def sources(self) -> list[dict[str, Any]]:
-        """The studies that it was put together from, if it was."""
+        """The studies that it was joined from, if it was."""
         return self.info.get("sources") or []
 
     def section(self, key: str) -> dict[str, Any]:
@@ -66,74 +91,77 @@ class Study:
 
 
 def read(folder: Path) -> Study:
-    """Read a study folder; the tables of densities, posteriors, signals and work may be absent.
+    """Read a study folder. Only runs, measurements and study.json must be there.
 
-    Raises FileNotFoundError for another missing file, and ValueError for one that is damaged, a missing column, an
-    empty runs table, a schema other than SCHEMA or a study that was not scored on test data.
+    Args:
+        folder: The folder of a study, or of a report over several studies.
+
+    Raises:
+        FileNotFoundError: If a needed file is missing.
+        ValueError: If a file is damaged, lacks a column or has another schema, if there are no runs, or if the study
+            was not scored on test data.
     """
-    info = _info(_existing(folder, "study.json"))
-    runs = _table(_existing(folder, "runs.parquet"), RUNS)
-    if runs.empty:
+    info = _info(folder)
+    tables = {name: _table(folder, name) for name in READ}
+    if tables["runs"].empty:
         raise ValueError(f"{folder / 'runs.parquet'} has no rows, so there is nothing to report")
-    return Study(
-        folder=folder,
-        measurements=_table(_existing(folder, "measurements.parquet"), MEASUREMENTS),
-        runs=runs,
-        densities=_perhaps(folder / "densities.parquet", DENSITIES),
-        posteriors=_perhaps(folder / "posteriors.parquet", POSTERIORS),
-        signals=_perhaps(folder / "signals.parquet", SIGNALS),
-        work=_perhaps(folder / "work.parquet", WORK),
-        info=info,
-    )
+    return Study(folder=folder, info=info, **tables)
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there, so that a reader never meets half of one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _info(path: Path) -> dict[str, Any]:
+def _info(folder: Path) -> dict[str, Any]:
     """The content of study.json, whose sections are checked."""
+    path = _existing(folder, "study.json")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    if isinstance(info, dict):
+        check_schema(folder, info.get("schema", SCHEMA))
     sections = [info.get(key) or {} for key in SECTIONS] if isinstance(info, dict) else [None]
     about = [each for section in sections[2:] if isinstance(section, dict) for each in section.values()]
     if not all(isinstance(each, dict) for each in (*sections, *about)):
         raise ValueError(f"{path} is damaged: it does not describe a study")
-    if info.get("schema", SCHEMA) != SCHEMA:
-        raise ValueError(f"{path} has schema {info['schema']!r}; this version reads schema {SCHEMA}")
     settings = info.get("settings") or {}
     if settings.get("scored_on", "test") != "test":
-        raise ValueError(f"{path.parent} holds results of `{settings.get('kind')}`, which no test data were drawn for")
+        raise ValueError(f"{folder} holds results of `{settings.get('kind')}`, which are not scored on test data")
     return info
+
+
+def check_schema(folder: Path, schema: object) -> None:
+    """Refuse a folder whose schema is not SCHEMA.
+
+    Raises:
+        ValueError: Names the folder, its schema and what to do.
+    """
+    if schema == SCHEMA:
+        return
+    older = isinstance(schema, int) and schema < SCHEMA
+    advice = "run the study again in a new folder" if older else "use the version of mapa-bench that wrote it"
+    raise ValueError(f"{folder} has schema {schema!r}, but this version reads schema {SCHEMA}; {advice}")
 
 
 def _existing(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
         present = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
-        held = f"it holds {', '.join(present) or 'nothing'}" if folder.is_dir() else "it is not a folder"
-        raise FileNotFoundError(f"{folder} is not a study: {name} is missing; {held}")
+        content = f"it holds {', '.join(present) or 'nothing'}" if folder.is_dir() else "it is not a folder"
+        raise FileNotFoundError(f"{folder} is not a study: {name} is missing; {content}")
     return path
 
 
-def _perhaps(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    return _table(path, columns) if path.exists() else pd.DataFrame(columns=list(columns))
-
-
-def _table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    """A table with all its columns; empty if it is absent and not needed."""
+    path, columns = folder / f"{name}.parquet", list(TABLES[name])
+    if name in NEEDED:
+        _existing(folder, path.name)
+    elif not path.exists():
+        return pd.DataFrame(columns=columns)
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     missing = [column for column in columns if column not in table.columns]
     if missing and len(table.columns):
-        raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
-    return table.reindex(columns=list(columns)) if missing else table
+        told = f"{path} lacks the columns {missing}; it has {list(table.columns)}"
+        raise ValueError(f"{told}. Run the study again in a new folder" if "role" in missing else told)
+    return table.reindex(columns=columns) if missing else table

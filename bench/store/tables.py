@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import os
-import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.common.errors import InterruptedStudyError, UsageError
+import msgspec
+
+from bench.common.errors import InterruptedStudyError
+from bench.config.labels import spell_value
+from bench.config.schema import CONDITIONS
+from bench.store.files import read_json as read_json
+from bench.store.files import replacing as replacing
+from bench.store.files import write_json as write_json
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec, Work
+from bench.store.schema import RUN as RUN
 from bench.store.schema import SCHEMA as SCHEMA
+from bench.store.schema import TABLES as TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-RUN = ("dataset", "method", "seed")
-COST_COLUMNS = tuple(Cost.__dataclass_fields__)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place once written in full; nothing is left of a failure."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -46,28 +35,6 @@ def writing(folder: Path) -> Iterator[None]:
         raise InterruptedStudyError(f"{folder} cannot be written to: {error.strerror or error}") from error
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN and infinities are not JSON and become null."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; raises UsageError, naming it, if it cannot be read as such."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
-
-
 def run_path(folder: Path, spec: RunSpec) -> Path:
     """Where a run's result lies."""
     return folder / "runs" / f"{spec.key}.json"
@@ -75,7 +42,9 @@ def run_path(folder: Path, spec: RunSpec) -> Path:
 
 def write_run(folder: Path, result: RunResult) -> None:
     """Write a run's result; its file is complete or absent."""
-    write_json(run_path(folder, result.spec), {"schema": SCHEMA, **asdict(result)})
+    content = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "spec"}
+    spec = msgspec.to_builtins(result.spec)
+    write_json(run_path(folder, result.spec), {"schema": SCHEMA, "spec": spec, **msgspec.to_builtins(content)})
 
 
 def read_run(folder: Path, spec: RunSpec) -> RunResult | None:
@@ -94,7 +63,7 @@ def read_run(folder: Path, spec: RunSpec) -> RunResult | None:
             "work": [Work(**each) for each in content["work"]],
             "densities": [(name, x1, x2, value) for name, x1, x2, value in content["densities"]],
             "posteriors": [(name, n, i, code, x, p) for name, n, i, code, x, p in content["posteriors"]],
-            "signals": [(name, n, j, x, signal) for name, n, j, x, signal in content.get("signals", [])],  # since added
+            "signals": [(name, n, j, x, signal) for name, n, j, x, signal in content["signals"]],
             "references": [(point, rhat, ess, z) for point, rhat, ess, z in content["references"]],
         }
         return RunResult(**content)
@@ -106,15 +75,6 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-TABLES: dict[str, tuple[str, ...]] = {
-    "measurements": (*RUN, "checkpoint", "metric", "value", "stderr", "unit", *COST_COLUMNS, "concurrent"),
-    "diagnostics": (*RUN, "checkpoint", "metric", "diagnostic", "value"),
-    "work": (*RUN, *Work.__dataclass_fields__),
-    "densities": (*RUN, "x1", "x2", "log_density"),
-    "posteriors": (*RUN, "point", "index", "code", "x", "probability"),
-    "signals": (*RUN, "point", "draw", "x", "signal"),
-    "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
-}
 PARQUET_ONLY = ("densities", "posteriors", "signals", "references")
 
 
@@ -131,7 +91,7 @@ def write_tables(folder: Path, results: list[RunResult]) -> None:
         "signals": [_signal(result, row) for result in results for row in result.signals],
         "references": _references(results),
     }
-    tables = {name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in TABLES.items()}
+    tables = {name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in TABLES.items() if name in rows}
     tables["densities"] = tables["densities"].drop_duplicates([*RUN, "x1", "x2"])
     tables["posteriors"] = tables["posteriors"].drop_duplicates([*RUN, "point", "index"])
     tables["signals"] = tables["signals"].drop_duplicates([*RUN, "point", "draw"])
@@ -182,13 +142,21 @@ def _run(result: RunResult) -> dict[str, Any]:
     totals = ("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent")
     return {
         **_of_run(result),
+        "role": result.spec.role,
         "status": result.status,
         "message": result.message,
+        "notes": result.notes,
         **asdict(result.cost),
         **{name: getattr(result, name) for name in totals},
         "key": result.spec.key,
+        **{name: _plain(getattr(result.spec, name)) for name in CONDITIONS},
         **{f"p_{name}": value for name, value in result.parameters.items()},
     }
+
+
+def _plain(value: Any) -> Any:
+    """A condition as a table holds it: a list as text."""
+    return spell_value(value) if isinstance(value, tuple) else value
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -1,143 +1,255 @@
-"""A study's folder: made, checked against what it holds already, or set aside."""
+"""A study's folder: made, checked against what it holds already, described, or set aside."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
 
 from bench.common.errors import UsageError
-from bench.registry import labels
-from bench.store import provenance, tables
-from bench.store.schema import SHARED as SHARED
-from bench.study.options import flag
+from bench.config import labels
+from bench.config.fields import flag
+from bench.config.schema import CONDITIONS, STUDIES, Settings
+from bench.store import provenance
+from bench.store.files import read_json, replacing
+from bench.store.schema import SCHEMA
+from bench.study.plan import Pair, Plan, resolve
 
-if TYPE_CHECKING:
-    from bench.study.execute import Settings
-    from bench.study.hyperparameters import Tuned
-
-
-OURS = re.compile(r"runs|claims|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
+OURS = re.compile(r"runs|locks|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
+SET_ASIDE = "use another --out, or --fresh to set it aside"
 
 
 def made(folder: Path) -> Path:
-    """The folder itself, created if need be; raises UsageError if it cannot be written to, or is of something else."""
+    """The folder itself, created if needed.
+
+    Raises:
+        UsageError: If it cannot be written to, or holds something other than a study.
+    """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; --out needs a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tables.replacing(folder / "writable") as probe:
+        with replacing(folder / "writable") as probe:
             probe.write_text("")
         (folder / "writable").unlink(missing_ok=True)  # which another process may have done
-        (folder / "runs").mkdir(exist_ok=True) if _is_ours(folder) else None
+        _check_is_study(folder)
+        (folder / "runs").mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written to: {error.strerror}") from None
     return folder
 
 
-def open_folder(settings: Settings, folder: Path) -> tuple[Settings, str, str | None]:
-    """Create or check the folder; settings extended by what it holds already, and when it was begun and finished."""
-    made(folder)
-    if not (folder / "study.json").exists():
-        (folder / "runs").mkdir(exist_ok=True)
-        return settings, provenance.now(), None
-    held = tables.read_json(folder / "study.json")
-    if not isinstance(held, dict) or held.get("schema") != tables.SCHEMA:
-        raise UsageError(f"{folder} holds results of another schema; use another --out, or --fresh to set it aside")
-    try:
-        return (
-            _extended(settings, held["settings"], folder),
-            held["provenance"]["started"],
-            held["provenance"]["finished"],
-        )
-    except (KeyError, TypeError, AttributeError):
-        raise UsageError(f"{folder}/study.json is damaged; use another --out, or --fresh to set it aside") from None
-
-
-def _extended(settings: Settings, before: dict[str, Any], folder: Path) -> Settings:
-    """Settings with what the folder holds added; raises UsageError where its runs have other conditions."""
-    kind = before.get("kind", "compare")
-    if kind != settings.kind:
-        raise UsageError(f"{folder} holds results of `{kind}`, not of `{settings.kind}`; use another --out")
-    for name in (*SHARED, "budget", "trials"):
-        if before.get(name) != getattr(settings, name):
-            raise UsageError(
-                f"{folder} holds a study with {flag(name)} {before.get(name)}, got {getattr(settings, name)}; "
-                "use another --out, or --fresh to set it aside"
-            )
-    _check_parameters(settings, before, folder)
-    first = before.get("first_seed", 0)
-    seeds = spanned(range(first, first + before["seeds"]), settings.every_seed)
-    pairs = None if settings.pairs is None else _pairs((*before["pairs"], *settings.pairs))
-    return replace(
-        settings,
-        methods=union(before["methods"], settings.methods),
-        datasets=union(before["datasets"], settings.datasets),
-        first_seed=seeds.start,
-        seeds=len(seeds),
-        plugins=union(before["plugins"], settings.plugins),
-        parameters={**before.get("parameters", {}), **settings.parameters},
-        pairs=pairs,
-    )
-
-
-def spanned(*seeds: range) -> range:
-    """The least range that holds all of several, and what lies between them."""
-    return range(min(each.start for each in seeds), max(each.stop for each in seeds))
-
-
-def _check_parameters(settings: Settings, before: dict[str, Any], folder: Path) -> None:
-    """Raise UsageError where the folder's runs of a method have other parameters."""
-    both = {labels.name_of(m) for m in before["methods"]} & {labels.name_of(m) for m in settings.methods}
-    held = before.get("parameters", {})
-    pairs = [(_assigned(n, held.get(n, {})), _assigned(n, settings.parameters.get(n, {}))) for n in sorted(both)]
-    pairs.append((f"--tuned {before.get('tuned')}", f"--tuned {cited(settings.tuned)}"))
-    for old, new in pairs:
-        if old != new:
-            raise UsageError(
-                f"{folder} holds a study with {old}, got {new}; use another --out, or --fresh to set it aside"
-            )
-
-
-def _assigned(name: str, parameters: Mapping[str, Any]) -> str:
-    """Parameters of every use of a method, as they are given on the command line."""
-    given = [f"--set {name}.{key}={labels.spell_value(value)}" for key, value in parameters.items()]
-    return " ".join(given) or f"no --set {name}"
-
-
-def cited(tuned: Tuned | None) -> str | None:
-    """How study.json says which tuned.json was used."""
-    return None if tuned is None else tuned.citation
-
-
-def _pairs(pairs: Iterable[Sequence[str]]) -> tuple[tuple[str, str], ...]:
-    """Each pair once, in order."""
-    return tuple(dict.fromkeys((dataset, method) for dataset, method in pairs))
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder is empty or holds a study; raises UsageError if it holds anything else."""
+def _check_is_study(folder: Path) -> None:
+    """Raise UsageError if a folder holds anything but a study."""
     names = [path.name for path in folder.iterdir() if not OURS.fullmatch(path.name)]
     if names and not (folder / "study.json").exists():
         raise UsageError(f"{folder} is not empty and holds no study ({names[0]}, ...); use another --out")
-    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """What a folder holds already.
+
+    Args:
+        settings: Its settings.
+        pairs: Its pairs of dataset and method; None for all.
+        info: The content of study.json.
+    """
+
+    settings: Settings
+    pairs: tuple[Pair, ...] | None
+    info: dict[str, Any]
+
+    @property
+    def started(self) -> str:
+        """When its first command began, in UTC."""
+        return str(self.info["provenance"]["started"])
+
+    @property
+    def finished(self) -> str | None:
+        """When its last command ended, in UTC; None if it has not."""
+        finished: str | None = self.info["provenance"]["finished"]
+        return finished
+
+
+def held(folder: Path) -> Held:
+    """What the study in a folder holds.
+
+    Raises:
+        UsageError: Where there is no study, for one of another schema, and for one that is damaged.
+    """
+    if not (folder / "study.json").is_file():
+        raise UsageError(f"{folder} holds no study: there is no study.json in it")
+    info = read_json(folder / "study.json")
+    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
+        schema = info.get("schema") if isinstance(info, dict) else None
+        raise UsageError(
+            f"{folder} holds results of schema {schema!r}; this version reads schema {SCHEMA}; {SET_ASIDE}"
+        )
+    try:
+        settings = msgspec.convert(info["settings"], STUDIES[info["kind"]])
+        if info["tuned"] is not None:
+            file = folder / "tuned" / Path(info["tuned"]["file"]).name
+            settings = msgspec.structs.replace(settings, tuned=str(file))
+        pairs = info["pairs"]
+        return Held(
+            settings,
+            None if pairs is None else tuple((dataset, method) for dataset, method in pairs),
+            info | {"provenance": {"started": info["provenance"]["started"], **info["provenance"]}},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UsageError(f"{folder}/study.json is damaged; {SET_ASIDE}") from None
+
+
+def extended(plan: Plan, folder: Path) -> tuple[Plan, Held | None]:
+    """A plan with all that its folder holds already, and that.
+
+    Args:
+        plan: What is asked for.
+        folder: The folder, as `made` leaves it.
+
+    Raises:
+        UsageError: Where the folder's runs were made under other conditions, or its study.json is damaged.
+    """
+    if not (folder / "study.json").exists():
+        return plan, None
+    before = held(folder)
+    if before.settings.KIND != plan.settings.KIND:
+        kinds = f"`{before.settings.KIND}`, not of `{plan.settings.KIND}`"
+        raise UsageError(f"{folder} holds results of {kinds}; use another --out")
+    if differences := different_conditions(before.settings, plan.settings, before.info["tuned"], tuned_info(plan)):
+        name, old, new = differences[0]
+        raise UsageError(f"{folder} holds a study with {name} {old}, got {new}; {SET_ASIDE}")
+    pairs = None if plan.pairs is None else tuple(dict.fromkeys([*(before.pairs or ()), *plan.pairs]))
+    together = msgspec.structs.replace(united(before.settings, plan.settings), tuned=plan.settings.tuned)
+    return (plan if (together, pairs) == (plan.settings, plan.pairs) else resolve(together, pairs)), before
+
+
+def different_conditions(
+    one: Settings, two: Settings, tuned_one: Mapping[str, Any] | None, tuned_two: Mapping[str, Any] | None
+) -> list[tuple[str, object, object]]:
+    """The conditions that two studies do not share: how each is spelled, and both values."""
+    shared = (*CONDITIONS, *(name for name in ("budget", "trials") if name in one.__struct_fields__))
+    told: list[tuple[str, object, object]] = [
+        (flag(name), _spelled(getattr(one, name)), _spelled(getattr(two, name))) for name in shared
+    ]
+    both = {*map(labels.name_of, one.methods)} & {*map(labels.name_of, two.methods)}
+    told += [(f"--set {name}", _assigned(one, name), _assigned(two, name)) for name in sorted(both)]
+    told.append(("--tuned", _cited(tuned_one), _cited(tuned_two)))
+    return [(name, old, new) for name, old, new in told if old != new]
+
+
+def _spelled(value: object) -> str:
+    return labels.spell_value(value)
+
+
+def _assigned(settings: Settings, name: str) -> str:
+    """The hyperparameters of every use of a method, as the command line gives them."""
+    given = settings.set.get(name, {})
+    return " ".join(f"{key}={labels.spell_value(value)}" for key, value in given.items()) or "nothing"
+
+
+def _cited(tuned: Mapping[str, Any] | None) -> str:
+    return "none" if tuned is None else f"{tuned['file']} (sha256 {tuned['sha256'][:16]})"
+
+
+def united(*every: Settings) -> Settings:
+    """The settings of several studies in one: all methods, datasets, seeds and plugins; the last one's baseline."""
+
+    def union(name: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each for settings in every for each in getattr(settings, name)))
+
+    first = min(settings.first_seed for settings in every)
+    stop = max(settings.every_seed.stop for settings in every)
+    return msgspec.structs.replace(
+        every[0],
+        methods=union("methods"),
+        datasets=union("datasets"),
+        baseline=next((settings.baseline for settings in reversed(every) if settings.baseline), ()),
+        first_seed=first,
+        seeds=stop - first,
+        plugins=_present(union("plugins")),
+        set={name: given for settings in every for name, given in settings.set.items()},
+    )
+
+
+def _present(plugins: tuple[str, ...]) -> tuple[str, ...]:
+    """Plugin files without those that were moved: that are gone, while one of the same name is there."""
+    here = {Path(file).name for file in plugins if Path(file).is_file()}
+    return tuple(file for file in plugins if Path(file).is_file() or Path(file).name not in here)
+
+
+def tuned_info(plan: Plan) -> dict[str, Any] | None:
+    """What study.json says of the tuned hyperparameters."""
+    if plan.tuned is None:
+        return None
+    found: dict[str, Any] = plan.tuned.described(plan.datasets, plan.methods, plan.settings.set, plan.registry)
+    return found
+
+
+def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) -> dict[str, Any]:
+    """The content of study.json.
+
+    Args:
+        plan: What the folder holds.
+        folder: The study's folder.
+        command: The command that runs it.
+        before: What the folder held before.
+    """
+    started = provenance.now() if before is None else before.started
+    settings = msgspec.to_builtins(plan.settings)
+    if plan.tuned is not None:
+        settings["tuned"] = f"tuned/{plan.tuned.file}"
+    kept = {} if before is None else {name: before.info[name] for name in ("sources",) if name in before.info}
+    return {
+        **kept,
+        "schema": SCHEMA,
+        "name": folder.resolve().name,
+        "kind": plan.settings.KIND,
+        "command": command,
+        "settings": {**settings, "baseline": list(plan.baseline)},
+        "pairs": plan.pairs,
+        "tuned": tuned_info(plan),
+        "provenance": {**provenance.collect(), "started": started, "finished": None},
+        "datasets": {
+            label: {
+                "summary": entry.summary,
+                "source": entry.source,
+                "latent_dim": entry.latent_dim,
+                "data_dim": entry.data_dim,
+                "expected_log_prob": entry.expected_log_prob,
+            }
+            for label, entry in plan.datasets.items()
+        },
+        "methods": {label: _method_info(plan, label) for label in plan.methods},
+    }
+
+
+def _method_info(plan: Plan, label: str) -> dict[str, str]:
+    entry, method = plan.methods[label], plan.registry.make_method(label)
+    group = method.colour_group or labels.name_of(label)
+    return {"summary": entry.summary, "source": entry.source, "role": method.role, "colour_group": group}
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Rename a study folder out of the way, and return its new path; None if there was none."""
+    """Rename a study's folder.
+
+    Returns:
+        Its new path; None if there was none.
+
+    Raises:
+        UsageError: If the folder holds no study.
+    """
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
-    _is_ours(folder)
+    _check_is_study(folder)
     for number in range(1, 10_000):
         aside = folder.with_name(f"{folder.name}.old-{number}")
         if not aside.exists():
             folder.rename(aside)
             return aside
     raise UsageError(f"{folder} has been set aside 9,999 times; remove some of its copies")
-
-
-def union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
-    """Each name once, in order."""
-    return tuple(dict.fromkeys([*first, *second]))

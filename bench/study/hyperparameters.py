@@ -1,4 +1,4 @@
-"""Hyperparameters chosen on each dataset, as `python -m bench tune` writes them."""
+"""Hyperparameters for each dataset, as `python -m bench tune` writes them to tuned.json."""
 
 from __future__ import annotations
 
@@ -7,50 +7,52 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.common.errors import UsageError
-from bench.registry import labels
-
-if TYPE_CHECKING:
-    from bench.registry.registry import Registry
-    from bench.study.execute import Settings
+from bench.config import labels
+from bench.registry.registry import Registry
 
 Parameters = Mapping[str, Mapping[str, Any]]
-Choices = Mapping[str, Parameters]
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """The file tuned.json: name, digest, {dataset: {method: {parameter: value}}}, the budget in words, its bytes.
+class Hyperparameters:
+    """The content of a tuned.json.
 
-    seeds: those on whose validation data the choices were made, as far as the file tells.
+    Args:
+        file: Its name.
+        sha256: Its digest.
+        datasets: {dataset: {method: {hyperparameter: value}}}.
+        budget: The tuning budget, in words.
+        seeds: The seeds on whose validation data the hyperparameters were chosen.
+        content: Its bytes.
     """
 
     file: str
     sha256: str
-    datasets: Choices
+    datasets: Mapping[str, Parameters]
     budget: str = ""
     seeds: range = range(0)
     content: bytes = field(default=b"", repr=False)
 
-    @property
-    def citation(self) -> str:
-        """How results say which file was used."""
-        return f"{self.file} (sha256 {self.sha256[:16]})"
-
     def parameters(self, dataset: str, method: str) -> dict[str, Any]:
-        """What was chosen for the method of a label on a dataset; nothing where none was tuned."""
+        """What was chosen for the method of a label on a dataset; nothing where it was not tuned."""
         return dict(self.datasets[dataset].get(labels.name_of(method), {}))
 
-    def described(self, settings: Settings, known: Registry) -> dict[str, Any]:
-        """What study.json says: file, digest, budget and, by method and dataset, the choices that are in effect.
+    def described(self, datasets: Iterable[str], methods: Iterable[str], given: Parameters, known: Registry) -> Any:
+        """What study.json says: file, digest, budget and, by method and dataset, the choices in effect.
 
-        --set and labels win over what was chosen. None stands where a method could have been tuned but was not.
+        --set and labels win over what was chosen. None stands for a method that could have been tuned but was not.
+
+        Args:
+            datasets: Labels of the study's datasets.
+            methods: Labels of its methods.
+            given: The hyperparameters of --set.
+            known: What can be compared.
         """
-        given = settings.parameters
-        used = {m: {d: self._in_effect(d, m, given, known) for d in settings.datasets} for m in settings.methods}
+        used = {m: {d: self._in_effect(d, m, given, known) for d in datasets} for m in methods}
         return {"file": self.file, "sha256": self.sha256, "budget": self.budget, "methods": used}
 
     def _in_effect(self, dataset: str, label: str, given: Parameters, known: Registry) -> dict[str, Any] | None:
@@ -61,7 +63,11 @@ class Tuned:
         return {key: value for key, value in self.parameters(dataset, name).items() if key not in won}
 
     def check(self, datasets: Iterable[str], methods: Iterable[str], known: Registry) -> None:
-        """Raise UsageError for a dataset that the file lacks, and for values that do not fit."""
+        """Check that the file has the datasets, and that its values fit the methods.
+
+        Raises:
+            UsageError: If it does not.
+        """
         names = dict.fromkeys(map(labels.name_of, methods))
         for dataset in datasets:
             if dataset not in self.datasets:
@@ -73,37 +79,45 @@ class Tuned:
                 known.make_method(name, self.parameters(dataset, name))
 
     def check_seeds(self, seeds: range) -> None:
-        """Raise UsageError for seeds on whose validation data the choices were made: theirs would flatter."""
+        """Check that no seed was used for tuning: a method would look better on its own tuning data.
+
+        Raises:
+            UsageError: If one was.
+        """
         if shared := sorted({*self.seeds} & {*seeds}):
-            raise UsageError(f"{self.file} was chosen on seed {shared[0]}, which this study has too; take other seeds")
+            raise UsageError(f"{self.file} was chosen on seed {shared[0]}, which this study uses too; use other seeds")
 
 
-def read(file: str | Path) -> Tuned:
-    """The choices in a file; raises UsageError if it cannot be read as such."""
+def read(file: str | Path) -> Hyperparameters:
+    """Read a tuned.json.
+
+    Raises:
+        UsageError: If it cannot be read as one, or has another schema.
+    """
     path = Path(file)
     try:
         content = path.read_bytes()
         found = json.loads(content)
         datasets = {d: {m: dict(values) for m, values in each.items()} for d, each in found["datasets"].items()}
         schema, budget = found.get("schema", 1), found.get("budget", {})
-        told, seeds = _in_words(budget), _seeds(budget)
+        words, seeds = _in_words(budget), _seeds(budget)
     except OSError as error:
         raise UsageError(f"--tuned {file} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"--tuned {file} is not a tuned.json that `python -m bench tune` wrote") from None
     if schema not in range(1, SCHEMA + 1):
-        raise UsageError(f"--tuned {file} is of schema {schema!r}; this version reads schemas 1 to {SCHEMA}")
-    return Tuned(path.name, hashlib.sha256(content).hexdigest(), datasets, told, seeds, content)
+        raise UsageError(f"--tuned {file} has schema {schema!r}; this version reads schemas 1 to {SCHEMA}")
+    return Hyperparameters(path.name, hashlib.sha256(content).hexdigest(), datasets, words, seeds, content)
 
 
 def _seeds(budget: Mapping[str, Any]) -> range:
-    """The seeds on which choices were made, as far as the file tells."""
+    """The seeds on which choices were made, as far as the file says."""
     first = budget.get("first_seed", 0)
     return range(first, first + budget["seeds"]) if "first_seed" in budget else range(0)
 
 
 def _in_words(budget: Mapping[str, Any]) -> str:
-    """The budget in a tuned.json; files of schema 1 state a number of trials instead of FLOPs, or nothing."""
+    """The budget of a tuned.json; files of schema 1 state a number of trials instead of FLOPs, or nothing."""
     if "flops" in budget:
         return f"{budget['flops']:.3g} FLOPs for each method on each dataset"
     return f"{budget['trials']} trials of each method on each dataset" if "trials" in budget else "no stated budget"

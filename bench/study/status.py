@@ -1,4 +1,4 @@
-"""How far a study is, read from its folder while it runs or after; nothing is written."""
+"""How far a study is, read from its folder while it runs or after it; nothing is written."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.common.errors import UsageError
-from bench.registry import labels
-from bench.registry.registry import registry
+from bench.config import labels
 from bench.store import locks, tables
 from bench.store.records import RunResult, RunSpec
-from bench.study import execute
-from bench.study.log import held
+from bench.study.folder import held
+from bench.study.plan import resolve
 
 STATES = ("done", "failed", "skipped", "timeout", "running", "missing")
 
@@ -37,12 +35,13 @@ class Status:
 
 
 def read(folder: Path) -> Status:
-    """How far the study in a folder is; raises UsageError where there is none, or its plugins cannot be had."""
-    settings, _ = held(folder)
-    try:
-        specs = list(execute.runs(settings, registry(settings.plugins)))
-    except (KeyError, TypeError, ValueError):
-        raise UsageError(f"{folder}/study.json is damaged") from None
+    """How far the study in a folder is.
+
+    Raises:
+        UsageError: Where there is no study, or its plugins cannot be loaded.
+    """
+    before = held(folder)
+    specs = resolve(before.settings, before.pairs).runs
     running = locks.held(folder)
     runs = tuple(_run(folder, spec, running) for spec in specs)
     files = {path.stem for path in (folder / "runs").glob("*.json")}

@@ -1,28 +1,29 @@
-"""One method, one factor at a time: what each hyperparameter, the size of the data or their noise does to it."""
+"""One method, one factor at a time: the effect of each hyperparameter and of each condition."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.common.errors import UsageError
-from bench.registry import labels
-from bench.registry.registry import Registry, dataset_parameters
+from bench.config import labels
+from bench.config.schema import Conditions, SweepSettings
+from bench.registry.registry import NOISE, DatasetLabel, Registry
 from bench.store import tables
-from bench.study import execute
+from bench.study.plan import Plan, resolve
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bench.store.records import RunResult
 
-OF_DATASETS = ("size", "noise", "activation")
-CONDITIONS = {
-    "size": ("250", "500", "1000", "2000"),
-    "noise": ("0.25x", "1x", "4x"),
+# The levels of conditions in an ablation.
+LEVELS = {
+    "n_train": ("250", "500", "1000", "2000"),
+    NOISE: ("0.25x", "1x", "4x"),
     "activation": ("tanh", "silu", "relu"),
 }
 MULTIPLE = re.compile(r"[^x]+x")
@@ -30,7 +31,15 @@ MULTIPLE = re.compile(r"[^x]+x")
 
 @dataclass(frozen=True)
 class Point:
-    """One level of a factor on a dataset, and the labels of the dataset and the method that it makes of them."""
+    """One level of a factor on a dataset.
+
+    Args:
+        factor: The factor.
+        level: Its level.
+        dataset: The dataset, as it was asked for.
+        varied: The label of the dataset at this level.
+        method: The label of the method at this level.
+    """
 
     factor: str
     level: str
@@ -39,25 +48,27 @@ class Point:
     method: str
 
 
-def planned(settings: execute.Settings, varied: Iterable[str], known: Registry) -> tuple[execute.Settings, list[Point]]:
-    """The study that varies FACTOR=LEVEL,... of the one method of other settings, one factor at a time, and its points.
+def planned(settings: SweepSettings) -> tuple[Plan, list[Point]]:
+    """The plan that varies one factor at a time, and its points.
 
-    Raises UsageError for more than one method, and for factors and levels that there are not.
+    Args:
+        settings: What to vary; without `vary`, the method's ablation and then the conditions in LEVELS.
+
+    Raises:
+        UsageError: For more than one method, and for factors and levels that do not exist.
     """
-    settings = execute.checked(settings, known)
-    if len(settings.methods) != 1:
-        raise UsageError(f"--method takes exactly one, got {', '.join(settings.methods)}")
-    factors = _factors(varied) or _ablation(settings.methods[0], known)
+    plan = resolve(settings)
+    if len(plan.methods) != 1:
+        raise UsageError(f"--method takes exactly one method, got {', '.join(plan.methods)}")
+    (method,) = plan.methods
+    factors = _factors(settings.vary) or _ablation(method, plan.registry)
     points = [
-        _point(factor, level, dataset, settings, known)
+        _point(factor, level, dataset, method, plan)
         for factor, levels in factors.items()
-        for dataset in settings.datasets
+        for dataset in plan.datasets
         for level in levels
     ]
-    pairs = tuple(dict.fromkeys((point.varied, point.method) for point in points))
-    datasets, methods = (tuple(dict.fromkeys(names)) for names in zip(*pairs, strict=True))
-    settings = execute.checked(replace(settings, methods=methods, datasets=datasets), known)
-    return replace(settings, pairs=pairs, kind="sweep"), points
+    return plan.with_pairs(tuple(dict.fromkeys((point.varied, point.method) for point in points))), points
 
 
 def _factors(varied: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -69,43 +80,40 @@ def _factors(varied: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if not factor.strip() or not levels or factor.strip() in found:
             raise UsageError(f"--vary takes FACTOR=LEVEL,LEVEL,..., each factor once, got {text!r}")
         found[factor.strip()] = levels
-    multiples = [bool(MULTIPLE.fullmatch(level)) for level in found.get("noise", ())]
+    multiples = [bool(MULTIPLE.fullmatch(level)) for level in found.get(NOISE, ())]
     if any(multiples) and not all(multiples):
-        raise UsageError("--vary noise takes variances, or multiples of the dataset's own such as 2x, but not both")
+        raise UsageError(f"--vary {NOISE} takes variances, or multiples of the dataset's own such as 2x, but not both")
     return found
 
 
 def _ablation(label: str, known: Registry) -> dict[str, tuple[str, ...]]:
-    """What the method itself declares of interest, and then the size, noise and decoder; where nothing is to be varied.
-
-    Raises UsageError for a method that declares nothing.
-    """
+    """The levels that the method declares, and then those of the conditions; raises UsageError if it declares none."""
     declared = known.make_method(label).ablation
     if not declared:
         raise UsageError(f"method {label!r} declares no ablation; give --vary FACTOR=LEVEL,LEVEL,...")
-    return {
-        name: tuple(labels.spell_value(level) for level in levels) for name, levels in declared.items()
-    } | CONDITIONS
+    return {name: tuple(map(labels.spell_value, levels)) for name, levels in declared.items()} | LEVELS
 
 
-def _point(factor: str, level: str, dataset: str, settings: execute.Settings, known: Registry) -> Point:
-    (method,) = settings.methods
-    if factor in OF_DATASETS:
-        name, stated = dataset_parameters(dataset)
-        value = _noise(level, dataset, settings.latent_dim, known) if factor == "noise" else level
-        return Point(factor, level, dataset, known.dataset_label(labels.spell(name, {**stated, factor: value})), method)
+def _point(factor: str, level: str, dataset: str, method: str, plan: Plan) -> Point:
+    if factor in (*Conditions.IN_LABEL, NOISE):
+        asked = DatasetLabel.parse(dataset)
+        value = _noise(level, dataset, plan) if factor == NOISE else level
+        stated: Mapping[str, Any] = {**asked.conditions, **asked.parameters, factor: value}
+        varied = plan.registry.dataset_label(labels.spell(asked.name, stated))
+        return Point(factor, level, dataset, varied, method)
     name, parameters = labels.parse(method)
-    return Point(factor, level, dataset, dataset, known.method_label(labels.spell(name, {**parameters, factor: level})))
+    changed = plan.registry.method_label(labels.spell(name, {**parameters, factor: level}))
+    return Point(factor, level, dataset, dataset, changed)
 
 
-def _noise(level: str, dataset: str, latent_dim: int | None, known: Registry) -> str | float:
+def _noise(level: str, dataset: str, plan: Plan) -> str | float:
     """A noise variance, which '2x' gives as a multiple of the dataset's own."""
     if not MULTIPLE.fullmatch(level):
         return level
-    multiple = labels.convert(f"the multiple in noise={level}", level.removesuffix("x"), float)
-    own = getattr(known.make_problem(dataset, latent_dim), "noise", None)
+    multiple = labels.convert(f"the multiple in {NOISE}={level}", level.removesuffix("x"), float)
+    own = plan.registry.make_problem(dataset, plan.settings.latent_dim).noise_variance
     if own is None:
-        raise UsageError(f"dataset {dataset!r} has no true noise to be varied")
+        raise UsageError(f"dataset {dataset!r} has no true noise to vary")
     return float(f"{multiple * own:.12g}")
 
 

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from bench.common.errors import UsageError
 from bench.store import tables
 from bench.timing.ratios import comparisons, self_ratios
@@ -37,7 +39,7 @@ def _described(result: Result, command: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "command": command,
-        "settings": asdict(result.settings),
+        "settings": msgspec.to_builtins(result.settings),
         "ratios": [{**asdict(c), "verdict": c.verdict} for c in comparisons(times, seed)],
         "self_ratios": {name: asdict(ratio) for name, ratio in self_ratios(times, seed).items()},
         "provenance": result.provenance,

@@ -9,42 +9,26 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.common.errors import UsageError
+from bench.common.errors import UsageError, describe
+from bench.config.schema import CONDITIONS, Settings, TimingSettings
 from bench.execution.worker import THREAD_VARIABLES
-from bench.fit import runner
+from bench.registry.fingerprints import project_digest
 from bench.store import provenance
-from bench.study import execute
-from bench.study.options import check_numbers, flag
+from bench.study.plan import Plan, resolve
 
 if TYPE_CHECKING:
-    from bench.registry.registry import Registry
     from bench.store.records import RunSpec
     from bench.timing.ratios import Times
-    from methods.contract.method import Task
+    from datasets.base import DataSource
+    from methods.contract.method import Method, Task
 
 ARMS = ("A", "A'")
-LEAST = {"rounds": 5, "seed": 0, "max_steps": 1}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is timed. size: number of training data. max_steps: yields after which a fit is stopped; None for none."""
-
-    methods: tuple[str, ...]
-    dataset: str = "figure8"
-    size: int = 500
-    seed: int = 0
-    rounds: int = 10
-    max_steps: int | None = None
-    noise: str = "known"
-    device: str = "cpu"
-    plugins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +48,7 @@ class Timing:
 class Result:
     """All counted fits in order, and what they ran on."""
 
-    settings: Settings
+    settings: TimingSettings
     timings: tuple[Timing, ...]
     provenance: dict[str, Any]
 
@@ -80,26 +64,30 @@ class FitFailedError(Exception):
     """A method that raised, or yielded nothing, so that there is nothing to compare."""
 
 
-Watch = Callable[[Iterator[Timing], Settings], Iterable[Timing]]
+Watch = Callable[[Iterator[Timing], TimingSettings], Iterable[Timing]]
 
 
-def run(settings: Settings, folder: Path | None, watch: Watch) -> Result:
-    """Time the methods on one core and one thread; `watch` passes timings on as they come.
+def run(settings: TimingSettings, folder: Path | None, watch: Watch) -> Result:
+    """Time methods on one core and one thread.
 
-    Raises UsageError for settings that cannot be run or a folder that cannot take the result, and FitFailedError.
+    Args:
+        settings: What to time.
+        folder: Where results will go; None for nowhere.
+        watch: Passes timings on as they come.
+
+    Raises:
+        UsageError: For settings that cannot be timed, or a folder that cannot take the result.
+        FitFailedError: If a method raises, or yields nothing.
     """
-    from bench.registry.registry import registry
-
-    known = registry(settings.plugins)
-    check(settings, known)
+    plan = planned(settings)
     if folder is not None:
         check_folder(folder)
     with pinned() as core:
         before = {"started": provenance.now(), "load_average_before": load_average()}
-        timings = watch(measure(settings, known), settings)
+        timings = watch(measure(settings, plan), settings)
         counted = tuple(timing for timing in timings if timing.round > 0)
     after = {"finished": provenance.now(), "load_average_after": load_average()}
-    return Result(settings, counted, {**_provenance(settings, known), "core": core, **before, **after})
+    return Result(settings, counted, {**_provenance(settings, plan), "core": core, **before, **after})
 
 
 @contextlib.contextmanager
@@ -137,37 +125,28 @@ def _move(cores: set[int]) -> bool:
     return True
 
 
-def check(settings: Settings, known: Registry) -> None:
-    """Raise UsageError for names, numbers and choices that cannot be timed."""
+def planned(settings: TimingSettings) -> Plan:
+    """The plan whose runs set up the same fits.
+
+    Raises:
+        UsageError: For names that cannot be timed.
+    """
     names = settings.methods
     if len(names) < 2:
         raise UsageError(f"--methods needs at least two names to compare, got {', '.join(names) or 'none'}")
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
-        raise UsageError(f"--methods names {repeated[0]!r} twice; every method is timed against itself unasked")
+        raise UsageError(f"--methods names {repeated[0]!r} twice; every method is timed against itself anyway")
     if not settings.dataset or "," in settings.dataset:
         raise UsageError(f"--dataset takes exactly one name, got {settings.dataset!r}")
-    for name, least in LEAST.items():
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            raise UsageError(f"{flag(name)} must be a whole number of at least {least}, got {value}")
-    check_numbers(_as_study(settings), 1)
-    execute.checked(_as_study(settings), known)
-
-
-def _as_study(settings: Settings) -> execute.Settings:
-    """The study whose runs set up the same fits; a test set is never looked at, but there must be one."""
-    return execute.Settings(
-        methods=settings.methods,
-        datasets=(settings.dataset,),
-        seeds=1,
-        size=settings.size,
-        validation_size=settings.size,
-        test_size=1,
-        noise=settings.noise,
-        device=settings.device,
-        plugins=settings.plugins,
-    )
+    conditions: dict[str, Any] = {name: getattr(settings, name) for name in CONDITIONS}
+    shared: dict[str, Any] = {
+        "datasets": (settings.dataset,),
+        "seeds": 1,
+        "first_seed": settings.seed,
+        "plugins": settings.plugins,
+    }
+    return resolve(Settings(methods=names, **shared, **conditions))
 
 
 def check_folder(folder: Path) -> None:
@@ -183,71 +162,71 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"{nearest} cannot be written to")
 
 
-def measure(settings: Settings, known: Registry) -> Iterator[Timing]:
+def measure(settings: TimingSettings, plan: Plan) -> Iterator[Timing]:
     """Time round after round, each method twice in each, in a random order; round 0 warms up.
 
     Every fit starts from the same data, weights and random stream, so that a method's fits differ in time alone.
+
+    Args:
+        settings: What to time.
+        plan: As `planned` gives it.
+
+    Raises:
+        UsageError: For a method that skips the dataset.
+        FitFailedError: If a method raises, or yields nothing.
     """
-    problem = known.make_problem(settings.dataset, None)
-    specs = {s.method: replace(s, seed=settings.seed) for s in execute.runs(_as_study(settings), known)}
-    _refuse_skips(specs.values(), known, problem)
-    fits = list(itertools.product(settings.methods, ARMS))
+    from bench.fit.runner import reason_to_skip
+
+    (dataset,) = plan.datasets
+    source = plan.registry.make_problem(dataset, settings.latent_dim)
+    specs = {spec.method: spec for spec in plan.runs}
+    for spec in specs.values():
+        reason = reason_to_skip(source, plan.registry.make_method(spec.method), spec)
+        if reason:
+            raise UsageError(f"method {spec.method!r} skips dataset {spec.dataset!r}: {reason}")
+    fits = list(itertools.product(plan.methods, ARMS))
     order = np.random.default_rng(settings.seed)
     for number in range(settings.rounds + 1):
         for position, index in enumerate(order.permutation(len(fits)), 1):
             method, arm = fits[index]
             try:
-                seconds = _fit(specs[method], known, problem, settings.max_steps)
+                seconds = _fit(specs[method], plan, source, settings.max_steps)
             except (Exception, SystemExit) as error:
-                raise _failure(specs[method], number, error) from error
+                when = f"in round {number}" if number else "in the warm-up round"
+                raise FitFailedError(f"{specs[method].name} failed {when}: {describe(error)}") from error
             yield Timing(number, position, method, arm, *seconds)
 
 
-def _refuse_skips(specs: Iterable[RunSpec], known: Registry, problem: Any) -> None:
-    for spec in specs:
-        method = known.make_method(spec.method)
-        lacking = runner.lacks_truth(problem, method, spec)
-        if lacking:
-            raise UsageError(lacking)
-        reason = method.skip(problem.latent_dim, problem.data_dim, spec.size)
-        if reason:
-            raise UsageError(f"method {spec.method!r} skips dataset {spec.dataset!r}: {reason}")
-
-
-def _failure(spec: RunSpec, number: int, error: BaseException) -> FitFailedError:
-    from bench.registry.registry import describe
-
-    when = f"in round {number}" if number else "in the warm-up round"
-    return FitFailedError(f"{spec.name} failed {when}: {describe(error)}")
-
-
-def _fit(spec: RunSpec, known: Registry, problem: Any, max_steps: int | None) -> tuple[float, float, int]:
+def _fit(spec: RunSpec, plan: Plan, source: DataSource, max_steps: int | None) -> tuple[float, float, int]:
     """Set up a fit, and time it."""
+    from bench.fit.runner import make_task
     from datasets.base import draw
     from methods.contract.method import NullLedger
 
-    method = known.make_method(spec.method)
-    split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
-    task = runner.make_task(method, problem, split, spec, NullLedger())
+    method = plan.registry.make_method(spec.method)
+    split = draw(source, spec.seed, spec.n_train, spec.n_train, 1)
+    task = make_task(method, source, split, spec, NullLedger())
     with contextlib.redirect_stdout(io.StringIO()):
         return time_fit(method, task, max_steps)
 
 
-def time_fit(method: Any, task: Task, max_steps: int | None) -> tuple[float, float, int]:
+def time_fit(method: Method, task: Task, max_steps: int | None) -> tuple[float, float, int]:
     """Wall seconds, CPU seconds and yields of a fit, or of its first `max_steps` yields.
 
     Raises what the method raises, and RuntimeError if it yields nothing.
     """
     import torch
 
+    from bench.fit.runner import cpu_seconds
+
     synchronise = torch.cuda.synchronize if task.train.is_cuda else lambda: None
     with _without_collector():
         synchronise()
-        wall, cpu = time.perf_counter(), runner.cpu_seconds()
+        wall, cpu = time.perf_counter(), cpu_seconds()
         fit = method.fit(task)
         steps = sum(1 for _ in itertools.islice(fit, max_steps))
         synchronise()
-        wall, cpu = time.perf_counter() - wall, runner.cpu_seconds() - cpu
+        wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     if not steps:
         raise RuntimeError("fit ended without yielding a fitted model")
     return wall, cpu, steps
@@ -274,10 +253,10 @@ def load_average() -> tuple[float, ...] | None:
         return None
 
 
-def _provenance(settings: Settings, known: Registry) -> dict[str, Any]:
+def _provenance(settings: TimingSettings, plan: Plan) -> dict[str, Any]:
     """What a study says of itself, and what else may change times."""
     import torch
 
-    spec = next(execute.runs(_as_study(settings), known))
+    spec = plan.runs[0]
     gpu = torch.cuda.get_device_name() if settings.device == "cuda" else None
-    return {**provenance.collect(), "code": spec.code, "versions": spec.versions, "gpu": gpu}
+    return {**provenance.collect(), "code": project_digest(), "versions": spec.versions, "gpu": gpu}

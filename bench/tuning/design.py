@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bench.common.errors import UsageError
-from bench.registry import labels
+from bench.config import labels
+from bench.config.schema import TuneSettings
 from bench.registry.registry import Registry
-from bench.study import execute
-from bench.study.folder import union
+from bench.study.plan import Pair, Plan, resolve
 
-Pair = tuple[str, str]  # dataset and method
-FIRST_SEED = 1000
 DESIGN_SEED = 1  # chosen by cost alone: after 0, iwae's first point costs five fits at its defaults
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of a method's hyperparameters: trial 0 is the defaults. label: by which its runs are told."""
+    """One choice of a method's hyperparameters.
+
+    Args:
+        method: The method's name.
+        number: Its number; trial 0 is the defaults.
+        label: The label of the method in its runs.
+    """
 
     method: str
     number: int
@@ -26,10 +30,15 @@ class Trial:
 
 
 def trials(method: str, count: int, known: Registry) -> list[Trial]:
-    """The first so many trials of a method: the defaults, then quasi-random search (Bousquet et al. 2017, 1706.03200).
+    """The first trials of a method: the defaults, then quasi-random search (Bousquet et al. 2017, arXiv 1706.03200).
 
     The points after the first are those of one Sobol set, so that more trials add to fewer. A point that repeats an
     earlier one, as happens where all ranges are choices, is no trial of its own.
+
+    Args:
+        method: The method's name.
+        count: The most trials.
+        known: What can be compared.
     """
     from scipy.stats import qmc
 
@@ -41,40 +50,47 @@ def trials(method: str, count: int, known: Registry) -> list[Trial]:
     return [Trial(method, number, label) for number, label in enumerate(spelled)]
 
 
-def planned(settings: execute.Settings, known: Registry) -> execute.Settings:
-    """The conditions under which the methods of other settings are tuned: scored on validation data alone.
+def planned(settings: TuneSettings) -> Plan:
+    """The plan of the defaults of every method, scored on validation data alone.
 
-    Raises UsageError for a method that declares no `search`, and for parameters given of those that are searched.
+    Raises:
+        UsageError: For a method that declares no `search`, and for hyperparameters that are both given and searched.
     """
-    settings = execute.checked(settings, known)
-    for name in settings.methods:
-        _check(name, settings, known)
-    return replace(settings, first_seed=FIRST_SEED, test_size=0, kind="tune", scored_on="validation")
+    plan = resolve(settings)
+    for name in plan.methods:
+        _check(name, plan)
+    return plan
 
 
-def with_trials(settings: execute.Settings, wanted: Mapping[Pair, int], known: Registry) -> execute.Settings:
-    """The study of the first so many trials of methods on datasets, under settings as `planned` gives them."""
+def with_trials(plan: Plan, wanted: Mapping[Pair, int]) -> Plan:
+    """The plan of the first trials of methods on datasets.
+
+    Args:
+        plan: As `planned` gives it.
+        wanted: How many trials of each method on each dataset.
+    """
     pairs = [
         (dataset, trial.label)
         for (dataset, method), count in wanted.items()
-        for trial in trials(method, settings.trials or 1, known)[:count]
+        for trial in trials(method, settings_of(plan).trials, plan.registry)[:count]
     ]
-    datasets, methods = zip(*pairs, strict=True)
-    return replace(
-        settings,
-        datasets=union(settings.datasets, datasets),
-        methods=union(settings.methods, methods),
-        pairs=tuple(pairs),
-    )
+    return plan.with_pairs(tuple(pairs))
 
 
-def _check(method: str, settings: execute.Settings, known: Registry) -> None:
-    ranges = known.search(method)
+def settings_of(plan: Plan) -> TuneSettings:
+    """The settings of a plan of `tune`."""
+    if not isinstance(plan.settings, TuneSettings):
+        raise TypeError(f"a plan of tune is needed, got one of {plan.settings.KIND}")
+    return plan.settings
+
+
+def _check(method: str, plan: Plan) -> None:
+    ranges = plan.registry.search(method)
     if "[" in method:
         raise UsageError(f"tune takes methods by name, got {method!r}; fix a hyperparameter with --set")
     if not ranges:
-        tunable = [name for name in known.methods if known.search(name)]
+        tunable = [name for name in plan.registry.methods if plan.registry.search(name)]
         raise UsageError(f"method {method!r} declares nothing to tune (available: {', '.join(tunable)})")
-    for name in settings.parameters.get(method, {}):
+    for name in plan.settings.set.get(method, {}):
         if name in ranges:
-            raise UsageError(f"--set {method}.{name}: tune searches it; it cannot be given, too")
+            raise UsageError(f"--set {method}.{name}: tune searches it; it cannot be given as well")

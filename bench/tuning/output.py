@@ -6,40 +6,51 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.registry.registry import Registry, code_version
+import msgspec
+
+from bench.config.schema import CONDITIONS
+from bench.registry.fingerprints import project_digest
 from bench.store import provenance, tables
+from bench.store.files import write_json
 from bench.study.hyperparameters import SCHEMA
+from bench.study.plan import Plan
+from bench.tuning.design import settings_of
 from bench.tuning.selection import Chosen, by_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.study.execute import Settings
 
-CONDITIONS = (
-    *("trials", "first_seed", "size", "validation_size", "latent_dim", "noise", "device"),
-    *("max_flops", "max_seconds", "parameters"),
-)
+def write(folder: Path, plan: Plan, rows: pd.DataFrame, choices: list[Chosen], command: str) -> Path:
+    """Write trials.parquet, trials.csv and tuned.json.
 
+    Args:
+        folder: The study's folder.
+        plan: The plan of the tuning.
+        rows: The table of trials.
+        choices: What was chosen.
+        command: The command.
 
-def write(
-    folder: Path, settings: Settings, rows: pd.DataFrame, choices: list[Chosen], known: Registry, command: str
-) -> Path:
-    """Write trials.parquet, trials.csv and tuned.json, whose path is returned."""
+    Returns:
+        The path of tuned.json.
+    """
     stored = rows.apply(tables.of_one_type)
     for suffix in ("parquet", "csv"):
         tables.write_table(folder / f"trials.{suffix}", stored)
-    conditions = {name: asdict(settings)[name] for name in CONDITIONS}
+    settings = settings_of(plan)
+    stated = msgspec.to_builtins(settings)
+    conditions = {name: stated[name] for name in ("trials", "first_seed", "set", *CONDITIONS) if name != "n_test"}
+    searched = {m: {name: str(r) for name, r in plan.registry.search(m).items()} for m in rows["method"].unique()}
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "datasets": by_dataset(choices),
         "score": "median over seeds of the mean log-likelihood of validation data",
         "budget": {"flops": settings.budget, "seeds": rows["seed"].nunique(), **conditions},
-        "search": {m: {name: str(r) for name, r in known.search(m).items()} for m in rows["method"].unique()},
+        "search": searched,
         "choices": [asdict(each) for each in choices],
         "command": command,
-        "code": code_version(settings.plugins),
+        "code": project_digest(),
         "provenance": provenance.collect(),
     }
-    tables.write_json(folder / "tuned.json", content)
+    write_json(folder / "tuned.json", content)
     return folder / "tuned.json"

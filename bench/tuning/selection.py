@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.registry.labels import name_of
+from bench.config.labels import name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,7 @@ def by_dataset(choices: Iterable[Chosen]) -> dict[str, dict[str, dict[str, Any]]
 
 def changes(choice: Chosen, known: Registry) -> Iterator[str]:
     """'learning_rate=0.003', for each value that differs from the default."""
-    from bench.registry.labels import spell_value
+    from bench.config.labels import spell_value
 
     defaults = known.make_method(choice.method)
     for name, value in choice.parameters.items():

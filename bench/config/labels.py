@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from bench.common.errors import UsageError, unknown
 
+NAME = re.compile(r"[\w.+-]+")
 BETWEEN = re.compile(r",(?![^\[]*\])")
 FORM = re.compile(r"(?P<name>[^\[\]]*)(?:\[(?P<parameters>[^\[\]]+)\])?")
 WORDS = {"true": True, "false": False, "none": None}
@@ -45,9 +47,22 @@ def spell(name: str, parameters: Mapping[str, Any]) -> str:
 
 def spell_value(value: object) -> str:
     """A value as it stands in a label: '2' for 2.0, 'true' for True."""
+    if isinstance(value, tuple | list):
+        return "x".join(map(str, value))
     if isinstance(value, float):
         return repr(float(value)).removesuffix(".0")
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def plain(key: str, value: object) -> bool | int | float | str:
+    """A value that a hyperparameter may have in a study file.
+
+    Raises:
+        UsageError: For a list, a table or a date.
+    """
+    if not isinstance(value, bool | int | float | str) and value is not None:
+        raise UsageError(f"{key!r} must be a number, text, true or false, got {reprlib.repr(value)}")
+    return value  # type: ignore[return-value]
 
 
 def literal(text: str) -> int | float | str:

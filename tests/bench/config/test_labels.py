@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.common.errors import UsageError
-from bench.registry import labels
+from bench.config import labels
 from bench.registry.registry import registry
 from datasets.base import Problem, draw
 
@@ -86,7 +86,7 @@ def test_there_is_one_spelling():
     known = registry()
     assert known.method_label("vae[ learning_rate=1e-2, steps=7]") == "vae[steps=7,learning_rate=0.01]"
     assert known.method_label("mapa[kernel_width=2.0]") == "mapa[kernel_width=2]"
-    assert known.dataset_label("circle[size=30, noise=2e-2]") == "circle[noise=0.02,size=30]"
+    assert known.dataset_label("circle[size=30, noise=2e-2]") == "circle[noise_variance=0.02,size=30]"
     assert known.method_label("vae") == "vae"
 
 
@@ -100,15 +100,15 @@ def test_a_label_wins_over_what_is_given_with_it():
 
 def test_other_noise_keeps_the_draws_and_drops_what_no_longer_holds():
     known = registry()
-    plain, noisy = known.make_problem("circle", None), known.make_problem("circle[noise=0.04]", None)
-    assert (plain.noise, noisy.noise, noisy.name) == (0.01, 0.04, "circle")
+    plain, noisy = known.make_problem("circle", None), known.make_problem("circle[noise_variance=0.04]", None)
+    assert (plain.noise_variance, noisy.noise_variance, noisy.name) == (0.01, 0.04, "circle")
     first, second = (draw(problem, 3, 20, 5, 5) for problem in (plain, noisy))
     assert torch.equal(first.codes, second.codes)
     residuals = [split.train - plain.decoder(split.codes) for split in (first, second)]
     torch.testing.assert_close(2 * residuals[0], residuals[1])
     assert known.dataset("circle").expected_log_prob is not None
     assert known.dataset("circle[size=30]").expected_log_prob is not None
-    assert known.dataset("circle[noise=0.04]").expected_log_prob is None
+    assert known.dataset("circle[noise_variance=0.04]").expected_log_prob is None
 
 
 def test_a_closed_form_goes_with_its_noise(offer):
@@ -119,10 +119,10 @@ def test_a_closed_form_goes_with_its_noise(offer):
     known = execute.registry()
     x = draw(closed, 0, 50, 1, 1).train
     assert known.make_problem("closed", None).exact_log_prob is closed.exact_log_prob
-    changed = known.make_problem("closed[noise=0.3]", None)
+    changed = known.make_problem("closed[noise_variance=0.3]", None)
     assert changed.exact_log_prob is None
     # The factory of linear_gaussian takes the noise, so that its closed form is that of the changed problem.
-    expected = known.make_problem("linear_gaussian[latent_dim=1,noise=0.3]", None)
+    expected = known.make_problem("linear_gaussian[latent_dim=1,noise_variance=0.3]", None)
     torch.testing.assert_close(changed.log_prob(x).value, expected.exact_log_prob(x), atol=1e-3, rtol=0)
 
 

@@ -1,0 +1,172 @@
+"""The typed settings. To add a condition, add one field to `Conditions`; everything else is derived from it.
+
+A field appears as a flag (`n_train` is --n-train), as a key of study.toml, as an argument of `bench.compare`, as a
+column of runs.parquet, in --help and in the report. Its type holds its limits; its Meta holds its help text.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+Activation = Literal["tanh", "silu", "relu", "gelu"]
+
+
+def _about(text: str, metavar: str = "", **more: Any) -> Meta:
+    """What --help says of a field. more: flag, short, default, multiple, parse (see `bench.config.fields`)."""
+    return Meta(description=text, extra={"metavar": metavar, **more})
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """The conditions under which a run is made. All runs of a study share them, except where a dataset's label differs.
+
+    A dataset's label may set the conditions in `IN_LABEL`, as in circle[n_train=1000].
+    """
+
+    IN_LABEL: ClassVar[tuple[str, ...]] = ("n_train", "latent_dim", "activation")
+
+    n_train: Annotated[PositiveInt, _about("Training points, and as many validation points.", "N")] = 500
+    n_test: Annotated[PositiveInt, _about("Test points, for evaluation only.", "N")] = 2000
+    latent_dim: Annotated[
+        PositiveInt | None, _about("Latent dimension of the models.", "L", default="the dataset's own")
+    ] = None
+    observation_noise: Annotated[
+        Literal["known", "learned"], _about("Whether methods are given the noise variance or learn it.")
+    ] = "known"
+    activation: Annotated[Activation, _about("Activation of the decoder's hidden layers.")] = "tanh"
+    device: Annotated[Literal["cpu", "cuda"], _about("Where methods run.")] = "cpu"
+    max_flops: Annotated[PositiveFloat | None, _about("Stop each fit once it has spent F FLOPs.", "F")] = None
+    max_seconds: Annotated[PositiveFloat | None, _about("Stop each fit once it has run for S seconds.", "S")] = None
+
+
+class Settings(Conditions, frozen=True, kw_only=True):
+    """What `compare` compares, and under which conditions."""
+
+    KIND: ClassVar[str] = "compare"
+
+    methods: Annotated[
+        tuple[str, ...], _about("Methods, separated by commas; 'all' for every method.", "NAMES", short="-m")
+    ] = ("mapa", "vae", "iterative")
+    datasets: Annotated[
+        tuple[str, ...],
+        _about("Datasets, separated by commas, or the groups curves, surfaces, all.", "NAMES", short="-d"),
+    ] = ("curves",)
+    baseline: Annotated[
+        tuple[str, ...],
+        _about("The methods that the report compares with every other one.", "NAMES", default="the first method"),
+    ] = ()
+    seeds: Annotated[PositiveInt, _about("Number of seeds.", "N")] = 3
+    first_seed: Annotated[
+        Annotated[int, Meta(ge=0)], _about("The first seed, so that several machines can divide the seeds.", "K")
+    ] = 0
+    set: Annotated[
+        dict[str, dict[str, Any]],
+        _about(
+            "A hyperparameter of a method, wherever the method is used; repeatable.",
+            "METHOD.PARAM=VALUE",
+            multiple=True,
+            parse="assignments",
+        ),
+    ] = {}
+    tuned: Annotated[str | None, _about("A tuned.json with hyperparameters for each dataset.", "FILE")] = None
+    plugins: Annotated[
+        tuple[str, ...],
+        _about("A file with METHODS or DATASETS of your own; repeatable.", "FILE.py", flag="--plugin", multiple=True),
+    ] = ()
+
+    @property
+    def every_seed(self) -> range:
+        """The seeds."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    @property
+    def scored_on(self) -> str:
+        """The data that runs are scored on: 'test' or 'validation'."""
+        return "test"
+
+
+class TuneSettings(Settings, frozen=True, kw_only=True):
+    """What `tune` tunes, and under which conditions. Its seeds are not those of `compare`."""
+
+    KIND: ClassVar[str] = "tune"
+
+    methods: Annotated[
+        tuple[str, ...],
+        _about("Methods to tune, separated by commas; 'all' for every tunable method.", "NAMES", short="-m"),
+    ] = ("all",)
+    seeds: Annotated[PositiveInt, _about("Number of seeds, from 1000 on.", "N")] = 1
+    first_seed: int = 1000
+    budget: Annotated[
+        PositiveFloat, _about("FLOPs for each method on each dataset, over all trials and seeds.", "F")
+    ] = 6e11
+    trials: Annotated[PositiveInt, _about("The most trials of each method; the first trial is its defaults.", "N")] = 64
+
+    @property
+    def scored_on(self) -> str:
+        """The data that runs are scored on: validation data, so that no test set is drawn."""
+        return "validation"
+
+
+class SweepSettings(Settings, frozen=True, kw_only=True):
+    """Which factors of one method `sweep` varies, and under which conditions."""
+
+    KIND: ClassVar[str] = "sweep"
+
+    methods: Annotated[tuple[str, ...], _about("One method.", "NAME", flag="--method", short="-m")] = ("mapa",)
+    vary: Annotated[
+        tuple[str, ...],
+        _about(
+            "A hyperparameter of the method, or a condition, and its levels; repeatable.",
+            "FACTOR=LEVEL,...",
+            multiple=True,
+        ),
+    ] = ()
+
+
+class TimingSettings(Conditions, frozen=True, kw_only=True):
+    """Which methods `timing` times, on which dataset."""
+
+    methods: Annotated[
+        tuple[str, ...],
+        _about("Two methods or more; the first is compared with each other one.", "NAMES", short="-m"),
+    ] = ("mapa", "vae")
+    dataset: Annotated[str, _about("One dataset.", "NAME", short="-d")] = "figure8"
+    seed: Annotated[Annotated[int, Meta(ge=0)], _about("Seed of data, weights, draws and the order of fits.", "N")] = 0
+    rounds: Annotated[Annotated[int, Meta(ge=5)], _about("Rounds that count; each fits every method twice.", "N")] = 10
+    max_steps: Annotated[PositiveInt | None, _about("Stop each fit after N steps.", "N", default="whole fits")] = None
+    plugins: Annotated[
+        tuple[str, ...],
+        _about("A file with METHODS or DATASETS of your own; repeatable.", "FILE.py", flag="--plugin", multiple=True),
+    ] = ()
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """How runs are executed. It changes no value."""
+
+    jobs: Annotated[
+        PositiveInt | None,
+        _about(
+            "Runs at a time, one thread each; 1 for seconds that are not contended.",
+            "N",
+            short="-j",
+            default="all cores",
+        ),
+    ] = None
+    run_timeout: Annotated[PositiveFloat | None, _about("Stop a run that takes more than S seconds in all.", "S")] = (
+        None
+    )
+    run_memory: Annotated[
+        PositiveInt | None,
+        _about("Stop a run whose process holds more memory than SIZE, such as 2GB.", "SIZE", parse="bytes"),
+    ] = None
+    scheduler: Annotated[
+        Annotated[str, Meta(pattern=r"^(tcp|tls)://[^\s/]+:[0-9]+$")] | None,
+        _about("Execute runs on the Dask cluster of this scheduler.", "tcp://HOST:PORT"),
+    ] = None
+    retry_failed: Annotated[bool, _about("Repeat runs that failed or timed out before.")] = False
+
+
+STUDIES: dict[str, type[Settings]] = {each.KIND: each for each in (Settings, TuneSettings, SweepSettings)}
+CONDITIONS: tuple[str, ...] = Conditions.__struct_fields__

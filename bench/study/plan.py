@@ -1,0 +1,228 @@
+"""Settings resolved once into a plan: the list of fully specified runs, with the registry's entries.
+
+Everything after that takes what the plan holds; nothing asks for settings, names or defaults again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from bench.common.errors import UsageError, unknown
+from bench.config import labels
+from bench.config.schema import CONDITIONS, Settings
+from bench.process.containment import contained
+from bench.registry.fingerprints import data_digest, fingerprint
+from bench.registry.plugins import Entry
+from bench.registry.registry import DatasetLabel, Registry, registry
+from bench.store.records import RunSpec
+from bench.study import hyperparameters
+from bench.study.hyperparameters import Hyperparameters
+
+Pair = tuple[str, str]  # dataset and method, by their labels
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study runs.
+
+    Args:
+        settings: The settings, with groups expanded, labels spelled in one way and hyperparameters converted.
+        registry: What can be compared.
+        methods: The entries of the methods, by label.
+        datasets: The entries of the datasets, by label.
+        tuned: The hyperparameters of --tuned.
+        pairs: The pairs of dataset and method to run; None for all.
+    """
+
+    settings: Settings
+    registry: Registry
+    methods: Mapping[str, Entry]
+    datasets: Mapping[str, Entry]
+    tuned: Hyperparameters | None
+    pairs: tuple[Pair, ...] | None
+
+    @cached_property
+    def runs(self) -> tuple[RunSpec, ...]:
+        """The runs: dataset by dataset, then seed by seed."""
+        return tuple(self._runs())
+
+    def _runs(self) -> Iterator[RunSpec]:
+        settings = self.settings
+        for dataset, dataset_entry in self.datasets.items():
+            chosen = [m for m in self.methods if self.pairs is None or (dataset, m) in self.pairs]
+            conditions = self.conditions(dataset)
+            of_methods = {method: self._of_method(dataset, method, dataset_entry) for method in chosen}
+            digest = self._data_digest(dataset, conditions)
+            for seed in settings.every_seed if chosen else ():
+                data = digest(seed)
+                for method, given in of_methods.items():
+                    yield RunSpec(
+                        dataset=dataset,
+                        method=method,
+                        seed=seed,
+                        scored_on=settings.scored_on,
+                        data=data,
+                        plugins=settings.plugins,
+                        **given,
+                        **conditions,
+                    )
+
+    def conditions(self, dataset: str) -> dict[str, Any]:
+        """The conditions of a dataset: those of the settings, unless its label states others."""
+        return {name: getattr(self.settings, name) for name in CONDITIONS} | DatasetLabel.parse(dataset).conditions
+
+    def _of_method(self, dataset: str, method: str, dataset_entry: Entry) -> dict[str, Any]:
+        """What a run takes from its method: hyperparameters, role, code and versions."""
+        tuned = {} if self.tuned is None else self.tuned.parameters(dataset, method)
+        under = {**tuned, **self.settings.set.get(labels.name_of(method), {})}
+        found = fingerprint(self.methods[method], dataset_entry)
+        return {
+            "parameters": tuple(self.registry.parameters(method, under).items()),
+            "role": self.registry.make_method(method).role,
+            "code": found.code,
+            "versions": found.versions,
+        }
+
+    def _data_digest(self, dataset: str, conditions: Mapping[str, Any]) -> Callable[[int], str]:
+        """The digest of a dataset's data at a seed."""
+        n_test = conditions["n_test"] if self.settings.scored_on == "test" else 0
+        source = self.registry.make_problem(dataset, conditions["latent_dim"])
+
+        def digest(seed: int) -> str:
+            with contained():
+                return data_digest(source, seed, conditions["n_train"], n_test)
+
+        return digest
+
+    def with_pairs(self, pairs: tuple[Pair, ...]) -> Plan:
+        """The plan of certain pairs of dataset and method, whose labels may differ from those of this plan."""
+        datasets, methods = (tuple(dict.fromkeys(names)) for names in zip(*pairs, strict=True))
+        changed = msgspec.structs.replace(self.settings, datasets=datasets, methods=methods)
+        return dataclasses.replace(resolve(changed), pairs=pairs)
+
+    @property
+    def baseline(self) -> tuple[str, ...]:
+        """The methods that the report compares with every other one."""
+        return self.settings.baseline or self.settings.methods[:1]
+
+
+def resolve(settings: Settings, pairs: tuple[Pair, ...] | None = None) -> Plan:
+    """Resolve settings into a plan.
+
+    Args:
+        settings: What the user asked for.
+        pairs: The pairs of dataset and method to run; None for all.
+
+    Raises:
+        UsageError: For unknown names and hyperparameters, for values and dimensions that do not fit, and for plugins
+            that break the contract; its `key` is the setting.
+    """
+    with about("plugins"):
+        known = registry(settings.plugins)
+    with about("methods"):
+        methods = _labels(settings.methods, "methods", {"all": _every_method(settings, known)}, known.method_label)
+    with about("datasets"):
+        datasets = _labels(settings.datasets, "datasets", groups(known), known.dataset_label)
+    with about("baseline"):
+        baseline = _baseline(settings.baseline, methods, known)
+    given = _given(settings, methods, known)
+    with about("methods"):
+        for label in methods:
+            under = given.get(labels.name_of(label))
+            if under or "[" in label or known.method(label).origin != "built in":
+                known.make_method(label, under)
+    with about("datasets"):
+        for label in datasets:
+            _check_dataset(label, settings.latent_dim, known)
+    if settings.device == "cuda":
+        with about("device"):
+            _require_cuda()
+    resolved = msgspec.structs.replace(settings, methods=methods, datasets=datasets, baseline=baseline, set=given)
+    with about("tuned"):
+        tuned = None if settings.tuned is None else hyperparameters.read(settings.tuned)
+        if tuned is not None:
+            tuned.check(datasets, methods, known)
+            tuned.check_seeds(settings.every_seed)
+    entries = {label: known.method(label) for label in methods}
+    return Plan(resolved, known, entries, {label: known.dataset(label) for label in datasets}, tuned, pairs)
+
+
+@contextmanager
+def about(*key: str) -> Iterator[None]:
+    """Within, a UsageError says which setting it is about."""
+    try:
+        yield
+    except UsageError as error:
+        error.key = error.key or key
+        raise
+
+
+def groups(known: Registry) -> dict[str, tuple[str, ...]]:
+    """The datasets that a group stands for."""
+    from datasets import CURVES, SURFACES
+
+    return {"curves": CURVES, "surfaces": SURFACES, "all": tuple(known.datasets)}
+
+
+def _every_method(settings: Settings, known: Registry) -> tuple[str, ...]:
+    """What 'all' stands for: every method, or every tunable one."""
+    if "all" in settings.methods and settings.KIND == "tune":
+        return tuple(name for name in known.methods if known.search(name))
+    return tuple(known.methods)
+
+
+def _labels(
+    asked: tuple[str, ...], what: str, by_group: Mapping[str, tuple[str, ...]], spelled: Callable[[str], str]
+) -> tuple[str, ...]:
+    """Each label once, groups expanded."""
+    if not asked:
+        raise UsageError(f"no {what} are named; see `python -m bench list {what}`")
+    every = [label for each in asked for label in by_group.get(each, (each,))]
+    return tuple(dict.fromkeys(map(spelled, every)))
+
+
+def _baseline(asked: tuple[str, ...], methods: tuple[str, ...], known: Registry) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(map(known.method_label, asked)))
+    for label in found:
+        if label not in methods:
+            raise unknown("baseline", label, methods)
+    return found
+
+
+def _given(settings: Settings, methods: tuple[str, ...], known: Registry) -> dict[str, dict[str, Any]]:
+    """The hyperparameters of --set, converted."""
+    used = tuple(dict.fromkeys(map(labels.name_of, methods)))
+    for name, given in settings.set.items():
+        with about("set", name):
+            known.method(name)
+            if name not in used:
+                text = f"{name}.{', '.join(given)}"
+                raise UsageError(f"--set {text}: {name!r} is not among the methods ({', '.join(used)})")
+            if not isinstance(given, dict):
+                raise UsageError(f"'set.{name}' must be a table of hyperparameters, got {given!r}")
+        for key, value in given.items():
+            with about("set", name, key):
+                known.parameters(name, {key: labels.plain(key, value)})
+    return {name: known.parameters(name, given) for name, given in settings.set.items() if given}
+
+
+def _check_dataset(label: str, latent_dim: int | None, known: Registry) -> None:
+    entry = known.dataset(label)
+    if entry.origin != "built in" or "[" in label:
+        known.make_problem(label, latent_dim)
+    elif entry.latent_dim is not None and latent_dim not in (None, entry.latent_dim):
+        raise UsageError(f"dataset {label!r} has latent dimension {entry.latent_dim}, got --latent-dim {latent_dim}")
+
+
+def _require_cuda() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device on this machine; use --device cpu")
