@@ -109,9 +109,11 @@ def _refuses(what: str, make: Callable[[], ShortFit], name: str = "") -> bool:
         numbers = fingerprint(fit.run(BRIEF), fit.problem)
     except (ValueError, UsageError) as error:
         text = str(error)
-        if not text or "\n" in text or name.replace("_", " ") not in text.replace("_", " ").lower():
-            expected = f"one line that contains {name}" if name else "one line that says what is wrong"
-            raise FailedError(f"{what}: {describe(error)}; expected {expected}") from error
+        lines = len(text.split("\n")) if text else 0
+        if lines != 1:
+            raise FailedError(f"{what}: {describe(error)} ({lines} lines); expected a message of one line") from error
+        if name.replace("_", " ") not in text.replace("_", " ").lower():
+            raise FailedError(f"{what}: {describe(error)}; expected a message that names {name}") from error
         return True
     except FailedError as failure:
         raise FailedError(f"{what}: {failure}") from failure

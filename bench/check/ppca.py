@@ -16,7 +16,7 @@ from datasets.base import stream
 from methods.contract.decoder import build_model
 from methods.contract.method import DecoderModel, Fitted
 
-DATASETS = tuple(f"linear_gaussian[latent_dim={latent},data_dim=4,noise=0.5]" for latent in (2, 1, 3))
+DATASETS = tuple(f"linear_gaussian[latent_dim={latent},data_dim=4,noise_variance=0.5]" for latent in (2, 1, 3))
 N_TRAIN = 500
 WHOLE = Limit(flops=math.inf, seconds=30)
 YIELDS_BETWEEN = 25
@@ -37,7 +37,7 @@ def optimum(under_test: MethodUnderTest) -> str:
     """
     fit = linear_fit(under_test)
     x, latent = fit.task.train.double().numpy(), fit.problem.latent_dim
-    highest, values = highest_likelihood(x, latent, fit.problem.noise), []
+    highest, values = highest_likelihood(x, latent, fit.problem.noise_variance), []
 
     def look(number: int, fitted: Fitted) -> None:
         if number % YIELDS_BETWEEN == 0:
@@ -56,7 +56,7 @@ def linear_fit(under_test: MethodUnderTest) -> ShortFit:
     """A fit of a model with a linear decoder that has not started yet."""
     fit = under_test.fit(under_test.accepted(*DATASETS, n_train=N_TRAIN)[0], n_train=N_TRAIN)
     weights = stream("initial weights", 0, "decoder")
-    model = build_model(fit.task.train, fit.problem.latent_dim, fit.problem.noise, weights, (), "linear")
+    model = build_model(fit.task.train, fit.problem.latent_dim, fit.problem.noise_variance, weights, activation="linear")
     fit.ledger.watch(decoder=model.network)
     return dataclasses.replace(fit, task=dataclasses.replace(fit.task, model=model))
 

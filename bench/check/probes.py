@@ -112,6 +112,10 @@ class Draws(TorchDispatchMode):
         super().__init__()
         self.operators: Counter[str] = Counter()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the default would import torch._dynamo, which takes seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::").removesuffix("_")
         if name in PER_DRAW:

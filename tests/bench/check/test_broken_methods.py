@@ -22,6 +22,7 @@ from methods.contract.decoder import build_model
 from methods.contract.method import Fitted, Method, require
 from methods.contract.search_space import Uniform
 
+BRIEF = "[steps=8]"
 CHEAP = ("contract", "determinism", "global-state", "gradient", "cost", "saving", "held-out")
 
 
@@ -266,7 +267,7 @@ class DecoderUnwatched(Good):
 
 class WorkInThread(Good):
     def step(self, *args):
-        thread = threading.Thread(target=super().step, args=args)
+        thread = threading.Thread(target=lambda: [super(WorkInThread, self).step(*args) for _ in range(10)])
         thread.start()
         thread.join()
 
@@ -411,16 +412,38 @@ BROKEN = {
     LearnsKnownNoise: "optimum",
     PeeksThroughFrames: "held-out",
     DrawsForItself: "cost held-out",
-    SeesTruth: "contract",
-    UnknownRole: "contract",
-    SearchesNoField: "contract",
-    SearchesNoRange: "contract",
-    AblatesNoField: "contract",
-    AblatesOneNumber: "contract",
-    ExcusedWithoutReason: "contract",
     NeedsTwo: "bad-input",
     Unchecked: "bad-input",
     LongWinded: "bad-input",
+}
+
+# What a check must say where it can fail in several ways.
+SEEN = {
+    DataInPlace: "modified",
+    OneMoreAxis: "shape (1, 1, 1)",
+    ThreadLeftBehind: "threads",
+    ProcessLeftBehind: "child processes",
+    FalseName: "sum over all operators",
+    LedgerStopped: "sum over all operators",
+    ClustersUncharged: "sklearn.cluster",
+    ArraysUncharged: "numbers left torch",
+    EncoderUnwatched: "0 encoder passes",
+    DecoderUnwatched: "0 decoder passes",
+    WorkInThread: "threads or processes",
+    TwiceTheKL: "below the maximum likelihood",
+    LearnsKnownNoise: "exceeds its maximum",
+    PeeksThroughFrames: "another test set",
+    NeedsTwo: "one training point: IndexError",
+    LongWinded: "2 lines",
+}
+MISDECLARED = {
+    SeesTruth: "sees_truth is set with the role 'method'",
+    UnknownRole: "role is 'baseline'; expected one of 'method', 'ceiling', 'floor'",
+    SearchesNoField: "search has rate; expected names of fields (steps, learning_rate)",
+    SearchesNoRange: "no range for learning_rate",
+    AblatesNoField: "ablation has layers",
+    AblatesOneNumber: "no levels for steps",
+    ExcusedWithoutReason: "no reason for cost",
 }
 
 
@@ -440,21 +463,31 @@ def outcomes(offer):
         process.wait()
 
 
-def test_a_good_method_passes_every_check(outcomes):
-    found = outcomes(Good)
+def test_a_good_method_passes_every_check_with_enough_steps(outcomes):
+    found = outcomes(Good, parameters="[steps=30]")
     assert list(found) == [check.name for check in CHECKS]
-    assert {check: outcome.seen for check, outcome in found.items() if outcome.status != "pass"} == {}
+    assert {name: each.seen for name, each in found.items() if each.status != "pass" and name != "optimum"} == {}
+    assert "below the maximum likelihood; expected" in found["optimum"].seen
+    assert outcomes(Good, "optimum", parameters="[steps=200]")["optimum"].status == "pass"
 
 
 @pytest.mark.parametrize("method", BROKEN, ids=lambda cls: cls.__name__)
 def test_a_broken_method_fails_the_checks_that_it_breaks_and_no_other(method, outcomes):
     broken = BROKEN[method].split()
-    found = outcomes(method, *{*CHEAP, *broken} - {"optimum"}, parameters="[steps=30]")
+    found = outcomes(method, *{*CHEAP, *broken} - {"optimum"}, parameters=BRIEF)
     if "optimum" in broken:
         found |= outcomes(method, "optimum")
     failed = {check: outcome.seen for check, outcome in found.items() if outcome.status == "fail"}
     assert sorted(failed) == sorted(broken), failed
     assert not any("raised" in seen for seen in failed.values()), failed
+    assert SEEN.get(method, "") in failed[broken[0]]
+
+
+@pytest.mark.parametrize("method", MISDECLARED, ids=lambda cls: cls.__name__)
+def test_a_wrong_declaration_fails_the_contract(method, outcomes):
+    found = outcomes(method, "contract")["contract"]
+    assert found.status == "fail"
+    assert MISDECLARED[method] in found.seen
 
 
 def test_a_method_that_knows_the_test_set_is_better_than_the_truth(outcomes):
@@ -464,6 +497,6 @@ def test_a_method_that_knows_the_test_set_is_better_than_the_truth(outcomes):
 
 
 def test_a_reason_excuses_a_failure_and_nothing_else(outcomes):
-    found = outcomes(Excused, "gradient", "saving", parameters="[steps=30]")
+    found = outcomes(Excused, "gradient", "saving", parameters=BRIEF)
     assert {check: outcome.status for check, outcome in found.items()} == {"gradient": "excused", "saving": "pass"}
     assert found["gradient"].seen.startswith("the first layer is fixed random features (model.network.0.weight")

@@ -1,10 +1,12 @@
 """The command `check`, and the built-in methods under it."""
 
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 
-from bench.check import CHECKS, MethodUnderTest, chosen, run
+from bench.check import CHECKS, MethodUnderTest, chosen, conformance, cost, method_under_test, ppca, run, short_fit
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -126,7 +128,7 @@ def test_a_bad_plugin_is_bad_usage(cli, tmp_path):
     assert "nonesuch" in end.err
 
 
-@pytest.mark.parametrize("name", ["vae[steps=100]", "mapa", "oracle", "untrained"])
+@pytest.mark.parametrize("name", ["vae[steps=12]", "mapa", "oracle", "untrained"])
 def test_built_in_methods_pass_the_fast_checks(name):
     under_test = MethodUnderTest.of(name)
     fast = [check.name for check in CHECKS if check.name not in SLOW]
@@ -134,3 +136,33 @@ def test_built_in_methods_pass_the_fast_checks(name):
     skipped = {check for check, outcome in found.items() if outcome.status == "skipped"}
     assert {outcome.status for outcome in found.values()} <= {"pass", "skipped"}, found
     assert skipped == ({"gradient", "saving"} if name in ("oracle", "untrained") else set())
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "check.md").read_text(encoding="utf-8")
+
+
+def test_the_page_shows_what_the_command_prints(cli):
+    (command, expected), *_ = re.findall(r"```console\n\$ python -m bench (.*)\n([^`]*)```", PAGE)
+    printed, shown = (re.sub(r"\d+\.\d s", "", text) for text in (cli(*shlex.split(command)).out, expected))
+    assert printed == shown
+
+
+def test_the_page_explains_each_check_in_order():
+    assert re.findall(r"^- \*\*([a-z-]+)\*\*: ", PAGE, re.MULTILINE) == [check.name for check in CHECKS]
+
+
+def test_the_page_states_the_limits_in_force():
+    def spell(limit):
+        flops = f"{limit.flops:.0e}".replace("+", "").replace("e0", "e")
+        return f"{flops} FLOPs or {limit.seconds:g} CPU seconds"
+
+    facts = (
+        f"{method_under_test.N_TRAIN} training points and stops after {short_fit.SHORT.yields} yields",
+        spell(short_fit.SHORT),
+        f"{method_under_test.LONG_N_TRAIN} training points and stops after {spell(short_fit.LONG)}",
+        f"{ppca.N_TRAIN} training points and stops after {ppca.WHOLE.seconds:g} CPU seconds",
+        f"more than {cost.HIDDEN_S} s of CPU",
+        f"after {conformance.TIMEOUT_S:.0f} s",
+    )
+    text = " ".join(PAGE.split())
+    assert [fact for fact in facts if fact not in text] == []
