@@ -1,4 +1,4 @@
-"""Runs the runs of a study, here or on a Dask cluster, by one code path: an executor that runs each isolated."""
+"""Carries out the runs of a study, here or on a Dask cluster, by one code path: each run in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.execution.worker import Job, RunCrashedError, environment
 from bench.registry.fingerprints import plugin_file
 from bench.registry.plugins import PluginFile
 from bench.store import tables
-from bench.store.locks import Claims
+from bench.store.locks import RunLocks
 from bench.store.records import RunResult, RunSpec
 
 if TYPE_CHECKING:
@@ -47,37 +47,37 @@ def run_all(specs: list[RunSpec], how: Execution, folder: Path) -> Generator[Run
         UsageError: For workers that have other code or cannot be reached.
         InterruptedStudyError: For workers that cannot carry out any run.
     """
-    with Claims(folder) as claims:
+    with RunLocks(folder) as locks:
         if specs:
             with _executor(how, len(specs)) as submit:
-                yield from _Round(specs, how, submit, claims, folder).results()
+                yield from _Round(specs, how, submit, locks, folder).results()
 
 
 class _Round:
-    """Runs that wait, and runs that run, as many at a time as there may be, each claimed before it is submitted."""
+    """The runs that wait and those being made; each is locked before it is submitted."""
 
-    def __init__(self, specs: list[RunSpec], how: Execution, submit: Run, claims: Claims, folder: Path):
-        self.waiting, self.how, self.submit, self.claims, self.folder = list(specs), how, submit, claims, folder
+    def __init__(self, specs: list[RunSpec], how: Execution, submit: Run, locks: RunLocks, folder: Path):
+        self.waiting, self.how, self.submit, self.locks, self.folder = list(specs), how, submit, locks, folder
         self.jobs, self.environment = how.jobs or 1, environment()
         self.plugins: dict[str, PluginFile] = {}
         self.running: dict[Future[RunResult], tuple[Job, int]] = {}
         self.seconds: dict[str, float] = {}
 
     def results(self) -> Iterator[RunResult]:
-        """The results as they come; a claim is given up once its result was taken, and so was written."""
+        """The results as they come; a lock is released once its result was taken, and so was written."""
         while self.waiting or self.running:
             for source in (self._begun(), self._ended()):
                 for result in source:
                     yield result
-                    self.claims.release(result.spec.key)
+                    self.locks.release(result.spec.key)
 
     def _begun(self) -> Iterator[RunResult]:
-        """Submit runs while there is room; the results of those that turn out to have been run by others."""
+        """Submit runs while there is room; yields the results of those that another process has made meanwhile."""
         for spec in self._in_order():
             if len(self.running) == self.jobs:
                 return
             with tables.writing(self.folder):
-                if not self.claims.take(spec.key):
+                if not self.locks.take(spec.key):
                     continue
             self.waiting.remove(spec)
             if (found := tables.read_run(self.folder, spec)) is not None:
@@ -86,9 +86,9 @@ class _Round:
                 self._submit(self._job(spec), 1)
 
     def _in_order(self) -> list[RunSpec]:
-        """The runs that wait; of the last ones those of methods that took longest first, so that all workers end soon.
+        """The runs that wait, in order; the last ones by the time that their method took, longest first.
 
-        Longest processing time first (Graham 1969): the last runs then fill what the long ones leave.
+        Longest processing time first (Graham 1969): the last runs then fill the gaps that the long ones leave.
         """
         if self.jobs == 1 or len(self.waiting) > LAST * self.jobs:
             return self.waiting.copy()
@@ -103,7 +103,7 @@ class _Round:
         self.running[self.submit(job)] = job, attempt
 
     def _ended(self) -> Iterator[RunResult]:
-        """Wait until a run ends, or another process may have given one up; the results there are."""
+        """Wait until a run ends, or another process may have released one; yields the results there are."""
         if not self.running:
             time.sleep(LOOK_S)
             return
@@ -115,7 +115,7 @@ class _Round:
                 yield result
 
     def _outcome(self, future: Future[RunResult], job: Job, attempt: int) -> RunResult | None:
-        """The result of a job that is over; None where it is run once more."""
+        """The result of a job that has ended; None if it is repeated."""
         try:
             result = future.result()
             self.seconds[job.spec.method] = result.cost.wall_s + result.evaluation_s

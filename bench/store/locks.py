@@ -1,9 +1,12 @@
-"""Which process runs a run: one at a time, whoever else works in the same folder.
+"""Locks on runs and folders: a run is made by one process at a time, whoever else works in the same folder.
 
-A claim is a file on which its holder keeps an advisory lock, flock(2). The system takes the lock back when the holder
-ends, however it ends, so that no claim outlives its process, and no clock, process number or heartbeat is trusted.
-Linux keeps such locks over NFS, too. A file system without locks is as good as one that nobody else works on: two
-studies could then run a run twice, which costs time but no result, as files of runs are written whole.
+A lock is a file on which its holder keeps an advisory lock, flock(2). The system releases it when the holder ends,
+however it ends, so that no lock outlives its process, and no clock, process number or heartbeat is trusted. Linux keeps
+such locks over NFS too. On a file system without locks two studies could make a run twice, which costs time but no
+result, since files of runs are written whole.
+
+The library filelock is not used: it empties the file that it locks, and can look at a lock only by taking it, while
+`status` must write nothing.
 """
 
 from __future__ import annotations
@@ -21,20 +24,30 @@ from types import TracebackType
 
 from bench.store import provenance
 
-FOLDER = "claims"
+FOLDER = "locks"
 WAIT_S = 0.05
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
-class Claims:
-    """The runs of a study that this process has claimed, by their keys; all are given up on leaving the context."""
+class RunLocks:
+    """The runs of a study that this process has locked, by their keys; all are released on leaving the context."""
 
     def __init__(self, folder: Path):
         self.folder = folder / FOLDER
         self._held: dict[str, int] = {}
 
     def take(self, key: str) -> bool:
-        """Claim a run; whether nobody else holds it. Raises OSError where the folder cannot be written to."""
+        """Lock a run.
+
+        Args:
+            key: The run's key.
+
+        Returns:
+            Whether no other process holds it.
+
+        Raises:
+            OSError: If the folder cannot be written to.
+        """
         self.folder.mkdir(exist_ok=True)
         handle = _lock(self._path(key))
         if handle is None:
@@ -46,18 +59,18 @@ class Claims:
         return True
 
     def release(self, key: str) -> None:
-        """Give up a run."""
+        """Release a run."""
         _unlock(self._path(key), self._held.pop(key))
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
 
-    def __enter__(self) -> Claims:
-        """Nothing is claimed yet."""
+    def __enter__(self) -> RunLocks:
+        """Nothing is locked yet."""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give up all runs, remove what processes that died have left, and the folder of claims if none is left."""
+        """Release all runs, and remove what processes that died have left."""
         for key in list(self._held):
             self.release(key)
         for path in self.folder.glob("*.json"):
@@ -68,13 +81,13 @@ class Claims:
 
 
 def held(folder: Path) -> set[str]:
-    """The keys of a study's runs that are running, by whichever process; claims of dead processes do not count."""
+    """The keys of the runs of a study that are running, in any process; locks of dead processes do not count."""
     return {path.stem for path in (folder / FOLDER).glob("*.json") if _is_locked(path)}
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Within, no other process is within this for the same folder."""
+    """Within, no other process is within this block for the same folder."""
     path = folder / ".lock"
     while (handle := _lock(path)) is None:
         time.sleep(WAIT_S)
@@ -85,7 +98,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int | None:
-    """Lock a file, made if need be, and return its descriptor; None if another process has it locked."""
+    """The descriptor of a locked file, created if needed; None if another process has locked it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
