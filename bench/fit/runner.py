@@ -281,9 +281,9 @@ class _Runner:
         self.result.evaluation_s += time.perf_counter() - start
 
     def _densities(self, fitted: Fitted) -> None:
-        models: list[tuple[str, DecoderModel]] = (
-            [("truth", TrueModel(self.source))] if isinstance(self.source, Problem) else []
-        )
+        models: list[tuple[str, DecoderModel]] = [(self.spec.method, fitted.model)]
+        if isinstance(self.source, Problem):
+            models.insert(0, ("truth", TrueModel(self.source)))
         low, high = self.corners
         margin = 0.05 * (high - low)
         for name, model in models:
