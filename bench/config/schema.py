@@ -25,7 +25,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     A dataset's label may set the conditions in `IN_LABEL`, as in circle[n_train=1000].
     """
 
-    IN_LABEL: ClassVar[tuple[str, ...]] = ("n_train", "latent_dim", "activation")
+    IN_LABEL: ClassVar[tuple[str, ...]] = ("n_train", "latent_dim", "hidden", "activation")
 
     n_train: Annotated[PositiveInt, _about("Training points, and as many validation points.", "N")] = 500
     n_test: Annotated[PositiveInt, _about("Test points, for evaluation only.", "N")] = 2000
@@ -35,6 +35,10 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     observation_noise: Annotated[
         Literal["known", "learned"], _about("Whether methods are given the noise variance or learn it.")
     ] = "known"
+    hidden: Annotated[
+        Annotated[tuple[PositiveInt, ...], Meta(min_length=1)],
+        _about("Widths of the hidden layers of decoder and encoder.", "W,W,..."),
+    ] = (64, 64)
     activation: Annotated[Activation, _about("Activation of the decoder's hidden layers.")] = "tanh"
     device: Annotated[Literal["cpu", "cuda"], _about("Where methods run.")] = "cpu"
     max_flops: Annotated[PositiveFloat | None, _about("Stop each fit once it has spent F FLOPs.", "F")] = None

@@ -125,7 +125,7 @@ def make_task(method: Method, source: DataSource, split: Split, spec: RunSpec, l
     noise = source.noise_variance if isinstance(source, Problem) and spec.observation_noise == "known" else None
     weights = stream("initial weights", spec.seed, "decoder")
     train, validation = (x.float().to(spec.device) for x in (split.train, split.validation))
-    model = build_model(train.cpu(), source.latent_dim, noise, weights, activation=spec.activation).to(spec.device)
+    model = build_model(train.cpu(), source.latent_dim, noise, weights, spec.hidden, spec.activation).to(spec.device)
     ledger.watch(decoder=model.network)
     truth = TrueModel(source) if method.sees_truth and isinstance(source, Problem) else None
     draws = torch.Generator(spec.device).manual_seed(stream("training", spec.seed, "draws").initial_seed())
