@@ -1,4 +1,4 @@
-"""How a running study tells a person where it is: a live bar in a terminal, plain lines elsewhere."""
+"""Shows the progress of a study: a live bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TimeLeft:
-    """Seconds left, from the mean duration of each method's runs so far."""
+    """Estimates the seconds left, from the mean duration of each method's runs so far."""
 
     def __init__(self, waiting: list[RunSpec], jobs: int):
         self.jobs = jobs
@@ -28,7 +28,7 @@ class TimeLeft:
             self.waiting[name_of(spec.method)] += 1
 
     def finish(self, result: RunResult) -> None:
-        """Take note of a finished run."""
+        """Count a finished run."""
         name = name_of(result.spec.method)
         self.waiting[name] -= 1
         self.durations[name].append(result.cost.wall_s + result.evaluation_s)
@@ -43,8 +43,8 @@ class TimeLeft:
         return sum(count * mean.get(name, overall) for name, count in self.waiting.items()) / self.jobs
 
 
-class Standing:
-    """What a run has found so far: how many of its runs failed, and which method leads on each dataset."""
+class Interim:
+    """Interim results: how many runs failed, and the best method on each dataset."""
 
     def __init__(self, waiting: list[RunSpec]):
         self.waiting = Counter(spec.dataset for spec in waiting)
@@ -52,7 +52,7 @@ class Standing:
         self.finals: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     def finish(self, result: RunResult) -> None:
-        """Take note of a finished run."""
+        """Count a finished run."""
         spec = result.spec
         self.waiting[spec.dataset] -= 1
         self.failed += result.status not in ("done", "skipped")
@@ -61,7 +61,7 @@ class Standing:
             self.finals[spec.dataset][spec.method].append(last.value)
 
     def best(self, dataset: str) -> str:
-        """The method with the highest median final log-likelihood of the runs run here, the true model aside."""
+        """The method with the highest median final log-likelihood of the runs made here, references excluded."""
         medians = {method: median(values) for method, values in self.finals[dataset].items()}
         if not medians:
             return ""
@@ -78,20 +78,20 @@ class Lines:
     """One line per run, on standard error."""
 
     def begin(self, total: int, waiting: list[RunSpec], jobs: int) -> None:
-        """Say how much there is to do."""
+        """Print how many runs are to be made."""
         self.total, self.done = total, total - len(waiting)
-        self.left, self.standing = TimeLeft(waiting, jobs), Standing(waiting)
+        self.left, self.interim = TimeLeft(waiting, jobs), Interim(waiting)
         self._say(workload(total, len(waiting), jobs))
 
     def finish(self, result: RunResult) -> None:
-        """Say what became of a run, and how long the rest will take."""
+        """Print the result of a run, and the time left."""
         self.done += 1
         self.left.finish(result)
-        self.standing.finish(result)
-        ahead = ", ".join(filter(None, (self._time_left(), self.standing.failures())))
+        self.interim.finish(result)
+        ahead = ", ".join(filter(None, (self._time_left(), self.interim.failures())))
         self._say(f"[{self.done}/{self.total}] {outcome(result)}{'  ' if ahead else ''}{ahead}")
         dataset = result.spec.dataset
-        if not self.standing.waiting[dataset] and (best := self.standing.best(dataset)):
+        if not self.interim.waiting[dataset] and (best := self.interim.best(dataset)):
             self._say(best)
 
     def _time_left(self) -> str:
@@ -99,14 +99,14 @@ class Lines:
         return f"about {quantity('wall_s', seconds)} left" if seconds and self.done < self.total else ""
 
     def close(self) -> None:
-        """Nothing to clear away."""
+        """Do nothing."""
 
     def _say(self, text: str) -> None:
         click.echo(text, err=True)
 
 
 class Bar(Lines):
-    """A live bar with what is going on and the time left, under the lines of finished runs."""
+    """A live bar with the time left, below the lines of finished runs."""
 
     def begin(self, total: int, waiting: list[RunSpec], jobs: int) -> None:
         """Start the bar."""
@@ -136,11 +136,11 @@ class Bar(Lines):
     def finish(self, result: RunResult) -> None:
         """Advance the bar."""
         super().finish(result)
-        told = (self._time_left(), self.standing.failures(), self.standing.best(result.spec.dataset))
+        told = (self._time_left(), self.interim.failures(), self.interim.best(result.spec.dataset))
         self.bar.update(self.task, advance=1, description=escape(", ".join(filter(None, told))))
 
     def close(self) -> None:
-        """Clear the bar away."""
+        """Remove the bar."""
         if hasattr(self, "bar"):
             self.bar.stop()
 

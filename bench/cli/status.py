@@ -13,7 +13,7 @@ from bench.study.status import STATES, Run, Status, TimeLeft
 
 
 def show(status: Status) -> None:
-    """Print a table of datasets and methods, what did not finish and why, and about how long is left."""
+    """Print a table of datasets and methods, what did not finish and why, and the time left."""
     console = make_console()
     console.print(str(status.folder), markup=False, highlight=False, soft_wrap=True)
     console.print(_table(status))
@@ -40,7 +40,7 @@ def _table(status: Status) -> Table:
 
 
 def _told(status: Status) -> list[str]:
-    """The whole in a line, and a second one where results do not count."""
+    """The totals in one line, and a second line if there are results that do not count."""
     counts = Counter(run.state for run in status.runs)
     parts = [f"{counts[state]} {state}" for state in dict.fromkeys((*STATES, *counts)) if counts[state]]
     left = TimeLeft(status.runs)

@@ -37,7 +37,7 @@ def make_console() -> Console:
 
 
 def print_summary(folder: Path, metric: str) -> None:
-    """Print the study's answers and, per dataset and method, the median of a metric and of the costs."""
+    """Print the study's answers, and the median of a metric and of the costs per dataset and method."""
     from bench.stats.comparisons import answers
     from bench.stats.summary import summary
 
@@ -71,7 +71,7 @@ def print_summary(folder: Path, metric: str) -> None:
 
 
 def print_tuned(folder: Path) -> None:
-    """Print, a line for each method, the tuned hyperparameters that the study ran with, if it took any."""
+    """Print the tuned hyperparameters of a study, one line for each method."""
     from bench.report.hyperparameters import settings_used
 
     info = tables.read_json(folder / "study.json")
@@ -81,7 +81,7 @@ def print_tuned(folder: Path) -> None:
 
 
 def print_list(known: Registry, kinds: Iterable[str]) -> None:
-    """Print the methods, datasets, metrics or costs there are."""
+    """Print methods, datasets, metrics or costs."""
     console = make_console()
     for kind in kinds:
         title = "costs, in FLOPs" if kind == "costs" else kind
@@ -95,7 +95,7 @@ def print_list(known: Registry, kinds: Iterable[str]) -> None:
 
 
 def print_details(about: Description) -> None:
-    """Print one method or dataset, with all that it takes."""
+    """Print one method or dataset, with its parameters."""
     console = make_console()
     console.print(f"[bold]{escape(about.name)}[/bold]  {escape(about.summary)}", highlight=False)
     origin = "" if about.origin == about.source else f" ({about.origin})"

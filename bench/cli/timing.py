@@ -1,4 +1,4 @@
-"""What is told of timings while they run, and what is shown and written of them afterwards."""
+"""Shows timings while they run and afterwards."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def silent(timings: Iterator[Timing], _: TimingSettings) -> Iterator[Timing]:
-    """Tells nobody."""
+    """Show nothing."""
     return timings
 
 
 def lines(timings: Iterator[Timing], settings: TimingSettings) -> Iterator[Timing]:
-    """Tells of each round in a line on standard error."""
+    """Print a line for each round on standard error."""
     began, rounds = time.perf_counter(), settings.rounds
     while done := list(itertools.islice(timings, len(ARMS) * len(settings.methods))):
         number = done[0].round
@@ -37,7 +37,7 @@ def lines(timings: Iterator[Timing], settings: TimingSettings) -> Iterator[Timin
 
 
 def bar(timings: Iterator[Timing], settings: TimingSettings) -> Iterator[Timing]:
-    """Tells of each fit in a live bar, which moves between fits only: a thread to move it would be timed."""
+    """Show a live bar that moves between fits only: a thread that moves it would be timed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -64,7 +64,7 @@ def _seconds(timings: Iterable[Timing]) -> str:
 
 
 def show(result: Result) -> None:
-    """Print the ratios, those of methods to themselves beside them, and what follows in a sentence for each pair."""
+    """Print the ratios, the ratios of methods to themselves, and a sentence for each pair."""
     from rich.console import Console
     from rich.table import Table
 
@@ -87,7 +87,7 @@ def show(result: Result) -> None:
 
 
 def sentence(c: Comparison) -> str:
-    """What a comparison says."""
+    """A comparison in a sentence."""
     value, interval = _written(c.ratio)
     floor = _percent(c.noise_floor)
     return f"{c.first} takes {value} {interval} of {c.second}'s time: {c.verdict} (noise floor {floor})."
@@ -97,7 +97,8 @@ def _title(result: Result) -> str:
     settings, load = result.settings, result.provenance["load_average_before"]
     busy = f"; load average {load[0]:.1f} before" if load else ""
     return (
-        f"{settings.dataset}, {settings.n_train} training points, seed {settings.seed}, {settings.rounds} rounds{busy}\n"
+        f"{settings.dataset}, {settings.n_train} training points, seed {settings.seed}, "
+        f"{settings.rounds} rounds{busy}\n"
         f"{_seconds(result.timings)}"
     )
 

@@ -14,7 +14,7 @@ from bench.tuning.selection import Chosen, changes
 
 
 def show(choices: list[Chosen], known: Registry) -> None:
-    """Print what was chosen, what it gains over the defaults, and what choosing cost."""
+    """Print the choices, their gain over the defaults, and the cost of choosing."""
     table = Table(title="median over seeds of the validation log-likelihood, in nats", title_justify="left", box=None)
     for name in ("dataset", "method", "defaults", "best", "chosen", "trials", "FLOPs", "seconds"):
         table.add_column(name, justify="left" if name in ("dataset", "method", "chosen") else "right")
@@ -26,7 +26,7 @@ def show(choices: list[Chosen], known: Registry) -> None:
         table.add_row(*names, _score(each.default), _score(each.best), found, tried, *cost)
     console = make_console()
     console.print(table)
-    console.print("\nThe best of several scores flatters: what the choice is worth, `compare --tuned` tells.")
+    console.print("\nThe best of several scores is optimistic. `compare --tuned` measures what the choice is worth.")
 
 
 def _score(value: float) -> str:

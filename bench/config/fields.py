@@ -82,17 +82,15 @@ def read(
     return schema(**{name: _read(known[name], value, spelled, text) for name, value in given.items()}, **fixed)
 
 
-def _read(field: Field, value: Any, spelled: Callable[[Field], str], text: bool) -> Any:
+def _read(field: Field, raw: Any, spelled: Callable[[Field], str], text: bool) -> Any:
     try:
-        if text:
-            value = _from_text(field, value)
-        found = msgspec.convert(value, field.kind, strict=not text, builtin_types=())
+        value = _from_text(field, raw) if text else raw
+        found = msgspec.convert(value, field.kind, strict=not text)
         if isinstance(found, float) and not math.isfinite(found):
             raise ValueError
         return found
     except (ValueError, OverflowError):
-        shown = repr(value) if not text and isinstance(value, str) else reprlib.repr(value)
-        shown = value if text and isinstance(value, str) else shown
+        shown = raw if text and isinstance(raw, str) else reprlib.repr(raw)
         raise UsageError(f"{spelled(field)} must be {expected(field)}, got {shown}", key=(field.name,)) from None
 
 

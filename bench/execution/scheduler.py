@@ -130,10 +130,10 @@ class _Round:
 
 
 def _death(error: Exception) -> RunCrashedError:
-    """What befell a run; raises UsageError or InterruptedStudyError for what would befall any other run, too."""
+    """Why a run crashed; raises UsageError or InterruptedStudyError for what would stop every other run too."""
     if isinstance(error, RunCrashedError):
         return error
-    if isinstance(error, CancelledError) or type(error).__name__ == "KilledWorker":  # distributed need not be there
+    if isinstance(error, CancelledError) or type(error).__name__ == "KilledWorker":  # distributed may not be installed
         return RunCrashedError("failed", "the cluster lost the worker that ran it")
     if isinstance(error, UsageError):
         raise error
@@ -141,7 +141,7 @@ def _death(error: Exception) -> RunCrashedError:
 
 
 def _executor(how: Execution, runs: int) -> contextlib.AbstractContextManager[Run]:
-    """What runs jobs within the context: threads that watch child processes, here or in the workers of a cluster."""
+    """A context that carries out jobs: threads that watch child processes, here or in the workers of a cluster."""
     return _here(min(how.jobs or 1, runs)) if how.scheduler is None else _on_cluster(how.scheduler)
 
 
@@ -174,18 +174,26 @@ def _on_cluster(address: str) -> Iterator[Run]:
 
 
 def threads_of(address: str) -> int:
-    """How many threads the workers of a Dask cluster have; raises UsageError where it cannot be reached."""
+    """How many threads the workers of a Dask cluster have.
+
+    Raises:
+        UsageError: If the cluster cannot be reached.
+    """
     with connected(address) as client:
         return sum(client.ncores().values())
 
 
 def connected(address: str) -> Client:
-    """A client of a Dask cluster; raises UsageError where it cannot be reached, or distributed is not installed."""
+    """A client of a Dask cluster.
+
+    Raises:
+        UsageError: If the cluster cannot be reached, or distributed is not installed.
+    """
     try:
         from distributed import Client
     except ImportError:
         raise UsageError("--scheduler needs Dask: pip install 'mapa-bench[distributed]'") from None
-    for name in ("distributed", "distributed.client"):  # which log tracebacks of what is told here in a line
+    for name in ("distributed", "distributed.client"):  # they log tracebacks of what is reported here in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return Client(address, timeout=CONNECT_S, set_as_default=False)

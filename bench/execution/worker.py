@@ -1,7 +1,7 @@
-"""A child process that runs runs, one at a time, and is watched while it does.
+"""A child process that carries out runs, one at a time, while its parent watches it.
 
-It is started by `subprocess` and has a pipe to its parent, which makes no demands on that: the parent may be a daemon,
-run threads, or be a worker of Dask.
+It is started by `subprocess` and has a pipe to its parent. The parent may be a daemon, may have
+threads, or may be a Dask worker.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ def environment() -> tuple[str, ...]:
 
 
 class Worker:
-    """The parent's side of a child, which is in a session of its own: signals of the terminal do not reach it.
+    """The parent's side of a child. The child has a session of its own, so that the terminal's signals do not reach it.
 
-    plugins: the files that its runs need; once imported, they are never imported again.
+    Args:
+        plugins: The plugin files that its runs need. Once imported, they are never imported again.
     """
 
     def __init__(self, plugins: tuple[PluginFile, ...] = ()):
@@ -118,10 +119,10 @@ class Worker:
             raise RunCrashedError("failed", self._last_words()) from None
 
     def _wait(self, check: Callable[[], None], look_s: float = LOOK_S) -> None:
-        """Wait until the child says something; raises EOFError if it dies, and what `check`, called meanwhile, does."""
+        """Wait until the child sends something; raises EOFError if it dies, and whatever `check` raises meanwhile."""
         while not self.pipe.poll(look_s):
             check()
-            if not self.alive():  # while something that it left behind holds the pipe open
+            if not self.alive():  # something that it left running may hold the pipe open
                 raise EOFError
 
     def _last_words(self) -> str:
@@ -134,27 +135,27 @@ class Worker:
         return f"the process died ({f'signal {-code}' if code < 0 else f'exit code {code}'}){hint}"
 
     def alive(self) -> bool:
-        """Whether the child has not ended."""
+        """Whether the child is still running."""
         return self.process.poll() is None
 
     def kill(self) -> None:
-        """Kill the child, and all that it left in its session; for any thread."""
+        """Kill the child and everything in its session. Any thread may call this."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Kill the child and put away what is left of it; for the thread that uses it."""
+        """Kill the child and release its resources. Only the thread that uses it may call this."""
         self.kill()
         self.process.wait()
         self.pipe.close()
 
 
 def _check(there: tuple[str, ...], here: tuple[str, ...]) -> None:
-    """Raise UsageError where an environment is not the one that is asked for."""
+    """Raise UsageError if an environment is not the required one."""
     differing = [(a, b) for a, b in zip(there, here, strict=True) if a != b] if here else []
     if differing:
         found, expected = (", ".join(each) for each in zip(*differing, strict=True))
-        raise UsageError(f"a worker has {found}, which must be {expected}, as where the study was started")
+        raise UsageError(f"a worker has {found}; the study was started with {expected}")
 
 
 class _Limits:
@@ -184,7 +185,7 @@ def _resident(process: int) -> int:
 
 
 def serve(handle: str, parent: str) -> None:
-    """The child's side: run runs until the parent is gone or has none for a minute."""
+    """The child's side: carry out runs until the parent is gone or sends none for a minute."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(int(handle), False)
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
@@ -199,7 +200,7 @@ def serve(handle: str, parent: str) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Do not outlive the parent, which may be killed without a chance to end its children, nor leave any behind."""
+    """End this process and its children once the parent is gone, even if the parent was killed."""
     while os.getppid() == parent:
         time.sleep(LOOK_S)
     os.killpg(0, signal.SIGKILL)

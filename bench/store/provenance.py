@@ -1,4 +1,4 @@
-"""What results were made with, where and when."""
+"""The code, the machine and the time with which results were made."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def collect() -> dict[str, Any]:
 
 
 def now() -> str:
-    """The time in UTC, to the second, as ISO 8601 has it."""
+    """The time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def commit() -> str | None:
-    """The commit that the code was checked out at, with a mark if it was changed since; None if not a checkout."""
+    """The commit of the checkout, with a mark if files were changed since; None if the code is no checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
@@ -40,7 +40,7 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """The model of the processor, or its architecture where the system does not tell more."""
+    """The model of the processor, or its architecture if the system does not say more."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Results on disk: one JSON file per run, tables made from them, all written atomically and readable without us."""
+"""Results on disk: one JSON file per run, and tables made from them. Every file is written in one step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Within, a system that refuses to write to a study's folder, as a full disk does, ends the study."""
+    """Within, an error on writing to a study's folder, such as a full disk, ends the study."""
     try:
         yield
     except OSError as error:
@@ -36,7 +36,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def run_path(folder: Path, spec: RunSpec) -> Path:
-    """Where a run's result lies."""
+    """The path of a run's result."""
     return folder / "runs" / f"{spec.key}.json"
 
 
@@ -48,7 +48,7 @@ def write_run(folder: Path, result: RunResult) -> None:
 
 
 def read_run(folder: Path, spec: RunSpec) -> RunResult | None:
-    """A run's result, or None if there is none that is whole."""
+    """A run's result; None if there is none, or its file is damaged or has another schema."""
     path = run_path(folder, spec)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ PARQUET_ONLY = ("densities", "posteriors", "signals", "references")
 
 
 def write_tables(folder: Path, results: list[RunResult]) -> None:
-    """Write the tables as Parquet and, but for the bulky ones, CSV."""
+    """Write the tables as Parquet and, except the large ones, as CSV."""
     import pandas as pd
 
     rows: dict[str, list[dict[str, Any]]] = {
@@ -160,12 +160,12 @@ def _plain(value: Any) -> Any:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table atomically, as Parquet or, by the ending of its name, as CSV."""
+    """Write a table in one step, as Parquet or CSV by the ending of its name."""
     with replacing(path) as temporary:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
         else:
-            floats = list(table.select_dtypes("float"))  # whose bytes, parted by place, take half the room
+            floats = list(table.select_dtypes("float"))  # byte stream split halves their size
             others = [name for name in table if name not in floats]
             kept: Any = {"use_dictionary": others, "use_byte_stream_split": floats}
             table.to_parquet(temporary, index=False, compression="zstd", compression_level=12, **kept)
@@ -179,7 +179,7 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
 
 
 def of_one_type(column: pd.Series[Any]) -> pd.Series[Any]:
-    """The column itself or, where its values differ in type, which Parquet cannot hold, as text."""
+    """The column itself; as text if its values differ in type, which Parquet cannot hold."""
     if len({type(value) for value in column.dropna()}) <= 1:
         return column
     return column.map(str, na_action="ignore")

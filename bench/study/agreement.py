@@ -1,11 +1,11 @@
-"""Whether two results of one run agree: in all that it found, whatever machine it ran on."""
+"""Whether two results of one run agree in all values. Seconds and memory depend on the machine and do not count."""
 
 from __future__ import annotations
 
 from itertools import zip_longest
 from typing import Any
 
-# What a run found: the same wherever it is run. Seconds and memory are the machine's, and a message may tell of them.
+# The values of a run, which are the same on every machine.
 FOUND = (
     "formula_flops",
     "overrun_flops",
@@ -21,9 +21,14 @@ OF_THE_MACHINE = ("wall_s", "cpu_s")
 
 
 def difference(one: dict[str, Any], two: dict[str, Any]) -> tuple[str, object, object]:
-    """What differs first between two results as JSON holds them, and both values; an empty text where nothing does.
+    """The first difference between two results.
 
-    Seconds, memory and messages, which may tell of them, are left out.
+    Args:
+        one: The content of one result file.
+        two: The content of the other.
+
+    Returns:
+        What differs, and both values; an empty text if nothing does.
     """
     if one["status"] != two["status"]:
         return "its status", one["status"], two["status"]
@@ -43,7 +48,7 @@ def difference(one: dict[str, Any], two: dict[str, Any]) -> tuple[str, object, o
 
 
 def _both(name: str, one: dict[str, Any], two: dict[str, Any]) -> tuple[Any, Any]:
-    """What both results hold under a name; an older one may lack it."""
+    """What both results hold under a name."""
     return one.get(name, []), two.get(name, [])
 
 

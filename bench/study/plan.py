@@ -18,7 +18,7 @@ from bench.common.errors import UsageError, unknown
 from bench.config import labels
 from bench.config.schema import CONDITIONS, Settings
 from bench.process.containment import contained
-from bench.registry.fingerprints import data_digest, fingerprint
+from bench.registry.fingerprints import Fingerprint, Fingerprints, data_digest
 from bench.registry.plugins import Entry
 from bench.registry.registry import DatasetLabel, Registry, registry
 from bench.store.records import RunSpec
@@ -54,11 +54,14 @@ class Plan:
         return tuple(self._runs())
 
     def _runs(self) -> Iterator[RunSpec]:
-        settings = self.settings
+        settings, fingerprints = self.settings, Fingerprints()
         for dataset, dataset_entry in self.datasets.items():
             chosen = [m for m in self.methods if self.pairs is None or (dataset, m) in self.pairs]
             conditions = self.conditions(dataset)
-            of_methods = {method: self._of_method(dataset, method, dataset_entry) for method in chosen}
+            of_methods = {
+                method: self._of_method(dataset, method, fingerprints.of(self.methods[method], dataset_entry))
+                for method in chosen
+            }
             digest = self._data_digest(dataset, conditions)
             for seed in settings.every_seed if chosen else ():
                 data = digest(seed)
@@ -78,11 +81,10 @@ class Plan:
         """The conditions of a dataset: those of the settings, unless its label states others."""
         return {name: getattr(self.settings, name) for name in CONDITIONS} | DatasetLabel.parse(dataset).conditions
 
-    def _of_method(self, dataset: str, method: str, dataset_entry: Entry) -> dict[str, Any]:
+    def _of_method(self, dataset: str, method: str, found: Fingerprint) -> dict[str, Any]:
         """What a run takes from its method: hyperparameters, role, code and versions."""
         tuned = {} if self.tuned is None else self.tuned.parameters(dataset, method)
         under = {**tuned, **self.settings.set.get(labels.name_of(method), {})}
-        found = fingerprint(self.methods[method], dataset_entry)
         return {
             "parameters": tuple(self.registry.parameters(method, under).items()),
             "role": self.registry.make_method(method).role,

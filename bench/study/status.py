@@ -18,7 +18,13 @@ STATES = ("done", "failed", "skipped", "timeout", "running", "missing")
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a study: its state, one of STATES or another that its result has, and its result if it has one."""
+    """A run of a study.
+
+    Args:
+        spec: The run.
+        state: One of STATES, or another status of its result.
+        result: Its result, if it has one.
+    """
 
     spec: RunSpec
     state: str
@@ -27,7 +33,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Status:
-    """The runs of a study in order, and how many results its folder holds beside them."""
+    """How far a study is.
+
+    Args:
+        folder: Its folder.
+        runs: Its runs, in order.
+        others: How many further results the folder holds.
+    """
 
     folder: Path
     runs: tuple[Run, ...]
@@ -56,7 +68,7 @@ def _run(folder: Path, spec: RunSpec, running: set[str]) -> Run:
 
 
 class TimeLeft:
-    """Estimates of the seconds until runs are over, from the median of the same method's runs that are done."""
+    """Estimates the seconds left, from the median of the same method's finished runs."""
 
     def __init__(self, runs: Iterable[Run]):
         every = list(runs)
@@ -68,7 +80,7 @@ class TimeLeft:
                 self.spent.setdefault(_method(run), []).append(seconds)
 
     def seconds(self, runs: Iterable[Run]) -> float | None:
-        """Those of runs that are missing or running, shared by as many as run; None where a method has none done."""
+        """The seconds left for the missing and running runs, divided by how many run at a time; None if not known."""
         waiting = [_method(run) for run in runs if run.result is None]
         if not all(name in self.spent for name in waiting):
             return None

@@ -120,7 +120,11 @@ def _noise(level: str, dataset: str, plan: Plan) -> str | float:
 def table(points: Iterable[Point], results: Iterable[RunResult]) -> pd.DataFrame:
     """One row per point and seed: factor, level, dataset, method, seed, quality, cost and status.
 
-    value: the level as a number, NaN where it is none.
+    The column `value` is the level as a number, NaN if it is none.
+
+    Args:
+        points: The points of the sweep.
+        results: The results of its runs.
     """
     import pandas as pd
 

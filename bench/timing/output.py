@@ -1,4 +1,4 @@
-"""What is written of timings."""
+"""Writes timings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ SCHEMA = 1
 
 
 def write(result: Result, folder: Path, command: str) -> None:
-    """Write timings.csv, timings.parquet and timing.json; raises UsageError if the folder cannot be written to."""
+    """Write timings.csv, timings.parquet and timing.json.
+
+    Raises:
+        UsageError: If the folder cannot be written to.
+    """
     import pandas as pd
 
     table = pd.DataFrame([asdict(timing) for timing in result.timings])

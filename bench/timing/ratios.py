@@ -1,4 +1,4 @@
-"""Ratios of times: medians over rounds, intervals, and the noise floor below which no difference counts."""
+"""Ratios of times: medians over rounds, intervals, and the noise floor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ratio:
 
     @property
     def reach(self) -> float:
-        """How far the interval reaches from 1: 0.03 if it reaches to 1.03 or to 1 / 1.03."""
+        """The distance of the interval's far end from 1: 0.03 for 1.03 and for 1 / 1.03."""
         return math.expm1(max(abs(math.log(self.low)), abs(math.log(self.high))))
 
 
@@ -45,7 +45,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Not 'indistinguishable' only if the interval excludes 1 and the ratio lies beyond the noise floor."""
+        """Faster or slower if the interval excludes 1 and the ratio exceeds the noise floor; else indistinguishable."""
         ratio = self.ratio
         if ratio.low <= 1 <= ratio.high or abs(math.log(ratio.value)) <= math.log1p(self.noise_floor):
             return "indistinguishable"
@@ -53,7 +53,12 @@ class Comparison:
 
 
 def time_ratio(first: Times, second: Times, seed: int) -> Ratio:
-    """The ratio of paired times, (rounds,) each, in seconds.
+    """The ratio of paired times.
+
+    Args:
+        first: Seconds, (rounds,).
+        second: Seconds, (rounds,).
+        seed: Seed of the bootstrap.
 
     The interval is the percentile bootstrap of the median log ratio over rounds (Efron & Tibshirani 1993, chapter
     13), at a level of 98.5%, for the reason given in `bench.stats.paired.interval`. From 5 to 20 rounds it covers the
@@ -70,12 +75,22 @@ def time_ratio(first: Times, second: Times, seed: int) -> Ratio:
 
 
 def self_ratios(times: dict[str, Times], seed: int) -> dict[str, Ratio]:
-    """Each method's arm A over its arm A', which is 1 but for noise. times: (rounds, 2) seconds by method."""
+    """The ratio of each method's arm A to its arm A', which differs from 1 by noise alone.
+
+    Args:
+        times: Seconds by method, (rounds, 2).
+        seed: Seed of the bootstrap.
+    """
     return {name: time_ratio(arms[:, 0], arms[:, 1], seed) for name, arms in times.items()}
 
 
 def comparisons(times: dict[str, Times], seed: int) -> list[Comparison]:
-    """The first method against each other one, by the mean of their arms. times: (rounds, 2) seconds by method."""
+    """The first method against each other one, by the mean of their arms.
+
+    Args:
+        times: Seconds by method, (rounds, 2).
+        seed: Seed of the bootstrap.
+    """
     noise = {name: ratio.reach for name, ratio in self_ratios(times, seed).items()}
     means = {name: arms.mean(1) for name, arms in times.items()}
     first, *others = times

@@ -1,4 +1,4 @@
-"""Fits of several methods in random order, each method twice in every round, on one core and one thread."""
+"""Fits several methods in random order, each method twice in every round, on one core and one thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,17 @@ ARMS = ("A", "A'")
 
 @dataclass(frozen=True)
 class Timing:
-    """One fit: its round, its place in it from 1, its arm, and its seconds and yields. Round 0 warms up."""
+    """One fit.
+
+    Args:
+        round: Its round; round 0 warms up.
+        position: Its place in the round, from 1.
+        method: Its method.
+        arm: A or A'.
+        wall_s: Elapsed seconds.
+        cpu_s: Processor seconds.
+        steps: Number of yields.
+    """
 
     round: int
     position: int
@@ -46,7 +56,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Result:
-    """All counted fits in order, and what they ran on."""
+    """All fits that count, in order, and the machine that they ran on."""
 
     settings: TimingSettings
     timings: tuple[Timing, ...]
@@ -61,7 +71,7 @@ class Result:
 
 
 class FitFailedError(Exception):
-    """A method that raised, or yielded nothing, so that there is nothing to compare."""
+    """A method raised or yielded nothing, so that there is nothing to compare."""
 
 
 Watch = Callable[[Iterator[Timing], TimingSettings], Iterable[Timing]]
@@ -92,7 +102,7 @@ def run(settings: TimingSettings, folder: Path | None, watch: Watch) -> Result:
 
 @contextlib.contextmanager
 def pinned() -> Iterator[int | None]:
-    """One thread, on one core; yields the core, or None where the system does not pin processes."""
+    """Within, one thread on one core; yields the core, or None if the system cannot pin processes."""
     environment = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(environment, "1"))
     import torch  # after the variables are set, which its libraries read when they are loaded
@@ -112,12 +122,12 @@ def pinned() -> Iterator[int | None]:
 
 
 def _cores() -> set[int]:
-    """The cores that this process may use; empty where the system does not tell."""
+    """The cores that this process may use; empty if the system does not say."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def _move(cores: set[int]) -> bool:
-    """Move to these cores; whether that was allowed."""
+    """Move to these cores. Returns whether that was allowed."""
     try:
         os.sched_setaffinity(0, cores)
     except (AttributeError, OSError):
@@ -150,7 +160,11 @@ def planned(settings: TimingSettings) -> Plan:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UsageError for a folder that holds anything or cannot be written; changes nothing."""
+    """Check that a folder can take results, without changing anything.
+
+    Raises:
+        UsageError: If it holds anything or cannot be written to.
+    """
     held = next(folder.iterdir(), None) if folder.is_dir() else None
     if held is not None:
         holds = "holds timings already" if (folder / "timing.json").exists() else f"is not empty ({held.name}, ...)"
@@ -211,9 +225,18 @@ def _fit(spec: RunSpec, plan: Plan, source: DataSource, max_steps: int | None) -
 
 
 def time_fit(method: Method, task: Task, max_steps: int | None) -> tuple[float, float, int]:
-    """Wall seconds, CPU seconds and yields of a fit, or of its first `max_steps` yields.
+    """Time a fit, or its first steps.
 
-    Raises what the method raises, and RuntimeError if it yields nothing.
+    Args:
+        method: The method.
+        task: Its task.
+        max_steps: Yields after which the fit is stopped; None for a whole fit.
+
+    Returns:
+        Wall seconds, CPU seconds and yields.
+
+    Raises:
+        RuntimeError: If the method yields nothing. What the method itself raises is passed on.
     """
     import torch
 
@@ -234,7 +257,7 @@ def time_fit(method: Method, task: Task, max_steps: int | None) -> tuple[float, 
 
 @contextlib.contextmanager
 def _without_collector() -> Iterator[None]:
-    """Collect garbage now, and not within."""
+    """Collect garbage now, and not within the block."""
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()
@@ -246,7 +269,7 @@ def _without_collector() -> Iterator[None]:
 
 
 def load_average() -> tuple[float, ...] | None:
-    """Mean numbers of waiting processes over 1, 5 and 15 minutes, or None where the system does not tell."""
+    """Mean numbers of waiting processes over 1, 5 and 15 minutes; None if the system does not say."""
     try:
         return os.getloadavg()
     except (AttributeError, OSError):
@@ -254,7 +277,7 @@ def load_average() -> tuple[float, ...] | None:
 
 
 def _provenance(settings: TimingSettings, plan: Plan) -> dict[str, Any]:
-    """What a study says of itself, and what else may change times."""
+    """What a study records, and what else may change times."""
     import torch
 
     spec = plan.runs[0]

@@ -1,4 +1,4 @@
-"""How many trials a budget in FLOPs allows, by what the first of them cost."""
+"""How many trials a budget in FLOPs allows, given what the first of them cost."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from itertools import accumulate
 def affordable(costs: Sequence[float], budget: float, limit: int) -> int:
     """How many trials of a method on a dataset count, once the first len(costs) > 0 of them have been run.
 
-    They are taken in order. The next one is tried for as long as it fits into the budget at the mean cost so far; where
-    it then costs more than is left, it does not count, so that those that count never cost more than the budget. The
-    first one, the defaults, always counts. costs, budget: FLOPs. limit: the most trials there may be.
+    Trials are taken in order, as long as the next one fits into the budget at the mean cost so far. A trial that costs
+    more than is left does not count, so that the trials that count never cost more than the budget. The first trial,
+    the defaults, always counts. What counts does not depend on how many trials were run beyond it.
 
-    More than len(costs) means that so many are to be run before it can be told: as many as fit at the mean cost, but at
-    most twice as many as there are. What counts in the end does not depend on how many were run beyond it.
+    Args:
+        costs: FLOPs of each trial so far.
+        budget: FLOPs for all trials.
+        limit: The most trials.
+
+    Returns:
+        The number of trials that count. More than len(costs) means that so many must be run before it is known: as
+        many as fit at the mean cost, at most twice as many as there are.
     """
     for count, spent in enumerate(accumulate(costs), 1):
         if spent > budget:

@@ -1,4 +1,4 @@
-"""What each trial scored, and which one is chosen."""
+"""The score of each trial, and the choice."""
 
 from __future__ import annotations
 
@@ -23,9 +23,17 @@ SCORE = "validation_ll"
 class Chosen:
     """The choice for a method on a dataset.
 
-    parameters: the values of all that was searched. default, best: scores in nats, -inf where a fit failed or was
-    skipped. trials: how many the budget allowed. unscored: how many of them have such a score. flops, wall_s: what all
-    of them cost.
+    Args:
+        dataset: The dataset.
+        method: The method.
+        trial: The number of the chosen trial.
+        parameters: The values of all hyperparameters that were searched.
+        default: The score of the defaults, in nats; -inf if a fit failed or was skipped.
+        best: The score of the chosen trial, in nats.
+        trials: How many trials the budget allowed.
+        unscored: How many of them have the score -inf.
+        flops: What all of them cost.
+        wall_s: What all of them took, in seconds.
     """
 
     dataset: str
@@ -41,7 +49,12 @@ class Chosen:
 
 
 def table(results: Iterable[RunResult], tried: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
-    """One row per dataset, method, trial and seed: score with standard error, status, cost, hyperparameters (p_*)."""
+    """One row per dataset, method, trial and seed: score with standard error, status, cost, hyperparameters (p_*).
+
+    Args:
+        results: The results of all runs.
+        tried: The trials of each method.
+    """
     import pandas as pd
 
     by_label = {trial.label: trial for each in tried.values() for trial in each}
@@ -67,9 +80,13 @@ def _row(result: RunResult, trial: Trial) -> dict[str, Any]:
 
 
 def choose(rows: pd.DataFrame, known: Registry) -> list[Chosen]:
-    """For each dataset and method the trial of the highest median score over seeds; the first one, where several tie.
+    """For each dataset and method, the trial with the highest median score over seeds; the first among equals.
 
-    Only trials within the budget count. A seed on which a fit failed, or was skipped, counts as minus infinity.
+    Only trials within the budget count. A seed on which a fit failed or was skipped has the score minus infinity.
+
+    Args:
+        rows: The table of trials, with the column `counted`.
+        known: What can be compared.
     """
     groups = rows[rows["counted"]].groupby(["dataset", "method"], sort=False)
     return [_chosen(str(d), str(m), each, known) for (d, m), each in groups]
@@ -96,7 +113,7 @@ def _chosen(dataset: str, method: str, rows: pd.DataFrame, known: Registry) -> C
 
 
 def by_dataset(choices: Iterable[Chosen]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{dataset: {method: {parameter: value}}}."""
+    """The choices as {dataset: {method: {hyperparameter: value}}}."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for each in choices:
         found.setdefault(each.dataset, {})[each.method] = each.parameters
@@ -104,7 +121,7 @@ def by_dataset(choices: Iterable[Chosen]) -> dict[str, dict[str, dict[str, Any]]
 
 
 def changes(choice: Chosen, known: Registry) -> Iterator[str]:
-    """'learning_rate=0.003', for each value that differs from the default."""
+    """Each chosen value that differs from the default, as 'learning_rate=0.003'."""
     from bench.config.labels import spell_value
 
     defaults = known.make_method(choice.method)
