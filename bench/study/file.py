@@ -21,6 +21,7 @@ from bench.store.files import replacing
 from bench.study.plan import Plan, resolve
 
 NAME = re.compile(r"[\w+-][\w.+-]*")
+FIRST = ("methods", "datasets", "baseline", "seeds", "first_seed")
 PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)")
 
 
@@ -164,7 +165,8 @@ def write(plan: Plan, folder: Path) -> None:
         method: {key: "none" if value is None else value for key, value in given.items()}
         for method, given in stated.get("set", {}).items()
     }
-    text = tomli_w.dumps({"name": name, **{key: value for key, value in stated.items() if value != {}}})
+    order = sorted(stated, key=lambda key: (key not in FIRST, key in ("set", "tuned", "plugins")))
+    text = tomli_w.dumps({"name": name, **{key: stated[key] for key in order if stated[key] != {}}})
     with replacing(folder / "study.toml") as temporary:
         header = "# Run it again: python -m bench run study.toml --out DIR\n"
         temporary.write_text(header + text, encoding="utf-8", errors="surrogateescape")
