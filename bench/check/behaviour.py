@@ -89,8 +89,8 @@ def global_state(under_test: MethodUnderTest) -> str:
         raise FailedError(f"by the end the method {', '.join(fit.changed)}; expected no change")
     if differ := differing(numbers, expected.numbers):
         raise FailedError(f"other global seeds change {differ} of {count(numbers)} numbers; expected none")
-    if notes := containment.notes():
-        raise FailedError(f"{'; '.join(notes)}; expected nothing left after the fit")
+    if left := containment.left_behind():
+        raise FailedError(f"{left}; expected nothing that runs after the fit")
     return f"unchanged at {len(fit.flops)} yields and after; {count(numbers)} numbers do not depend on global seeds"
 
 

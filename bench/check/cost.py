@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
+from msgspec import structs
 from torch import nn
 
 from bench.check.errors import FailedError
@@ -38,7 +39,9 @@ def budget(under_test: MethodUnderTest) -> str:
     fit = under_test.fit(under_test.default_dataset)
     fit.run(under_test.as_short)
     most = fit.flops[-1] / 2
-    result = run_one(replace(under_test.spec(under_test.default_dataset), max_flops=most, scored_on="validation"))
+    result = run_one(
+        structs.replace(under_test.spec(under_test.default_dataset), max_flops=most, scored_on="validation")
+    )
     if result.status != "done":
         raise FailedError(f"a run with a budget of {most:.3g} FLOPs {result.status}: {result.message}")
     spent, expected = result.cost.flops, min(flops for flops in fit.flops if flops >= most)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from torch import Tensor
 
@@ -24,6 +25,7 @@ DATASETS = ("circle", "s_curve", "linear_gaussian[latent_dim=3,data_dim=10]")
 N_TRAIN = 60
 LONG_N_TRAIN = 200
 N_TEST = 200
+ObservationNoise = Literal["known", "learned"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,9 @@ class MethodUnderTest:
             raise TypeError(f"{dataset} is a {type(found).__name__}; expected a Problem, which has a true model")
         return found
 
-    def fit(self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: str = "known") -> ShortFit:
+    def fit(
+        self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: ObservationNoise = "known"
+    ) -> ShortFit:
         """A fit that has not started yet, of the data that a run would use.
 
         Args:
@@ -172,16 +176,17 @@ class MethodUnderTest:
         task = make_task(self.method, problem, split, spec, ledger)
         return ShortFit(self.method, problem, split, spec, task, ledger)
 
-    def spec(self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: str = "known") -> RunSpec:
+    def spec(
+        self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: ObservationNoise = "known"
+    ) -> RunSpec:
         """The run that a fit with these arguments corresponds to; see `fit`."""
         return RunSpec(
             dataset=dataset,
             method=self.label,
             seed=seed,
-            size=n_train,
-            validation_size=n_train,
-            test_size=N_TEST,
-            noise=observation_noise,
+            n_train=n_train,
+            n_test=N_TEST,
+            observation_noise=observation_noise,
             plugins=self.plugins,
         )
 

@@ -56,7 +56,9 @@ def linear_fit(under_test: MethodUnderTest) -> ShortFit:
     """A fit of a model with a linear decoder that has not started yet."""
     fit = under_test.fit(under_test.accepted(*DATASETS, n_train=N_TRAIN)[0], n_train=N_TRAIN)
     weights = stream("initial weights", 0, "decoder")
-    model = build_model(fit.task.train, fit.problem.latent_dim, fit.problem.noise_variance, weights, activation="linear")
+    model = build_model(
+        fit.task.train, fit.problem.latent_dim, fit.problem.noise_variance, weights, activation="linear"
+    )
     fit.ledger.watch(decoder=model.network)
     return dataclasses.replace(fit, task=dataclasses.replace(fit.task, model=model))
 
