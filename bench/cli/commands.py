@@ -113,16 +113,17 @@ def _print_files(folder: Path, formats: tuple[str, ...]) -> None:
 
 def status(folder: str) -> int:
     """Show how far a study is. Returns the exit code."""
-    from bench.cli.status import show
     from bench.study.status import read
 
-    show(read(Path(folder)))
+    found = read(Path(folder))
+    from bench.cli.status import show
+
+    show(found)
     return 0
 
 
 def tune(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
     """Choose hyperparameters, write them and show them. Returns the exit code."""
-    from bench.cli.tuning import show
     from bench.tuning.design import planned
     from bench.tuning.output import write
     from bench.tuning.search import run
@@ -145,6 +146,8 @@ def tune(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
     choices = choose(rows, plan.registry)
     file = write(folder, plan, rows, choices, _command())
     if not quiet:
+        from bench.cli.tuning import show
+
         show(choices, plan.registry)
         click.echo(f"\nChosen:  {file}\nTrials:  {folder}/trials.csv (and .parquet)")
         click.echo(f"Use it:  python -m bench compare --tuned {shlex.quote(str(file))}")
