@@ -1,6 +1,6 @@
-"""Problems whose true model is known, z ~ N(0, I_L), x | z ~ N(f(z), s2 I_D), and observations, whose is not.
+"""The built-in data sources: problems, z ~ N(0, I_L), x | z ~ N(f(z), s2 I_D), and real datasets.
 
-This module is the registry and stays importable without torch, so that listing the problems is instant.
+This module does not import torch, so that listing the sources is instant.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ _FOLKLORE = "manifold-learning folklore; the formula here is the definition"
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered source of data: where its factory is, and what `list` says of it.
+    """A built-in data source.
 
-    `latent_dim` None means that the factory takes any latent dimension. `expected_log_prob` is E log p(x) under the
-    true model in nats, which no method can beat on average, and its standard error: the mean of log p by quadrature
-    over fresh draws, 400,000 for curves, 200,000 for pinwheel and 100,000 for other surfaces, from
-    `stream(name, 0, "expected log prob")`. The standard error includes the numerical one, below 6e-4 nats.
+    Args:
+        target: Where its factory is, as module:function.
+        summary: What it is, in a few words.
+        source: Where it comes from.
+        latent_dim: L, the dimension of z; None if the factory takes any.
+        data_dim: D, the dimension of x; None if the factory takes any.
+        expected_log_prob: E log p(x) under the true model in nats, which no method can beat on average, and its
+            standard error. It is the mean of log p by quadrature over fresh draws: 400,000 for curves, 200,000 for
+            pinwheel and 100,000 for other surfaces, from `stream(name, 0, "expected log prob")`. The standard error
+            includes the numerical error, below 6e-4 nats. None where it was not computed.
     """
 
     target: str
@@ -79,9 +85,15 @@ SURFACES = ("swiss_roll", "s_curve", "torus", "pinwheel")
 
 
 def load(name: str, latent_dim: int | None = None) -> DataSource:
-    """The built-in source `name`, at its own latent dimension or at the one asked for.
+    """A built-in data source with default parameters.
 
-    Raises KeyError for an unknown name and ValueError for a latent dimension that it does not have.
+    Args:
+        name: Its name.
+        latent_dim: L, the dimension of z; None for the source's default.
+
+    Raises:
+        KeyError: If there is no such source.
+        ValueError: If the source does not have this latent dimension.
     """
     from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""What data come from: a problem, whose true model is known, or observations, of which there are only so many."""
+"""Data sources: a problem, whose true model is known, or observations, a fixed dataset whose true model is not."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LEAST_TEST = 200
 
 
 class DataSource:
-    """What data come from. A source without a true model has no noise variance.
+    """What data come from. Everything that a source declares stands here.
 
     Attributes:
-        name: Its name, which seeds its random streams.
+        name: The name, which also seeds the random streams of the data.
         latent_dim: L, the dimension of z.
         data_dim: D, the dimension of x.
-        noise_variance: The variance s2 of the true model's noise, in squared data units; None if it is not known.
+        noise_variance: s2, the true noise variance in squared data units; None if the true model is unknown.
     """
 
     name: str
@@ -41,10 +41,15 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Problem(DataSource):
-    """A true model: z ~ N(0, I_L), x | z ~ N(decoder(z), s2 I_D).
+    """A data source with a known true model: z ~ N(0, I_L), x | z ~ N(decoder(z), s2 I_D).
 
-    decoder: (..., L) -> (..., D), float64. noise_variance: s2, in squared data units.
-    exact_log_prob: (n, D) -> (n,), the closed form of log p(x) where there is one.
+    Args:
+        name: The name, which also seeds the random streams of the data.
+        latent_dim: L, the dimension of z.
+        data_dim: D, the dimension of x.
+        noise_variance: s2, in squared data units.
+        decoder: The mean of x given z, (..., L) -> (..., D), float64.
+        exact_log_prob: log p(x) in nats in closed form, (n, D) -> (n,); None if there is none.
     """
 
     name: str
@@ -55,19 +60,24 @@ class Problem(DataSource):
     exact_log_prob: Callable[[Tensor], Tensor] | None = None
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """n draws of x: (n, D), float64."""
+        """n draws of x, (n, D), float64."""
         return self.sample_joint(n, generator)[1]
 
     def sample_joint(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """n draws of the codes, (n, L), and of the data they gave, (n, D), float64."""
+        """n draws of the codes, (n, L), with the data generated from them, (n, D), float64."""
         z = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float64)
         noise = torch.randn(n, self.data_dim, generator=generator, dtype=torch.float64)
         return z, self.decoder(z) + math.sqrt(self.noise_variance) * noise
 
     def log_prob(self, x: Tensor, tolerance: float = 1e-3) -> LogProb:
-        """log p(x) in nats for x (n, D), with its numerical error: closed form, or else quadrature.
+        """log p(x) with its numerical error: in closed form if there is one, else by quadrature.
 
-        Raises ValueError where neither is possible (latent dimension above 2, no closed form).
+        Args:
+            x: Points, (n, D).
+            tolerance: The largest mean error of the quadrature, in nats.
+
+        Raises:
+            ValueError: If there is no closed form and the latent dimension is above 2.
         """
         if self.exact_log_prob is not None:
             value = self.exact_log_prob(x)
@@ -77,9 +87,12 @@ class Problem(DataSource):
 
 @dataclass(frozen=True)
 class Observations(DataSource):
-    """Data (n, D), float64, in no order that matters, whose true model is not known.
+    """A fixed real dataset with unknown true model.
 
-    latent_dim: that of the models to be fitted.
+    Args:
+        name: The name, which also seeds the permutation that splits the data.
+        latent_dim: L, the latent dimension of the models to be fitted.
+        data: All points, (n, D), float64; their order does not matter.
     """
 
     name: str
@@ -93,14 +106,19 @@ class Observations(DataSource):
 
     @property
     def noise_variance(self) -> None:  # type: ignore[override]
-        """None, since the true model is not known."""
+        """None: the true model is unknown."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Data of one source that have nothing in common: train (N, D), validation (V, D), test (T, D), float64.
+    """Disjoint training, validation and test sets of one source.
 
-    codes: those that gave the training data, (N, L); for scoring, and never for a method. None where there are none.
+    Args:
+        train: Training points, (N, D), float64.
+        validation: Validation points, (V, D), float64.
+        test: Test points, (T, D), float64.
+        codes: The true codes of the training points, (N, L), for scoring only: methods never get them. None for
+            observations.
     """
 
     train: Tensor
@@ -109,52 +127,73 @@ class Split:
     codes: Tensor | None
 
 
-def stream(problem: str, seed: int, name: str) -> torch.Generator:
-    """The random stream `name` of a problem at a seed, independent of all other streams and of their use."""
-    key = np.random.SeedSequence([seed, zlib.crc32(problem.encode()), zlib.crc32(name.encode())])
+def stream(source: str, seed: int, name: str) -> torch.Generator:
+    """A random stream that is independent of all other streams and of their use.
+
+    Args:
+        source: The name of the data source, or of any other user of the stream.
+        seed: The seed.
+        name: The name of the stream.
+    """
+    key = np.random.SeedSequence([seed, zlib.crc32(source.encode()), zlib.crc32(name.encode())])
     return torch.Generator().manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
 
 
-def draw(source: DataSource, seed: int, train: int, validation: int, test: int) -> Split:
-    """Training, validation and test sets at a seed; any may be of no data.
+def draw(source: DataSource, seed: int, n_train: int, n_validation: int, n_test: int) -> Split:
+    """Training, validation and test sets at a seed.
 
-    Of a problem, independent draws; no size changes another set, and the stream of a set of none is not opened. Of
-    observations, parts of their permutation by the seed: training data from its beginning, as many as asked; test data
-    from its end and validation data before these, as many as asked of what is left, but of that at most half (rounded
-    down) for validation.
+    For a problem, the sets are independent draws, and the size of one changes no other. The stream of an empty set is
+    never opened. For observations, the sets are parts of one permutation of the data: training points from its
+    beginning, test points from its end, validation points after the training points. Validation and test sets are
+    smaller than asked where too few points are left: validation gets at most half of the rest, rounded down.
 
-    Raises ValueError where training leaves fewer than 200 observations for the test set.
+    Args:
+        source: The data source.
+        seed: The seed of the draws or of the permutation.
+        n_train: Number of training points.
+        n_validation: Number of validation points; may be 0.
+        n_test: Number of test points; may be 0.
+
+    Raises:
+        ValueError: If fewer than 200 observations are left for the test set.
+        TypeError: If the source is neither a Problem nor Observations.
     """
     if isinstance(source, Observations):
-        return _partition(source, seed, train, validation, test)
+        return _partition(source, seed, n_train, n_validation, n_test)
     if not isinstance(source, Problem):
-        raise TypeError(f"data are drawn from a Problem or from Observations, got {type(source).__name__}")
-    sizes = zip(STREAMS, (train, validation, test), strict=True)
-    (codes, first), (_, second), (_, third) = (
+        raise TypeError(f"draw needs a Problem or Observations, got {type(source).__name__}")
+    sizes = zip(STREAMS, (n_train, n_validation, n_test), strict=True)
+    (codes, train), (_, validation), (_, test) = (
         source.sample_joint(n, stream(source.name, seed, name) if n else torch.Generator()) for name, n in sizes
     )
-    return Split(first, second, third, codes)
+    return Split(train, validation, test, codes)
 
 
-def _partition(source: Observations, seed: int, train: int, validation: int, test: int) -> Split:
+def _partition(source: Observations, seed: int, n_train: int, n_validation: int, n_test: int) -> Split:
     count = len(source.data)
-    left = count - train
-    validation = min(validation, left // 2)
-    if left - validation < LEAST_TEST:
+    left = count - n_train
+    n_validation = min(n_validation, left // 2)
+    if left - n_validation < LEAST_TEST:
         raise ValueError(
-            f"{source.name} has {count} data: {train} for training leave {max(left - validation, 0)} for the test set, "
-            f"fewer than {LEAST_TEST}"
+            f"{source.name} has {count} points: {n_train} training points leave {max(left - n_validation, 0)} for the "
+            f"test set, which needs at least {LEAST_TEST}"
         )
     order = torch.randperm(count, generator=stream(source.name, seed, "permutation"))
     shuffled = source.data[order]
-    end = left - validation
-    return Split(shuffled[:train], shuffled[train : train + validation], shuffled[count - min(test, end) :], None)
+    test = shuffled[count - min(n_test, left - n_validation) :]
+    return Split(shuffled[:n_train], shuffled[n_train : n_train + n_validation], test, None)
 
 
 def require_latent_dim(name: str, own: int, asked: int | None) -> int:
-    """The latent dimension of a problem that has just one.
+    """The latent dimension of a problem that has only one.
 
-    Raises ValueError if another one is asked for.
+    Args:
+        name: The name of the problem.
+        own: Its latent dimension.
+        asked: The latent dimension asked for, if any.
+
+    Raises:
+        ValueError: If another latent dimension is asked for.
     """
     if asked not in (None, own):
         raise ValueError(f"dataset {name!r} has latent dimension {own}, got {asked}")

@@ -11,12 +11,16 @@ from torch.special import ndtr
 from datasets.base import Decode, Problem, require_latent_dim
 
 
-def _curve(name: str, noise: float, decoder: Decode, asked: int | None) -> Problem:
-    return Problem(name, require_latent_dim(name, 1, asked), 2, noise, decoder)
+def _curve(name: str, noise_variance: float, decoder: Decode, asked: int | None) -> Problem:
+    return Problem(name, require_latent_dim(name, 1, asked), 2, noise_variance, decoder)
 
 
 def figure8(latent_dim: int | None = None) -> Problem:
-    """A lemniscate traversed nearly once."""
+    """A lemniscate traversed nearly once.
+
+    Args:
+        latent_dim: L; only 1.
+    """
 
     def decoder(z: Tensor) -> Tensor:
         u = (0.6 + 1.8 * ndtr(z[..., 0])) * math.pi
@@ -27,7 +31,11 @@ def figure8(latent_dim: int | None = None) -> Problem:
 
 
 def circle(latent_dim: int | None = None) -> Problem:
-    """The unit circle, closed: z = -inf and z = +inf meet."""
+    """The unit circle, closed: z = -inf and z = +inf meet.
+
+    Args:
+        latent_dim: L; only 1.
+    """
 
     def decoder(z: Tensor) -> Tensor:
         u = 2 * math.pi * ndtr(z[..., 0])
@@ -37,7 +45,11 @@ def circle(latent_dim: int | None = None) -> Problem:
 
 
 def absolute(latent_dim: int | None = None) -> Problem:
-    """|z| on the diagonal, so that the true posterior of z has two modes."""
+    """|z| on the diagonal, so that the true posterior of z has two modes.
+
+    Args:
+        latent_dim: L; only 1.
+    """
     return _curve("absolute", 0.01, lambda z: torch.cat([z.abs(), z.abs()], -1), latent_dim)
 
 
@@ -48,7 +60,11 @@ def _staircase(z: Tensor, length: float) -> tuple[Tensor, Tensor]:
 
 
 def clusters(latent_dim: int | None = None) -> Problem:
-    """Clusters on the unit circle."""
+    """Clusters on the unit circle.
+
+    Args:
+        latent_dim: L; only 1.
+    """
 
     def decoder(z: Tensor) -> Tensor:
         jump, step = _staircase(z, 2 * math.pi)
@@ -59,7 +75,11 @@ def clusters(latent_dim: int | None = None) -> Problem:
 
 
 def spiral_dots(latent_dim: int | None = None) -> Problem:
-    """Dots on an Archimedean spiral."""
+    """Dots on an Archimedean spiral.
+
+    Args:
+        latent_dim: L; only 1.
+    """
 
     def decoder(z: Tensor) -> Tensor:
         jump, step = _staircase(z, 4 * math.pi)

@@ -1,4 +1,4 @@
-"""Handwritten digits: a real dataset, whose true model nobody knows."""
+"""Handwritten digits: a real dataset with unknown true model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ SEED = 1998
 def digits(latent_dim: int | None = None) -> Observations:
     """The 1,797 digits of 8 x 8 pixels that come with scikit-learn (Alpaydin & Kaynak 1998), x = (v + u) / 17.
 
-    v in 0..16 counts the dark among 16 dots of a pixel. u, uniform on [0, 1), is drawn once for all seeds, so that
-    a density cannot gain from values being whole numbers: E log p(x) - 64 log 17 is at most the mean log probability
-    of v under the model that integrates p over each pixel's interval (Theis et al. 2016, section 3.1). Nothing here is
-    fitted to the data.
+    v in 0..16 counts the dark dots among the 16 dots of a pixel. u is uniform on [0, 1) and is drawn once for all
+    seeds. Without u, a density could gain from the values being whole numbers. With it, E log p(x) - 64 log 17 is at
+    most the mean log probability of v under the model that integrates p over each pixel's interval (Theis et al. 2016,
+    section 3.1). No part of this transformation is fitted to the data.
 
-    latent_dim L: 1 to 32, 8 unless said. Raises ValueError for another one.
+    Args:
+        latent_dim: L, the latent dimension of the models to be fitted: 1 to 32, by default 8.
+
+    Raises:
+        ValueError: If the latent dimension is out of range.
     """
     from sklearn.datasets import load_digits
 

@@ -1,4 +1,4 @@
-"""Probabilistic PCA (Tipping & Bishop 1999): the problem on which everything is analytic."""
+"""Probabilistic PCA (Tipping & Bishop 1999): the problem for which everything has a closed form."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from datasets.base import Problem
 
 
 def linear_gaussian(latent_dim: int | None = None, data_dim: int | None = None, noise_variance: float = 0.1) -> Problem:
-    """W z + m with a fixed random W (D x L) and m; D = L + 1 unless said.
+    """W z + m with a fixed random W (D x L) and m.
 
-    Raises ValueError unless latent_dim, data_dim and noise_variance are positive.
+    Args:
+        latent_dim: L, by default 1.
+        data_dim: D, by default L + 1.
+        noise_variance: s2, in squared data units.
+
+    Raises:
+        ValueError: If a dimension or the noise variance is not positive.
     """
     latent = 1 if latent_dim is None else latent_dim
     data = latent + 1 if data_dim is None else data_dim

@@ -20,16 +20,21 @@ def manifold(
 ) -> Problem:
     """64 random Fourier features of a Gaussian process with an RBF kernel, for each coordinate of the data.
 
-    f(z) = W (phi(z) - E phi), phi_m(z) = cos(w_m^T z / l + b_m), with w_m ~ N(0, I_L), b_m uniform on the circle and W
-    Gaussian (Rahimi & Recht 2007, algorithm 1), scaled so that the signal's variance under the prior is 1 per
-    coordinate of the data, on average over these. More coordinates leave those before them as they were, but for scale.
+    f(z) = W (phi(z) - E phi), phi_m(z) = cos(w_m^T z / l + b_m), with w_m ~ N(0, I_L), b_m uniform on the circle and
+    Gaussian W (Rahimi & Recht 2007, algorithm 1). W is scaled so that the signal's variance under the prior is 1 per
+    coordinate, on average over the coordinates. A larger D leaves the first coordinates as they are, except for scale.
 
-    latent_dim L: 1 to 16, 2 unless said. data_dim D: 10 to 784, more than L. noise_variance s2: over the signal's variance.
-    length_scale: l / sqrt(L), so that f is about as curved at any L; the smaller, the more curved. The posterior's
-    standard deviation along an axis of z is about sqrt(L s2 / (1.6 D)) at length scale 1: an eighth of the prior's at
-    L = 2, D = 50 and s2 = 1. s2 = D / 50 keeps it the same at any D.
+    At length scale 1, the posterior's standard deviation along an axis of z is about sqrt(L s2 / (1.6 D)): an eighth of
+    the prior's at L = 2, D = 50 and s2 = 1. s2 = D / 50 keeps it the same at any D.
 
-    Raises ValueError for dimensions out of range, and for a noise or a length scale that is not positive.
+    Args:
+        latent_dim: L: 1 to 16, by default 2.
+        data_dim: D: 10 to 784, and more than L.
+        noise_variance: s2, relative to the signal's variance.
+        length_scale: l / sqrt(L), so that f is about as curved at any L; a smaller value is more curved.
+
+    Raises:
+        ValueError: If a dimension is out of range, or the noise variance or length scale is not positive.
     """
     latent = 2 if latent_dim is None else latent_dim
     _check(latent, data_dim, noise_variance, length_scale)
@@ -45,16 +50,23 @@ def manifold(
     def decoder(z: Tensor) -> Tensor:
         return torch.cos(z @ frequency.T + phase) @ weight.T - offset
 
-    # This name seeds the random streams of the data: its spelling must not change.
+    # The name seeds the random streams of the data, so its spelling, "noise=" included, must never change.
     scales = f"noise={float(noise_variance)},length_scale={float(length_scale)}"
     name = f"manifold[latent_dim={latent},data_dim={data_dim},{scales}]"
     return Problem(name, latent, data_dim, float(noise_variance), decoder)
 
 
 def moments(frequency: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (M,) and covariance (M, M) of cos(W z + b) under z ~ N(0, I), for W (M, L) and b (M,).
+    """Mean and covariance of cos(W z + b) under z ~ N(0, I).
 
-    By E cos(w^T z + b) = exp(-|w|^2 / 2) cos b, and cos a cos b = [cos(a - b) + cos(a + b)] / 2.
+    They follow from E cos(w^T z + b) = exp(-|w|^2 / 2) cos b and cos a cos b = [cos(a - b) + cos(a + b)] / 2.
+
+    Args:
+        frequency: W, (M, L).
+        phase: b, (M,).
+
+    Returns:
+        The mean, (M,), and the covariance, (M, M).
     """
 
     def expected(w: Tensor, b: Tensor) -> Tensor:

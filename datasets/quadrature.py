@@ -2,10 +2,10 @@
 
     log p(x) = log of the integral of N(x; f(z), s2 I) N(z; 0, I) dz,   z in R^1 or R^2.
 
-Boxes of latent space are bisected until, on each, a Kronrod rule and its nested Gauss rule agree (QUADPACK,
-Piessens et al. 1983), one axis at a time. Agreement means nothing where both rules step over a feature of f, so a
-box whose decoded nodes lie further apart than the noise is charged with all that it could contribute. A box is
-decoded once for all points, but integrated and bisected for those groups of neighbouring points alone that need it.
+Boxes of latent space are bisected, one axis at a time, until a Kronrod rule and its nested Gauss rule agree on each box
+(QUADPACK, Piessens et al. 1983). Agreement means nothing where both rules step over a feature of f. So the error of a
+box whose decoded nodes are further apart than the noise includes all that the box could contribute. Each box is decoded
+once for all points, but it is integrated and bisected only for those groups of neighbouring points that need it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtri
 
-# Nodes from the outermost to 0, with their Kronrod and Gauss weights (0 at nodes that only Kronrod has).
+# Nodes from the outermost to 0, with Kronrod and Gauss weights (0 at nodes that only the Kronrod rule has).
 KRONROD = {
     15: np.array(
         [
@@ -55,23 +55,36 @@ RESOLVED_STEP = 2.0
 
 @dataclass(frozen=True)
 class LogProb:
-    """log p(x) in nats, (n,), and the absolute numerical error of each value, (n,)."""
+    """log p(x) with its numerical error.
+
+    Args:
+        value: log p(x) in nats, (n,).
+        error: The absolute numerical error of each value in nats, (n,).
+    """
 
     value: Tensor
     error: Tensor
 
 
 def log_marginal(
-    decode: Callable[[Tensor], Tensor], noise: float, x: Tensor, latent_dim: int, tolerance: float = 1e-3
+    decode: Callable[[Tensor], Tensor], noise_variance: float, x: Tensor, latent_dim: int, tolerance: float = 1e-3
 ) -> LogProb:
-    """log p(x) for x (n, D) under z ~ N(0, I), x | z ~ N(decode(z), noise I), to `tolerance` nats on the mean.
+    """log p(x) under z ~ N(0, I), x | z ~ N(decode(z), s2 I), by quadrature.
 
-    The error of a value sums, over boxes and axes, the disagreement of the two rules and the possible mass of
-    what the nodes do not resolve, relative to p(x), and a bound on the mass outside the domain. Refinement stops
-    when its mean over x is below the tolerance, or after 400,000 nodes per point on average: a larger mean error is
-    then reported as it is.
+    The error of a value is relative to p(x). It is a sum over boxes and axes of the disagreement of the two rules and
+    of the mass that the nodes may not resolve, and of a bound on the mass outside the domain. Refinement stops when the
+    mean error over x is below the tolerance, or after 400,000 nodes per point on average. In the second case the
+    larger error is reported.
 
-    Raises ValueError for a latent dimension other than 1 or 2, and for points that are not finite.
+    Args:
+        decode: The mean of x given z, (m, L) -> (m, D).
+        noise_variance: s2, in squared data units.
+        x: Points, (n, D).
+        latent_dim: L, 1 or 2.
+        tolerance: The largest mean error over x, in nats.
+
+    Raises:
+        ValueError: If the latent dimension is neither 1 nor 2, or a point is not finite.
     """
     if latent_dim not in RULE:
         raise ValueError(f"quadrature takes latent dimension 1 or 2, got {latent_dim}")
@@ -79,33 +92,41 @@ def log_marginal(
         raise ValueError("quadrature needs finite points x")
     with torch.no_grad():
         probes = decode(normal_codebook(PROBES, latent_dim)).double()
-        parts = [_log_marginal(decode, noise, part, probes, latent_dim, tolerance) for part in x.split(POINTS_AT_ONCE)]
+        parts = [
+            _log_marginal(decode, noise_variance, part, probes, latent_dim, tolerance)
+            for part in x.split(POINTS_AT_ONCE)
+        ]
     return LogProb(torch.cat([part.value for part in parts]), torch.cat([part.error for part in parts]))
 
 
 def _log_marginal(
-    decode: Callable[[Tensor], Tensor], noise: float, x: Tensor, probes: Tensor, latent_dim: int, tolerance: float
+    decode: Callable[[Tensor], Tensor],
+    noise_variance: float,
+    x: Tensor,
+    probes: Tensor,
+    latent_dim: int,
+    tolerance: float,
 ) -> LogProb:
-    """log p(x), where the mean errors at x and at the probes together are below `tolerance`.
+    """log p(x) with a mean error below the tolerance at x and at the probes together.
 
-    The probes are decoded codes. They make the rules resolve every part of latent space that carries prior mass,
-    however few the points x and wherever they lie.
+    The probes are decoded codes. With them, the rules resolve every part of latent space that has prior mass, even if x
+    are few or far away.
     """
     points = torch.cat([x.double(), probes])
     weight = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in (x, probes)])
-    guess = torch.logsumexp(torch.cdist(points, probes).square() / (-2 * noise), 1) - math.log(PROBES)
+    guess = torch.logsumexp(torch.cdist(points, probes).square() / (-2 * noise_variance), 1) - math.log(PROBES)
     index = _neighbourhoods(points, GROUP_SIZE)
-    integral = _Integral(decode, noise, points[index], weight[index], latent_dim)
+    integral = _Integral(decode, noise_variance, points[index], weight[index], latent_dim)
     value, error = torch.empty_like(weight), torch.empty_like(weight)
     value[index], error[index] = integral.log_value(guess[index], tolerance)
-    log_peak = -x.shape[1] / 2 * math.log(2 * math.pi * noise)
+    log_peak = -x.shape[1] / 2 * math.log(2 * math.pi * noise_variance)
     return LogProb(value[: len(x)] + log_peak, error[: len(x)])
 
 
 def _neighbourhoods(points: Tensor, size: int) -> Tensor:
-    """Indices of the points in g groups of m <= `size` near one another, by halving along the widest axis: (g, m).
+    """Indices of the points in g groups of m <= size neighbours, by halving along the widest axis: (g, m).
 
-    The last point fills up the groups.
+    The last point fills incomplete groups.
     """
     groups = 2 ** math.ceil(math.log2(max(1.0, len(points) / size)))
     index = torch.arange(groups * math.ceil(len(points) / groups)).clamp(max=len(points) - 1)[None]
@@ -118,7 +139,7 @@ def _neighbourhoods(points: Tensor, size: int) -> Tensor:
 
 
 def normal_codebook(n: int, latent_dim: int) -> Tensor:
-    """n well-spread codes of the prior, (n, L): quantiles for L = 1, a Sobol set above."""
+    """n evenly spread codes of the prior, (n, L), float64: quantiles for L = 1, a Sobol set for larger L."""
     if latent_dim == 1:
         return ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)[:, None]
     engine = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=0)
@@ -143,11 +164,14 @@ def _rule(latent_dim: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class _Boxes:
-    """Decoded boxes, b of them, as the integrand needs them.
+    """b decoded boxes, in the form that the integrand needs.
 
-    rows: (b, k^L, D + 2), which times the columns of a group are the logarithms of the integrand. volume: (b,), with
-    sides of 2 as its unit. step: how far apart neighbouring nodes come to lie at most, along each axis, (b, L).
-    log_prior: the least logarithm of the prior density at a node, (b,), and log_mass that of the prior's mass, (b,).
+    Args:
+        rows: (b, k^L, D + 2); the product with the columns of a group is the log of the integrand.
+        volume: (b,), in units of a box with sides of 2.
+        step: The largest distance of neighbouring decoded nodes along each axis, (b, L).
+        log_prior: The log of the smallest prior density at a node, (b,).
+        log_mass: The log of the box's prior mass, (b,).
     """
 
     rows: Tensor
@@ -158,25 +182,27 @@ class _Boxes:
 
 
 class _Integral:
-    """p(x) (2 pi s2)^(D/2), at most 1, at groups of points (g, m, D), of which each has a weight in the mean error."""
+    """p(x) (2 pi s2)^(D/2), at most 1, at groups of points (g, m, D); each point has a weight in the mean error."""
 
     def __init__(
         self,
         decode: Callable[[Tensor], Tensor],
-        noise: float,
+        noise_variance: float,
         points: Tensor,
         weight: Tensor,
         latent_dim: int,
     ):
-        self.decode, self.noise, self.weight, self.latent_dim = decode, noise, weight, latent_dim
+        self.decode, self.noise_variance, self.weight, self.latent_dim = decode, noise_variance, weight, latent_dim
         self.nodes, self.rule = _rule(latent_dim)
         square = (points**2).sum(2, keepdim=True)
-        self.columns = torch.cat([points / noise, torch.ones_like(square), -square / (2 * noise)], 2).mT.contiguous()
+        self.columns = torch.cat(
+            [points / noise_variance, torch.ones_like(square), -square / (2 * noise_variance)], 2
+        ).mT.contiguous()
 
     def log_value(self, guess: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-        """The logarithm and its error, (g, m) each, over a domain that is wide enough for them.
+        """The log of the integral and its error, (g, m) each, over a domain that is wide enough.
 
-        A guess of the logarithm, (g, m), only saves narrower domains from being tried.
+        A guess of the log, (g, m), only avoids trying narrower domains.
         """
         value, radius = guess, 8.0
         while True:
@@ -184,7 +210,7 @@ class _Integral:
                 radius *= 1.5
             value, error = self._integrate(radius, 0.9 * tolerance)
             outside = self._outside(radius, value)
-            if not (self.weight * outside).sum() > tolerance / 10:  # which holds for nan
+            if not (self.weight * outside).sum() > tolerance / 10:  # also true for nan
                 return value, error + outside
 
     def _outside(self, radius: float, value: Tensor) -> Tensor:
@@ -193,7 +219,7 @@ class _Integral:
         return (math.log(2 * self.latent_dim) + one_tail - value).exp().clamp(max=1.0)
 
     def _integrate(self, radius: float, tolerance: float) -> tuple[Tensor, Tensor]:
-        """The logarithm and its error over the cube of half-width `radius`, breadth first."""
+        """The log of the integral and its error over the cube of half-width `radius`, breadth first."""
         value, error = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         scale = torch.full_like(value, -math.inf)
         centre, half = self._first_boxes(radius)
@@ -205,7 +231,7 @@ class _Integral:
             value, error, scale = value * (scale - raised).exp(), error * (scale - raised).exp(), raised
             per_nat = self.weight / value.index_add(0, group, share)
             cost = (doubt * per_nat[group, None]).sum(2)
-            # As p(x) is found to be less than it seemed, relative errors grow and can overdraw the tolerance.
+            # If p(x) turns out smaller than estimated, relative errors grow and can exceed the tolerance.
             spare = max(tolerance - float((per_nat * error).sum()), tolerance / 100)
             keep = _affordable(cost.sum(1), spare)
             if evaluated + 2 * int((~keep).sum()) * len(self.nodes) > MAX_NODES * len(value):
@@ -217,7 +243,7 @@ class _Integral:
         return value.log() + scale, error / value
 
     def _first_boxes(self, radius: float) -> tuple[Tensor, Tensor]:
-        """Boxes that tile the cube, at most FIRST_WIDTH wide at the origin and wider outwards."""
+        """Boxes that tile the cube, at most FIRST_WIDTH wide at the origin and wider away from it."""
         centre = torch.zeros(1, self.latent_dim, dtype=torch.float64)
         half = torch.full_like(centre, radius)
         while True:
@@ -235,7 +261,7 @@ class _Integral:
         mean = torch.cat(parts).unflatten(0, z.shape[:2])
         square = (mean**2).sum(2, keepdim=True)
         log_prior = -(z**2).sum(2) / 2 - self.latent_dim / 2 * math.log(2 * math.pi)
-        rows = torch.cat([mean, log_prior[..., None] - square / (2 * self.noise), torch.ones_like(square)], 2)
+        rows = torch.cat([mean, log_prior[..., None] - square / (2 * self.noise_variance), torch.ones_like(square)], 2)
         return _Boxes(rows, half.prod(1), self._steps(mean), log_prior.amin(1), _log_mass(centre, half))
 
     def _steps(self, mean: Tensor) -> Tensor:
@@ -244,10 +270,10 @@ class _Integral:
         return torch.stack(steps, 1)
 
     def _evaluate(self, boxes: _Boxes, box: Tensor, group: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the rules say of pairs of a box and a group of points, (p,) each, and the scale (g, m) raised to suit.
+        """The contribution of pairs of a box and a group, (p,) each, to the integral, its error, and the new scale.
 
-        That is the shares of the boxes in the integral, (p, m), and the error of those along each axis, (p, L, m),
-        both times exp(-scale).
+        The contributions, (p, m), and their errors along each axis, (p, L, m), are multiplied by exp(-scale). The
+        scale, (g, m), is the largest log of the integrand so far.
         """
         estimate, peak = self._estimates(boxes, box, group)
         scale = scale.scatter_reduce(0, group[:, None].expand_as(peak), peak, "amax")
@@ -259,9 +285,9 @@ class _Integral:
         return share, doubt, scale
 
     def _estimates(self, boxes: _Boxes, box: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-        """Each rule's integral, (p, 1 + L, m), over a box of unit volume times exp(-peak), and that peak, (p, m).
+        """Each rule's integral over a box of unit volume, times exp(-peak), (p, 1 + L, m), and the peak, (p, m).
 
-        The peak is the greatest logarithm of the integrand at a node.
+        The peak is the largest log of the integrand at a node.
         """
         count = max(1, INTEGRANDS_AT_ONCE // (len(self.nodes) * self.weight.shape[1]))
         estimates, peaks = [], []
@@ -272,25 +298,24 @@ class _Integral:
         return torch.cat(estimates), torch.cat(peaks)
 
     def _unresolved(self, step: Tensor, log_likelihood: Tensor, log_mass: Tensor) -> Tensor:
-        """What a pair could contribute along axes where its nodes lie further apart than the noise: (p, L, m).
+        """What a pair could contribute along axes where its nodes are further apart than the noise: (p, L, m).
 
-        That is the mass of the box, (p, m), at the greatest density within one step, (p, L), of the nearest node, whose
-        likelihood is bounded, (p, m).
+        It is the mass of the box, (p, m), times the largest density within one step, (p, L), of the nearest node.
         """
-        nearest = (-2 * self.noise * log_likelihood).clamp(min=0).sqrt()
+        nearest = (-2 * self.noise_variance * log_likelihood).clamp(min=0).sqrt()
         distance = (nearest[:, None] - step[..., None]).clamp(min=0)
-        bound = (log_mass[:, None] - distance**2 / (2 * self.noise)).clamp(max=600).exp()
-        return bound * (step > RESOLVED_STEP * math.sqrt(self.noise))[..., None]
+        bound = (log_mass[:, None] - distance**2 / (2 * self.noise_variance)).clamp(max=600).exp()
+        return bound * (step > RESOLVED_STEP * math.sqrt(self.noise_variance))[..., None]
 
 
 def _log_mass(centre: Tensor, half: Tensor) -> Tensor:
-    """log of the mass of N(0, I) in boxes (b, L), also where the mass itself underflows: (b,)."""
+    """The log of the mass of N(0, I) in boxes (b, L), even where the mass underflows: (b,)."""
     near, far = log_ndtr(half - centre.abs()), log_ndtr(-half - centre.abs())
     return (near + torch.log1p(-(far - near).exp())).sum(1)
 
 
 def _affordable(cost: Tensor, spare: float) -> Tensor:
-    """Which boxes to accept: all if their errors sum to at most `spare`, else the best ones worth an eighth of it."""
+    """Which boxes to accept: all if their errors sum to at most `spare`, else the best with an eighth of it."""
     order = cost.argsort()
     running = cost[order].cumsum(0)
     accept = torch.zeros(len(cost), dtype=torch.bool)
@@ -299,7 +324,7 @@ def _affordable(cost: Tensor, spare: float) -> Tensor:
 
 
 def _refine(centre: Tensor, half: Tensor, box: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The boxes of pairs (p,) halved along the axis of greatest cost (p, L), and the boxes of their halves, (2 p,)."""
+    """The boxes of pairs (p,) halved along the axis of largest cost (p, L), and the boxes of the halves, (2 p,)."""
     used, box = box.unique(return_inverse=True)
     axis = torch.zeros(len(used), half.shape[1], dtype=torch.float64).index_add(0, box, cost).argmax(1)
     centre, half = _bisect(centre[used], half[used], axis)

@@ -16,7 +16,11 @@ def _surface(name: str, data_dim: int, decoder: Decode, asked: int | None) -> Pr
 
 
 def swiss_roll(latent_dim: int | None = None) -> Problem:
-    """A sheet rolled up one and a half times."""
+    """A sheet rolled up one and a half times.
+
+    Args:
+        latent_dim: L; only 2.
+    """
 
     def decoder(z: Tensor) -> Tensor:
         u = 1.5 * math.pi * (1 + 2 * ndtr(z[..., 0]))
@@ -27,7 +31,11 @@ def swiss_roll(latent_dim: int | None = None) -> Problem:
 
 
 def s_curve(latent_dim: int | None = None) -> Problem:
-    """A sheet bent to the shape of an S."""
+    """A sheet bent to the shape of an S.
+
+    Args:
+        latent_dim: L; only 2.
+    """
 
     def decoder(z: Tensor) -> Tensor:
         t = 3 * math.pi * (ndtr(z[..., 0]) - 0.5)
@@ -38,7 +46,11 @@ def s_curve(latent_dim: int | None = None) -> Problem:
 
 
 def torus(latent_dim: int | None = None) -> Problem:
-    """A torus of radii 1.2 and 0.5."""
+    """A torus of radii 1.2 and 0.5.
+
+    Args:
+        latent_dim: L; only 2.
+    """
 
     def decoder(z: Tensor) -> Tensor:
         a, b = 2 * math.pi * ndtr(z[..., 0]), 2 * math.pi * ndtr(z[..., 1])
@@ -49,7 +61,11 @@ def torus(latent_dim: int | None = None) -> Problem:
 
 
 def pinwheel(latent_dim: int | None = None) -> Problem:
-    """Five bent arms, each a fifth of the first latent coordinate."""
+    """Five bent arms, each a fifth of the first latent coordinate.
+
+    Args:
+        latent_dim: L; only 2.
+    """
 
     def decoder(z: Tensor) -> Tensor:
         s = 5 * ndtr(z[..., 0])

@@ -41,7 +41,7 @@ def test_all_rows_differ_so_that_a_row_tells_where_it_is_from():
 
 @pytest.mark.parametrize("train", [1400, 1797, 3000])
 def test_too_small_a_test_set_is_refused(train):
-    with pytest.raises(ValueError, match=rf"digits has 1797 data: {train} for training leave .* fewer than 200"):
+    with pytest.raises(ValueError, match=rf"digits has 1797 points: {train} training points leave .* at least 200"):
         draw(DIGITS, 0, train, train, 2000)
 
 

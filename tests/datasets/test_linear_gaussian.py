@@ -55,7 +55,7 @@ def test_what_is_not_positive_is_refused(arguments):
 def test_mean_log_density_of_many_draws_is_minus_the_entropy():
     problem = linear_gaussian(3, 4)
     weight, _ = affine(problem)
-    covariance = weight @ weight.T + problem.noise * np.eye(4)
+    covariance = weight @ weight.T + problem.noise_variance * np.eye(4)
     entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * covariance)[1]
     n = 50_000
     found = problem.log_prob(draw(problem, 0, 1, 1, n).test).value

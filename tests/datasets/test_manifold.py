@@ -92,19 +92,19 @@ def test_no_direction_of_the_code_is_lost(latent, data):
 
 @pytest.mark.parametrize("latent", [2, 4, 8])
 def test_the_posterior_is_as_wide_as_stated(latent):
-    problem = manifold(latent, data_dim=200, noise=0.5)
+    problem = manifold(latent, data_dim=200, noise_variance=0.5)
     jac = jacobian(problem, normal(500, latent))
-    precision = 1 + jac.square().sum(1) / problem.noise
+    precision = 1 + jac.square().sum(1) / problem.noise_variance
     assert float(precision.rsqrt().median()) == pytest.approx(math.sqrt(latent * 0.5 / (1.6 * 200)), rel=0.2)
 
 
 def test_quadrature_agrees_with_importance_sampling_from_the_prior():
-    problem = manifold(2, data_dim=10, noise=1.0)
+    problem = manifold(2, data_dim=10, noise_variance=1.0)
     x = draw(problem, 0, 1, 1, 40).test
     found = problem.log_prob(x)
     z = normal(400_000, 2, seed=3)
-    log_weight = torch.cdist(x, problem.decoder(z)).square() / (-2 * problem.noise)
-    value = torch.logsumexp(log_weight, 1) - math.log(len(z)) - 5 * math.log(2 * math.pi * problem.noise)
+    log_weight = torch.cdist(x, problem.decoder(z)).square() / (-2 * problem.noise_variance)
+    value = torch.logsumexp(log_weight, 1) - math.log(len(z)) - 5 * math.log(2 * math.pi * problem.noise_variance)
     relative = (log_weight - log_weight.amax(1, keepdim=True)).exp()
     error = relative.std(1) / relative.mean(1) / math.sqrt(len(z))
     assert error.max() < 0.05
@@ -113,9 +113,9 @@ def test_quadrature_agrees_with_importance_sampling_from_the_prior():
 
 
 def test_quadrature_agrees_with_a_fine_grid_where_posteriors_are_narrow():
-    problem = manifold(2, noise=0.05)
+    problem = manifold(2, noise_variance=0.05)
     z = normal(6, 2, seed=5)
-    x = problem.decoder(z) + math.sqrt(problem.noise) * normal(6, 50, seed=6)
+    x = problem.decoder(z) + math.sqrt(problem.noise_variance) * normal(6, 50, seed=6)
     found = problem.log_prob(x)
     axis = torch.linspace(-5, 5, 501, dtype=torch.float64)
     parts = [
@@ -123,18 +123,26 @@ def test_quadrature_agrees_with_a_fine_grid_where_posteriors_are_narrow():
         for part in torch.cartesian_prod(axis, axis).split(100_000)
     ]
     grid = torch.logsumexp(torch.stack(parts), 0) + 2 * math.log(0.02) - math.log(2 * math.pi)
-    expected = grid - 25 * math.log(2 * math.pi * problem.noise)
+    expected = grid - 25 * math.log(2 * math.pi * problem.noise_variance)
     assert ((found.value - expected).abs() <= found.error + 1e-7).all()
     assert found.error.mean() <= 1e-3
 
 
 def test_members_have_names_and_streams_of_their_own_and_alike_ones_the_same():
-    members = [manifold(2), manifold(3), manifold(data_dim=51), manifold(noise=0.5), manifold(length_scale=2.0)]
+    members = [
+        manifold(2),
+        manifold(3),
+        manifold(data_dim=51),
+        manifold(noise_variance=0.5),
+        manifold(length_scale=2.0),
+    ]
     names = [member.name for member in members]
     assert len(set(names)) == 5
     assert len({float(torch.rand(1, generator=stream(name, 0, "train"))) for name in names}) == 5
-    assert manifold(2, data_dim=50, noise=1, length_scale=1).name == manifold().name
-    assert manifold().noise == 1.0
+    assert manifold(2, data_dim=50, noise_variance=1, length_scale=1).name == manifold().name
+    assert manifold().noise_variance == 1.0
+    # The name seeds the data, so it is the same forever.
+    assert manifold().name == "manifold[latent_dim=2,data_dim=50,noise=1.0,length_scale=1.0]"
 
 
 @pytest.mark.parametrize(
@@ -145,8 +153,8 @@ def test_members_have_names_and_streams_of_their_own_and_alike_ones_the_same():
         ({"data_dim": 9}, "data_dim 10 to 784 .* got 9"),
         ({"data_dim": 785}, "data_dim 10 to 784 .* got 785"),
         ({"latent_dim": 12, "data_dim": 12}, "above latent_dim 12, got 12"),
-        ({"noise": 0.0}, "positive noise and length_scale, got 0.0"),
-        ({"length_scale": math.inf}, "positive noise and length_scale, got 1.0 and inf"),
+        ({"noise_variance": 0.0}, "positive noise_variance and length_scale, got 0.0"),
+        ({"length_scale": math.inf}, "positive noise_variance and length_scale, got 1.0 and inf"),
     ],
 )
 def test_what_is_out_of_range_is_refused(arguments, message):

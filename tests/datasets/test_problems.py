@@ -73,9 +73,9 @@ def test_pinwheel_agrees_with_an_integral_over_its_arms():
         angle = 2 * math.pi * arm / 5 + np.exp(r) / 4
         along = x[:, :1] * np.cos(angle) + x[:, 1:] * np.sin(angle) - r
         across = -x[:, :1] * np.sin(angle) + x[:, 1:] * np.cos(angle)
-        wide = 0.01 + problem.noise
-        quadratic = along**2 / problem.noise + across**2 / wide
-        log_density = -quadratic / 2 - math.log(2 * math.pi * math.sqrt(wide * problem.noise))
+        wide = 0.01 + problem.noise_variance
+        quadratic = along**2 / problem.noise_variance + across**2 / wide
+        log_density = -quadratic / 2 - math.log(2 * math.pi * math.sqrt(wide * problem.noise_variance))
         terms.append(np.logaddexp.reduce(log_density + log_weight, axis=1))
     expected = np.logaddexp.reduce(terms, axis=0) - math.log(5)
     found = problem.log_prob(torch.tensor(x))

@@ -95,7 +95,7 @@ def test_an_outlier_at_the_ends_of_latent_space(name):
     """The nearest point of the curve has its code at infinity, or nearly."""
     problem = datasets.load(name)
     found = problem.log_prob(FAR, 1e-4)
-    expected = brute_force(problem.decoder, problem.noise, FAR, 1, 1_000_001, 20.0)
+    expected = brute_force(problem.decoder, problem.noise_variance, FAR, 1, 1_000_001, 20.0)
     assert float(expected) < -1000
     assert abs(float(found.value - expected)) <= float(found.error) + 1e-7
     assert float(found.error) <= 1e-4
@@ -140,9 +140,9 @@ def test_boxes_may_come_one_by_one_or_all_at_once(latent, monkeypatch):
     """Values are kept relative to the greatest so far, which must not depend on when it is met."""
     problem = linear_gaussian(latent, 2, 0.002 if latent == 1 else 0.02)
     x = draw(problem, 0, 1, 1, 10).test
-    at_once = log_marginal(problem.decoder, problem.noise, x, latent)
+    at_once = log_marginal(problem.decoder, problem.noise_variance, x, latent)
     monkeypatch.setattr("datasets.quadrature.INTEGRANDS_AT_ONCE", 1)
-    one_by_one = log_marginal(problem.decoder, problem.noise, x, latent)
+    one_by_one = log_marginal(problem.decoder, problem.noise_variance, x, latent)
     torch.testing.assert_close(one_by_one.value, at_once.value, atol=1e-9, rtol=0)
     torch.testing.assert_close(one_by_one.error, at_once.error, atol=1e-9, rtol=1e-6)
 

@@ -58,7 +58,7 @@ def test_joint_draws_have_a_standard_normal_code_and_the_stated_noise(name):
     problem = datasets.load(name)
     n = 20_000
     z, x = problem.sample_joint(n, stream(name, 5, "moments"))
-    standard = torch.cat([z, (x - problem.decoder(z)) / problem.noise**0.5], 1)
+    standard = torch.cat([z, (x - problem.decoder(z)) / problem.noise_variance**0.5], 1)
     assert standard.mean(0).abs().max() < 4 / n**0.5
     off = torch.cov(standard.T) - torch.eye(standard.shape[1])
     assert off.abs().max() < 4 * (2 / n) ** 0.5
