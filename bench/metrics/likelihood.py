@@ -42,7 +42,7 @@ class TrueModel:
 
     def variance(self) -> float:
         """The noise variance s2."""
-        return self.problem.noise
+        return self.problem.noise_variance
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def _reference(target: _Target) -> Reference:
     generator = stream(problem.name, seed, "NUTS")
     codes = torch.randn(CODES, problem.latent_dim, generator=generator, dtype=torch.float64)
     squared = torch.cdist(x, problem.decoder(codes)).square()
-    weight = torch.softmax(-squared / (2 * WIDENED * problem.noise), 1)
+    weight = torch.softmax(-squared / (2 * WIDENED * problem.noise_variance), 1)
     start = codes[torch.multinomial(weight, CHAINS, replacement=True, generator=generator).T]
     for count in DRAWS:
         found = _diagnosed(_sample(problem, x, start, count, seed))
@@ -91,7 +91,7 @@ def _sample(problem: Problem, x: Tensor, start: Tensor, count: int, seed: int) -
 
     def potential(parameters: dict[str, Tensor]) -> Tensor:
         z = parameters["z"]
-        return (x - problem.decoder(z)).square().sum() / (2 * problem.noise) + z.square().sum() / 2
+        return (x - problem.decoder(z)).square().sum() / (2 * problem.noise_variance) + z.square().sum() / 2
 
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(stream(problem.name, seed, "NUTS").initial_seed())

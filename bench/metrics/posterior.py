@@ -90,7 +90,7 @@ def _index_floor(of: _Indices) -> tuple[Measurement, Measurement]:
 def true_log_index(problem: Problem, x: Tensor, codes: Tensor) -> Tensor:
     """log p(i | x) of the true model for x (n, D), over the codes (N, L): (n, N)."""
     squared = torch.cdist(x.cpu(), problem.decoder(codes)).square()
-    return torch.log_softmax(-squared / (2 * problem.noise), 1)
+    return torch.log_softmax(-squared / (2 * problem.noise_variance), 1)
 
 
 def _index_divergence(
