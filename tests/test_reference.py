@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.common.units import number
-from bench.report.tables import within
-from bench.stats.comparisons import comparisons, matching
+from bench.common.units import interval, number
+from bench.report.sentences import matching
+from bench.stats.comparisons import comparisons
 from bench.stats.estimates import aggregate, ranks
 from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE
 from bench.store.study_tables import read
@@ -26,7 +26,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def found(study):
-    return comparisons(study.measurements, study.runs)
+    return comparisons(study.measurements, study.runs, study.baseline)
 
 
 def standing(study):
@@ -36,21 +36,21 @@ def standing(study):
     rows = ["| method | mean rank | oracle gap (nats), interquartile mean |", "|---|---:|---:|"]
     for row in ranks(*tables).to_dict("records"):
         mean = means.loc[row["method"]]
-        rank = f"{number(row['rank'], 2)} {within(row['low'], row['high'], 2)}"
-        rows.append(f"| {row['method']} | {rank} | {number(mean['iqm'])} {within(mean['low'], mean['high'])} |")
+        rank = f"{number(row['rank'], 2)} {interval(row['low'], row['high'], 2)}"
+        rows.append(f"| {row['method']} | {rank} | {number(mean['iqm'])} {interval(mean['low'], mean['high'])} |")
     return "\n".join(rows)
 
 
 def verdicts(found):
     """On how many problems MAPA is better, indistinguishable or worse, as a table of Markdown."""
-    subjects = list(dict.fromkeys(each.subject for each in found))
+    subjects = list(dict.fromkeys(each.baseline for each in found))
     rows = ["| against | " + " | ".join(f"{name}: better / indistinguishable / worse" for name in subjects) + " |"]
     rows.append("|---|" + "---|" * len(subjects))
     for rival in dict.fromkeys(each.other for each in found):
         runs = []
         for each in (each for each in found if each.other == rival):
-            counts = " / ".join(str(len(each.those(verdict))) for verdict in (BETTER, INDISTINGUISHABLE, WORSE))
-            worse = ", ".join(f"{m.dataset} {m.nats:+.3f}" for m in each.those(WORSE))
+            counts = " / ".join(str(len(each.having(verdict))) for verdict in (BETTER, INDISTINGUISHABLE, WORSE))
+            worse = ", ".join(f"{m.dataset} {m.nats:+.3f}" for m in each.having(WORSE))
             runs.append(counts + (f" ({worse})" if worse else ""))
         rows.append(f"| {rival} | {' | '.join(runs)} |")
     return "\n".join(rows)
@@ -59,7 +59,7 @@ def verdicts(found):
 def matches(found):
     """What MAPA spends to match each baseline, as a list of Markdown."""
     return "\n".join(
-        f"- {matching(each, each.subject)}" for each in found if each.other in ("vae", "iwae", "iterative")
+        f"- {matching(each, each.baseline)}" for each in found if each.other in ("vae", "iwae", "iterative")
     )
 
 

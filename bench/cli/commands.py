@@ -67,7 +67,7 @@ def merge(folders: tuple[str, ...], out: str, quiet: bool) -> int:
 
 def report(folders: tuple[str, ...], out: str | None, formats: tuple[str, ...], quiet: bool) -> int:
     """Write the report of one study, or of several in another folder. Returns the exit code."""
-    from bench.report.combine import combined, place, save
+    from bench.report.combine import check_out, combined, save
     from bench.report.page import PAGES, write
     from bench.store.study_tables import read
 
@@ -79,7 +79,7 @@ def report(folders: tuple[str, ...], out: str | None, formats: tuple[str, ...], 
     try:
         studies = [read(source) for source in sources]
         if out is not None:
-            place(folder, sources)
+            check_out(folder, sources)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from None
     try:

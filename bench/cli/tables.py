@@ -38,7 +38,7 @@ def make_console() -> Console:
 
 def print_summary(folder: Path, metric: str) -> None:
     """Print the study's answers, and the median of a metric and of the costs per dataset and method."""
-    from bench.stats.comparisons import answers
+    from bench.report.sentences import answers
     from bench.stats.summary import summary
 
     measurements, runs = tables.read_table(folder, "measurements"), tables.read_table(folder, "runs")
@@ -66,7 +66,8 @@ def print_summary(folder: Path, metric: str) -> None:
     console = make_console()
     console.print()
     console.print(table)
-    for answer in answers(measurements, runs, rows):
+    baseline = tables.read_json(folder / "study.json")["settings"].get("baseline", ())
+    for answer in answers(measurements, runs, rows, baseline):
         console.print(f"\n{answer}", markup=False, highlight=False)
 
 

@@ -1,6 +1,6 @@
-"""How numbers are written, on the page and in the terminal alike.
+"""How numbers are written, on the page and in the terminal.
 
-Every function takes a number or None and returns text; None and NaN give MISSING.
+Most functions take a number or None and return text; None and NaN give MISSING.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _absent(value: float | None) -> bool:
 
 
 def _scaled(value: float) -> tuple[str, str]:
-    """Three significant digits and the SI prefix that goes with them."""
+    """Three significant digits and their SI prefix."""
     value = float(f"{value:.3g}")
     power = 0 if value == 0 else math.floor(math.log10(abs(value)) / 3)
     power = min(max(power, 0), len(_PREFIXES) - 1)
@@ -27,7 +27,7 @@ def _scaled(value: float) -> tuple[str, str]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A quality as it stands in a table: fixed decimals, or an exponent once they would mislead."""
+    """A number with fixed decimals; from 10,000 on with an exponent."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -37,13 +37,13 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """A number that always carries its sign."""
+    """A number with its sign, plus included."""
     text = number(value, digits)
     return f"+{text}" if value is not None and value > 0 and float(text) != 0 else text
 
 
 def with_interval(value: float, bounds: tuple[float, float] | None) -> str:
-    """A difference and its interval, '+0.012 [0.007, 0.018]', with digits enough to see on which side of zero it is."""
+    """A difference and its interval, '+0.012 [0.007, 0.018]', with enough digits to show its side of zero."""
     if bounds is None:
         return signed(value)
     low, high = bounds
@@ -52,13 +52,18 @@ def with_interval(value: float, bounds: tuple[float, float] | None) -> str:
     return f"{signed(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
+def interval(low: float, high: float, digits: int = 3) -> str:
+    """An interval, '[0.007, 0.018]'; empty if an end is NaN."""
+    return "" if math.isnan(low + high) else f"[{number(low, digits)}, {number(high, digits)}]"
+
+
 def spread(low: float | None, high: float | None) -> str:
-    """The interval from low to high, or MISSING where either end is."""
+    """The range from low to high; MISSING if an end is missing."""
     return MISSING if _absent(low) or _absent(high) else f"{number(low)} … {number(high)}"
 
 
 def count(value: float | None) -> str:
-    """A number of things: whole below 10 000, then three significant digits and k, M, G."""
+    """A count: whole below 10,000, then three significant digits with k, M or G."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -78,7 +83,7 @@ def flops(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration given in seconds, in the unit that suits it, from µs to hours."""
+    """A duration in seconds, shown in a unit from µs to hours."""
     if value is None or not math.isfinite(value):
         return MISSING if _absent(value) else "inf"
     if value == 0:
@@ -90,7 +95,7 @@ def seconds(value: float | None) -> str:
 
 
 def megabytes(value: float | None) -> str:
-    """Memory given in 1e6 bytes: '250 kB', '12.3 MB', '1.5 GB'."""
+    """Memory in MB (1e6 bytes): '250 kB', '12.3 MB', '1.5 GB'."""
     if value is None or math.isnan(value):
         return MISSING
     digits, prefix = _scaled(value * 1e6)
@@ -98,7 +103,7 @@ def megabytes(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """How many times as much, to two significant digits: '0.21×'."""
+    """A ratio with two significant digits: '0.21×'."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -107,7 +112,7 @@ def ratio(value: float | None) -> str:
 
 
 def fraction(value: float | None) -> str:
-    """A part of something, to two significant digits: '1/23', '0.64' from a half on, '3.1 times' from one on."""
+    """A ratio with two significant digits: '1/23', from one half on '0.64', from one on '3.1 times'."""
     if value is None or math.isnan(value):
         return MISSING
     if value <= 0 or math.isinf(value):
@@ -118,7 +123,7 @@ def fraction(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of one: '12 %', '0.3 %', '<0.1 %'."""
+    """A share as a percentage: '12 %', '0.3 %', '<0.1 %'."""
     if share is None or math.isnan(share):
         return MISSING
     return "<0.1 %" if 0 < share < 1e-3 else f"{float(f'{100 * share:.2g}'):g} %"
@@ -135,7 +140,7 @@ def listed(items: list[str]) -> str:
 
 
 def quantity(name: str, value: float | None) -> str:
-    """A value of the named column: a cost in its own unit, anything else as a number."""
+    """A value of a column: a cost in its own unit, anything else as a number."""
     return _FORMATS.get(name, number)(value)
 
 
@@ -155,7 +160,11 @@ SIZE = re.compile(r"(?P<number>[0-9]*\.?[0-9]+(?:e[0-9]+)?) *(?P<unit>[kmgt]b|)"
 
 
 def in_bytes(text: str) -> int:
-    """A number of bytes as people write it: 2GB, 512MB, 1.5e9; raises UsageError for anything else."""
+    """The number of bytes in a text such as 2GB, 512MB or 1.5e9.
+
+    Raises:
+        UsageError: For any other text.
+    """
     found = SIZE.fullmatch(text.strip())
     if found is None:
         raise UsageError(f"--run-memory must be a number of bytes such as 512MB or 2GB, got {text!r}")
@@ -163,6 +172,6 @@ def in_bytes(text: str) -> int:
 
 
 def in_words(size: int) -> str:
-    """A number of bytes in the largest unit of which it has one."""
+    """A number of bytes in the largest unit that is not larger than it."""
     unit = next(unit for unit, least in reversed(UNITS.items()) if size >= least or not unit)
     return f"{size / UNITS[unit]:.4g} {unit or 'bytes'}"

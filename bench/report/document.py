@@ -1,222 +1,426 @@
-"""What the page says, taken from a study's tables; the templates only lay it out."""
+"""The sections of a report, from a study's tables and figures. Templates only lay them out."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Hashable
-from pathlib import Path
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
 from bench.common import units
+from bench.report import sentences
+from bench.report.blocks import (
+    Block,
+    Cell,
+    Claim,
+    Claims,
+    Code,
+    Column,
+    Entries,
+    Entry,
+    Figures,
+    Heading,
+    Legend,
+    Paragraph,
+    References,
+    Row,
+    Section,
+    Table,
+)
 from bench.report.citations import cited
+from bench.report.gallery import Picture
 from bench.report.hyperparameters import settings_used
-from bench.report.tables import TOO_FEW, compared, groups, places, reached, verdict_of
-from bench.stats.comparisons import Comparison, comparisons, matching, sentence, told
-from bench.stats.cost_to_target import TOLD
-from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE
-from bench.stats.summary import RUN, UNFITTED, finished, fitted, metric_names, work_shares
-from bench.store.schema import COSTS, MAIN_METRICS, MEMORY, PAIRED, Definition, define
+from bench.stats.comparisons import Comparison, Margin, comparisons
+from bench.stats.cost_to_target import SHOWN, TARGET_COSTS, targets
+from bench.stats.estimates import aggregate, estimates, ranks
+from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE, Match
+from bench.stats.summary import fitted, metric_names, oracle_levels, work_shares
+from bench.store.schema import COSTS, MAIN_METRICS, MEMORY, PAIR, PAIRED, Definition, define
 from bench.store.study_tables import Study
 
 LEAST_SHARE = 1e-3
-SIGNS = {BETTER: "▲", INDISTINGUISHABLE: "≈", WORSE: "▼", TOO_FEW: "?"}
-CONTAINED = "(?:not )?contained: "  # as bench.process.containment begins what it tells
+SIGNS = {BETTER: "▲", INDISTINGUISHABLE: "≈", WORSE: "▼", sentences.TOO_FEW: "?"}
+ALWAYS_WRITTEN = ("figures/", "report.md", "report.html")
 
 
-def statements(study: Study, table: pd.DataFrame) -> dict[str, Any]:
-    """Everything the templates name except the figures; table is the study's summary."""
+def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[Picture]]) -> list[Section]:
+    """The sections of a report.
+
+    Args:
+        study: The study.
+        table: Its summary, as `bench.stats.summary.summary` returns it.
+        pictures: Its figures by kind, as `bench.report.gallery.gallery` returns them.
+
+    Returns:
+        The sections that the study has something for.
+    """
+    found = comparisons(study.measurements, study.runs, study.baseline)
+    places = _places(study)
     metrics = _metrics(study.measurements)
-    found = comparisons(study.measurements, study.runs)
-    paired = [*PAIRED] if any(comparison.margins for comparison in found) else []
-    placed = places(study)
-    return {
-        "study": study,
-        "references": cited(study),
-        "lead": _lead(found, placed) if len(found) > 1 else [],
-        "answers": told(found, study.runs, table),
-        "claims": _claims(found, study.runs, table),
-        "comparisons": [compared(each) for each in found if each.margins],
-        "incident": _incident(study),
-        "notes": _notes(study, bool(paired)),
-        "run": _run(study),
-        "groups": groups(study, table),
-        "places": placed,
-        "reached": reached(study),
-        "target_columns": [(define(cost), delta) for cost, delta in TOLD],
-        "metrics": [m for m in metrics if m.name in MAIN_METRICS],
-        "other_metrics": [m for m in metrics if m.name not in MAIN_METRICS],
-        "costs": [*COSTS, MEMORY],
-        "work": _work(study),
-        "problems": study.problems.fillna({"message": ""}).to_dict("records"),
-        "definitions": [*metrics, *paired, *COSTS, MEMORY],
-        "settings": _pairs(study.section("settings")),
-        "provenance": _pairs(study.section("provenance")),
-        "origin": _origin(study),
-        "entries": [
-            ("Datasets", _datasets(study)),
-            ("Methods", _methods(study)),
-            ("Hyperparameters", [(name, text, "") for name, text in settings_used(study.info)]),
-        ],
-        "command": str(study.info.get("command") or ""),
-        "files": _files(study.folder),
-        "unfitted": UNFITTED,
-        "missing": units.MISSING,
-    }
+    main, others = ([m for m in metrics if (m.name in MAIN_METRICS) == wanted] for wanted in (True, False))
+    paired = [each for each in found if each.margins]
+    ends = _Ends(study, table)
+    candidates = (
+        Section("answers", "", "Answers", _answers(study, table, found, places, pictures["overview"])),
+        Section("ranking", "Over all datasets", "Overall", _ranking(places, pictures["ranking"])),
+        Section("table", "Where each method ended", "Table", ends.blocks("filter-ends", main, [*COSTS, MEMORY])),
+        Section("comparisons", "Method against method", "Comparisons", _comparisons(paired)),
+        Section("cost", "Quality against cost", "Cost", _costs(study, pictures["curves"])),
+        Section("losses", "What is lost, and where", "Losses", _figures(sentences.LOSSES, pictures["losses"])),
+        Section("quality", "Quality of posteriors and samples", "", ends.blocks("filter-others", others, [])),
+        Section("posteriors", "Posteriors against the true one", "Posteriors", _posteriors(pictures)),
+        Section(
+            "densities",
+            "Learned densities",
+            "Densities",
+            _figures(sentences.DENSITIES, pictures["densities"], wide=False),
+        ),
+        Section("work", "Where the FLOPs went", "", _work(study)),
+        Section("unfinished", "What did not finish", "Failures", _unfinished(study)),
+        Section("run", "What was run", "Run it again", run_blocks(study)),
+        Section("definitions", "What is measured", "Definitions", _definitions(metrics, bool(paired))),
+        Section("references", "To cite", "", _references(study)),
+        Section("files", "Files", "", _files(study)),
+    )
+    return [section for section in candidates if section.blocks]
 
 
-def _claims(found: list[Comparison], runs: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """What opens the page: of each comparison a title, its verdicts, what it comes to, and the sentence in full."""
-    if not found:
-        return [{"says": text} for text in told(found, runs, table)]
+def _figures(text: str, pictures: Sequence[Picture], wide: bool = True) -> list[Block]:
+    return [Paragraph(text), Figures(pictures, wide)] if pictures else []
+
+
+# Answers
+
+
+def _answers(
+    study: Study,
+    table: pd.DataFrame,
+    found: list[Comparison],
+    places: Sequence[Mapping[Hashable, Any]],
+    overview: Sequence[Picture],
+) -> list[Block]:
+    lead = sentences.overview(found, places) if len(found) > 1 else []
+    incident = sentences.incident(study)
+    notes = sentences.notes(study, any(each.margins for each in found))
     return [
-        {
-            "title": f"{each.subject} against {each.other}",
-            "verdicts": _verdicts(each),
-            "says": matching(each, each.subject) if each.margins else sentence(each),
-            "more": sentence(each) if each.margins else "",
-        }
+        *(Paragraph(text, "lead") for text in lead),
+        Claims(_claims(found, study, table)),
+        *([Paragraph(incident, "warning")] if incident else []),
+        *([Legend()] if overview else []),
+        *([Figures(overview, wide=False)] if overview else []),
+        *map(Paragraph, notes),
+    ]
+
+
+def _claims(found: list[Comparison], study: Study, table: pd.DataFrame) -> list[Claim]:
+    if not found:
+        return [Claim(text) for text in sentences.summary_sentences(found, study.runs, table)]
+    return [
+        Claim(
+            sentences.sentence(each),
+            f"{each.baseline} against {each.other}",
+            sentences.matching(each, each.baseline) if each.margins else "",
+            _verdicts(each),
+        )
         for each in found
     ]
 
 
-def _lead(found: list[Comparison], placed: list[dict[Hashable, Any]]) -> list[str]:
-    """Many comparisons in a few sentences: how often each subject was better or worse, and who ranks where."""
-    sentences = []
-    for subject in dict.fromkeys(each.subject for each in found):
-        told = Counter(verdict_of(margin) for each in found if each.subject == subject for margin in each.margins)
-        total = told.total() - told[TOO_FEW]
-        if total:
-            counts = f"{told[BETTER]} of {total} comparisons, indistinguishable in {told[INDISTINGUISHABLE]}"
-            sentences.append(f"{subject} is better in {counts}, worse in {told[WORSE]}.")
-    if len(placed) > 1:
-        ranks = units.listed([f"{row['method']} {units.number(row['rank'], 1)}" for row in placed])
-        sentences.append(f"Mean ranks by test log-likelihood: {ranks}.")
-    return sentences
-
-
 def _verdicts(comparison: Comparison) -> list[tuple[str, str, int]]:
-    """Each verdict, a sign for it, and on how many datasets it holds: the most frequent first, none at all last."""
-    words = Counter(verdict_of(margin) for margin in comparison.margins)
+    """Each verdict with its sign and count, the most frequent first, too few seeds last."""
+    words = Counter(sentences.verdict_of(margin) for margin in comparison.margins)
     found = [(word, SIGNS[word], n) for word, n in words.most_common()]
-    return sorted(found, key=lambda each: each[0] == TOO_FEW)
+    return sorted(found, key=lambda each: each[0] == sentences.TOO_FEW)
 
 
-def _metrics(measurements: pd.DataFrame) -> list[Definition]:
-    units = dict(zip(measurements["metric"], measurements.get("unit", measurements["metric"]), strict=True))
-    return [define(name, str(units.get(name, ""))) for name in metric_names(measurements)]
+# Tables of numbers
 
 
-def _work(study: Study) -> list[dict[str, Any]]:
-    """Each fitted method with its share of FLOPs that is charged by formula, and its kinds of work with theirs."""
-    shares = work_shares(study.work[study.work["method"].isin(fitted(study.methods))])
+def _places(study: Study) -> list[dict[Hashable, Any]]:
+    """The rank and the mean gap of each fitted method, the best first."""
+    ranked = ranks(study.measurements, study.runs)
+    means = aggregate(study.measurements, study.runs).drop(columns="missing")
+    return ranked.merge(means, on="method", suffixes=("_rank", "_iqm")).to_dict("records")
+
+
+def _ranking(places: Sequence[Mapping[Hashable, Any]], pictures: Sequence[Picture]) -> list[Block]:
+    if not pictures:
+        return []
+    columns = (
+        Column("method", number=False),
+        Column("mean rank"),
+        Column("oracle gap", "nats, interquartile mean"),
+        Column("runs"),
+        Column("missing"),
+    )
+    rows = []
+    for each in places:
+        method = str(each["method"])
+        rank = units.interval(each["low_rank"], each["high_rank"], 2)
+        mean = units.interval(each["low_iqm"], each["high_iqm"])
+        cells = (
+            Cell(method),
+            Cell(units.number(each["rank"], 2), rank, ("", method, "rank")),
+            Cell(units.number(each["iqm"]), mean, ("", method, "oracle_gap")),
+            Cell(str(each["runs"])),
+            Cell(str(each["missing"])),
+        )
+        rows.append(Row(cells))
+    table = Table("Over all datasets", columns, rows, layout="numbers compact linked")
+    return [Paragraph(sentences.RANKING), Figures(pictures, captioned=False), table]
+
+
+class _Ends:
+    """Tables of where each method ended, by metrics and costs."""
+
+    def __init__(self, study: Study, table: pd.DataFrame):
+        self.study, self.table = study, table
+        found = estimates(study.measurements, study.runs, tuple(metric_names(study.measurements)))
+        ends = found[["median_low", "median_high"]].to_numpy().tolist()
+        self.intervals = dict(zip(map(tuple, found[[*PAIR, "metric"]].to_numpy().tolist()), ends, strict=True))
+
+    def blocks(self, filters: str, metrics: Sequence[Definition], costs: Sequence[Definition]) -> list[Block]:
+        """A table of metrics and costs, with what is said above and below it; nothing if there are no metrics."""
+        if not metrics and not costs:
+            return []
+        label = "Where each method ended" if costs else "Quality of posteriors and samples"
+        columns = [Column("dataset", number=False), Column("method", number=False), Column("seeds")]
+        columns += [Column(d.label, d.unit, d.meaning) for d in metrics]
+        columns += [Column(d.label, "", d.meaning) for d in costs]
+        records = self.table.to_dict("records")
+        previous = [None, *(row["dataset"] for row in records)]
+        rows = [
+            self._row(row, row["dataset"] != before, metrics, costs)
+            for row, before in zip(records, previous, strict=False)
+        ]
+        table = Table(label, columns, rows, 1, filters)
+        if not costs:
+            return [Paragraph(sentences.OTHERS), table]
+        levels = oracle_levels(self.study.measurements, self.study.runs)
+        known = {dataset: levels[dataset] for dataset in self.study.datasets if dataset in levels}
+        texts = [Paragraph(sentences.TABLE), Paragraph(sentences.INTERACTION, page_only=True)]
+        return [*texts, table, *([Paragraph(sentences.true_levels(known))] if known else [])]
+
+    def _row(
+        self, row: Mapping[Hashable, Any], first: bool, metrics: Sequence[Definition], costs: Sequence[Definition]
+    ) -> Row:
+        dataset, method = str(row["dataset"]), str(row["method"])
+        complete = row["seeds_done"] == row["seeds_total"]
+        seeds = Cell(
+            f"{row['seeds_done']}/{row['seeds_total']}", value=row["seeds_done"], style="" if complete else "short"
+        )
+        cells = [Cell(dataset), Cell(method), seeds]
+        cells += [self._metric(row, metric.name) for metric in metrics]
+        cells += [
+            Cell(units.quantity(cost.name, row[cost.name]), rows=(dataset, method, cost.name), value=row[cost.name])
+            for cost in costs
+        ]
+        return Row(cells, dataset, method, first=first, reference=row["role"] != "method")
+
+    def _metric(self, row: Mapping[Hashable, Any], name: str) -> Cell:
+        """A median over its interval; for too few seeds over the range."""
+        pair, median = (row["dataset"], row["method"]), row[f"{name}_median"]
+        text, below = units.number(median), ""
+        if row["seeds_done"] > 1 and text != units.MISSING:
+            low, high = self.intervals.get((*pair, name), (math.nan, math.nan))
+            below = units.interval(low, high) or units.spread(row[f"{name}_low"], row[f"{name}_high"])
+        best = bool(row["best"]) and name == "test_ll"
+        return Cell(text, below, (*map(str, pair), name), median, best)
+
+
+def _comparisons(found: Sequence[Comparison]) -> list[Block]:
+    if not found:
+        return []
+    columns = (
+        Column("methods", number=False),
+        Column("dataset", number=False),
+        Column("difference", "nats"),
+        Column("verdict", number=False),
+        *map(Column, ("seeds", "wall time", "FLOPs", "wall time to match", "FLOPs to match", "seeds that reach it")),
+    )
+    rows = [
+        _margin(comparison, margin, first=place == 0)
+        for comparison in found
+        for place, margin in enumerate(comparison.margins)
+    ]
+    table = Table("Method against method", columns, rows, 0, "filter-margins", by_method=False)
+    return [Paragraph(sentences.COMPARISONS), table]
+
+
+def _margin(comparison: Comparison, margin: Margin, first: bool) -> Row:
+    match, verdict = margin.match, sentences.verdict_of(margin)
+    texts = (
+        ("wall_s", units.ratio(margin.wall)),
+        ("flops", units.ratio(margin.flops)),
+        ("match", units.ratio(match.wall)),
+        ("match", units.ratio(match.flops)),
+        ("match", f"{match.reached}/{len(match.seeds)}"),
+    )
+
+    def address(name: str) -> tuple[str, ...]:
+        return margin.dataset, comparison.baseline, name, comparison.other
+
+    cells = (
+        Cell(f"{comparison.baseline} against {comparison.other}"),
+        Cell(margin.dataset),
+        Cell(units.with_interval(margin.nats, margin.interval), rows=address("test_ll")),
+        Cell(verdict, style=f"verdict {verdict}"),
+        Cell(str(margin.seeds)),
+        *(Cell(text, rows=address(name)) for name, text in texts),
+    )
+    return Row(cells, margin.dataset, match=_by_seed(match), first=first)
+
+
+def _by_seed(match: Match) -> str:
+    """[[seed, ratio of wall times, of FLOPs], ...] as JSON; null is a seed that does not reach the target."""
+    each = zip(match.seeds, match.wall_ratios, match.flops_ratios, strict=True)
+    return json.dumps([[seed, *(float(f"{v:.8g}") if math.isfinite(v) else None for v in of)] for seed, *of in each])
+
+
+# Costs
+
+
+def _costs(study: Study, curves: Sequence[Picture]) -> list[Block]:
+    found = targets(study.measurements, study.runs)
+    cells = {
+        (str(row["dataset"]), str(row["method"]), row["cost"], row["delta"]): row
+        for row in found[found["cost"].isin(TARGET_COSTS)].to_dict("records")
+    }
+    known = {key[:2] for key in cells}
+    pairs = [(d, m) for d in study.datasets for m in study.methods if (d, m) in known]
+    blocks: list[Block] = [Paragraph(sentences.CURVES), Figures(curves, captioned=False)]
+    if pairs:
+        title = "Cost to come near the true model"
+        columns = [Column("dataset", number=False), Column("method", number=False)]
+        columns += [Column(define(cost).label, f"to {delta} nats") for cost, delta in SHOWN]
+        firsts = [True, *(one[0] != other[0] for one, other in pairwise(pairs))]
+        rows = [
+            Row((Cell(d), Cell(m), *(_target(d, m, cells[d, m, c, delta]) for c, delta in SHOWN)), d, m, first=first)
+            for (d, m), first in zip(pairs, firsts, strict=True)
+        ]
+        table = Table(title, columns, rows, 1, "filter-targets")
+        blocks += [Heading(title, "targets"), Paragraph(sentences.TARGETS), table]
+    return blocks
+
+
+def _target(dataset: str, method: str, row: Mapping[Hashable, Any]) -> Cell:
+    cost, median = str(row["cost"]), float(row["median"])
+    low, high = (units.quantity(cost, row[end]) for end in ("low", "high"))
+    interval = f"[{low}, {high}] " if median < math.inf and units.MISSING not in (low, high) else ""
+    small = f"{interval}{row['reached']}/{row['seeds']}"
+    return Cell(units.quantity(cost, median), small, (dataset, method, f"near-{row['delta']}"), median)
+
+
+def _work(study: Study) -> list[Block]:
+    """The kinds of work of each fitted method, with the share that is charged by formula."""
+    shares = work_shares(study.work[study.work["method"].isin(fitted(study.runs))])
+    entries = []
+    for method, kinds in shares.groupby("method", sort=False):
+        shown = [(k["name"], k["share"], k["by"]) for k in kinds.to_dict("records") if k["share"] >= LEAST_SHARE]
+        by_formula = units.percent(kinds.loc[kinds["by"] == "formula", "share"].sum())
+        entries.append(Entry(str(method), sentences.work_text(shown), f"By formula: {by_formula}."))
+    headings = ("method", "kinds of work", "share by formula")
+    return [Paragraph(sentences.WORK), Entries(entries, headings)] if entries else []
+
+
+# Posteriors
+
+
+def _posteriors(pictures: Mapping[str, Sequence[Picture]]) -> list[Block]:
+    signals = _figures(sentences.SIGNALS, pictures["signal_posteriors"])
+    heading = [Heading("The signal behind x", "signals")] if signals else []
+    return [*_figures(sentences.INDEX_POSTERIORS, pictures["index_posteriors"]), *heading, *signals]
+
+
+# What was run
+
+
+def _unfinished(study: Study) -> list[Block]:
+    if study.unfinished.empty:
+        return [Paragraph(sentences.ALL_FINISHED, "")]
+    names = ("dataset", "method", "seed", "status")
+    rows = [
+        Row(
+            [
+                *(Cell(str(row[name])) for name in names),
+                Cell(str(row["message"] or sentences.NO_REASON), style="reason"),
+            ]
+        )
+        for row in study.unfinished.fillna({"message": ""}).to_dict("records")
+    ]
     return [
-        {
-            "method": method,
-            "formula": units.percent(kinds.loc[kinds["by"] == "formula", "share"].sum()),
-            "kinds": [
-                (k["name"], units.percent(k["share"]), k["by"])
-                for k in kinds[kinds["share"] >= LEAST_SHARE].to_dict("records")
-            ],
-        }
-        for method, kinds in shares.groupby("method", sort=False)
+        Table(
+            "What did not finish",
+            [Column(name, number=name == "seed") for name in (*names, "reason")],
+            rows,
+            -1,
+            layout="",
+        )
     ]
 
 
-def _incident(study: Study) -> str:
-    """What did not finish, in a sentence; empty where all did."""
-    if study.problems.empty:
-        return ""
-    counts = study.problems["status"].value_counts(sort=False)
-    words = {"timeout": "timed out"}
-    parts = [f"{n} {words.get(str(status), status)}" for status, n in counts.items()]
-    return (
-        f"{len(study.problems)} of {units.plural(len(study.runs), 'run')} did not finish: "
-        f"{units.listed(parts)}. What is said of their methods there rests on the other seeds."
+def run_blocks(study: Study) -> list[Block]:
+    """The command, settings, provenance, datasets, methods and hyperparameters of a study."""
+    command = str(study.info.get("command") or "")
+    settings = _pairs(study.section("settings"))
+    sections = (
+        ("Datasets", [Entry(name, *_dataset(about)) for name, about in study.section("datasets").items()]),
+        ("Methods", [Entry(name, *_method(about)) for name, about in study.section("methods").items()]),
+        ("Hyperparameters", [Entry(name, text) for name, text in settings_used(study.info)]),
     )
+    blocks: list[Block] = [Paragraph(sentences.RUN_AGAIN, ""), Code(command)] if command else []
+    if settings:
+        blocks += [Heading("Settings"), Entries(settings)]
+    blocks += [Heading("Provenance"), Code(_provenance(study))]
+    if study.sources:
+        entries = [_source(each) for each in study.sources]
+        blocks += [Heading("Joined from"), Entries(entries, ("study", "where it is from", "commit"))]
+    for title, entries in sections:
+        headings = ["name", "what it is", *(["source"] if any(each.source for each in entries) else [])]
+        blocks += [Heading(title), Entries(entries, headings)] if entries else []
+    return blocks
 
 
-def _run(study: Study) -> str:
-    """The size of the study in a line."""
-    settings = study.section("settings")
-    counts = (
-        (len(study.datasets), "dataset"),
-        (len(study.methods), "method"),
-        (study.runs["seed"].nunique(), "seed"),
-    )
-    parts = [units.plural(n, noun) for n, noun in counts]
-    for key, text in (("size", "{} training points"), ("test_size", "{} test points"), ("noise", "noise {}")):
-        if settings.get(key) is not None:
-            parts.append(text.format(settings[key]))
-    return " · ".join(parts)
+def _source(each: Mapping[str, Any]) -> Entry:
+    provenance = each.get("provenance") or {}
+    text = ", ".join(filter(None, (str(each.get("folder") or ""), str(each.get("command") or ""))))
+    commit, finished = provenance.get("commit") or "unknown", provenance.get("finished") or "unfinished"
+    return Entry(str(each.get("name") or units.MISSING), text, f"commit {commit}, {finished}")
 
 
-def _notes(study: Study, paired: bool) -> list[str]:
-    """What a reader must know before trusting a number."""
-    notes = []
-    if paired:
-        notes.append(
-            "Differences are in test log-likelihood on the same data, the median over seeds with a 95% bootstrap "
-            "interval; better and worse are those whose interval excludes zero and whose signed-rank test, corrected "
-            "for all comparisons made here, has p of at most 5%. "
-            "The cost ratios are of whole fits, the median over datasets."
-        )
-    if study.runs.get("concurrent", pd.Series(dtype=bool)).fillna(False).astype(bool).any():
-        notes.append("Runs ran side by side, so wall times are contended; CPU time and FLOPs are the fairer axes.")
-    errors = _final_errors(study)
-    if len(errors):
-        middle, most = units.number(errors.median(), 4), units.number(errors.max(), 4)
-        text = f"Standard error of a fitted method's final test log-likelihood: median {middle}, most {most} nats."
-        notes.append(text)
-    return [*notes, *_contained(study)]
+def _pairs(section: Mapping[str, Any]) -> list[Entry]:
+    return [Entry(key.replace("_", " "), _plain(value)) for key, value in section.items()]
 
 
-def _contained(study: Study) -> list[str]:
-    """What methods did beyond their own results, by method, as the messages of their finished runs tell."""
-    done = study.runs[study.runs["status"] == "done"]
-    texts = done["message"].fillna("").str.extract(f"({CONTAINED}.*)", expand=False)
-    notes = (done["method"].astype(str) + ", " + texts).dropna().value_counts(sort=False)
-    return [f"{note} ({units.plural(n, 'run')})." for note, n in zip(notes.index, notes.tolist(), strict=True)]
-
-
-def _final_errors(study: Study) -> pd.Series:
-    """The standard errors of test_ll at the last look at each finished run of a fitted method."""
-    rows = finished(study.measurements, study.runs)
-    rows = rows[(rows["metric"] == "test_ll") & rows["method"].isin(fitted(study.methods))]
-    last = rows["checkpoint"] == rows.groupby(RUN)["checkpoint"].transform("max")
-    return rows.loc[last].get("stderr", pd.Series(dtype=float)).dropna()
-
-
-def _pairs(section: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(key.replace("_", " "), _plain(value)) for key, value in section.items()]
-
-
-def _origin(study: Study) -> str:
-    """The provenance as lines that can be copied, with the seeds that were run."""
+def _provenance(study: Study) -> str:
+    """The provenance as lines that can be copied, with the seeds."""
     seeds = ", ".join(str(seed) for seed in sorted(study.runs["seed"].unique()))
-    return "\n".join(f"{key}: {value}" for key, value in [*_pairs(study.section("provenance")), ("seeds", seeds)])
+    return "\n".join(
+        f"{each.name}: {each.text}" for each in [*_pairs(study.section("provenance")), Entry("seeds", seeds)]
+    )
 
 
-def _methods(study: Study) -> list[tuple[str, str, str]]:
-    """Name, what it is, and its source."""
-    about = study.section("methods").items()
-    return [(name, str(each.get("summary") or ""), str(each.get("source") or "")) for name, each in about]
+def _method(about: Mapping[str, Any]) -> tuple[str, str]:
+    """What a method is, and its source."""
+    return str(about.get("summary") or ""), str(about.get("source") or "")
 
 
-def _datasets(study: Study) -> list[tuple[str, str, str]]:
-    """Name, what it is with its dimensions and noise, and its source."""
-    texts = {"latent_dim": "latent dimension {}", "data_dim": "data dimension {}", "noise": "noise {}"}
-    entries = []
-    for name, each in study.section("datasets").items():
-        facts = [text.format(_short(each[key])) for key, text in texts.items() if each.get(key) is not None]
-        if each.get("expected_log_prob"):
-            value, error = each["expected_log_prob"]
-            facts.append(f"E log p = {units.number(value)} ± {units.number(error)} nats")
-        parts = [each.get("summary"), ", ".join(facts)]
-        entries.append((name, "; ".join(filter(None, parts)), str(each.get("source") or "")))
-    return entries
+def _dataset(about: Mapping[str, Any]) -> tuple[str, str]:
+    """What a dataset is, with its dimensions and noise variance, and its source."""
+    texts = {
+        "latent_dim": "latent dimension {}",
+        "data_dim": "data dimension {}",
+        "noise_variance": "noise variance {}",
+    }
+    facts = [text.format(_short(about[key])) for key, text in texts.items() if about.get(key) is not None]
+    if about.get("expected_log_prob"):
+        value, error = about["expected_log_prob"]
+        facts.append(f"E log p = {units.number(value)} ± {units.number(error)} nats")
+    return "; ".join(filter(None, (about.get("summary"), ", ".join(facts)))), str(about.get("source") or "")
 
 
 def _short(value: Any) -> str:
@@ -231,21 +435,31 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _files(folder: Path) -> list[tuple[str, str]]:
-    known = {
-        "measurements.parquet": "every look at every run, one metric a row",
-        "diagnostics.parquet": "what tells whether the estimator of a metric worked: numerical errors, sample sizes",
-        "work.parquet": "where the FLOPs went, by kind of work, counted or charged by formula",
-        "runs.parquet": "one row per dataset, method and seed, with status and total cost",
-        "posteriors.parquet": "how probable the code of each training datum is for four x: truth, floor, methods",
-        "signals.parquet": "what the noiseless signal may have been for four held-out x: truth and methods",
-        "densities.parquet": "true and learned log densities on a grid, for two-dimensional data",
-        "study.json": "settings, provenance and the command",
-        "study.toml": "what was asked for, to be run again with `python -m bench run`",
-        "log.txt": "when each command began and ended, and what became of each run, in UTC",
-        "figures/": "every figure as SVG",
-        "report.md": "this report as Markdown",
-        "report.html": "this report as one file",
-    }
-    written = ("figures/", "report.md", "report.html")
-    return [(name, what) for name, what in known.items() if name in written or (folder / name).exists()]
+# Definitions, references, files
+
+
+def _metrics(measurements: pd.DataFrame) -> list[Definition]:
+    stated = dict(zip(measurements["metric"], measurements["unit"], strict=True))
+    return [define(name, str(stated.get(name, ""))) for name in metric_names(measurements)]
+
+
+def _definitions(metrics: Sequence[Definition], paired: bool) -> list[Block]:
+    entries = [
+        Entry(d.label, f"{d.meaning}{f'; {d.better} is better' if d.better else ''}.", d.source, d.unit)
+        for d in (*metrics, *(PAIRED if paired else ()), *COSTS, MEMORY)
+    ]
+    return [Entries(entries, ("quantity", "meaning", "source", "unit"))]
+
+
+def _references(study: Study) -> list[Block]:
+    entries = [(each.text, units.listed(list(each.cited_for))) for each in cited(study)]
+    return [References(entries)] if entries else []
+
+
+def _files(study: Study) -> list[Block]:
+    entries = [
+        Entry(name, text)
+        for name, text in sentences.FILES.items()
+        if name in ALWAYS_WRITTEN or (study.folder / name).exists()
+    ]
+    return [Entries(entries, ("file", "content"))]

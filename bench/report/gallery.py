@@ -1,4 +1,4 @@
-"""Every figure of a study, each drawn once: with its caption, and in words for who cannot see it."""
+"""Every figure of a study, drawn once, with its caption and with its content in words for screen readers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from markupsafe import Markup
 from bench.common import units
 from bench.report.figures import decomposition, densities, index_posteriors, ranking, signal_posteriors, style
 from bench.report.figures.inline import inlined
-from bench.report.figures.palette import styles
+from bench.report.figures.palette import Style, styles
 from bench.stats.cost_to_target import profile
 from bench.stats.estimates import aggregate, ranks
-from bench.stats.summary import ORACLE, final, finished, fitted, oracle_levels
+from bench.stats.summary import final, finished, fitted, oracle_levels
 from bench.store.study_tables import Study
 
 if TYPE_CHECKING:
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: its file's stem, its dataset if it is of one, its caption, and what it shows in words."""
+    """A figure.
+
+    Args:
+        stem: The name of its file, without an ending.
+        dataset: The dataset that it is of; empty if it is of several.
+        caption: Its caption.
+        words: What it shows, in words.
+        figure: The matplotlib figure.
+    """
 
     stem: str
     dataset: str
@@ -36,39 +44,44 @@ class Picture:
 
     @cached_property
     def inline(self) -> Markup:
-        """As a part of the page."""
+        """The figure as an element of the page."""
         return inlined(self._svg, self.stem, self.words)
 
     @cached_property
     def _svg(self) -> bytes:
-        with style.look():
+        with style.figure_style():
             return style.image(self.figure, "svg")
 
     def image(self, kind: str) -> bytes:
-        """As 'svg', 'png' or 'pdf'; what is not asked for is not drawn, which takes most of a report's time."""
+        """The figure as 'svg', 'png' or 'pdf'. Only what is asked for is drawn, since this takes most of the time."""
         if kind == "svg":
             return self._svg
-        with style.look():
+        with style.figure_style():
             return style.image(self.figure, kind)
 
 
-def pictures(study: Study, table: pd.DataFrame) -> dict[str, list[Picture]]:
-    """The figures of a study by kind, in the order of its datasets; table is its summary."""
+def gallery(study: Study, table: pd.DataFrame) -> dict[str, list[Picture]]:
+    """The figures of a study by kind, in the order of its datasets.
+
+    Args:
+        study: The study.
+        table: Its summary, as `bench.stats.summary.summary` returns it.
+    """
     kinds = {
         "overview": _overview,
-        "standing": _standing,
+        "ranking": _ranking,
         "curves": _curves,
-        "parts": _parts,
+        "losses": _losses,
         "densities": _densities,
-        "overlays": _overlays,
-        "signals": _signals,
+        "index_posteriors": _index_posteriors,
+        "signal_posteriors": _signal_posteriors,
     }
-    with style.look():
+    with style.figure_style():
         return {kind: list(draw(study, table)) for kind, draw in kinds.items()}
 
 
 def stems(datasets: list[str]) -> dict[str, str]:
-    """A file name for each dataset: safe in a path and in a link, and distinct."""
+    """A distinct file name for each dataset that is safe in paths and links."""
     found: dict[str, str] = {}
     for dataset in datasets:
         base = re.sub(r"[^A-Za-z0-9]+", "-", dataset).strip("-").lower()[:60] or "dataset"
@@ -79,38 +92,42 @@ def stems(datasets: list[str]) -> dict[str, str]:
 
 
 def _ended(table: pd.DataFrame, dataset: str, metric: str) -> str:
-    """Where each fitted method ended on a dataset, in words."""
+    """The final median of each fitted method on a dataset, in words."""
     column = f"{metric}_median"
-    rows = table[(table["dataset"] == dataset) & table["method"].isin(fitted(list(table["method"])))]
+    rows = table[(table["dataset"] == dataset) & (table["role"] == "method")]
     ends = zip(rows["method"], rows.reindex(columns=[column])[column], strict=True)
     return units.listed([f"{method} {units.number(value)}" for method, value in ends])
 
 
+def _styles(study: Study) -> dict[str, Style]:
+    return styles(study.roles, study.colour_groups)
+
+
 def _overview(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     rows = finished(study.measurements, study.runs)
-    fig = style.overview(rows[rows["metric"] == "oracle_gap"], styles(study.methods))
+    fig = style.overview(rows[rows["metric"] == "oracle_gap"], _styles(study))
     if fig is not None:
         ends = (f"{dataset}: {_ended(table, dataset, 'oracle_gap')}" for dataset in study.datasets)
         caption = "Oracle gap against FLOPs, per dataset: lower and further left is better"
         yield Picture("overview", "", caption, f"{caption}. Final medians in nats. {'. '.join(ends)}.", fig)
 
 
-def _standing(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _ranking(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     tables = (study.measurements, study.runs)
     places, means = ranks(*tables), aggregate(*tables)
     if len(places) > 1 and means["iqm"].notna().any():
-        fig = ranking.standing(profile(*tables), means, places, styles(study.methods))
+        fig = ranking.ranking(profile(*tables), means, places, _styles(study))
         caption = "Over all datasets: performance profiles, interquartile mean oracle gaps, and mean ranks"
-        told = [f"{method} {rank:.2f}" for method, rank in zip(places["method"], places["rank"], strict=True)]
+        texts = [f"{method} {rank:.2f}" for method, rank in zip(places["method"], places["rank"], strict=True)]
         missing = len(table[table["seeds_done"] < table["seeds_total"]])
-        words = f"{caption}. Mean ranks: {units.listed(told)}. Not all runs finished of {missing} rows of the table."
-        yield Picture("standing", "", caption, words, fig)
+        words = f"{caption}. Mean ranks: {units.listed(texts)}. Rows of the table with unfinished runs: {missing}."
+        yield Picture("ranking", "", caption, words, fig)
 
 
 def _curves(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     rows = finished(study.measurements, study.runs)
     rows = rows[rows["metric"] == "test_ll"]
-    levels, known = oracle_levels(study.measurements, study.runs), styles(study.methods)
+    levels, known = oracle_levels(study.measurements, study.runs), _styles(study)
     for dataset, stem in stems(study.datasets).items():
         chosen = rows[rows["dataset"] == dataset]
         if len(chosen):
@@ -120,21 +137,21 @@ def _curves(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
             yield Picture(f"{stem}-cost", dataset, caption, words, fig)
 
 
-def _parts(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _losses(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     ends = final(study.measurements, study.runs)
-    parts = decomposition.parted(ends, study.datasets, study.methods)
+    parts = decomposition.loss_parts(ends, study.datasets, fitted(study.runs))
     if len(parts):
-        without = sorted(set(fitted(study.methods)) - set(parts.index.get_level_values("method")))
-        caption = "What each method loses against the true model, in nats, part by part"
-        caption += f"; nothing is known of {units.listed(without)}" if without else ""
+        without = sorted(set(fitted(study.runs)) - set(parts.index.get_level_values("method")))
+        caption = "The loss of each method against the true model, in nats, by part"
+        caption += f"; not known for {units.listed(without)}" if without else ""
         labels = {"oracle_gap": "oracle gap", "inference_gap": "inference gap"}
-        told = [
+        texts = [
             f"{dataset}, {label}: {_ended(table, dataset, metric)}"
             for dataset in study.datasets
             for metric, label in labels.items()
         ]
-        fig = decomposition.decomposition(parts, styles(study.methods))
-        yield Picture("decomposition", "", caption, f"{caption}. Medians. {'. '.join(told)}.", fig)
+        fig = decomposition.decomposition(parts, _styles(study))
+        yield Picture("decomposition", "", caption, f"{caption}. Medians. {'. '.join(texts)}.", fig)
 
 
 def _at_one_seed(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
@@ -147,37 +164,39 @@ def _at_one_seed(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]
 def _densities(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     named = stems(study.datasets)
     for name, seed, rows in _at_one_seed(study.densities):
-        fig = densities.beside_truth(rows, study.methods, name)
-        present = set(rows["method"].unique())
-        absent = [m for m in study.methods if m not in present and m != ORACLE]
+        methods = [m for m, role in study.roles.items() if role != "ceiling"]  # a ceiling would be the truth again
+        fig = densities.beside_truth(rows, methods, name)
+        absent = [m for m in methods if m not in set(rows["method"].unique())]
         caption = f"{name}: learned densities beside the true one, seed {seed}"
         caption += f"; none for {units.listed(absent)}" if absent else ""
         words = f"{caption}. Oracle gaps, medians in nats: {_ended(table, name, 'oracle_gap')}."
         yield Picture(f"{named.get(name, 'other')}-density", name, caption, words, fig)
 
 
-def _overlays(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
-    named, known = stems(study.datasets), styles(study.methods)
+def _index_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    named, known = stems(study.datasets), _styles(study)
     for name, seed, rows in _at_one_seed(study.posteriors):
-        if names := index_posteriors.overlaid(rows, study.methods):
+        present = set(rows["method"].unique())
+        # A ceiling would be the floor of the index posterior again.
+        if names := [m for m, role in study.roles.items() if m in present and role != "ceiling"]:
             fig = index_posteriors.over_truth(rows, names, known, name)
-            absent = [m for m in fitted(study.methods) if m not in names]
+            absent = [m for m in fitted(study.runs) if m not in names]
             caption = f"{name}: the index posterior of {units.listed(names)} over the true one, seed {seed}"
             caption += f"; none is recorded for {units.listed(absent)}" if absent else ""
             words = f"{caption}. Index KL, medians in nats: {_ended(table, name, 'index_kl')}."
             yield Picture(f"{named.get(name, 'other')}-posterior", name, caption, words, fig)
 
 
-def _signals(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
-    named, known = stems(study.datasets), styles(study.methods)
+def _signal_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    named, known = stems(study.datasets), _styles(study)
     for name, seed, rows in _at_one_seed(study.signals):
-        if names := signal_posteriors.overlaid(rows, study.methods):
+        if names := signal_posteriors.overlaid(rows, fitted(study.runs), study.colour_groups, study.baseline):
             fig = signal_posteriors.over_truth(rows, names, known, name)
             present = set(rows["method"].unique())
-            absent = [m for m in fitted(study.methods) if m not in present]
-            unseen = [m for m in fitted(study.methods) if m in present and m not in names]
+            absent = [m for m in fitted(study.runs) if m not in present]
+            unseen = [m for m in fitted(study.runs) if m in present and m not in names]
             caption = f"{name}: the signal posterior of {units.listed(names)} over the true one, seed {seed}"
-            caption += f"; left out: {units.listed(unseen)}" if unseen else ""
+            caption += f"; not drawn: {units.listed(unseen)}" if unseen else ""
             caption += f"; none is recorded for {units.listed(absent)}" if absent else ""
             words = f"{caption}. Signal W2 over many x, medians in data units: {_ended(table, name, 'signal_w2')}."
             yield Picture(f"{named.get(name, 'other')}-signals", name, caption, words, fig)

@@ -1,4 +1,7 @@
-"""A study's tables for a paper: LaTeX with booktabs, a file for each question."""
+"""A study's results as LaTeX tables with booktabs, one file per question.
+
+The layout is a jinja template: pandas Styler has no cells of two lines and no line space between rows.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,24 @@ import jinja2
 import pandas as pd
 
 from bench.common import units
+from bench.report import sentences
 from bench.report.typeset import number, text
 from bench.stats.bootstrap import LEAST_SEEDS
 from bench.stats.comparisons import Comparison, Margin, comparisons
 from bench.stats.cost_to_target import targets
 from bench.stats.estimates import estimates
 from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE, corrected, interval, p_value, verdict
-from bench.stats.summary import PAIR, final, fitted
-from bench.store.schema import Definition, define
-from bench.store.study_tables import Study, replace
+from bench.stats.summary import final, fitted
+from bench.store.files import atomic_write
+from bench.store.schema import PAIR, Definition, define
+from bench.store.study_tables import Study
 
-COLUMNS = 4  # datasets side by side, as many as a page is wide
+COLUMNS = 4  # the most datasets that fit side by side
 METRICS = ("test_ll", "oracle_gap")
 STEMS = ("test-ll", "oracle-gap", "differences", "cost-to-target", "cost-to-match")
-DELTA = 0.1  # nats from the truth, the target
+DELTA = 0.1  # nats below the true model: the target
 _ARROWS = {BETTER: r"$\uparrow$", WORSE: r"$\downarrow$", INDISTINGUISHABLE: r"$\approx$"}
-_INTERVALS = f"with its 95\\% bootstrap interval below it, where there are {LEAST_SEEDS} seeds or more"
+_INTERVALS = f"with its 95\\% bootstrap interval below it if there are {LEAST_SEEDS} seeds or more"
 
 Cell = tuple[str, str]
 EMPTY: Cell = ("--", "")
@@ -33,20 +38,33 @@ EMPTY: Cell = ("--", "")
 
 @dataclass(frozen=True)
 class Row:
-    """A method's cells, each a value over a smaller one, in LaTeX."""
+    """A row of a table.
+
+    Args:
+        name: The name of the row, in LaTeX.
+        cells: Each a value and a smaller one below it, in LaTeX.
+    """
 
     name: str
     cells: list[Cell]
 
     @property
     def two(self) -> bool:
-        """Whether anything stands below a value."""
+        """Whether anything is below a value."""
         return any(below for _, below in self.cells)
 
 
 @dataclass(frozen=True)
 class Float:
-    """A table as it floats on a page; all of it LaTeX."""
+    """A floating table, all in LaTeX.
+
+    Args:
+        caption: The caption.
+        label: The label, for references.
+        corner: The heading of the first column.
+        columns: The headings of the other columns.
+        rows: The rows.
+    """
 
     caption: str
     label: str
@@ -56,19 +74,19 @@ class Float:
 
 
 def write(study: Study) -> None:
-    """Write tables/*.tex into a study's folder; a table that there is nothing for is removed."""
+    """Write tables/*.tex into a study's folder, and remove those that would be empty."""
     folder = study.folder / "tables"
     folder.mkdir(exist_ok=True)
     found = tables(study)
     for stem in STEMS:
         path = folder / f"{stem}.tex"
-        replace(path, found[stem].encode()) if stem in found else path.unlink(missing_ok=True)
+        atomic_write(path, found[stem]) if stem in found else path.unlink(missing_ok=True)
 
 
 def tables(study: Study) -> dict[str, str]:
-    """LaTeX by file stem: final quality, method against method, and the cost to come near the truth or the other."""
+    """LaTeX by file stem: final quality, paired differences, and the costs to come near the truth and to match."""
     ends = final(study.measurements, study.runs)
-    pairs = [each for each in comparisons(study.measurements, study.runs) if each.margins]
+    pairs = [each for each in comparisons(study.measurements, study.runs, study.baseline) if each.margins]
     found = {stem: _quality(study, ends, name) for stem, name in zip(STEMS, METRICS, strict=False) if name in ends}
     found["cost-to-target"] = _to_target(study)
     if pairs:
@@ -94,10 +112,10 @@ def _render(study: Study, floats: list[Float]) -> str:
 def _floats(
     caption: str, stem: str, corner: str, names: list[str], columns: list[str], cell: Callable[[str, str], Cell]
 ) -> list[Float]:
-    """A matrix of cell(name, column) in floats of so many columns as fit; columns without any cell are left out."""
+    """A matrix of cell(name, column), in as many floats as its columns need; empty columns are left out."""
     filled = {column: [cell(name, column) for name in names] for column in columns}
     shown = [column for column in columns if any(each != EMPTY for each in filled[column])]
-    width = -(-len(shown) // max(-(-len(shown) // COLUMNS), 1))  # as even as can be
+    width = -(-len(shown) // max(-(-len(shown) // COLUMNS), 1))  # as even as possible
     parts = [shown[i : i + width] for i in range(0, len(shown), max(width, 1))]
     return [
         Float(
@@ -112,17 +130,14 @@ def _floats(
 
 
 def _conditions(study: Study, seeds: list[int]) -> str:
-    """Under what conditions, as a caption says it."""
-    settings, least, most = study.section("settings"), min(seeds), max(seeds)
-    parts = [units.plural(most, "seed") if least == most else f"{least} to {most} seeds"]
-    for key, told in (("size", "{} training points"), ("test_size", "{} test points"), ("noise", "noise {}")):
-        if settings.get(key) is not None:
-            parts.append(text(told.format(settings[key])))
-    return ", ".join(parts) + "."
+    """The number of seeds and the conditions of a study, for a caption."""
+    low, high = min(seeds), max(seeds)
+    number_of_seeds = units.plural(high, "seed") if low == high else f"{low} to {high} seeds"
+    return ", ".join([number_of_seeds, *map(text, sentences.conditions(study))]) + "."
 
 
 def _quality(study: Study, ends: pd.DataFrame, name: str) -> list[Float]:
-    """Where each method ended, by one metric."""
+    """The final value of each method by one metric."""
     metric = define(name)
     values = {
         (str(dataset), str(method)): each.droplevel([0, 1])
@@ -131,7 +146,11 @@ def _quality(study: Study, ends: pd.DataFrame, name: str) -> list[Float]:
     }
     measured = estimates(study.measurements, study.runs, [name]).to_dict("records")
     known = {(row["dataset"], row["method"]): row for row in measured}
-    marks = {pair: mark for dataset in study.datasets for pair, mark in _marks(values, dataset, metric).items()}
+    marks = {
+        pair: mark
+        for dataset in study.datasets
+        for pair, mark in _marks(values, dataset, metric, fitted(study.runs)).items()
+    }
 
     def cell(method: str, dataset: str) -> Cell:
         pair = dataset, method
@@ -148,10 +167,12 @@ def _quality(study: Study, ends: pd.DataFrame, name: str) -> list[Float]:
     return _floats(caption, STEMS[METRICS.index(name)], "method", methods, study.datasets, cell)
 
 
-def _marks(values: dict[tuple[str, str], pd.Series], dataset: str, metric: Definition) -> dict[tuple[str, str], str]:
-    """Which fitted methods of a dataset are the best, 'bold', or not told apart from it over shared seeds, 'level'."""
+def _marks(
+    values: dict[tuple[str, str], pd.Series], dataset: str, metric: Definition, methods: list[str]
+) -> dict[tuple[str, str], str]:
+    """The marks of a dataset: 'bold' for the best fitted methods, 'level' for those indistinguishable from them."""
     sign = -1 if metric.better == "lower" else 1
-    names = fitted([method for each, method in values if each == dataset])
+    names = [method for method in methods if (dataset, method) in values]
     ranked = {method: sign * values[dataset, method].median(skipna=False) for method in names}
     known = {method: value for method, value in ranked.items() if value == value}
     best = [method for method, value in known.items() if value == max(known.values())]
@@ -181,7 +202,7 @@ def _interval(low: str, high: str) -> str:
 
 
 def _to_target(study: Study) -> list[Float]:
-    """The FLOPs to come within DELTA of the truth, methods by datasets."""
+    """The FLOPs to come within DELTA of the true model, methods by datasets."""
     table = targets(study.measurements, study.runs)
     chosen = table[(table["delta"] == DELTA) & (table["cost"] == "flops")].to_dict("records")
     known = {(row["method"], row["dataset"]): row for row in chosen}
@@ -192,8 +213,8 @@ def _to_target(study: Study) -> list[Float]:
         return _reached(known[method, dataset]) if (method, dataset) in known else EMPTY
 
     caption = (
-        f"GFLOP until the oracle gap is first at most {DELTA:g} nats, and in how many seeds it gets there: the median, "
-        f"seeds that do not being censored at their total ($\\infty$: half are not seen to get there), {_INTERVALS}. "
+        f"GFLOP until the oracle gap is first at most {DELTA:g} nats, and the number of seeds that reach it: the "
+        f"median, {_INTERVALS}. Other seeds are censored at their total ($\\infty$: half or more do not reach it). "
         f"{_conditions(study, [row['seeds'] for row in chosen])}"
     )
     methods = [method for method in study.methods if any(pair[0] == method for pair in known)]
@@ -210,49 +231,49 @@ def _giga(value: float) -> str:
 
 
 _DIFFERENCE = (
-    "{subject} against others: the median over shared seeds of the paired difference in final test log-likelihood "
-    f"(nats, {{subject}} less the other), {_INTERVALS}. Better ($\\uparrow$) and worse ($\\downarrow$): the interval "
-    "excludes zero, and the signed-rank test rejects it at 5\\%, corrected for all comparisons; the others are "
-    "indistinguishable ($\\approx$), and those without a mark have too few seeds. {conditions}"
+    "{baseline} against others: the median over shared seeds of the paired difference in final test log-likelihood "
+    f"(nats, {{baseline}} minus the other), {_INTERVALS}. Better ($\\uparrow$) and worse ($\\downarrow$): the interval "
+    "excludes zero and the signed-rank test, corrected for all comparisons, rejects at 5\\%. Other differences are "
+    "indistinguishable ($\\approx$); those without a mark have too few seeds. {conditions}"
 )
 _COST = (
-    "What {subject} spends until it first reaches the final test log-likelihood of another method, in units of what "
-    "that method spends until it does: FLOPs, and below them wall time and in how many of the shared seeds it does; "
-    "the median over seeds, $\\infty$ where half of them or more never do. {conditions}"
+    "The cost at which {baseline} first reaches the final test log-likelihood of another method, divided by that "
+    "method's cost to reach it: FLOPs, and below them wall time and the number of shared seeds that reach it; the "
+    "median over seeds, $\\infty$ if half of them or more never reach it. {conditions}"
 )
 
 
 def _against(
     study: Study, pairs: list[Comparison], stem: str, caption: str, cell: Callable[[Margin], Cell]
 ) -> list[Float]:
-    """A matrix for each method that is compared with others: those by datasets."""
+    """A matrix per baseline: the other methods by datasets."""
     floats = []
-    for subject in dict.fromkeys(pair.subject for pair in pairs):
-        margins = {(p.other, m.dataset): m for p in pairs if p.subject == subject for m in p.margins}
-        told = caption.format(
-            subject=text(subject), conditions=_conditions(study, [margin.seeds for margin in margins.values()])
+    for baseline in dict.fromkeys(pair.baseline for pair in pairs):
+        margins = {(p.other, m.dataset): m for p in pairs if p.baseline == baseline for m in p.margins}
+        full_caption = caption.format(
+            baseline=text(baseline), conditions=_conditions(study, [margin.seeds for margin in margins.values()])
         )
         others = list(dict.fromkeys(other for other, _ in margins))
 
         def found(other: str, dataset: str, margins: dict[tuple[str, str], Margin] = margins) -> Cell:
             return cell(margins[other, dataset]) if (other, dataset) in margins else EMPTY
 
-        floats += _floats(told, f"{stem}-{_slug(subject)}", "against", others, study.datasets, found)
+        floats += _floats(full_caption, f"{stem}-{_slug(baseline)}", "against", others, study.datasets, found)
     return floats
 
 
 def _slug(name: str) -> str:
-    """A name as a label may hold it."""
+    """A name without the characters that a label cannot have."""
     return "".join(mark if mark.isascii() and mark.isalnum() else "-" for mark in name)
 
 
 def _difference(margin: Margin) -> Cell:
-    value, _, bounds = units.apart(margin.nats, margin.interval).partition(" ")
+    value, _, bounds = units.with_interval(margin.nats, margin.interval).partition(" ")
     arrow = f" {_ARROWS[margin.verdict]}" if margin.interval else ""
     return number(value) + arrow, number(bounds)
 
 
 def _cost(margin: Margin) -> Cell:
     match = margin.match
-    below = f"{number(units.ratio(match.wall))}, {match.reached}/{match.seeds}"
+    below = f"{number(units.ratio(match.wall))}, {match.reached}/{len(match.seeds)}"
     return number(units.ratio(match.flops)), below

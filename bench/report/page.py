@@ -1,10 +1,9 @@
-"""The page: report.html, report.md and figures/ from a study's tables."""
+"""Writes report.html, report.md and figures/ from a study's tables."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import re
 from collections.abc import Callable, Collection
 from importlib import resources
@@ -18,15 +17,15 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from bench.common import units
-from bench.report import citations, latex
-from bench.report.content import statements
+from bench.report import citations, latex, sentences
+from bench.report.document import document
 from bench.report.figures.inline import VARIABLES, colours
 from bench.report.figures.palette import styles
-from bench.report.gallery import Picture, pictures
+from bench.report.gallery import Picture, gallery
 from bench.report.rows import rows
-from bench.report.tables import within
 from bench.stats.summary import fitted, summary
-from bench.store.study_tables import Study, read, replace
+from bench.store.files import atomic_write
+from bench.store.study_tables import Study, read
 
 PAGES = ("html", "md")
 FORMATS = (*PAGES, "latex", "png")
@@ -34,24 +33,34 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
 
 
 def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
-    """Write figures/ and those of report.html and report.md that are asked for; return the path of report.html.
+    """Write the report of a study. Each file is replaced in one step.
 
-    formats: of 'html' and 'md'; 'png', and 'latex' for PDF, which the figures are written as beside SVG. Each file is
-    replaced in one step, so that a reader never meets half of one. Raises what `read` raises.
+    Args:
+        folder: The study's folder.
+        formats: 'html' and 'md' for the report as a page and as Markdown, 'png' for figures as PNG too, 'latex' for
+            figures as PDF, tables as LaTeX and references.bib. Figures are always written as SVG.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        FileNotFoundError: If the folder holds no study.
+        ValueError: If the study cannot be read (`bench.store.study_tables.read`).
     """
     study = read(Path(folder))
     table = summary(study.measurements, study.runs)
-    drawn = pictures(study, table)
+    pictures = gallery(study, table)
     (study.folder / "figures").mkdir(exist_ok=True)
     kinds = ["svg", *(kind for form, kind in {"png": "png", "latex": "pdf"}.items() if form in formats)]
-    for picture in chain.from_iterable(drawn.values()):
+    for picture in chain.from_iterable(pictures.values()):
         _save(picture, study.folder / "figures", kinds)
-    context = statements(study, table) | drawn
+    sections = document(study, table, pictures)
+    context = {"study": study, "size": sentences.size(study), "sections": sections}
     page = study.folder / "report.html"
     if "md" in formats:
-        replace(page.with_suffix(".md"), _render("report.md.j2", context | {"star": Markup("**")}).encode())
+        atomic_write(page.with_suffix(".md"), _render("report.md.j2", context | {"star": Markup("**")}))
     if "html" in formats:
-        replace(page, _render("report.html.j2", context | _interactive(study)).encode())
+        atomic_write(page, _render("report.html.j2", context | _interactive(study)))
     if "latex" in formats:
         latex.write(study)
         citations.write(study)
@@ -60,28 +69,28 @@ def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
 
 def _save(picture: Picture, folder: Path, kinds: list[str]) -> None:
     for kind in kinds:
-        replace(folder / f"{picture.stem}.{kind}", picture.image(kind))
+        atomic_write(folder / f"{picture.stem}.{kind}", picture.image(kind))
 
 
 def _interactive(study: Study) -> dict[str, Any]:
-    """What the page holds beyond the report's text: its program, the rows behind its numbers, and its colours.
+    """What only the page has: its program, the rows behind its numbers, and its colours.
 
-    The program is named to the browser by its hash, so that nothing else can run.
+    The page names the hash of its program to the browser, so that nothing else can run.
     """
     program = resources.files("bench.report").joinpath("templates/report.js").read_text(encoding="utf-8")
-    known = styles(study.methods)
+    known = styles(study.roles, study.colour_groups)
     return {
         "program": Markup(program),
         "program_hash": "sha256-" + base64.b64encode(hashlib.sha256(program.encode()).digest()).decode(),
         "rows": htmlsafe_json_dumps(rows(study), separators=(",", ":"), ensure_ascii=False),
         "colours": colours(),
-        "legend": [(name, known[name].mark, VARIABLES[known[name].color]) for name in fitted(study.methods)],
-        "infinity": math.inf,
+        "methods": [(name, known[name].mark, VARIABLES[known[name].color]) for name in fitted(study.runs)],
+        "missing": units.MISSING,
     }
 
 
 def markdown(text: object) -> str:
-    """Text as one line of Markdown that shows it literally, in a table too."""
+    """Text as one line of Markdown that shows it literally, also within a table."""
     line = " ".join(str(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", line)
@@ -92,7 +101,7 @@ def _literally(value: object) -> object:
 
 
 def _indented(text: str) -> Markup:
-    """A Markdown code block, by indentation, which no content can end."""
+    """A Markdown code block by indentation, which no content can end."""
     return Markup("\n".join("    " + line for line in text.splitlines()))
 
 
@@ -107,12 +116,15 @@ def _render(template: str, context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    named = (units.number, units.quantity, units.listed, units.spread, within)
-    environment.filters.update({function.__name__: function for function in named})
-    environment.filters.update(indented=_indented, address=_address)
-    return environment.get_template(template).render(context)
+    environment.filters.update(indented=_indented, address=_address, trailing=_without_trailing)
+    return environment.get_template(template).render(context).strip() + "\n"
 
 
 def _address(name: str) -> str:
-    """A name as a part of a link within the page, where colons part them."""
+    """A name as part of a link within the page, whose parts are separated by colons."""
     return quote(name, safe="")
+
+
+def _without_trailing(text: str) -> Markup:
+    """Rendered text without blank lines around it."""
+    return Markup(text.strip("\n"))

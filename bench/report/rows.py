@@ -1,4 +1,4 @@
-"""The rows behind each number of the page, compact enough to travel with it."""
+"""The rows behind each number of the page, in a compact form that the page contains."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.stats.cost_to_target import DELTAS, TOLD, censored
-from bench.stats.summary import PAIR, RUN, final, finished, fitted
-from bench.store.schema import COSTS, MEMORY, define
+from bench.stats.cost_to_target import DELTAS, SHOWN, censored
+from bench.stats.summary import final, finished, fitted
+from bench.store.schema import COSTS, MEMORY, PAIR, RUN, define
 
 if TYPE_CHECKING:
     from bench.store.study_tables import Study
@@ -19,21 +19,21 @@ SHOWN_COSTS = (*(cost.name for cost in COSTS), MEMORY.name)
 
 
 def rows(study: Study) -> dict[str, Any]:
-    """What the page's program needs to list the runs behind a number: names, and for each run what it ended with.
+    """The runs behind the numbers of the page, for its program.
 
-    A run is [dataset, method, seed, status, checkpoint, key, costs, values, standard errors, costs to come near the
-    truth], the first two by their places among the names, the last as `targets.censored` has them. Numbers have eight
-    digits; the tables hold them all. Null is what was not measured.
+    A run is a list [dataset, method, seed, status, checkpoint, key, costs, values, standard errors, costs to target].
+    Dataset and method are indices into the lists of names. Costs to target are as
+    `bench.stats.cost_to_target.censored` returns them. Numbers have eight digits; the tables have all digits. Null is
+    what was not measured.
     """
     ends = final(study.measurements, study.runs)
-    values, errors, last = _by_run(ends), _by_run(_errors(study, list(ends.columns))), _last_looks(study)
-    near = _by_run(_costs_to_come_near(study))
+    values, errors, last = _by_run(ends), _by_run(_errors(study, list(ends.columns))), _last_checkpoints(study)
+    near = _by_run(_costs_to_target(study))
     runs = study.runs.drop_duplicates(RUN)
     places = [list(runs[name].unique()) for name in PAIR]
     costs = runs.reindex(columns=list(SHOWN_COSTS)).astype(float).to_numpy().tolist()
-    keys = runs.get("key", runs["dataset"].map(lambda _: ""))
     found = []
-    for (*run, status), key, spent in zip(runs[[*RUN, "status"]].to_numpy().tolist(), keys, costs, strict=True):
+    for (*run, status), key, spent in zip(runs[[*RUN, "status"]].to_numpy().tolist(), runs["key"], costs, strict=True):
         dataset, method, seed = run
         named = [places[0].index(dataset), places[1].index(method), int(seed), str(status)]
         at = tuple(run)
@@ -42,32 +42,30 @@ def rows(study: Study) -> dict[str, Any]:
     return {
         "datasets": [str(name) for name in places[0]],
         "methods": [str(name) for name in places[1]],
-        "fitted": fitted([str(name) for name in places[1]]),
+        "fitted": fitted(runs),
         "metrics": [[name, define(name).label, define(name).unit] for name in ends.columns],
         "costs": [[name, define(name).label, define(name).unit] for name in SHOWN_COSTS],
-        "near": TOLD,
+        "near": SHOWN,
         "runs": found,
     }
 
 
-def _last_looks(study: Study) -> dict[Any, int]:
-    """Which look was the last at each finished run."""
+def _last_checkpoints(study: Study) -> dict[Any, int]:
+    """The last checkpoint of each finished run."""
     last = finished(study.measurements, study.runs).groupby(RUN)["checkpoint"].max()
     return dict(zip(last.index, map(int, last), strict=True))
 
 
 def _errors(study: Study, metrics: list[str]) -> pd.DataFrame:
-    """The standard error of each metric at the last look at each finished run, in the form of the values."""
-    if "stderr" not in study.measurements:
-        return study.measurements.iloc[:0].set_index(RUN).reindex(columns=metrics)
+    """The standard error of each metric at the last checkpoint of each finished run, by run and metric."""
     errors = study.measurements.assign(value=study.measurements["stderr"])
     return final(errors, study.runs).drop(columns="index_kl_ratio", errors="ignore").reindex(columns=metrics)
 
 
-def _costs_to_come_near(study: Study) -> pd.DataFrame:
-    """By run, for each cost and then for each distance from the truth, what was spent until the run was so near."""
+def _costs_to_target(study: Study) -> pd.DataFrame:
+    """By run, each cost until the oracle gap was at most each of DELTAS."""
     tables = {delta: censored(study.measurements, study.runs, delta) for delta in DELTAS}
-    return pd.concat(tables, axis=1).swaplevel(axis=1)[[*TOLD]]
+    return pd.concat(tables, axis=1).swaplevel(axis=1)[[*SHOWN]]
 
 
 def _by_run(table: pd.DataFrame) -> dict[Any, list[float | str | None]]:
@@ -75,5 +73,5 @@ def _by_run(table: pd.DataFrame) -> dict[Any, list[float | str | None]]:
 
 
 def _compact(values: list[float]) -> list[float | str | None]:
-    """Numbers as JSON has them: to eight digits, null for NaN, text for infinity."""
+    """Numbers for JSON: eight digits, null for NaN, text for infinity."""
     return [None if math.isnan(v) else float(f"{v:.{DIGITS}g}") if math.isfinite(v) else str(v) for v in values]

@@ -1,4 +1,4 @@
-"""Bootstrap intervals with the seed as the unit: dataset by dataset, always of the same resamples."""
+"""Bootstrap intervals with the seed as the unit. Datasets are resampled separately, always with the same resamples."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ Array = NDArray[np.float64]
 
 LEVEL = 0.985
 LEAST_SEEDS = 6
-RESAMPLES = 1999
+RESAMPLES = 1999  # of medians, means and ranks
+PAIRED_RESAMPLES = 9999  # of paired differences, on which verdicts rest
+CURVE_RESAMPLES = 999  # of costs to a target and profiles, of which there are many; enough for less than a seed's step
 NEVER = 1e150  # stands for infinity, whose quantiles would be NaN
 _BATCH = 2_000_000  # values held at once
 
 
 def bounds(samples: Sequence[Array], statistic: Callable[..., Any], resamples: int = RESAMPLES) -> tuple[Array, Array]:
-    """The ends of 95% intervals of statistic(*samples, axis=-1), each (...); infinity is a value as any other.
+    """95% intervals of statistic(*samples, axis=-1). Infinity counts as a value.
 
-    samples: one array (..., seeds) for each dataset, whose seeds are drawn anew apart from the others' (stratified
-    bootstrap: Efron & Tibshirani 1993, chapter 8; Agarwal et al. 2021, arXiv 2108.13264). Percentiles at 98.5%: at 95%,
-    intervals of so few cover the truth only 86 times in 100 (docs/statistics.md has the coverage found by simulation).
-    NaN where a dataset has fewer than six seeds.
+    The bootstrap is stratified: the seeds of each dataset are resampled separately (Efron & Tibshirani 1993, chapter 8;
+    Agarwal et al. 2021, arXiv 2108.13264). Percentiles are at 98.5%, because intervals of so few seeds at 95% cover the
+    truth only 86 times in 100 (docs/statistics.md has the coverage found by simulation).
+
+    Args:
+        samples: One array (..., seeds) per dataset.
+        statistic: Takes the samples and `axis`, and reduces that axis.
+        resamples: Number of bootstrap resamples.
+
+    Returns:
+        The lower and the upper ends, each (...); NaN if any dataset has fewer than six seeds.
     """
     from scipy.stats import bootstrap
 
@@ -52,14 +61,14 @@ def _infinite(ends: Array) -> Array:
 
 
 def iqm(*samples: Array, axis: int = -1) -> Any:
-    """The interquartile mean of all runs of all datasets: the mean of the middle half (Agarwal et al. 2021)."""
+    """The interquartile mean over all runs of all datasets: the mean of the middle half (Agarwal et al. 2021)."""
     from scipy.stats import trim_mean
 
     return trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
 
 def mean_of_means(*samples: Array, axis: int = -1) -> Any:
-    """The mean over datasets of the mean over seeds, in which each dataset counts the same."""
+    """The mean over datasets of the mean over seeds; every dataset has the same weight."""
     return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
 
 

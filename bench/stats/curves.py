@@ -1,4 +1,4 @@
-"""Quality against cost as step functions: what a method had shown by the time it had spent so much."""
+"""Quality against cost as step functions: the value at the last checkpoint within each cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's quality at each cost (n,): the median over seeds, the least and the greatest."""
+    """A method's quality at each cost.
+
+    Args:
+        method: The method's label.
+        cost: Costs in ascending order, (n,).
+        median: The median over seeds at each cost, (n,).
+        low: The lowest seed, (n,).
+        high: The highest seed, (n,).
+    """
 
     method: str
     cost: Array
@@ -26,17 +34,29 @@ class Curve:
 
 
 def step_values(cost: Array, value: Array, at: Array) -> Array:
-    """The value at the last checkpoint whose cost is at most `at`, NaN before it. cost is ascending."""
+    """The value at the last checkpoint whose cost is at most `at`; NaN before the first.
+
+    Args:
+        cost: Costs in ascending order, (k,).
+        value: The value at each, (k,).
+        at: Where to evaluate, (n,).
+    """
     index = np.searchsorted(cost, at, side="right") - 1
     return np.where(index < 0, np.nan, value[np.maximum(index, 0)])
 
 
 def curve(method: str, seeds: list[tuple[Array, Array]]) -> Curve | None:
-    """The curve of several seeds, each costs and values (k,), at every cost where one of them changes.
+    """The curve over several seeds, at every cost where one of them changes.
 
-    It begins once all seeds have, since earlier the median would be over fewer of them, and a seed that has
-    ended keeps its last value. Costs of zero have no place on a logarithmic axis and are dropped. None where
-    nothing is left.
+    It begins where all seeds have begun; earlier the median would be over fewer seeds. A seed that has ended keeps its
+    last value. Costs of zero are dropped, because the axis is logarithmic.
+
+    Args:
+        method: The method's label.
+        seeds: Costs and values of each seed, both (k,).
+
+    Returns:
+        The curve; None if no cost is left.
     """
     seeds = [(cost, value) for cost, value in seeds if len(cost) and np.isfinite(cost).all()]
     if not seeds:
@@ -50,7 +70,7 @@ def curve(method: str, seeds: list[tuple[Array, Array]]) -> Curve | None:
 
 
 def curves(rows: pd.DataFrame, cost: str) -> list[Curve]:
-    """One curve per method from one dataset's finished rows of one metric, in order of appearance."""
+    """One curve per method, in order of appearance, from the finished rows of one dataset and metric."""
     found = (
         curve(str(method), [_ordered(seed, cost) for _, seed in group.groupby("seed")])
         for method, group in rows.groupby("method", sort=False)
@@ -64,11 +84,16 @@ def _ordered(rows: pd.DataFrame, cost: str) -> tuple[Array, Array]:
 
 
 def limits(values: Array, ends: Array, level: float | None = None) -> tuple[float, float]:
-    """Axis limits that a few terrible early values cannot spoil.
+    """Axis limits that a few very low early values do not stretch.
 
-    The top is the greatest finite value or the reference level. The bottom is the least value, but no further
-    below the upper quartile than three times the way from there to the top; twenty times for `ends`, so that
-    where a method ended is shown unless it ended far off.
+    The top is the highest finite value or the reference level. The bottom is the lowest value, but at most three times
+    as far below the upper quartile as the top is above it; twenty times for `ends`, so that the axis shows where a
+    method ended unless that is very far off.
+
+    Args:
+        values: All values, (n,).
+        ends: The final value of each method, (m,).
+        level: A reference level to include.
     """
     values, ends = values[np.isfinite(values)], ends[np.isfinite(ends)]
     if level is not None:

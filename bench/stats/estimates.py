@@ -1,4 +1,4 @@
-"""Where methods end: medians and interquartile means over seeds, ranks over datasets, with intervals."""
+"""Final quality: medians and interquartile means over seeds, ranks over datasets, with intervals."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ESTIMATES = ("median", "median_low", "median_high", "iqm", "iqm_low", "iqm_high"
 
 
 def estimates(measurements: pd.DataFrame, runs: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:
-    """Median and interquartile mean over finished seeds of final values: a row per dataset, method and metric.
+    """Median and interquartile mean of final values over finished seeds (Agarwal et al. 2021, arXiv 2108.13264).
 
-    Columns: dataset, method, metric, median, median_low, median_high, iqm, iqm_low, iqm_high, seeds. The interquartile
-    mean is that of the middle half (Agarwal et al. 2021, arXiv 2108.13264). Intervals at 95%, NaN below six seeds; all
-    are NaN where a seed's value is NaN.
+    Returns:
+        A row per dataset, method and metric with median, median_low, median_high, iqm, iqm_low, iqm_high and seeds.
+        Intervals are at 95%, and NaN below six seeds. All are NaN if the value of a seed is NaN.
     """
     ends = final(measurements, runs)
     ends = ends[[metric for metric in metrics if metric in ends]]
@@ -33,7 +33,7 @@ def estimates(measurements: pd.DataFrame, runs: pd.DataFrame, metrics: Sequence[
 
 
 def _every(samples: list[Array]) -> list[tuple[list[list[float]], int]]:
-    """ESTIMATES of each row of each sample (metrics, seeds), and its seeds; samples of equally many at once."""
+    """ESTIMATES of each row of each sample (metrics, seeds), and its seeds; samples with equally many at once."""
     counts = [sample.shape[-1] for sample in samples]
     found = {
         count: iter(_both(np.stack([sample for sample in samples if sample.shape[-1] == count])).tolist())
@@ -50,12 +50,18 @@ def _both(values: Array) -> Array:
 
 
 def values_by_dataset(ends: pd.Series, runs: pd.DataFrame, missing: float) -> tuple[list[str], list[Array]]:
-    """The fitted methods, and for each dataset their values (methods, seeds); missing where there is none or NaN.
+    """The values of the fitted methods, dataset by dataset. The seeds of a dataset are those of any fitted method.
 
-    ends: by dataset, method and seed. A dataset's seeds are those of any fitted method.
+    Args:
+        ends: Values by dataset, method and seed.
+        runs: The table of runs.
+        missing: What replaces a value that is absent or NaN.
+
+    Returns:
+        The methods, and for each dataset their values, (methods, seeds).
     """
-    own = runs[runs["method"].isin(fitted(list(runs["method"].unique())))]
-    methods = list(own["method"].unique())
+    methods = fitted(runs)
+    own = runs[runs["method"].isin(methods)]
     return methods, [
         _grid(ends, dataset, methods, sorted(rows["seed"].unique()), missing)
         for dataset, rows in own.groupby("dataset", sort=False)
@@ -69,10 +75,13 @@ def _grid(ends: pd.Series, dataset: object, methods: list[str], seeds: list[int]
 
 
 def aggregate(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The interquartile mean of the final oracle gap over all runs of a method, in nats: a row per fitted method.
+    """The interquartile mean of the final oracle gap over all runs of each fitted method.
 
-    Columns: method, iqm, low, high, runs, missing. Interval: bootstrap stratified by dataset (Agarwal et al. 2021,
-    arXiv 2108.13264). A run that did not finish has an infinite gap, and counts among missing.
+    A run that did not finish has an infinite gap and counts as missing. Agarwal et al. 2021, arXiv 2108.13264.
+
+    Returns:
+        A row per fitted method with method, iqm, low and high in nats, runs and missing. The interval is a bootstrap
+        stratified by dataset.
     """
     ends = final(measurements, runs).reindex(columns=["oracle_gap"])["oracle_gap"]
     methods, gaps = values_by_dataset(ends, runs, np.inf)
@@ -87,11 +96,14 @@ def aggregate(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranks(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The mean rank of the final test_ll among fitted methods, 1 the best: a row per fitted method, the best first.
+    """The mean rank of each fitted method by final test_ll; 1 is the best.
 
-    Columns: method, rank, low, high, missing. Ranks are within each dataset and seed, their mean over seeds, then over
-    datasets; the interval resamples seeds within datasets (Agarwal et al. 2021, arXiv 2108.13264). Ties share their
-    mean rank, and so do the methods that did not finish, which come last: missing counts those runs.
+    Ranks are within each dataset and seed; their mean is over seeds, then over datasets. Ties share their mean rank.
+    Runs that did not finish share the last ranks and count as missing. Agarwal et al. 2021, arXiv 2108.13264.
+
+    Returns:
+        A row per fitted method, the best first, with method, rank, low, high and missing. The interval resamples seeds
+        within datasets.
     """
     from scipy.stats import rankdata
 

@@ -1,26 +1,27 @@
-"""The tidy tables that the page, the figures and the terminal share.
+"""Final values and costs per run, and the summary per dataset and method that the page and the terminal share.
 
-pandas is imported where it is used, so that importing `bench.report` stays light.
+pandas is imported where it is used, so that importing this module stays fast.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.store.schema import COST_NAMES, MEMORY, in_order
+from bench.store.schema import COST_NAMES, MEMORY, PAIR, RUN, in_order
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RUN = ["dataset", "method", "seed"]
-PAIR = ["dataset", "method"]
-ORACLE = "oracle"
-UNFITTED = (ORACLE, "untrained")
 
+def fitted(runs: pd.DataFrame) -> list[str]:
+    """The methods whose role is "method", in order of appearance: neither the ceiling nor the floor.
 
-def fitted(methods: list[str]) -> list[str]:
-    """The methods that fit anything: neither the true model nor the untrained floor."""
-    return [method for method in methods if method not in UNFITTED]
+    Raises:
+        ValueError: If the runs have no column `role`.
+    """
+    if "role" not in runs:
+        raise ValueError(f"the table of runs lacks the column 'role'; it has {list(runs.columns)}")
+    return [str(method) for method in runs.loc[runs["role"] == "method", "method"].unique()]
 
 
 def finished(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -30,7 +31,11 @@ def finished(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def final(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The last look at each finished run: index dataset, method and seed; a column per metric, ratio included."""
+    """The values of each finished run at its last checkpoint.
+
+    Returns:
+        Index dataset, method and seed; a column per metric, index_kl_ratio included.
+    """
     rows = finished(measurements, runs)
     rows = rows[rows["checkpoint"] == rows.groupby(RUN)["checkpoint"].transform("max")]
     rows = rows.drop_duplicates([*RUN, "metric"], keep="last")
@@ -42,37 +47,40 @@ def final(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def metric_names(measurements: pd.DataFrame) -> list[str]:
-    """The metrics that were measured, and the ratio of two of them, in order."""
+    """The metrics that were measured, and the ratio of two of them, in the order of the schema."""
     names = set(measurements["metric"])
     derived = ["index_kl_ratio"] if {"index_kl", "index_kl_floor"} <= names else []
     return in_order([*measurements["metric"], *derived])
 
 
 def oracle_levels(measurements: pd.DataFrame, runs: pd.DataFrame) -> dict[str, float]:
-    """The true model's mean held-out log-likelihood in nats, by dataset: the median over seeds.
+    """The true model's mean test log-likelihood in nats, by dataset: the median over seeds.
 
-    It is the oracle's own test_ll where the oracle was run, and otherwise test_ll + oracle_gap, which is the
-    oracle on the same points whatever the method. Datasets for which neither is known are left out.
+    It is the test_ll of the ceiling if that was run, else test_ll + oracle_gap, which is the same for every method.
+    Datasets for which neither is known are left out.
     """
+    ceilings = runs.loc[runs["role"] == "ceiling", "method"].unique()
     last = final(measurements, runs).reindex(columns=["test_ll", "oracle_gap"])
-    own = last.index.get_level_values("method") == ORACLE
+    own = last.index.get_level_values("method").isin(ceilings)
     level = last["test_ll"].where(own, last["test_ll"] + last["oracle_gap"]).dropna()
     levels: dict[str, float] = {}
     for dataset, values in level.groupby("dataset"):
-        methods = values.index.get_level_values("method")
-        chosen = values[methods == ORACLE] if ORACLE in methods else values.groupby("seed").median()
+        of_ceiling = values.index.get_level_values("method").isin(ceilings)
+        chosen = values[of_ceiling] if of_ceiling.any() else values.groupby("seed").median()
         levels[str(dataset)] = float(chosen.median())
     return levels
 
 
 def summary(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Where each method ended: one row per dataset and method, each in its order of appearance in `runs`.
+    """The final values and total costs per dataset and method, each in its order of appearance in `runs`.
 
-    Columns: dataset, method, seeds_done, seeds_total; {metric}_median, _low and _high (the least and the
-    greatest seed) for each metric; the median total of each cost, under the cost's own name (seconds, FLOPs,
-    passes, megabytes); best, the highest median test_ll of the dataset among fitted methods. Only runs that are done
-    count; a seed whose value is NaN makes the median NaN rather than being left out. A method that fits
-    nothing has NaN costs.
+    Only finished runs count. A seed whose value is NaN makes the median NaN; it is not left out.
+
+    Returns:
+        Columns dataset, method, role, seeds_done and seeds_total; for each metric {metric}_median, _low and _high (the
+        lowest and the highest seed); for each cost the median total under the cost's own name (seconds, FLOPs, rows,
+        MB), NaN for a ceiling or floor; best, whether the median test_ll is the highest of the dataset among the
+        fitted methods.
     """
     import pandas as pd
 
@@ -86,9 +94,11 @@ def summary(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _row(dataset: str, method: str, runs: pd.DataFrame, last: pd.DataFrame) -> dict[str, object]:
     done = runs[runs["status"] == "done"]
+    role = str(runs["role"].iloc[0])
     row: dict[str, object] = {
         "dataset": dataset,
         "method": method,
+        "role": role,
         "seeds_done": len(done),
         "seeds_total": len(runs),
     }
@@ -100,27 +110,30 @@ def _row(dataset: str, method: str, runs: pd.DataFrame, last: pd.DataFrame) -> d
     totals = [*COST_NAMES, MEMORY.name]
     costs = done.reindex(columns=totals).astype(float)
     for cost in totals:
-        row[cost] = float("nan") if method in UNFITTED else costs[cost].median(skipna=False)
+        row[cost] = costs[cost].median(skipna=False) if role == "method" else float("nan")
     return row
 
 
 def _best(table: pd.DataFrame) -> pd.Series:
     """Whether each row has its dataset's highest median test_ll among fitted methods; ties share it."""
     median = table.reindex(columns=["test_ll_median"])["test_ll_median"]
-    median = median.where(~table["method"].isin(UNFITTED))
+    median = median.where(table["role"] == "method")
     return median.notna() & (median == median.groupby(table["dataset"]).transform("max"))
 
 
 def work_shares(work: pd.DataFrame) -> pd.DataFrame:
-    """Where each method's FLOPs went: one row per method and kind of work, greatest first.
+    """The share of each kind of work in the FLOPs of all runs of a method, the largest first.
 
-    Columns: method, name, by ('operators' if counted as torch ran them, 'formula' if charged), share: of the FLOPs of
-    all of the method's runs.
+    Args:
+        work: A row per run and kind of work.
+
+    Returns:
+        Columns method, name, by ('operators' if counted as torch ran them, 'formula' if charged) and share.
     """
     total = work.groupby("method", sort=False)["flops"].sum()
     kinds = work.groupby(["method", "name", "by"], sort=False)["flops"].sum().reset_index()
     kinds = kinds[kinds["flops"] > 0]
-    kinds["share"] = kinds["flops"] / kinds["method"].map(total).astype(float)  # where there are none, too
+    kinds["share"] = kinds["flops"] / kinds["method"].map(total).astype(float)  # float even if the table is empty
     rank = {method: i for i, method in enumerate(total.index)}
     order = kinds.assign(rank=kinds["method"].map(rank)).sort_values(["rank", "share"], ascending=[True, False])
     return order[["method", "name", "by", "share"]].reset_index(drop=True)

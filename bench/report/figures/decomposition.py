@@ -1,4 +1,4 @@
-"""What a method loses, parted into generative model, family of q(z|x) and amortisation."""
+"""The loss of each method against the true model: by generative model, by family of q(z|x), and by amortisation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 
 from bench.common.units import number
 from bench.report.figures.palette import INK, MUTED, Style
-from bench.report.figures.style import LETTER, placed, plain
-from bench.stats.summary import PAIR, fitted
+from bench.report.figures.style import LETTER, panel_grid, plain
+from bench.store.schema import PAIR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,20 +23,26 @@ PARTS = {
     "oracle_gap": "generative model (oracle gap)",
     "approximation_gap": "family of q (approximation gap)",
     "amortisation_gap": "amortisation gap",
-    WHOLE: "inference gap, not parted",
+    WHOLE: "inference gap, not separated",
 }
 _STRENGTH = {"oracle_gap": 1.0, "approximation_gap": 0.5, "amortisation_gap": 0.2, WHOLE: 0.0}
 _PANEL, _TOTAL, _ACROSS = 2.3, 0.65, 13.5  # inches: a panel, the number beside a bar, the most for all columns
 _FAR = 4.0
 
 
-def parted(ends: pd.DataFrame, datasets: list[str], methods: list[str]) -> pd.DataFrame:
-    """The parts in nats of what each fitted method loses, by dataset, method and seed in order: the columns of PARTS.
+def loss_parts(ends: pd.DataFrame, datasets: list[str], methods: list[str]) -> pd.DataFrame:
+    """The parts of the loss of each fitted method.
 
-    ends: the last look at each finished run. The inference gap stands only where it was not parted; all parts but the
-    oracle gap are NaN for a method without a q(z|x).
+    Args:
+        ends: The values of each finished run at its last checkpoint.
+        datasets: The datasets, in order.
+        methods: The fitted methods, in order.
+
+    Returns:
+        The columns of PARTS in nats, by dataset, method and seed in that order. The inference gap is there only if it
+        was not separated. All parts except the oracle gap are NaN for a method without a q(z|x).
     """
-    rows = ends[ends.index.get_level_values("method").isin(fitted(methods))]
+    rows = ends[ends.index.get_level_values("method").isin(methods)]
     order = sorted(rows.index, key=lambda run: (datasets.index(run[0]), methods.index(run[1]), run[2]))
     parts = rows.loc[order].reindex(columns=list(PARTS)).astype(float)
     split = parts[["approximation_gap", "amortisation_gap"]].notna().all(axis=1)
@@ -44,10 +50,13 @@ def parted(ends: pd.DataFrame, datasets: list[str], methods: list[str]) -> pd.Da
 
 
 def decomposition(parts: pd.DataFrame, known: dict[str, Style]) -> Figure:
-    """A panel per dataset: for each method its parts end to end, at their medians over seeds, and each seed's sum.
+    """A panel per dataset: for each method the medians of its parts end to end, and the sum of each seed.
 
-    parts: as `parted` gives them, not empty. An axis ends where the bars worth comparing do; what goes beyond says by
-    how much.
+    An axis ends with the bars that are comparable; a longer bar is cut and shows its sum.
+
+    Args:
+        parts: As `loss_parts` returns them, not empty.
+        known: The styles of the methods.
     """
     datasets = list(dict.fromkeys(parts.index.get_level_values("dataset")))
     most = int(parts.groupby(PAIR).size().groupby("dataset").size().max())
@@ -56,7 +65,7 @@ def decomposition(parts: pd.DataFrame, known: dict[str, Style]) -> Figure:
     columns = min(len(datasets), max(int(_ACROSS / (left + _PANEL + _TOTAL)), 1))
     seen = [part for part in PARTS if parts[part].notna().any()]
     patches = [Patch(facecolor=(*_grey(), _STRENGTH[p]), edgecolor=MUTED, hatch=_hatch(p)) for p in seen]
-    fig, grid = placed(
+    fig, grid = panel_grid(
         -(-len(datasets) // columns),
         columns,
         (_PANEL, 0.22 * most),
@@ -83,7 +92,7 @@ def _hatch(part: str) -> str | None:
 
 
 def limit(totals: np.ndarray) -> float:
-    """Where an axis of such totals may end: at the greatest that is not four times the median and more."""
+    """Where an axis of such totals ends: at the largest of at most four times the median."""
     near = totals[totals <= _FAR * max(float(np.median(totals)), 0.0)]
     return float(max(near.max(initial=0.0), 1e-9))
 

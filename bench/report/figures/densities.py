@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from bench.report.figures.style import plain
 from bench.stats.curves import Array
-from bench.stats.summary import ORACLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +20,7 @@ _COLORS = sns.color_palette("mako", as_cmap=True)
 
 
 def seed_shown(densities: pd.DataFrame) -> int:
-    """The seed to show of one dataset: the one with most methods, the lowest of those."""
+    """The seed to show of one dataset: the lowest of those with the most methods."""
     methods = densities.groupby("seed")["method"].nunique()
     return int(methods.index[methods == methods.max()].min())
 
@@ -29,9 +28,13 @@ def seed_shown(densities: pd.DataFrame) -> int:
 def beside_truth(densities: pd.DataFrame, methods: list[str], title: str) -> Figure:
     """Densities of one dataset and seed, the true one first, on one colour scale that ends at the true peak.
 
-    densities: long form over a rectangular grid per method, log_density in nats.
+    Args:
+        densities: A row per method and point of its rectangular grid, with log_density in nats.
+        methods: The methods to draw, in order; those without a density are left out.
+        title: The title.
     """
-    names = shown(densities, methods)
+    present = set(densities["method"].unique())
+    names = [name for name in (TRUTH, *methods) if name in present]
     grids = {name: _grid(densities[densities["method"] == name]) for name in names}
     peak = max(float(np.nanmax(grids[name][2])) for name in (names[:1] if names[0] == TRUTH else names))
     fig, axes, bar = _mosaic(len(names), grids[names[0]])
@@ -70,13 +73,6 @@ def _mosaic(n: int, grid: tuple[Array, Array, Array]) -> tuple[Figure, list[Axes
         axes[i].tick_params(labelleft=i % columns == 0)
     bar = ((width - right + gap) / width, (height - head - tall) / height, 0.13 / width, tall / height)
     return fig, axes, fig.add_axes(bar)
-
-
-def shown(densities: pd.DataFrame, methods: list[str]) -> list[str]:
-    """The methods whose density is drawn, truth first; an oracle beside the truth would be the same again."""
-    present = set(densities["method"].unique())
-    names = [name for name in (TRUTH, *methods) if name in present]
-    return [name for name in names if name != ORACLE or TRUTH not in present]
 
 
 def _grid(rows: pd.DataFrame) -> tuple[Array, Array, Array]:

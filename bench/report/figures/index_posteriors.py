@@ -1,4 +1,4 @@
-"""The index posterior of a method over the true one: does it follow the trend of the true posterior?"""
+"""The index posterior of each method over the true one."""
 
 from __future__ import annotations
 
@@ -12,58 +12,55 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from bench.report.figures.palette import INK, MUTED, Style
-from bench.report.figures.style import EDGE, named, placed, plain, titled
-from bench.stats.summary import ORACLE
+from bench.report.figures.style import EDGE, name_row, panel_grid, plain, set_title
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TRUTH, FLOOR = "truth", "floor"
 NEIGHBOURS = 9
-_SHADE: dict[str, Any] = {"color": "#5f83ab", "alpha": 0.5, "linewidth": 0}  # which lets a dark ground through
+_SHADE: dict[str, Any] = {"color": "#5f83ab", "alpha": 0.5, "linewidth": 0}  # so that a dark ground shows through
 _BADGE = "#57606a"
 LEAST = 1e-6
 _NEGLIGIBLE = 0.02
 
 
-def overlaid(posteriors: pd.DataFrame, methods: list[str]) -> list[str]:
-    """The methods to draw over the truth; the oracle is the floor again."""
-    present = set(posteriors["method"].unique())
-    return [name for name in methods if name in present and name != ORACLE]
-
-
 def over_truth(posteriors: pd.DataFrame, names: list[str], known: dict[str, Style], title: str) -> Figure:
-    """A row for each method: the data with four x marked, and for each x how probable each training datum's code is.
+    """A row per method: the training points with four x marked, and for each x the probability of each training code.
 
-    Lines and the shade are means over nine neighbours along the code, which show the trend; dots are single data.
+    Lines and shade are means over nine neighbours along the code; dots are single training points.
 
-    posteriors: one dataset and seed, long form, where a probability that is absent is negligible.
+    Args:
+        posteriors: The rows of one dataset and seed; an absent probability is negligible.
+        names: The methods to draw.
+        known: The styles of the methods.
+        title: The title.
     """
     own = posteriors[posteriors["index"] == posteriors["point"]].drop_duplicates("point").sort_values("code")
     plane = int(len(own["x"].iloc[0]) == 2)
     legend = _entries(names, known)
-    fig, axes = placed(len(names), len(own) + plane, (2.0, 1.5), (0.72, 0.85), (1.2, EDGE, 0.75, 0.5), legend)
-    titled(fig, title)
+    fig, axes = panel_grid(len(names), len(own) + plane, (2.0, 1.5), (0.72, 0.85), (1.2, EDGE, 0.75, 0.5), legend)
+    set_title(fig, title)
     for row, name in zip(axes, names, strict=True):
         if plane:
             _plane(row[0], posteriors, own)
         for number, (ax, (point, code)) in enumerate(zip(row[plane:], own[["point", "code"]].values, strict=True), 1):
             _panel(ax, probabilities(posteriors[posteriors["point"] == point], name), code, known[name], number)
         row[plane].set_ylabel("probability")
-        named(row[0], name)
+        name_row(row[0], name)
     return fig
 
 
 def probabilities(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The probabilities for one x, by the codes that might have given it in their order: truth, floor and `name`."""
+    """The probabilities of each training code for one x, in the order of codes: truth, floor and `name`."""
     table = rows.pivot_table(index=["code", "index"], columns="method", values="probability", fill_value=0.0)
     return table.reindex(columns=[TRUTH, FLOOR, name]).droplevel("index")
 
 
 def divergences(table: pd.DataFrame) -> pd.DataFrame:
-    """KL from the truth in nats and total variation of the floor and the method, in rows of their names.
+    """KL divergence from the truth in nats, and total variation distance, of the floor and of the method.
 
-    Of codes whose true probability is below 1e-6 the table may lack some, so they are left out of KL.
+    KL leaves out codes whose true probability is below 1e-6, because the table may lack them.
     """
     truth, others = table[TRUTH], table.drop(columns=TRUTH)
     seen = truth > LEAST
@@ -74,14 +71,14 @@ def divergences(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plane(ax: Axes, posteriors: pd.DataFrame, own: pd.DataFrame) -> None:
-    """The training data, and which of them are asked about."""
+    """The training points, with the four x marked."""
     x1, x2 = np.stack(posteriors.drop_duplicates("index")["x"].to_list()).T
     ax.scatter(x1, x2, s=4, color=MUTED, alpha=0.45, linewidths=0, rasterized=True)
     for number, (left, up) in enumerate(own["x"], 1):
         ax.plot(left, up, "o", markersize=12, color=_BADGE)
         ax.text(left, up, str(number), color="white", ha="center", va="center_baseline", fontsize=8, fontweight="bold")
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set_title("training data")
+    ax.set_title("training points")
     sns.despine(ax=ax)
 
 

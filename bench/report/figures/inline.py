@@ -1,4 +1,4 @@
-"""A drawing as a part of the page: it takes the page's type and colours, and so turns dark with it."""
+"""Drawings inside the page: they use its font and colours, so they are dark in dark mode."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ _EDITS = tuple(
 def inlined(svg: bytes, name: str, alternative: str) -> Markup:
     """An SVG of matplotlib as an element of HTML, with its alternative text.
 
-    name: letters, digits and hyphens that no other drawing of the page has, since identifiers are the page's. Groups
-    that are marked as a method's keep that mark as a class; coordinates are rounded to a hundredth of a point.
+    Groups that are marked as a method's keep the mark as a class. Coordinates are rounded to a hundredth of a point.
+
+    Args:
+        svg: The SVG file.
+        name: Letters, digits and hyphens, unique on the page, to make identifiers unique.
+        alternative: What the drawing shows, in words.
     """
     text = svg.decode()
     text = _UNUSED.sub("", text[text.index("<svg") :])
@@ -45,7 +49,7 @@ def inlined(svg: bytes, name: str, alternative: str) -> Markup:
 
 
 def _edited(tag: str, name: str) -> str:
-    """A tag without what the page gives, and with its own identifiers and colours named as the page does."""
+    """A tag without what the page defines, with unique identifiers and the page's variables for colours."""
     for found, put in _EDITS:
         tag = found.sub(put, tag)
     tag = re.sub(r'( id="| xlink:href="#|url\(#)', rf"\1{name}-", tag)
@@ -55,7 +59,7 @@ def _edited(tag: str, name: str) -> str:
 
 
 def colours() -> Markup:
-    """The page's variables for the colours of drawings: on a light ground, and on a dark one."""
+    """The page's variables for the colours of drawings, in light and in dark mode."""
     light = " ".join(f"{variable}: {color};" for color, variable in VARIABLES.items())
     dark = " ".join(f"{VARIABLES[color]}: {other};" for color, other in DARK.items())
     return Markup(f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}")

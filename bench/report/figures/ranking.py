@@ -1,4 +1,4 @@
-"""How methods stand over all datasets: performance profiles, interquartile means and ranks."""
+"""The ranking of methods over all datasets: performance profiles, interquartile means and mean ranks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _WIDTH = 12.0  # inches
-_BANDS = 6  # the most that one can tell apart
+_BANDS = 6  # the most that a reader can distinguish
 
 
-def standing(profile: pd.DataFrame, aggregate: pd.DataFrame, ranks: pd.DataFrame, known: dict[str, Style]) -> Figure:
-    """Three panels: performance profiles, then interquartile mean gaps and mean ranks with their 95% intervals.
+def ranking(profile: pd.DataFrame, aggregate: pd.DataFrame, ranks: pd.DataFrame, known: dict[str, Style]) -> Figure:
+    """Performance profiles, interquartile mean gaps and mean ranks, the last two with 95% intervals.
 
-    profile, aggregate, ranks: as `targets.profile`, `estimates.aggregate` and `estimates.ranks` give them, the last
-    not empty. Methods are in the order of their ranks, the best on top.
+    Methods are in the order of their ranks, the best on top.
+
+    Args:
+        profile: As `bench.stats.cost_to_target.profile` returns it.
+        aggregate: As `bench.stats.estimates.aggregate` returns it.
+        ranks: As `bench.stats.estimates.ranks` returns it, not empty.
+        known: The styles of the methods.
     """
     order = [str(method) for method in ranks["method"]]
     legend = entries(order, known)
@@ -66,13 +71,13 @@ def _profiles(ax: Axes, profile: pd.DataFrame, methods: list[str], known: dict[s
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.set_ylim(0, 1)
-    ax.set_xlabel("FLOPs, times the least that any method needs")
+    ax.set_xlabel("FLOPs, relative to the cheapest method")
     ax.set_ylabel("datasets and seeds solved")
     sns.despine(ax=ax)
 
 
 def _dots(ax: Axes, table: pd.DataFrame, column: str, known: dict[str, Style]) -> None:
-    """A dot and its interval for each method; those that did not finish are counted beside the name."""
+    """A dot and an interval per method; the number of unfinished runs is beside the name."""
     labels = []
     for place, (method, row) in enumerate(table.iterrows()):
         style = known[str(method)]

@@ -1,7 +1,8 @@
-"""The posterior of the noiseless signal over the true one, in data space, where every method can be compared."""
+"""The posterior of the noiseless signal of each method over the true one, in data space, where all are comparable."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,62 +14,69 @@ from matplotlib.ticker import MaxNLocator
 from scipy.optimize import linear_sum_assignment
 
 from bench.common.units import number
-from bench.report.figures.palette import INK, MUTED, Style, family
-from bench.report.figures.style import EDGE, named, placed, titled
+from bench.report.figures.palette import INK, MUTED, Style
+from bench.report.figures.style import EDGE, name_row, panel_grid, set_title
 from bench.stats.curves import Array
-from bench.stats.summary import fitted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TRUTH = "truth"
 MOST = 5
-POLISHED = "mapa-polished"
-_ORDER = ("mapa", POLISHED, "vae", "iwae", "iterative", "flow")
 _MARGIN = 0.18
 _TRUE: dict[str, Any] = {"color": MUTED, "alpha": 0.22, "markersize": 8.5, "markeredgewidth": 0}
 _LEARNED: dict[str, Any] = {"markersize": 3.4, "alpha": 0.9, "markeredgewidth": 0}
 _GIVEN: dict[str, Any] = {"color": INK, "marker": "x", "markersize": 8, "markeredgewidth": 1.6}
 
 
-def overlaid(signals: pd.DataFrame, methods: list[str]) -> list[str]:
-    """The methods to draw over the truth: the first of each family, five at most, those that are best known first."""
+def overlaid(
+    signals: pd.DataFrame, methods: list[str], groups: Mapping[str, str], baseline: Collection[str]
+) -> list[str]:
+    """The methods to draw: the baselines, then the first method of each other colour group, five at most.
+
+    Args:
+        signals: The rows of one dataset and seed.
+        methods: The fitted methods, in order.
+        groups: The colour group of each method.
+        baseline: The methods that are compared with every other one.
+    """
     present = set(signals["method"].unique())
-    first: dict[str, str] = {}
-    for name in fitted(methods):
-        if name in present:
-            first.setdefault(_kind(name), name)
-    kinds = [kind for kind in _ORDER if kind in first] + [kind for kind in first if kind not in _ORDER]
-    return [first[kind] for kind in kinds[:MOST]]
-
-
-def _kind(name: str) -> str:
-    """The family of a method, of which the polished MAPA is one of its own."""
-    return POLISHED if name.partition("[")[0] == POLISHED else family(name)
+    known = [name for name in methods if name in present]
+    found = [name for name in known if name in baseline]
+    seen = {groups[name] for name in found}
+    for name in known:
+        if groups[name] not in seen:
+            seen.add(groups[name])
+            found.append(name)
+    return found[:MOST]
 
 
 def over_truth(signals: pd.DataFrame, names: list[str], known: dict[str, Style], title: str) -> Figure:
-    """A row for each method and a column for each x: equally weighted points of f(z) given x, over the true ones.
+    """A row per method and a column per x: equally weighted points of f(z) given x, over the true ones.
 
-    signals: one dataset and seed, long form, of two or three data dimensions, of which two are drawn.
+    Args:
+        signals: The rows of one dataset and seed, of two or three data dimensions, of which two are drawn.
+        names: The methods to draw.
+        known: The styles of the methods.
+        title: The title.
     """
     asked = signals.drop_duplicates("point")[["point", "x"]]
     asked = asked.sort_values("x", key=lambda each: each.map(lambda x: x[0]))
     legend = _entries()
     labels = [str(line.get_label()) for line in legend]
-    fig, axes = placed(len(names), len(asked), (1.9, 1.9), (0.72, 0.34), (1.15, EDGE, 0.65, 0.5), (legend, labels))
-    titled(fig, title)
+    fig, axes = panel_grid(len(names), len(asked), (1.9, 1.9), (0.72, 0.34), (1.15, EDGE, 0.65, 0.5), (legend, labels))
+    set_title(fig, title)
     for column, (point, x) in zip(axes.T, asked.to_numpy(), strict=True):
         _column(column, signals[signals["point"] == point], np.array(x, float), {name: known[name] for name in names})
     for ax, name in zip(axes[:, 0], names, strict=True):
-        named(ax, name)
+        name_row(ax, name)
     return fig
 
 
 def distance(first: Array, second: Array) -> float:
-    """The 2-Wasserstein distance of two sets of m equally weighted points (m, D); nan unless all are finite.
+    """The 2-Wasserstein distance of two sets of m equally weighted points, (m, D); NaN unless all are finite.
 
-    Exact, since the best transport plan between sets of equal size is an assignment (Peyre & Cuturi 2019, prop. 2.1).
+    It is exact: the best transport plan between sets of equal size is an assignment (Peyré & Cuturi 2019, prop. 2.1).
     """
     cost = np.square(first[:, None] - second).sum(-1)
     if not np.isfinite(cost).all():
@@ -77,13 +85,13 @@ def distance(first: Array, second: Array) -> float:
 
 
 def plane(true: Array, x: Array) -> Array:
-    """The two coordinates, in their order, in which the true signals (m, D) and x (D,) spread most."""
+    """The two coordinates, in ascending order, in which the true signals (m, D) and x (D,) vary most."""
     spread = np.vstack([true, x]).var(0)
     return np.sort(np.argsort(-spread, kind="stable")[:2])
 
 
 def window(true: Array, x: Array) -> Array:
-    """A square about points (m, 2) and x (2,) with a margin on each side: rows low and high of each coordinate."""
+    """A square around points (m, 2) and x (2,) with a margin: the lower and upper limit of each coordinate, (2, 2)."""
     seen = np.vstack([true, x])
     low, high = seen.min(0), seen.max(0)
     half = (0.5 + _MARGIN) * (float((high - low).max()) or 1.0)
@@ -92,7 +100,7 @@ def window(true: Array, x: Array) -> Array:
 
 
 def outside(points: Array, limits: Array) -> float:
-    """The share of points (m, 2) that a window does not show."""
+    """The share of points (m, 2) outside a window."""
     return float(1 - ((points >= limits[:, 0]) & (points <= limits[:, 1])).all(1).mean())
 
 

@@ -1,6 +1,6 @@
-"""Quality against each cost, and the looks that every figure shares.
+"""Quality against each cost, and the style that all figures share.
 
-Drawn on `Figure` objects without pyplot, so that no window system and no global state take part.
+Figures are drawn on `Figure` objects without pyplot, which would need global state and perhaps a window system.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from numpy.typing import NDArray
 
 from bench.common.units import listed, number, quantity
-from bench.report.figures.palette import FLOOR, GRID, INK, MUTED, Style
+from bench.report.figures.palette import CEILING, GRID, INK, MUTED, Style
+from bench.stats.cost_to_target import AXES
 from bench.stats.curves import Curve, curves, limits
-from bench.stats.summary import ORACLE, fitted
 from bench.store.schema import define
 
 if TYPE_CHECKING:
     import pandas as pd
 
-AXES = ("wall_s", "cpu_s", "flops", "decoder_passes")
+TRUE_MODEL = "true model"
 LETTER, EDGE = 0.082, 0.12  # inches that a letter may take, and that an edge does
 _LEGEND = 7  # the most names in a row of the legend
 _HANDLE = 0.75  # inches that an entry of the legend takes beside its name
-_BANDS = 6  # the most bands that one can tell apart
+_BANDS = 6  # the most bands that a reader can distinguish
 _WIDE = 26  # letters in a line beside a row
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """The settings under which every figure is drawn and saved; names are never read as mathematics."""
+def figure_style() -> Iterator[None]:
+    """The settings under which every figure is drawn and saved. Names are never parsed as mathematics."""
     settings: Any = {
         "font.size": 9,
         "axes.titlesize": 10,
@@ -53,13 +53,13 @@ def look() -> Iterator[None]:
         "xtick.color": INK,
         "ytick.color": INK,
         "grid.color": GRID,
-        "axes.titley": 1.0,  # placed, as finding room for it measures every label
+        "axes.titley": 1.0,  # fixed, because finding room for it measures every label
         "axes.grid": True,
         "grid.linewidth": 0.6,
         "text.parse_math": False,
         "svg.hashsalt": "mapa-bench",
         "svg.fonttype": "none",  # text stays text: small, sharp, and in the page's own type
-        "pdf.fonttype": 42,  # TrueType, which publishers ask for
+        "pdf.fonttype": 42,  # TrueType, as publishers require
         "savefig.dpi": 130,
     }
     with sns.axes_style("ticks"), mpl.rc_context(settings), warnings.catch_warnings():
@@ -68,22 +68,30 @@ def look() -> Iterator[None]:
 
 
 def against_cost(rows: pd.DataFrame, known: dict[str, Style], level: float | None, title: str) -> Figure:
-    """test_ll of one dataset against each cost, on logarithmic axes: median and range over seeds.
+    """test_ll of one dataset against each cost, on logarithmic axes: the median and range over seeds.
 
-    rows: the finished measurements of test_ll on that dataset. level: the oracle's, in nats, if known.
+    Args:
+        rows: The finished measurements of test_ll on the dataset.
+        known: The styles of the methods.
+        level: The test_ll of the true model in nats, if known.
+        title: The title.
     """
-    methods = fitted(list(rows["method"].unique()))
+    present = list(rows["method"].unique())
+    methods = [name for name in present if known[name].role == "method"]
     found = [curves(rows[rows["method"].isin(methods)], cost) for cost in AXES]
     every = [line for lines in found for line in lines]
     seen = np.concatenate([np.empty(0), *(line.median for line in every)])
     bottom, top = limits(seen, np.array([line.median[-1] for line in every]), level)
-    references = {ORACLE: level, FLOOR: _floor(rows)}
-    shown = {name: value for name, value in references.items() if value is not None and value > bottom}
+    floors = {name: _median(rows, name) for name in present if known[name].role == "floor"}
+    references = {name: value for name, value in floors.items() if value > bottom}
+    references |= {TRUE_MODEL: level} if level is not None and level > bottom else {}
+    known = {**known, TRUE_MODEL: CEILING}
+    hidden = {name: value for name, value in floors.items() if value <= bottom}
 
-    fig, axes = _strip(title, _below(every, references[FLOOR], bottom), [*methods, *shown], known)
+    fig, axes = _strip(title, _below(every, hidden, bottom), [*methods, *references], known)
     for ax, cost, lines in zip(axes, AXES, found, strict=True):
         _panel(ax, cost, lines, known)
-        for name, value in shown.items():
+        for name, value in references.items():
             ax.axhline(value, color=known[name].color, linestyle=known[name].dash, linewidth=1.1, zorder=1)
         _crop(ax, lines, bottom)
     axes[0].set_ylim(bottom, top)
@@ -92,12 +100,18 @@ def against_cost(rows: pd.DataFrame, known: dict[str, Style], level: float | Non
 
 
 def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
-    """Oracle gap against FLOPs, both logarithmic, a panel per dataset: the answer at a glance.
+    """Oracle gap against FLOPs, both on logarithmic axes, with a panel per dataset.
 
-    rows: the finished measurements of oracle_gap. Gaps at or below zero, which chance allows a good model, lie on the
-    panel's floor. None where no method has a cost.
+    Gaps at or below zero, which a good model can have by chance, are drawn at the bottom of the panel.
+
+    Args:
+        rows: The finished measurements of oracle_gap.
+        known: The styles of the methods.
+
+    Returns:
+        The figure; None if no method has a cost.
     """
-    methods = fitted(list(rows["method"].unique()))
+    methods = [name for name in rows["method"].unique() if known[name].role == "method"]
     chosen = rows[rows["method"].isin(methods)]
     panels = [(str(name), curves(each, "flops")) for name, each in chosen.groupby("dataset", sort=False)]
     panels = [(name, lines) for name, lines in panels if lines]
@@ -105,7 +119,9 @@ def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
         return None
     columns = min(len(panels), 5)
     legend = entries(methods, known)
-    fig, grid = placed(-(-len(panels) // columns), columns, (1.9, 1.85), (0.55, 0.75), (0.7, EDGE, 0.3, 0.5), legend)
+    fig, grid = panel_grid(
+        -(-len(panels) // columns), columns, (1.9, 1.85), (0.55, 0.75), (0.7, EDGE, 0.3, 0.5), legend
+    )
     axes = list(grid.flatten())
     for ax, (name, lines) in zip(axes, panels, strict=False):
         _panel(ax, "flops", [_above_zero(line) for line in lines], known)
@@ -126,7 +142,7 @@ def _above_zero(line: Curve) -> Curve:
     return replace(line, median=line.median.clip(floor), low=line.low.clip(floor), high=line.high.clip(floor))
 
 
-def placed(
+def panel_grid(
     rows: int,
     columns: int,
     panel: tuple[float, float],
@@ -135,12 +151,21 @@ def placed(
     legend: tuple[Sequence[Artist], Sequence[str]],
     sharey: bool = False,
 ) -> tuple[Figure, NDArray[Any]]:
-    """A figure, wide enough for the legend at its foot, and its axes (rows, columns); in inches.
+    """A figure with a grid of panels, wide enough for the legend below it. Lengths are in inches.
 
-    It is placed by what texts may take, since layouts that measure them take half of all drawing time.
+    Places are computed from the length of texts, because layouts that measure texts take half of all drawing time.
 
-    panel: width and height of each. gap: between columns, and between rows. margins: left, right, above and below, the
-    last without the legend. legend: its handles and names.
+    Args:
+        rows: Number of rows of panels.
+        columns: Number of columns of panels.
+        panel: Width and height of each panel.
+        gap: Between columns, and between rows.
+        margins: Left, right, above and below; the last without the legend.
+        legend: Handles and names.
+        sharey: Whether all panels have the same vertical axis.
+
+    Returns:
+        The figure, and its axes, (rows, columns).
     """
     (wide, tall), (across, down), (left, right, head, foot) = panel, gap, margins
     inner = left + columns * (wide + across) - across
@@ -155,7 +180,7 @@ def placed(
 
 
 def abreast(names: Sequence[str], width: float) -> int:
-    """How many columns of a legend are no wider than so many inches; names fill one after the other."""
+    """The number of columns of a legend that fit a width in inches; names fill one column after the other."""
     widths = [_entry(name) for name in names]
     fits = (n for n in range(min(len(names), _LEGEND), 1, -1) if sum(map(max, np.array_split(widths, n))) <= width)
     return next(fits, 1)
@@ -165,15 +190,15 @@ def _entry(name: str) -> float:
     return _HANDLE + LETTER * len(name)
 
 
-def titled(fig: Figure, title: str, note: str = "") -> None:
-    """Name a figure at its upper left, and note something at its upper right."""
+def set_title(fig: Figure, title: str, note: str = "") -> None:
+    """Write a title at the upper left of a figure, and a note at the upper right."""
     width, height = fig.get_size_inches()
     fig.text(0.06 / width, 1 - 0.22 / height, plain(title), fontsize=11, fontweight="bold")
     fig.text(1 - EDGE / width, 1 - 0.22 / height, note, ha="right", color=MUTED, fontsize=8.5)
 
 
-def named(ax: Axes, name: str) -> None:
-    """Name a row at its left."""
+def name_row(ax: Axes, name: str) -> None:
+    """Write a name to the left of a row of panels."""
     ax.annotate(
         fill(plain(name), _WIDE),
         (0, 0.5),
@@ -189,15 +214,15 @@ def named(ax: Axes, name: str) -> None:
 
 
 def _strip(title: str, note: str, names: list[str], known: dict[str, Style]) -> tuple[Figure, list[Axes]]:
-    """A row of panels, with a title and a note above and a legend of so many names below; inches."""
+    """A row of panels, one per cost, with a title and a note above and a legend below."""
     legend = entries(names, known)
-    fig, axes = placed(1, len(AXES), (2.6, 2.3), (0.24, 0), (0.9, EDGE, 0.35, 0.5), legend, sharey=True)
-    titled(fig, title, note)
+    fig, axes = panel_grid(1, len(AXES), (2.6, 2.3), (0.24, 0), (0.9, EDGE, 0.35, 0.5), legend, sharey=True)
+    set_title(fig, title, note)
     return fig, list(axes[0])
 
 
 def _crop(ax: Axes, lines: list[Curve], bottom: float) -> None:
-    """Begin the axis of costs where something first rises above the bottom."""
+    """Start the axis of costs where the first line rises above the bottom."""
     starts = [line.cost[line.high >= bottom][0] for line in lines if (line.high >= bottom).any()]
     if starts:
         low, high = min(starts), max(line.cost[-1] for line in lines)
@@ -207,16 +232,13 @@ def _crop(ax: Axes, lines: list[Curve], bottom: float) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
 
 
-def _floor(rows: pd.DataFrame) -> float | None:
-    values = rows.loc[rows["method"] == FLOOR, "value"].dropna()
-    return float(values.median()) if len(values) else None
+def _median(rows: pd.DataFrame, method: str) -> float:
+    return float(rows.loc[rows["method"] == method, "value"].dropna().median())
 
 
-def _below(lines: list[Curve], floor: float | None, bottom: float) -> str:
-    """What the axis leaves out, in words."""
-    ends = {plain(line.method): line.median[-1] for line in lines if line.median[-1] < bottom}
-    if floor is not None and floor <= bottom:
-        ends[FLOOR] = floor
+def _below(lines: list[Curve], hidden: dict[str, float], bottom: float) -> str:
+    """What is below the axis, in words. hidden: the references there."""
+    ends = {plain(line.method): line.median[-1] for line in lines if line.median[-1] < bottom} | hidden
     parts = [f"{name} ({number(end, 2)})" for name, end in ends.items()]
     early = ["early values"] if any((line.median < bottom).any() for line in lines) else []
     return f"below the axis: {listed([*early, *parts])}" if early or parts else ""
@@ -236,7 +258,7 @@ def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> 
 
 
 def _line(ax: Axes, line: Curve, style: Style, band: bool) -> None:
-    """The median, with the range over seeds as a band or else as a bar where it ends."""
+    """The median, with the range over seeds as a band or as a bar at its end."""
     look: Any = {"color": style.color, "gid": style.mark}
     if band:
         ax.fill_between(line.cost, line.low, line.high, step="post", alpha=0.16, linewidth=0, **look)
@@ -258,7 +280,7 @@ def _line(ax: Axes, line: Curve, style: Style, band: bool) -> None:
 
 
 def entries(names: list[str], known: dict[str, Style]) -> tuple[list[Line2D], list[str]]:
-    """What a legend shows of methods: their lines, and their names."""
+    """The handles and names of methods in a legend."""
     lines = [
         Line2D([], [], color=s.color, linestyle=s.dash, marker=s.marker, markersize=5, linewidth=1.5, gid=s.mark)
         for s in (known[name] for name in names)
@@ -267,16 +289,19 @@ def entries(names: list[str], known: dict[str, Style]) -> tuple[list[Line2D], li
 
 
 def plain(name: str) -> str:
-    """A name as matplotlib will draw it: one line, not too long, and not hidden for a leading underscore."""
+    """A name as matplotlib can draw it: one line of at most 40 characters that no leading underscore hides."""
     name = " ".join(name.split())
     name = name if len(name) <= 40 else name[:39] + "…"
     return f" {name}" if name.startswith("_") else name
 
 
 def image(fig: Figure, kind: str) -> bytes:
-    """The figure as 'png' or 'svg' on white, or as 'pdf' on nothing.
+    """A figure as a file.
 
-    White is a style of the SVG's root, and so not part of what a page takes from within it.
+    Args:
+        fig: The figure.
+        kind: 'png' or 'svg', which are on white, or 'pdf', which is transparent. The white of an SVG is a style of its
+            root, so that the page can drop it.
     """
     stream = BytesIO()
     if kind == "png":
@@ -284,6 +309,6 @@ def image(fig: Figure, kind: str) -> bytes:
     else:
         dated = {"svg": "Date", "pdf": "CreationDate"}[kind]
         fig.savefig(stream, format=kind, transparent=True, metadata={dated: None})
-    fig.set_layout_engine("none")  # what it has laid out stays, and need not be laid out again for the next kind
+    fig.set_layout_engine("none")  # the layout is done; the next kind can use it
     made = stream.getvalue()
     return made.replace(b"<svg ", b'<svg style="background: white" ', 1) if kind == "svg" else made

@@ -1,8 +1,7 @@
-"""What varying one factor at a time does, drawn from sweep.parquet."""
+"""The effect of varying one factor at a time, drawn from sweep.parquet."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,31 +15,37 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.common.units import quantity
 from bench.report.figures import style
+from bench.store.files import atomic_write
 
-SIZE = "size"
+SIZE = "n_train"
 GROWTH = {"wall_s": "wall time", "peak_memory_mb": "peak memory"}
 FLOOR = 1e-3
 WIDE = 4.0
 
 
 def write(folder: Path) -> Path:
-    """Draw figures/sweep.png and .svg into a folder that holds sweep.parquet, and return the path of the first."""
+    """Draw figures/sweep.svg and sweep.png from the sweep.parquet of a folder.
+
+    Returns:
+        The path of the PNG.
+    """
     rows = pd.read_parquet(folder / "sweep.parquet")
     (folder / "figures").mkdir(exist_ok=True)
-    with style.look():
+    with style.figure_style():
         fig = draw(rows)
         for kind in ("svg", "png"):
             path = folder / "figures" / f"sweep.{kind}"
-            beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            beside.write_bytes(style.image(fig, kind))
-            beside.replace(path)
+            atomic_write(path, style.image(fig, kind))
     return path
 
 
 def draw(rows: pd.DataFrame) -> Figure:
-    """A panel per factor: oracle gap against its levels; two more for the size of the data: time and memory.
+    """A panel per factor with the oracle gap against its levels, and for n_train two more with time and memory.
 
-    rows: as `bench.study.sweep.table` gives them. A line per dataset is the median over finished seeds, a band their range.
+    Lines are the median over finished seeds, one per dataset; bands are the range.
+
+    Args:
+        rows: As `bench.study.sweep.table` returns them.
     """
     done = rows[rows["status"] == "done"]
     panels = [
@@ -61,7 +66,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _gaps(ax: Axes, factor: str, rows: pd.DataFrame) -> None:
-    """The oracle gap against the levels of a factor, on a logarithmic axis; gaps below 1e-3 lie on its floor."""
+    """The oracle gap against the levels of a factor, on a logarithmic axis that ends at 1e-3."""
     levels = list(dict.fromkeys(rows.sort_values("value", kind="stable")["level"]))
     values = np.array([rows.loc[rows["level"] == level, "value"].iloc[0] for level in levels])
     numeric = bool(np.isfinite(values).all())
@@ -73,13 +78,13 @@ def _gaps(ax: Axes, factor: str, rows: pd.DataFrame) -> None:
         ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(list(place.values()), levels)
-    ax.set_xlabel("training data N" if factor == SIZE else style.plain(factor))
+    ax.set_xlabel("training points N" if factor == SIZE else style.plain(factor))
     ax.set_ylabel("oracle gap (nats)")
     _label(ax, lambda value: f"{value:g}")
 
 
 def _growth(ax: Axes, cost: str, rows: pd.DataFrame) -> None:
-    """A cost against the number of data N, both logarithmic, with the exponent by which it grows."""
+    """A cost against the number of training points, both logarithmic, with the exponent of growth."""
     names = {}
     for dataset, each in rows.groupby("dataset", sort=False):
         middle = each.groupby("value")[cost].median()
@@ -92,7 +97,7 @@ def _growth(ax: Axes, cost: str, rows: pd.DataFrame) -> None:
     if (rows[cost] > 0).any():
         ax.set_yscale("log")
         _label(ax, partial(quantity, cost))
-    ax.set_xlabel("training data N")
+    ax.set_xlabel("training points N")
     contended = " (contended)" if cost == "wall_s" and rows["concurrent"].any() else ""
     ax.set_ylabel(GROWTH[cost] + contended)
 
@@ -105,12 +110,20 @@ def _label(ax: Axes, text: Callable[[float], str]) -> None:
     ax.yaxis.set_minor_locator(NullLocator())
 
 
-def growth(size: np.ndarray, cost: np.ndarray) -> float:
-    """The exponent a of the least-squares fit of cost = c size^a on logarithmic axes; NaN where there is none."""
-    fit = (size > 0) & (cost > 0)
-    if len(set(size[fit])) < 2:
+def growth(n_train: np.ndarray, cost: np.ndarray) -> float:
+    """The exponent a of the least-squares fit of cost = c n^a on logarithmic axes.
+
+    Args:
+        n_train: Numbers of training points, (n,).
+        cost: The cost at each, (n,).
+
+    Returns:
+        The exponent; NaN if there are fewer than two numbers with a positive cost.
+    """
+    fit = (n_train > 0) & (cost > 0)
+    if len(set(n_train[fit])) < 2:
         return float("nan")
-    return float(np.polyfit(np.log(size[fit]), np.log(cost[fit]), 1)[0])
+    return float(np.polyfit(np.log(n_train[fit]), np.log(cost[fit]), 1)[0])
 
 
 def _lines(

@@ -1,6 +1,6 @@
 "use strict";
-// Sorts and filters tables, lists the rows behind a number, and highlights methods in figures. Without it the page says
-// all the same; it is our own since a library would outweigh it and could not be read along with the page.
+// Sorts and filters tables, lists the rows behind a number, and highlights methods in figures. Without it the page shows
+// the same numbers. It uses no library, so that it stays small and can be read within the page.
 
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const byId = (id) => document.getElementById(id);
@@ -20,7 +20,7 @@ const numeric = (run) => {
 };
 
 const order = (one, other, sign) => {
-  if (one.missing || other.missing) return one.missing - other.missing; // what is missing comes last, either way
+  if (one.missing || other.missing) return one.missing - other.missing; // missing values come last in both directions
   if (Number.isNaN(one.found) || Number.isNaN(other.found)) return sign * one.text.localeCompare(other.text);
   return one.found === other.found ? 0 : sign * (one.found < other.found ? -1 : 1);
 };
@@ -64,9 +64,9 @@ const filter = (form) => {
   apply();
 };
 
-// The rows behind a number: #rows:dataset:method:name, with :other after it where a method is compared with another. The
-// name is a metric or a cost, near-DELTA for what it cost to come so near to the truth, match for what it cost to match the
-// other method, or rank. No dataset stands for all.
+// The rows behind a number have the address #rows:dataset:method:name, followed by :other for a comparison. The name is a
+// metric, a cost, near-DELTA (the cost to come within DELTA nats of the true model), match (the cost to match the other
+// method) or rank. An empty dataset stands for all datasets.
 
 const data = JSON.parse(byId("rows-data").textContent);
 const dialog = byId("rows");
@@ -99,7 +99,7 @@ const column = (name) => {
 
 const costs = (unless) => data.costs.map(([name]) => column(name)).filter((each) => each.name !== unless.name);
 
-// Lines of pandas that select the same rows from the study's folder
+// Code of pandas that selects the same rows from the study's folder
 
 const doneCode = (dataset, methods) => {
   const of = dataset ? `(t.dataset == ${JSON.stringify(dataset)}) & ` : "";
@@ -107,11 +107,11 @@ const doneCode = (dataset, methods) => {
   return `import pandas as pd\ndone = pd.read_parquet("runs.parquet").loc[lambda t: (t.status == "done") & ${chosen}]\n`;
 };
 
-const looksCode = (dataset, methods) =>
-  `${doneCode(dataset, methods)}looks = pd.read_parquet("measurements.parquet").merge(done[["dataset", "method", "seed"]])\n`;
+const checkpointsCode = (dataset, methods) =>
+  `${doneCode(dataset, methods)}rows = pd.read_parquet("measurements.parquet").merge(done[["dataset", "method", "seed"]])\n`;
 
-const lastCode = (dataset, methods) => `${looksCode(dataset, methods)}\
-last = looks[looks.checkpoint == looks.groupby(["dataset", "method", "seed"]).checkpoint.transform("max")]\n`;
+const lastCode = (dataset, methods) => `${checkpointsCode(dataset, methods)}\
+last = rows[rows.checkpoint == rows.groupby(["dataset", "method", "seed"]).checkpoint.transform("max")]\n`;
 
 const code = (dataset, methods, { name, cost }) => {
   if (cost) return `${doneCode(dataset, methods)}done[["dataset", "method", "seed", ${JSON.stringify(name)}]]`;
@@ -119,7 +119,7 @@ const code = (dataset, methods, { name, cost }) => {
   return `${lastCode(dataset, methods)}last[last.metric.isin([${metrics.map((each) => JSON.stringify(each)).join(", ")}])]`;
 };
 
-// What the dialog shows: headings, lines, what they come to, and the lines of pandas
+// What the dialog shows: headings, lines, a summary, and the code of pandas
 
 const ofOne = ({ dataset, method, runs, what }) => {
   const values = done(runs).map(what.of);
@@ -164,17 +164,17 @@ const ofTwo = ({ dataset, method, other, runs, what }) => {
 const near = ({ dataset, method, name, runs }) => {
   const delta = Number(name.slice("near-".length));
   const places = data.near.flatMap(([, each], place) => (each === delta ? [place] : []));
-  const missed = (value) => value < 0 || Object.is(value, -0); // so marked where it was not seen to
-  const told = (value) => (isNumber(value) && missed(value) ? `not within ${shown(-value)}` : value);
+  const missed = (value) => value < 0 || Object.is(value, -0); // a minus sign marks a censored cost
+  const spelled = (value) => (isNumber(value) && missed(value) ? `not within ${shown(-value)}` : value);
   const gap = column("oracle_gap");
   const ended = done(runs);
   if (!gap || !places.length) return null;
   return {
     label: `cost to come within ${delta} nats`,
     headings: ["seed", "status", `final ${gap.head}`, ...places.map((place) => column(data.near[place][0]).head), "run"],
-    lines: runs.map((run) => [run[2], run[3], gap.of(run), ...places.map((place) => told(run[9][place])), run[5]]),
-    says: `${ended.filter((run) => !missed(run[9][places[0]])).length} of ${ended.length} finished seeds were seen to.`,
-    code: `${looksCode(dataset, [method])}near = looks[(looks.metric == "oracle_gap") & (looks.value <= ${delta})]
+    lines: runs.map((run) => [run[2], run[3], gap.of(run), ...places.map((place) => spelled(run[9][place])), run[5]]),
+    says: `${ended.filter((run) => !missed(run[9][places[0]])).length} of ${ended.length} finished seeds reached it.`,
+    code: `${checkpointsCode(dataset, [method])}near = rows[(rows.metric == "oracle_gap") & (rows.value <= ${delta})]
 near.sort_values("checkpoint").drop_duplicates(["dataset", "method", "seed"])`,
   };
 };
@@ -192,9 +192,9 @@ const match = ({ dataset, method, other }) => {
       `run of ${method}`, `run of ${other}`,
     ],
     lines: lines.map((line) => [...line.map((value) => value ?? "not reached"), ...keys.map((of) => of.get(line[0]))]),
-    says: `What ${method} spends until its test log-likelihood first is the final one of ${other}, in units of what that \
-spends until it first has as much: ${reached} of ${lines.length} shared seeds reach it. The lines of pandas give all looks.`,
-    code: `${looksCode(dataset, [method, other])}looks[looks.metric == "test_ll"].sort_values(["seed", "method", "checkpoint"])`,
+    says: `The cost at which ${method} first reaches the final test log-likelihood of ${other}, divided by the cost at which \
+${other} first reaches it: ${reached} of ${lines.length} shared seeds reach it. The code selects all checkpoints.`,
+    code: `${checkpointsCode(dataset, [method, other])}rows[rows.metric == "test_ll"].sort_values(["seed", "method", "checkpoint"])`,
   };
 };
 
@@ -205,7 +205,7 @@ const rank = ({ method, runs }) => {
     const rivals = data.runs.filter((each) => each[0] === run[0] && each[2] === run[2] && among.has(each[1]));
     const values = done(rivals).map(what.of).filter(isNumber);
     const own = run[3] === "done" ? what.of(run) : null;
-    if (!isNumber(own)) return (values.length + 1 + among.size) / 2; // all that did not finish share the last places
+    if (!isNumber(own)) return (values.length + 1 + among.size) / 2; // unfinished runs share the last ranks
     return 0.5 + values.filter((value) => value > own).length + values.filter((value) => value === own).length / 2;
   };
   const lines = runs.map((run) => [data.datasets[run[0]], run[2], run[3], what.of(run), placed(run), run[5]]);
@@ -254,7 +254,7 @@ const follow = () => {
   if (!dialog.open) dialog.showModal();
 };
 
-// What is copied, and what is highlighted
+// Copying code, and highlighting methods
 
 const copyable = (block) => {
   const button = make("button", "Copy", block);
@@ -262,7 +262,7 @@ const copyable = (block) => {
   button.addEventListener("click", async () => {
     const text = block.querySelector("pre");
     getSelection().selectAllChildren(text);
-    await navigator.clipboard?.writeText(text.textContent).catch(() => undefined); // it stays selected, where refused
+    await navigator.clipboard?.writeText(text.textContent).catch(() => undefined); // if refused, the text stays selected
     button.textContent = "Copied";
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });

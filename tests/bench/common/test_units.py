@@ -39,7 +39,7 @@ def test_number(value, text):
 
 
 def test_differences_carry_their_sign():
-    assert [units.difference(v) for v in (0.25, -0.25, 0.0, math.inf)] == [
+    assert [units.signed(v) for v in (0.25, -0.25, 0.0, math.inf)] == [
         "+0.250",
         "-0.250",
         "0.000",
@@ -87,4 +87,4 @@ def test_lists_and_plurals():
     ],
 )
 def test_a_difference_shows_on_which_side_of_zero_its_interval_is(value, bounds, text):
-    assert units.apart(value, bounds) == text
+    assert units.with_interval(value, bounds) == text

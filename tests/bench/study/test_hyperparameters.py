@@ -9,9 +9,8 @@ import pytest
 
 import bench
 from bench.common.errors import UsageError
-from bench.report.content import statements
+from bench.report.document import run_blocks
 from bench.report.hyperparameters import UNTUNED, settings_used
-from bench.stats.summary import summary
 from bench.store import tables
 from bench.store.records import Cost, Row, RunResult
 from bench.store.study_tables import read as read_study
@@ -58,8 +57,8 @@ def test_python_takes_the_same(tmp_path, tuned, in_process):
         ["vae"],
         ["circle"],
         1,
-        size=40,
-        test_size=50,
+        n_train=40,
+        n_test=50,
         out=tmp_path / "out",
         report=False,
         settings={"vae": {"batch_size": 8}},
@@ -78,7 +77,7 @@ def compared(tmp_path, cli, unrun, monkeypatch):
     monkeypatch.setattr("bench.report.page.write", lambda folder: folder / "report.html")
     out = tmp_path / "out"
     methods = "vae,vae[steps=5],vae[steps=6,batch_size=4],iterative,untrained"
-    args = ("--seeds", 1, "--size", 40, "--test-size", 50, "--max-flops", "1e5", "--jobs", 1, "--out", out)
+    args = ("--seeds", 1, "--n-train", 40, "--n-test", 50, "--max-flops", "1e5", "--jobs", 1, "--out", out)
     end = cli("compare", "-m", methods, "-d", "circle,absolute", "--tuned", file, *args)
     assert end.code == 0, end.err
     return out, file, end
@@ -86,8 +85,8 @@ def compared(tmp_path, cli, unrun, monkeypatch):
 
 USED = {
     "vae": f"steps=7, batch_size=9 (circle); {UNTUNED} (absolute)",
-    "vae[steps=5]": "batch_size=9 (circle); as stated, nothing tuned (absolute)",
-    "vae[steps=6,batch_size=4]": "as stated, nothing tuned",
+    "vae[steps=5]": "batch_size=9 (circle); as given, nothing tuned (absolute)",
+    "vae[steps=6,batch_size=4]": "as given, nothing tuned",
     "iterative": UNTUNED,
     "untrained": "at its defaults",
 }
@@ -108,8 +107,8 @@ def test_what_was_used_is_in_the_study_and_its_report(compared):
     assert info["tuned"]["methods"]["vae"] == {"circle": {"steps": 7, "batch_size": 9}, "absolute": None}
     assert info["tuned"]["methods"]["untrained"] == {"circle": {}, "absolute": {}}
     held = read_study(out)
-    sections = dict(statements(held, summary(held.measurements, held.runs))["entries"])
-    assert {name: text for name, text, _ in sections["Hyperparameters"][1:]} == USED
+    *_, entries = run_blocks(held)
+    assert {entry.name: entry.text for entry in entries.entries[1:]} == USED
 
 
 def test_what_is_told_is_what_the_runs_ran_with(compared):
@@ -154,7 +153,7 @@ def test_another_file_does_not_mix(tmp_path, tuned, compare, unrun, unchanged):
     ("methods", "datasets", "content", "message"),
     [
         ("vae", "torus", None, "tuned.json holds nothing for dataset 'torus' (available: circle); tune it first"),
-        ("vae", "circle[size=30]", None, "tuned.json holds nothing for dataset 'circle[size=30]'"),
+        ("vae", "circle[n_train=30]", None, "tuned.json holds nothing for dataset 'circle[n_train=30]'"),
         ("vae", "circle", '{"datasets": {"circle": {"vae": {"stops": 3}}}}', "unknown parameter of 'vae' 'stops'"),
         ("vae", "circle", '{"datasets": {"circle": {"vae": {"steps": 1.5}}}}', "vae.steps must be a whole number"),
         ("vae", "circle", "{}", "is not a tuned.json that `python -m bench tune` wrote"),
