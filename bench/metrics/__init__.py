@@ -1,7 +1,7 @@
-"""What is measured of a fitted model. Likelihoods are in nats per datum, with standard errors over the test points."""
+"""What is measured of a fitted model. Likelihoods are in nats per point, with standard errors over the test points."""
 
-from bench.metrics.evaluator import Evaluator
+from bench.metrics.evaluator import BaseEvaluator, Evaluator
 from bench.metrics.likelihood import TrueModel, density_grid
 from bench.metrics.measurement import Measurement, NotFiniteError
 
-__all__ = ["Evaluator", "Measurement", "NotFiniteError", "TrueModel", "density_grid"]
+__all__ = ["BaseEvaluator", "Evaluator", "Measurement", "NotFiniteError", "TrueModel", "density_grid"]

@@ -1,8 +1,8 @@
 """log p(x) of a latent-variable model by annealed importance sampling, which needs no approximate posterior.
 
-Chains lead from the prior to the posterior along p(z) p(x | z)^beta (Neal 2001), by Hamiltonian Monte Carlo (Wu et al.
-2017). Their metrics and step sizes are found in a run of its own, one for each point and temperature, and then kept:
-weights are unbiased only if a transition ignores its chain's past, and a bound from above runs the same ones backwards.
+Chains move from the prior to the posterior along p(z) p(x | z)^beta (Neal 2001), by Hamiltonian Monte Carlo (Wu et al.
+2017). A pilot run finds a metric and a step size for each point and temperature. They are then fixed, since weights are
+unbiased only if a transition ignores its chain's past, and since the upper bound runs the same transitions backwards.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.metrics.importance import Sampled, collect, home, log_likelihood, summarise
+from bench.metrics.importance import Estimate, collect, device_of, log_likelihood, summarise
 from methods.contract.method import DecoderModel
 
 CHAINS = 8
@@ -35,19 +35,29 @@ def annealed_log_prob(
     chains: int = CHAINS,
     temperatures: int = TEMPERATURES,
     leapfrogs: int = LEAPFROGS,
-) -> Sampled:
-    """log p(x) for x (n, D) by annealed importance sampling: the log of the mean weight of several chains.
+) -> Estimate:
+    """log p(x) by annealed importance sampling: the log of the mean weight of several chains.
 
-    Computes where the model is, with draws from a generator that may be elsewhere; returns float64 on the CPU. The mean
-    weight is unbiased for p(x); its log is too low by about error^2 / 2. khat is nan: chains are too few for one.
+    The mean weight is an unbiased estimate of p(x); its log is too low by about error^2 / 2. khat is NaN, since there
+    are too few chains. Chains run on the model's device; the result is on the CPU.
 
-    Raises ValueError for fewer than 2 chains, 2 temperatures or 1 leapfrog.
+    Args:
+        model: The generative model.
+        x: Points, (n, D).
+        latent_dim: L, the dimension of z.
+        generator: The source of all draws, on any device.
+        chains: Chains per point.
+        temperatures: Temperatures between prior and posterior.
+        leapfrogs: Leapfrog steps per transition.
+
+    Raises:
+        ValueError: If there are fewer than 2 chains, 2 temperatures or 1 leapfrog step.
     """
     _check(chains, temperatures, leapfrogs)
     with torch.no_grad():
         betas = _schedule(model, latent_dim, temperatures, generator)
         parts = []
-        for group in x.to(home(model)).split(max(1, ROWS_AT_ONCE // chains)):
+        for group in x.to(device_of(model)).split(max(1, ROWS_AT_ONCE // chains)):
             log_weight = _Path(model, group, latent_dim, betas, leapfrogs, generator).from_prior(chains)
             parts.append(summarise(log_weight, torch.full_like(log_weight[0], math.nan)))
         return collect(parts)
@@ -62,18 +72,31 @@ def bidirectional(
     temperatures: int = TEMPERATURES,
     leapfrogs: int = LEAPFROGS,
 ) -> tuple[Tensor, Tensor]:
-    """Bounds in expectation, from below and from above, on log p(x) of draws of the model itself: (points,) each.
+    """Lower and upper bounds, in expectation, on log p(x) of draws of the model itself.
 
-    The code that gave x is a draw of its posterior, from where chains can be run backwards: their mean weight is then
-    unbiased for 1 / p(x) (Grosse et al. 2015; Wu et al. 2017). On data like the model's, the gap between the bounds
-    tells how far annealed_log_prob with the same settings can be off.
+    The code that generated x is a draw of its posterior. Chains that run backwards from it have a mean weight that is
+    an unbiased estimate of 1 / p(x) (Grosse et al. 2015; Wu et al. 2017). For data like the model's own, the gap of the
+    bounds limits the error of `annealed_log_prob` with the same settings.
 
-    Raises ValueError for fewer than 2 chains, 2 temperatures or 1 leapfrog.
+    Args:
+        model: The generative model.
+        latent_dim: L, the dimension of z.
+        points: Number of draws x.
+        generator: The source of all draws, on any device.
+        chains: Chains per point.
+        temperatures: Temperatures between prior and posterior.
+        leapfrogs: Leapfrog steps per transition.
+
+    Returns:
+        The lower and the upper bounds in nats, (points,) each, float64, on the CPU.
+
+    Raises:
+        ValueError: If there are fewer than 2 chains, 2 temperatures or 1 leapfrog step.
     """
     _check(chains, temperatures, leapfrogs)
     with torch.no_grad():
         betas = _schedule(model, latent_dim, temperatures, generator)
-        codes = _normal((points, latent_dim), generator, home(model))
+        codes = _normal((points, latent_dim), generator, device_of(model))
         mean = model.decode(codes).double()
         x = mean + math.sqrt(model.variance()) * _normal(mean.shape, generator, mean.device)
         lower, upper = [], []
@@ -87,7 +110,7 @@ def bidirectional(
 def _check(chains: int, temperatures: int, leapfrogs: int) -> None:
     if chains < 2 or temperatures < 2 or leapfrogs < 1:
         got = f"got {chains}, {temperatures} and {leapfrogs}"
-        raise ValueError(f"annealing needs 2 chains, 2 temperatures and 1 leapfrog at least, {got}")
+        raise ValueError(f"annealing needs at least 2 chains, 2 temperatures and 1 leapfrog step, {got}")
 
 
 def _log_mean(log_weight: Tensor) -> Tensor:
@@ -99,12 +122,12 @@ def _normal(shape: tuple[int, ...], generator: torch.Generator, device: torch.de
 
 
 def _schedule(model: DecoderModel, latent_dim: int, temperatures: int, generator: torch.Generator) -> Tensor:
-    """Inverse temperatures from 0 to 1, (temperatures + 1,): 1 + r beta grows geometrically, r the signal over noise.
+    """Inverse temperatures beta from 0 to 1, (temperatures + 1,).
 
-    This changes the log precision of a Gaussian posterior evenly, where a sigmoid would heat most of the chain for
-    nothing: few of its steps are where the posterior turns narrow.
+    1 + r beta grows geometrically, where r is the signal-to-noise ratio. So the log precision of a Gaussian posterior
+    changes evenly. A sigmoid schedule has too few steps where the posterior becomes narrow.
     """
-    centres = model.decode(_normal((PRIOR_DRAWS, latent_dim), generator, home(model))).double()
+    centres = model.decode(_normal((PRIOR_DRAWS, latent_dim), generator, device_of(model))).double()
     ratio = max(float(centres.var(0).sum()) / model.variance(), 1e-6)
     t = torch.linspace(0, 1, temperatures + 1, dtype=torch.float64, device=centres.device)
     return torch.expm1(t * math.log1p(ratio)) / ratio
@@ -112,7 +135,7 @@ def _schedule(model: DecoderModel, latent_dim: int, temperatures: int, generator
 
 @dataclass(frozen=True)
 class _State:
-    """Chains at codes z (chains, n, L), with log p(x | z), (chains, n), and its gradient, (chains, n, L)."""
+    """Chains at codes z (chains, n, L), with log p(x | z), (chains, n), and its gradient in z, (chains, n, L)."""
 
     z: Tensor
     log_likelihood: Tensor
@@ -125,7 +148,7 @@ class _State:
         return beta * self.slope - self.z
 
     def where(self, accepted: Tensor, other: _State) -> _State:
-        """These chains where accepted (chains, n), the other ones elsewhere."""
+        """This state where accepted, (chains, n); the other state elsewhere."""
         z, slope = (
             torch.where(accepted[..., None], new, old) for new, old in ((self.z, other.z), (self.slope, other.slope))
         )
@@ -133,10 +156,11 @@ class _State:
 
 
 class _Path:
-    """The distributions between prior and posterior of points x (n, D), and the transitions that hold each fixed.
+    """The distributions between prior and posterior of points x (n, D), and the transitions that leave each invariant.
 
-    scales: for each but the first and last, and for each x, the step size times the inverse root of the metric,
-    (temperatures - 1, n, L, L).
+    Attributes:
+        scales: The step size times the inverse root of the metric, for each distribution except the first and last and
+            for each x, (temperatures - 1, n, L, L).
     """
 
     def __init__(
@@ -153,15 +177,15 @@ class _Path:
         self.scales = self._pilot()
 
     def from_prior(self, chains: int) -> Tensor:
-        """Log weights of chains that start at draws of the prior, each of mean p(x): (chains, n)."""
+        """Log weights of chains that start at draws of the prior, (chains, n); the expected weight is p(x)."""
         return self._anneal(self._prior(chains), self.betas, self.scales)
 
     def from_posterior(self, z: Tensor) -> Tensor:
-        """Log weights of chains that start at draws z (chains, n, L) of p(z | x), each of mean 1 / p(x)."""
+        """Log weights of chains that start at draws z (chains, n, L) of p(z | x); the expected weight is 1 / p(x)."""
         return self._anneal(z, self.betas.flip(0), self.scales.flip(0))
 
     def _anneal(self, z: Tensor, betas: Tensor, scales: Tensor) -> Tensor:
-        """Weigh by p(x | z)^(change of beta), then move (Neal 2001): log weights (chains, n)."""
+        """Weight by p(x | z)^(change of beta), then move (Neal 2001): log weights, (chains, n)."""
         state = self._at(z)
         log_weight = torch.zeros_like(state.log_likelihood)
         for before, beta, scale in zip(betas[:-2], betas[1:-1], scales, strict=True):
@@ -170,7 +194,7 @@ class _Path:
         return log_weight + (betas[-1] - betas[-2]) * state.log_likelihood
 
     def _pilot(self) -> Tensor:
-        """Scales at which about 65% of moves are accepted, and no trajectory is longer than a quarter turn."""
+        """Scales at which about 65% of moves are accepted and no trajectory is longer than a quarter turn."""
         state = self._at(self._prior(PILOT_CHAINS))
         information = self._information(state.z)
         longest = math.log(math.pi / 2 / self.leapfrogs)
@@ -184,14 +208,14 @@ class _Path:
         return torch.stack(scales)
 
     def _information(self, z: Tensor) -> Tensor:
-        """J^T J / s2, J the decoder's Jacobian by differences, averaged over chains z (chains, n, L): (n, L, L)."""
+        """J^T J / s2 with J the decoder's Jacobian by differences, averaged over chains z (chains, n, L): (n, L, L)."""
         shifts = DIFFERENCE * torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
         shifted = self.model.decode(z[..., None, :] + torch.cat([torch.zeros_like(shifts[:1]), shifts])).double()
         jacobian = ((shifted[..., 1:, :] - shifted[..., :1, :]) / DIFFERENCE).nan_to_num(0, 0, 0)
         return (jacobian @ jacobian.mT).mean(0) / self.model.variance()
 
     def _move(self, state: _State, beta: Tensor, scale: Tensor) -> tuple[_State, Tensor]:
-        """A step of Hamiltonian Monte Carlo (Neal 2011), and its acceptance probabilities (chains, n)."""
+        """A step of Hamiltonian Monte Carlo (Neal 2011), and its acceptance probabilities, (chains, n)."""
         start = momentum = _normal(state.z.shape, self.generator, state.z.device)
         moved = state
         for _ in range(self.leapfrogs):
@@ -217,7 +241,7 @@ class _Path:
 
 
 def _inverse_root(matrix: Tensor) -> Tensor:
-    """R with R R^T = (I + M)^-1 for positive semi-definite M: (..., L, L). Any R will do where that overflows."""
+    """R with R R^T = (I + M)^-1 for positive semi-definite M (..., L, L); any R where this overflows."""
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
     root = torch.linalg.cholesky_ex(identity + matrix).L
     return torch.linalg.solve_triangular(root.mT, identity, upper=True)

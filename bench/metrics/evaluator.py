@@ -1,7 +1,8 @@
-"""What is measured of a fitted model, and when."""
+"""What is measured of a fitted model at checkpoints and at the end of a fit."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 
 import torch
@@ -12,12 +13,13 @@ from bench.metrics.likelihood import (
     Likelihood,
     TrueModel,
     by_quadrature,
+    density_grid,
     elbo,
     learned_likelihood,
     true_likelihood,
 )
 from bench.metrics.measurement import Measurement, mean
-from bench.metrics.nuts import Reference, reference_posterior
+from bench.metrics.nuts import NutsDraws, nuts_draws
 from bench.metrics.posterior import (
     GAP_POINTS,
     gap_split,
@@ -34,16 +36,87 @@ from methods.contract.method import Fitted
 
 DRAWS = 16
 SAMPLED_POINTS = 500
-REFERENCE_POINTS = 32
-FEWER_REFERENCE_POINTS = 8
+NUTS_POINTS = 32
+FEWER_NUTS_POINTS = 8
 FEWER_ANNEALED_POINTS = 30
+GRID_POINTS = 80
+GRID_MARGIN = 0.05
+
+DensityRow = tuple[str, float, float, float]
 
 
-class Evaluator:
-    """Scores models on the test set of a source; draws from generators of its own, anew for each model.
+class BaseEvaluator(ABC):
+    """Scores fitted models on held-out data, with random generators of its own. Only checkpoints must be scored."""
 
-    Above two latent or 100 data dimensions, where likelihoods are sampled, it takes the first 500 points of the test
-    set. What is measured against the true model is left out for observations, which have none.
+    @abstractmethod
+    def evaluate_checkpoint(self, fitted: Fitted) -> list[Measurement]:
+        """What is measured at every checkpoint.
+
+        Args:
+            fitted: What the method has learned so far.
+
+        Raises:
+            NotFiniteError: If a value is not a finite number.
+        """
+
+    def evaluate_final(self, fitted: Fitted) -> list[Measurement]:  # noqa: ARG002
+        """What else is measured at the end of a fit.
+
+        Args:
+            fitted: What the method has learned.
+
+        Raises:
+            NotFiniteError: If a value is not a finite number.
+        """
+        return []
+
+    def densities(self, name: str, fitted: Fitted) -> list[DensityRow]:  # noqa: ARG002
+        """The true and the learned density on a grid of the plane, for plots.
+
+        Args:
+            name: The name of the method.
+            fitted: What the method has learned.
+
+        Returns:
+            Rows (`truth` or the method's name, x1, x2, log p(x) in nats); none unless D is 2.
+        """
+        return []
+
+    def index_posteriors(self, name: str, fitted: Fitted) -> list[Row]:  # noqa: ARG002
+        """Index posteriors of a few training points, for plots.
+
+        Args:
+            name: The name of the method.
+            fitted: What the method has learned.
+        """
+        return []
+
+    def signal_posteriors(self, name: str, fitted: Fitted) -> list[SignalRow]:  # noqa: ARG002
+        """Signal posteriors of a few test points, for plots.
+
+        Args:
+            name: The name of the method.
+            fitted: What the method has learned.
+        """
+        return []
+
+    @property
+    def nuts(self) -> NutsDraws | None:
+        """Draws of the true posterior that models are scored with; None if there are none."""
+        return None
+
+
+class Evaluator(BaseEvaluator):
+    """Scores models on the test set.
+
+    Above 2 latent or 100 data dimensions, likelihoods are estimated by sampling, on the first 500 test points only.
+    For observations, whose true model is unknown, the metrics that need it are left out.
+
+    Args:
+        source: The data source.
+        split: Its data.
+        seed: The seed of the evaluation's own random draws, the same for every model.
+        device: Where the models are.
     """
 
     def __init__(self, source: DataSource, split: Split, seed: int, device: str = "cpu"):
@@ -56,9 +129,13 @@ class Evaluator:
 
     @torch.no_grad()
     def evaluate_checkpoint(self, fitted: Fitted) -> list[Measurement]:
-        """What is measured at every checkpoint: test_ll, elbo and inference_gap, and oracle_gap where there is a truth.
+        """test_ll, elbo and inference_gap, and oracle_gap if the true model is known.
 
-        Raises NotFiniteError if one of them is not a finite number.
+        Args:
+            fitted: What the method has learned so far.
+
+        Raises:
+            NotFiniteError: If a value is not a finite number.
         """
         learned = self._likelihood(fitted)
         bound = elbo(fitted, self.test, DRAWS, self.seed)
@@ -73,9 +150,13 @@ class Evaluator:
 
     @torch.no_grad()
     def evaluate_final(self, fitted: Fitted) -> list[Measurement]:
-        """What is measured once a fit is over: how good its posterior and its samples are.
+        """How good the posterior and the samples are.
 
-        Raises NotFiniteError if one of them is not a finite number.
+        Args:
+            fitted: What the method has learned.
+
+        Raises:
+            NotFiniteError: If a value is not a finite number.
         """
         found = [
             *gap_split(fitted, self.test[:GAP_POINTS], self._likelihood(fitted, GAP_POINTS), self.seed),
@@ -86,40 +167,76 @@ class Evaluator:
         ]
         return [each.checked() for each in found]
 
+    def densities(self, name: str, fitted: Fitted) -> list[DensityRow]:
+        """The true density, if it is known, and the learned one on a grid around the test points, for plots.
+
+        Args:
+            name: The name of the method.
+            fitted: What the method has learned.
+
+        Returns:
+            Rows (`truth` or the method's name, x1, x2, log p(x) in nats); none unless D is 2.
+        """
+        if self.source.data_dim != 2:
+            return []
+        low, high = self.split.test.amin(0), self.split.test.amax(0)
+        margin = GRID_MARGIN * (high - low)
+        truth = [("truth", TrueModel(self.problem))] if self.problem else []
+        return [
+            (each, x1, x2, value)
+            for each, model in (*truth, (name, fitted.model))
+            for x1, x2, value in density_grid(model, self.source.latent_dim, low - margin, high + margin, GRID_POINTS)
+        ]
+
     @torch.no_grad()
     def index_posteriors(self, name: str, fitted: Fitted) -> list[Row]:
-        """The index posteriors of four training data, to look at, for L = 1."""
-        if self.true_posterior is None or self.problem is None or self.split.codes is None:
+        """Index posteriors of four training points, for plots, if L is 1 and a grid holds the true posterior.
+
+        Args:
+            name: The name of the method.
+            fitted: What the method has learned.
+        """
+        if (
+            self.source.latent_dim != 1
+            or self.true_posterior is None
+            or self.problem is None
+            or self.split.codes is None
+        ):
             return []
         return index_posteriors(name, fitted, self.problem, self.true_posterior, self.train, self.split.codes)
 
     @torch.no_grad()
     def signal_posteriors(self, name: str, fitted: Fitted) -> list[SignalRow]:
-        """The signal posteriors of four test data, to look at, where a grid holds the true one."""
+        """Signal posteriors of four test points, for plots, where a grid holds the true posterior.
+
+        Args:
+            name: The name of the method.
+            fitted: What the method has learned.
+        """
         if self.true_posterior is None or self.problem is None:
             return []
         return signal_posteriors(name, fitted, self.problem, self.true_posterior, self.test, self.seed)
 
     @cached_property
     def true_posterior(self) -> GridPosterior | None:
-        """p(z | x) of the true model, where a grid can hold it; else None."""
+        """p(z | x) of the true model on a grid; None where a grid is too expensive or the true model is unknown."""
         if self.problem is None or not self.exact:
             return None
         return exact_posterior(TrueModel(self.problem), self.problem.latent_dim)
 
     @cached_property
-    def reference(self) -> Reference | None:
-        """Draws of p(z | x) of the true model for the first 32 test points, where no grid can hold it; else None.
+    def nuts(self) -> NutsDraws | None:
+        """Draws of the true p(z | x) for the first 32 test points, or 8 above 100 data dimensions.
 
-        For the first 8 above 100 data dimensions.
+        None where a grid holds the true posterior, and where the true model is unknown.
         """
         if self.problem is None or self.exact:
             return None
-        points = REFERENCE_POINTS if self.source.data_dim <= EXACT_DATA_DIM else FEWER_REFERENCE_POINTS
-        return reference_posterior(self.problem, self.split.test[:points], self.seed)
+        points = NUTS_POINTS if self.source.data_dim <= EXACT_DATA_DIM else FEWER_NUTS_POINTS
+        return nuts_draws(self.problem, self.split.test[:points], self.seed)
 
     def _likelihood(self, fitted: Fitted, points: int | None = None) -> Likelihood:
-        """log p(x) of the first so many test points under a learned model."""
+        """log p(x) of the first test points under a learned model."""
         if self.truth is not None and isinstance(fitted.model, TrueModel):
             return Likelihood(self.truth.value[:points], self.truth.error[:points], self.truth.diagnostics)
         return learned_likelihood(fitted, self.test[:points], self.source.latent_dim, self.seed)
@@ -134,14 +251,12 @@ class Evaluator:
             return []
         if self.true_posterior is not None:
             return signal_distance(fitted, self.problem, self.true_posterior, self.test, self.seed)
-        if self.reference is None:
+        if self.nuts is None:
             return []
-        return signal_distance_from_draws(
-            fitted, self.problem, self.reference, self.test[: self.reference.draws.shape[1]]
-        )
+        return signal_distance_from_draws(fitted, self.problem, self.nuts, self.test[: self.nuts.draws.shape[1]])
 
     def _index_divergence(self, fitted: Fitted) -> list[Measurement]:
-        """With the floor, which no method can be below on average, where the true posterior is known."""
+        """With the floor, below which no method can be on average, where the true posterior is known."""
         if self.problem is None or self.split.codes is None or fitted.log_index is None:
             return []
         found = index_divergence(fitted, self.problem, self.train, self.split.codes)
@@ -155,7 +270,7 @@ class Evaluator:
         return sample_quality(self.problem, fitted.model, self.seed)
 
     def _annealing_gap(self, fitted: Fitted) -> list[Measurement]:
-        """How far annealing can be off, on data drawn from the learned model; nothing where it is not used."""
+        """The largest error of annealing, on draws of the learned model; nothing where annealing is not used."""
         if self.exact:
             return []
         points = GAP_POINTS if self.source.data_dim <= EXACT_DATA_DIM else FEWER_ANNEALED_POINTS

@@ -1,4 +1,4 @@
-"""log p(x) of a latent-variable model by importance sampling, with what tells whether to believe it."""
+"""log p(x) of a latent-variable model by importance sampling, with diagnostics of the weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ SMALLEST = -700.0
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """An estimate of log p(x) in nats, from random weights whose mean is p(x) in expectation; each field (n,), float64.
+class Estimate:
+    """An estimate of log p(x) in nats from random weights w whose expectation is p(x). All fields are (n,), float64.
 
-    value: the log of the mean weight: in expectation a lower bound, by about error^2 / 2. error: its standard error.
-    ess: the effective sample size, (sum w)^2 / sum w^2. khat: the Pareto shape of the weights' tail, nan if unknown;
-    above 0.7 neither value nor error can be trusted (Vehtari et al. 2024). Below, q may still miss modes altogether.
+    Args:
+        value: The log of the mean weight. In expectation it is below log p(x), by about error^2 / 2.
+        error: Its standard error.
+        ess: The effective sample size, (sum w)^2 / sum w^2.
+        khat: The Pareto shape of the weights' tail, NaN if unknown. Above 0.7 neither value nor error can be trusted
+            (Vehtari et al. 2024). Below 0.7 the proposal may still miss whole modes.
     """
 
     value: Tensor
@@ -35,13 +38,21 @@ class Sampled:
 
 def importance_log_prob(
     model: DecoderModel, posterior: Posterior, x: Tensor, draws: int, generator: torch.Generator
-) -> Sampled:
-    """log (1/K) sum_k p(x, z_k) / q(z_k | x) with z_k ~ q(z | x), for x (n, D) (Burda et al. 2016, eq. 8).
+) -> Estimate:
+    """log (1/K) sum_k p(x, z_k) / q(z_k | x) with z_k ~ q(z | x) (Burda et al. 2016, eq. 8).
 
-    Draws where the generator is and decodes where the model is; returns float64 on the CPU. The weights are not
-    smoothed, so that their mean is unbiased for p(x).
+    The weights are not smoothed, so their mean is an unbiased estimate of p(x). Draws are made on the generator's
+    device, decoded on the model's device, and returned on the CPU.
 
-    Raises ValueError for fewer than 2 draws.
+    Args:
+        model: The generative model.
+        posterior: The proposal q(z | x).
+        x: Points, (n, D).
+        draws: K, the number of draws for each point.
+        generator: The source of the draws.
+
+    Raises:
+        ValueError: If there are fewer than 2 draws.
     """
     if draws < 2:
         raise ValueError(f"importance sampling needs at least 2 draws for an error, got {draws}")
@@ -50,50 +61,61 @@ def importance_log_prob(
         rows = min(ROWS_AT_ONCE, VALUES_AT_ONCE // x.shape[1])
         for group in x.to(generator.device).split(max(1, rows // draws)):
             z, log_q = posterior.sample(group, draws, generator)
-            log_weight = _log_joint(model, group, z) - log_q.double().to(home(model))
+            log_weight = _log_joint(model, group, z) - log_q.double().to(device_of(model))
             parts.append(summarise(log_weight, pareto_shape(log_weight)))
         return collect(parts)
 
 
-def home(model: DecoderModel) -> torch.device:
-    """Where the parameters of a model are; the CPU for a model that has none."""
+def device_of(model: DecoderModel) -> torch.device:
+    """The device of a model's parameters; the CPU for a model without parameters."""
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
 def _log_joint(model: DecoderModel, x: Tensor, z: Tensor) -> Tensor:
-    """log p(x, z) in nats, float64, where the model is: x (n, D), z (K, n, L) -> (K, n)."""
-    x, z = x.to(home(model)), z.to(home(model))
+    """log p(x, z) in nats, float64, on the model's device: x (n, D), z (K, n, L) -> (K, n)."""
+    x, z = x.to(device_of(model)), z.to(device_of(model))
     return log_likelihood(model, x, z) + standard_normal_log_prob(z.double())
 
 
 def log_likelihood(model: DecoderModel, x: Tensor, z: Tensor) -> Tensor:
-    """log N(x; f(z), s2 I) in nats, float64: x (..., D), z (..., L) -> (...)."""
+    """log p(x | z) in nats, float64: x (..., D), z (..., L) -> (...)."""
     residual = x.double() - model.decode(z).double()
     return gaussian_log_prob(residual, torch.tensor(math.log(model.variance()), dtype=torch.float64))
 
 
-def summarise(log_weight: Tensor, khat: Tensor) -> Sampled:
-    """The log of the mean of weights (K, n) over the K, its error by the delta method, and their effective number."""
+def summarise(log_weight: Tensor, khat: Tensor) -> Estimate:
+    """The log of the mean weight, its standard error by the delta method, and the effective sample size.
+
+    Args:
+        log_weight: Log weights of K draws, (K, n).
+        khat: The Pareto shape of their tail, (n,).
+    """
     largest = log_weight.amax(0)
     relative = (log_weight - largest).exp()
     mean = relative.mean(0)
     error = relative.std(0) / mean / math.sqrt(len(log_weight))
     ess = relative.sum(0).square() / relative.square().sum(0)
-    return Sampled(largest + mean.log(), error, ess, khat)
+    return Estimate(largest + mean.log(), error, ess, khat)
 
 
-def collect(parts: list[Sampled]) -> Sampled:
-    """Estimates for several groups of points as one, on the CPU."""
+def collect(parts: list[Estimate]) -> Estimate:
+    """The estimates of several groups of points as one estimate, on the CPU."""
     columns = zip(*((part.value, part.error, part.ess, part.khat) for part in parts), strict=True)
-    return Sampled(*(torch.cat(column).cpu() for column in columns))
+    return Estimate(*(torch.cat(column).cpu() for column in columns))
 
 
 def pareto_shape(log_weight: Tensor) -> Tensor:
-    """Shape k of the generalised Pareto tail of weights (K, n) over the K, (n,) (Vehtari et al. 2024).
+    """Shape k of the generalised Pareto distribution of the largest weights (Vehtari et al. 2024).
 
-    The tail is the min(K / 5, 3 sqrt(K)) largest weights. k is 0 where these are equal to 1e-4, infinite where too few
-    of them differ from 0, and nan where the tail holds fewer than 5.
+    The tail is the min(K / 5, 3 sqrt(K)) largest weights. k is 0 where these are equal up to 1e-4, infinite where too
+    few of them differ from 0, and NaN where the tail has fewer than 5.
+
+    Args:
+        log_weight: Log weights of K draws, (K, n).
+
+    Returns:
+        k of each point, (n,).
     """
     tail = math.ceil(min(len(log_weight) / 5, 3 * math.sqrt(len(log_weight))))
     if tail < LEAST_TAIL:
@@ -106,10 +128,11 @@ def pareto_shape(log_weight: Tensor) -> Tensor:
     return torch.where(cutoff[:, 0] > -EQUAL_TO, 0.0, shape)
 
 
+# Pyro's fit_generalized_pareto takes one point at a time, and its last digits differ from those of stored studies.
 def _generalised_pareto_shape(excess: Tensor) -> Tensor:
     """Shape of the generalised Pareto distribution of each row of (n, M), ascending: (n,).
 
-    Zhang & Stephens (2009), with the prior of Vehtari et al. (2024), worth ten observations of k = 1/2.
+    The estimator of Zhang & Stephens (2009) with the prior of Vehtari et al. (2024): ten observations of k = 1/2.
     """
     count = excess.shape[1]
     grid = 30 + int(math.sqrt(count))

@@ -1,4 +1,4 @@
-"""A posterior fitted to each datum by itself, for importance sampling that stays precise in narrow posteriors."""
+"""A posterior fitted to each point by itself, a precise proposal for importance sampling even if it is narrow."""
 
 from __future__ import annotations
 
@@ -24,17 +24,21 @@ LOWEST = -1e300
 
 @dataclass(frozen=True)
 class LaplaceMixture(Posterior):
-    """q(z | x): a mixture of Student t at modes of p(z | x), as wide as Gauss and Newton say: [I + J^T J / s2]^-1.
+    """A mixture of Student t at modes of p(z | x), with the Gauss-Newton scale matrix [I + J^T J / s2]^-1.
 
-    The modes are climbed from several codes for each x by Levenberg-Marquardt (Marquardt 1963); a mode is weighted by
-    its Laplace evidence (Tierney & Kadane 1986). The t, of 8 degrees of freedom, keeps weights bounded in the tails.
+    The modes are found from several codes for each x by Levenberg-Marquardt (Marquardt 1963). A mode is weighted by its
+    Laplace evidence (Tierney & Kadane 1986). The tails of the t, with 8 degrees of freedom, keep weights bounded.
+
+    Args:
+        model: The generative model.
+        latent_dim: L, the dimension of z.
     """
 
     model: DecoderModel
     latent_dim: int
 
     def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` draws for each x (n, D), (count, n, L), and log q(z | x) of each in nats, (count, n), float64."""
+        """Draws for each x (n, D), (count, n, L), with log q(z | x) in nats, (count, n), float64."""
         with torch.no_grad():
             parts = [self._sample(part, count, generator) for part in x.split(self._points_at_once(x))]
         z, log_q = zip(*parts, strict=True)
@@ -56,7 +60,7 @@ class LaplaceMixture(Posterior):
         return z, torch.logsumexp(log_weight + half_log_det + _log_student(distance, self.latent_dim), 1)
 
     def _starts(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """The best of 4,096 codes for each x, and others drawn as if the noise were wider: (k, n, L)."""
+        """The best of 4,096 codes for each x, and others drawn with a larger noise variance: (k, n, L)."""
         codes = spread_codes(CODES, self.latent_dim).to(x.device)
         squared = torch.cdist(x, self.model.decode(codes).double()).square()
         log_likelihood = (squared / (-2 * self.model.variance())).nan_to_num(LOWEST, LOWEST, LOWEST)
@@ -66,7 +70,7 @@ class LaplaceMixture(Posterior):
         return codes[torch.cat([best[None], others])]
 
     def _climb(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Up log p(x, z) from z (k, n, L), with more damping where a step led down; then value and precision there."""
+        """Maxima of log p(x, z) from z (k, n, L), with values and precisions; damping grows where a step fails."""
         damping = torch.full(z.shape[:2], 1e-2, dtype=torch.float64, device=z.device)
         value, gradient, precision = self._expand(x, z)
         for _ in range(STEPS):
@@ -85,7 +89,7 @@ class LaplaceMixture(Posterior):
         return z, value, precision
 
     def _expand(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log p(x, z) but for constants (k, n), its gradient (k, n, L) and Gauss-Newton precision (k, n, L, L)."""
+        """log p(x, z) up to constants, (k, n), its gradient, (k, n, L), and Gauss-Newton precision, (k, n, L, L)."""
         shifts = DIFFERENCE * torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
         shifted = self.model.decode(z[..., None, :] + torch.cat([torch.zeros_like(shifts[:1]), shifts])).double()
         centre, noise = shifted[..., 0, :], self.model.variance()
@@ -97,7 +101,7 @@ class LaplaceMixture(Posterior):
 
 
 def _student(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draws of the standard t in the last dimension, (..., L): normal over the root of a mean chi-squared variable."""
+    """Draws of the standard t, (..., L): a normal over the root of a mean chi-squared variable."""
 
     def normal(*size: int) -> Tensor:
         return torch.randn(size, generator=generator, device=generator.device, dtype=torch.float64)
@@ -106,7 +110,7 @@ def _student(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _log_student(squared: Tensor, dim: int) -> Tensor:
-    """The log density of the standard t in `dim` dimensions at squared distances from its centre, in nats."""
+    """The log density of the standard t in `dim` dimensions, in nats, at squared distances from its centre."""
     nu = DEGREES_OF_FREEDOM
     constant = math.lgamma((nu + dim) / 2) - math.lgamma(nu / 2) - dim / 2 * math.log(math.pi * nu)
     return constant - (nu + dim) / 2 * torch.log1p(squared / nu)

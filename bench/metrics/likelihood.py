@@ -1,4 +1,4 @@
-"""log p(x) of true and learned models, and the bound that a posterior gives on it."""
+"""log p(x) of true and learned models, and the ELBO."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.metrics.ais import annealed_log_prob
-from bench.metrics.importance import Sampled, importance_log_prob
+from bench.metrics.importance import Estimate, importance_log_prob
 from bench.metrics.laplace import LaplaceMixture
 from bench.metrics.measurement import NotFiniteError, standard_error
 from datasets.base import Problem
@@ -32,25 +32,32 @@ DENSITY_CODES = 4096
 
 @dataclass(frozen=True)
 class TrueModel:
-    """A problem's own model, for the methods that are handed the truth."""
+    """The true model of a problem, in the form of a learned model.
+
+    Args:
+        problem: The data source.
+    """
 
     problem: Problem
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of x given z: (..., L) -> (..., D)."""
+        """The mean of x given z, (..., L) -> (..., D)."""
         return self.problem.decoder(z.double())
 
     def variance(self) -> float:
-        """The noise variance s2."""
+        """The noise variance s2, in squared data units."""
         return self.problem.noise_variance
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """log p(x) of some points in nats, (n,), and how wrong each is expected to be, (n,), leaving chance aside.
+    """log p(x) of some points.
 
-    That is the numerical error of a quadrature, or the bias of the log of a random estimate. diagnostics: what tells
-    whether the estimator worked.
+    Args:
+        value: log p(x) in nats, (n,).
+        error: The systematic error of each value in nats, (n,): the numerical error of a quadrature, or the bias of
+            the log of a random estimate.
+        diagnostics: Numbers that show whether the estimator worked, by name.
     """
 
     value: Tensor
@@ -59,12 +66,18 @@ class Likelihood:
 
 
 def by_quadrature(latent_dim: int, data_dim: int) -> bool:
-    """Whether a grid of latent space is affordable: for L <= 2, and D <= 100, above which posteriors are too narrow."""
+    """Whether log p(x) is found by quadrature: for L <= 2 and D <= 100, above which posteriors are too narrow."""
     return latent_dim <= EXACT_UP_TO and data_dim <= EXACT_DATA_DIM
 
 
 def true_likelihood(problem: Problem, x: Tensor, seed: int) -> Likelihood:
-    """log p(x) under the true model for x (n, D): in closed form, by quadrature, or as in `tightest`."""
+    """log p(x) under the true model: in closed form, by quadrature, or as in `tightest`.
+
+    Args:
+        problem: The data source.
+        x: Points, (n, D).
+        seed: The seed of a random estimate.
+    """
     if problem.exact_log_prob is None and not by_quadrature(problem.latent_dim, problem.data_dim):
         model = TrueModel(problem)
         return tightest(model, [LaplaceMixture(model, problem.latent_dim)], x, problem.latent_dim, seed)
@@ -73,9 +86,16 @@ def true_likelihood(problem: Problem, x: Tensor, seed: int) -> Likelihood:
 
 
 def learned_likelihood(fitted: Fitted, x: Tensor, latent_dim: int, seed: int) -> Likelihood:
-    """log p(x) under a learned model for x (n, D): by quadrature for L <= 2 and D <= 100, else as in `sampled`.
+    """log p(x) under a learned model: by quadrature for L <= 2 and D <= 100, else as in `sampled`.
 
-    Raises NotFiniteError for a decoder or a noise that is not finite.
+    Args:
+        fitted: What the method has learned.
+        x: Points, (n, D).
+        latent_dim: L, the dimension of z.
+        seed: The seed of a random estimate.
+
+    Raises:
+        NotFiniteError: If the decoder or the noise variance is not finite.
     """
     model = fitted.model
     probe = model.decode(torch.zeros(1, latent_dim, dtype=torch.float64))
@@ -89,17 +109,31 @@ def learned_likelihood(fitted: Fitted, x: Tensor, latent_dim: int, seed: int) ->
 
 
 def sampled(fitted: Fitted, x: Tensor, latent_dim: int, seed: int) -> Likelihood:
-    """log p(x) for x (n, D) under a learned model, as in `tightest`, with its q(z | x) as the second proposal."""
+    """log p(x) under a learned model as in `tightest`, with a Laplace mixture and the method's q(z | x) as proposals.
+
+    Args:
+        fitted: What the method has learned.
+        x: Points, (n, D).
+        latent_dim: L, the dimension of z.
+        seed: The seed of the draws.
+    """
     proposals = (LaplaceMixture(fitted.model, latent_dim), fitted.posterior)
     return tightest(fitted.model, proposals, x, latent_dim, seed)
 
 
 def tightest(model: DecoderModel, proposals: Sequence[Posterior], x: Tensor, latent_dim: int, seed: int) -> Likelihood:
-    """log p(x) for x (n, D) by the tightest of several lower bounds in expectation, the one of the highest mean over x.
+    """log p(x) by the tightest of several lower bounds in expectation: the one with the highest mean.
 
-    Importance sampling is precise where a proposal is near the posterior, but misses what that misses, which no weight
-    tells. Annealing from the prior does not depend on a proposal (Wu et al. 2017): where it is higher on some of x by
-    more than two standard errors of the mean difference, it is taken for all.
+    Importance sampling is precise if a proposal is close to the posterior. But it misses any mode that the proposal
+    misses, and no weight shows that. Annealing from the prior needs no proposal (Wu et al. 2017). If annealing is
+    higher on the first points by more than two standard errors of the mean difference, it is used for all points.
+
+    Args:
+        model: The generative model.
+        proposals: Distributions of z given x to draw from.
+        x: Points, (n, D).
+        latent_dim: L, the dimension of z.
+        seed: The seed of the draws.
     """
     generator = torch.Generator(x.device).manual_seed(seed)
     small = x.shape[1] <= EXACT_DATA_DIM
@@ -115,42 +149,73 @@ def tightest(model: DecoderModel, proposals: Sequence[Posterior], x: Tensor, lat
         "khat_above_0.7": float((best.khat > MOST_KHAT).double().mean()),
         "ess_median": float(best.ess.median()),
     }
-    if not float(lead.mean()) <= 2 * standard_error(lead):  # which holds for nan
+    if not float(lead.mean()) <= 2 * standard_error(lead):  # also true for nan
         best = annealed_log_prob(model, x, latent_dim, generator)
     return _random(best, diagnostics)
 
 
-def _tightness(found: Sampled) -> float:
+def _tightness(found: Estimate) -> float:
     value = float(found.value.mean())
     return -math.inf if math.isnan(value) else value
 
 
-def _random(found: Sampled, diagnostics: dict[str, float]) -> Likelihood:
-    """A random estimate of p(x) without bias, whose log is too low by half its squared error on average."""
+def _random(found: Estimate, diagnostics: dict[str, float]) -> Likelihood:
+    """An unbiased random estimate of p(x): its log is too low by half its squared error on average."""
     bias = found.error.square() / 2
     diagnostics |= {"standard_error": float(found.error.mean()), "bias": float(bias.mean())}
     return Likelihood(found.value, bias, diagnostics)
 
 
 def elbo(fitted: Fitted, x: Tensor, draws: int, seed: int) -> Tensor:
-    """E_q [log p(x | z) + log p(z) - log q(z | x)] of each x (n, D), from `draws` draws of z each: (n,), on the CPU."""
+    """The ELBO of each point, E_q [log p(x, z) - log q(z | x)], by a mean over draws.
+
+    Args:
+        fitted: What the method has learned.
+        x: Points, (n, D).
+        draws: Number of draws of z for each point.
+        seed: The seed of the draws.
+
+    Returns:
+        Values in nats, (n,), float64, on the CPU.
+    """
     generator = torch.Generator(x.device).manual_seed(seed)
-    return torch.cat([_elbo(fitted, part, draws, generator) for part in x.split(POINTS_AT_ONCE)])
+    return torch.cat([elbo_terms(fitted, part, draws, generator).mean(0) for part in x.split(POINTS_AT_ONCE)])
 
 
-def _elbo(fitted: Fitted, x: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+def elbo_terms(fitted: Fitted, x: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+    """log p(x, z) - log q(z | x) of each draw, whose mean over draws is the ELBO.
+
+    Args:
+        fitted: What the method has learned.
+        x: Points, (n, D).
+        draws: Number of draws of z for each point.
+        generator: The source of the draws.
+
+    Returns:
+        Values in nats, (draws, n), float64, on the CPU.
+    """
     z, log_q = fitted.posterior.sample(x, draws, generator)
     residual = (x - fitted.model.decode(z)).double().cpu()
     log_noise = torch.tensor(math.log(fitted.model.variance()), dtype=torch.float64)
     log_joint = gaussian_log_prob(residual, log_noise) + standard_normal_log_prob(z.double()).cpu()
-    return (log_joint - log_q.double().cpu()).mean(0)
+    return log_joint - log_q.double().cpu()
 
 
 def density_grid(model: DecoderModel, latent_dim: int, low: Tensor, high: Tensor, points: int) -> list[list[float]]:
-    """Rows (x1, x2, log p(x)) on a square grid of the plane between two corners, to look at.
+    """log p(x) on a grid of the plane, for plots.
 
-    p(x) is the mean of N(x; f(z), s2 I) over codes spread evenly under the prior: right where there is any to see, and
-    unlike the quadrature indifferent to the relative error where there is none.
+    p(x) is the mean of N(x; f(z), s2 I) over evenly spread codes of the prior. It is right where the density is
+    visible; unlike the quadrature, it spends no effort on the relative error elsewhere.
+
+    Args:
+        model: The generative model, of D = 2.
+        latent_dim: L, the dimension of z.
+        low: The lower left corner of the grid, (2,).
+        high: The upper right corner of the grid, (2,).
+        points: Number of grid points on each axis.
+
+    Returns:
+        Rows (x1, x2, log p(x) in nats).
     """
     axes = [torch.linspace(float(a), float(b), points, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
     grid = torch.cartesian_prod(*axes)

@@ -1,4 +1,4 @@
-"""A value of a metric, its error, and how far it can be trusted."""
+"""The value of a metric with its error and diagnostics."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from torch import Tensor
 
 
 class NotFiniteError(Exception):
-    """A fitted model whose score is not a finite number."""
+    """The score of a fitted model is not a finite number."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One value of one metric, with its standard error, both in `unit`.
+    """One value of one metric.
 
-    diagnostics: what tells whether the estimator worked, by name, such as an effective sample size.
+    Args:
+        metric: The name of the metric.
+        value: The value, in `unit`.
+        stderr: Its standard error, in `unit`.
+        unit: The unit.
+        diagnostics: Numbers that show whether the estimator worked, by name, such as an effective sample size.
     """
 
     metric: str
@@ -27,7 +32,11 @@ class Measurement:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
     def checked(self) -> Measurement:
-        """Itself; raises NotFiniteError if the value is not a finite number."""
+        """The measurement itself.
+
+        Raises:
+            NotFiniteError: If its value is not a finite number.
+        """
         if not math.isfinite(self.value):
             raise NotFiniteError(f"{self.metric} is {self.value}")
         return self
@@ -40,18 +49,33 @@ def mean(
     unit: str = "nats",
     diagnostics: Mapping[str, float] | None = None,
 ) -> Measurement:
-    """The mean of `each` (n,); its standard error adds, in quadrature, sampling and the mean numerical error."""
+    """The mean of a metric over points. Its standard error combines sampling and numerical error in quadrature.
+
+    Args:
+        metric: The name of the metric.
+        each: Its value at each point, (n,).
+        numerical_error: The numerical error of each value, (n,); None if there is none.
+        unit: The unit.
+        diagnostics: Numbers that show whether the estimator worked, by name.
+    """
     numerical = 0.0 if numerical_error is None else float(numerical_error.mean())
     return Measurement(metric, float(each.mean()), math.hypot(standard_error(each), numerical), unit, diagnostics or {})
 
 
 def standard_error(each: Tensor) -> float:
-    """The standard error of the mean of independent values (n,); NaN for a single one."""
+    """The standard error of the mean of independent values (n,); NaN for a single value."""
     return float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else math.nan
 
 
 def root_mean(metric: str, squares: Tensor, numerical_error: float, unit: str) -> Measurement:
-    """The root of the mean of squares (n,), with the distance to the root of what is one standard error more."""
+    """The root of a mean of squares over points, with the change of the root when the mean rises by its standard error.
+
+    Args:
+        metric: The name of the metric.
+        squares: Its squared value at each point, (n,).
+        numerical_error: The numerical error of the mean of squares.
+        unit: The unit of the root.
+    """
     mean_square = max(float(squares.mean()), 0.0)
     error = math.hypot(standard_error(squares), numerical_error)
     return Measurement(metric, math.sqrt(mean_square), math.sqrt(mean_square + error) - math.sqrt(mean_square), unit)

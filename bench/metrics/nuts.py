@@ -1,4 +1,4 @@
-"""The true model's posterior by Hamiltonian Monte Carlo, where no grid can hold it."""
+"""Draws of the true posterior by Hamiltonian Monte Carlo, where a grid is too expensive."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ ENOUGH = 0.9
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Draws of p(z | x) of the true model for certain data, with what tells whether to trust them.
+class NutsDraws:
+    """Draws of the true p(z | x) for some points, with convergence diagnostics.
 
-    draws: (m, n, L), all chains together. rhat, ess: split R-hat and effective sample size of each datum, (n,), the
-    worst over the axes of z.
+    Args:
+        draws: Draws of all chains together, (m, n, L).
+        rhat: Split R-hat of each point, the worst over the axes of z, (n,).
+        ess: Effective sample size of each point, the worst over the axes of z, (n,).
     """
 
     draws: Tensor
@@ -35,29 +37,34 @@ class Reference:
 
     @property
     def converged(self) -> Tensor:
-        """Which data have R-hat below 1.01 (Vehtari et al. 2021), (n,)."""
+        """Which points have an R-hat below 1.01 (Vehtari et al. 2021), (n,)."""
         return self.rhat < MOST_RHAT
 
     def rows(self) -> list[tuple[int, float, float, list[float]]]:
-        """(Datum, R-hat, effective sample size, z), a row for each draw."""
-        by_datum = zip(self.rhat.tolist(), self.ess.tolist(), self.draws.transpose(0, 1).tolist(), strict=True)
-        return [(i, rhat, ess, z) for i, (rhat, ess, draws) in enumerate(by_datum) for z in draws]
+        """Rows (point, R-hat, effective sample size, z), one for each draw."""
+        by_point = zip(self.rhat.tolist(), self.ess.tolist(), self.draws.transpose(0, 1).tolist(), strict=True)
+        return [(i, rhat, ess, z) for i, (rhat, ess, draws) in enumerate(by_point) for z in draws]
 
 
-def reference_posterior(problem: Problem, x: Tensor, seed: int) -> Reference:
-    """Draws of p(z | x) for x (n, D) by Pyro's NUTS (Hoffman & Gelman 2014), with 4 chains per datum.
+def nuts_draws(problem: Problem, x: Tensor, seed: int) -> NutsDraws:
+    """Draws of the true p(z | x) by Pyro's NUTS (Hoffman & Gelman 2014), with 4 chains per point.
 
-    The data and chains, which do not depend on one another, are one target, so that a step of the sampler is one call
-    of the decoder. Chains start at prior draws weighted by the likelihood at four times the noise: in each mode that
-    matters, and too widely. If more than a tenth of the data have not converged after 500 draws per chain, 2,000 are
-    taken.
+    All points and chains are independent and form one target, so that a step of the sampler is one call of the decoder.
+    Chains start at prior draws weighted by the likelihood at four times the noise variance: in every relevant mode, and
+    overdispersed. If more than a tenth of the points have not converged after 500 draws per chain, 2,000 are drawn. The
+    result is computed once per process, since all methods at a seed are scored with it.
+
+    Args:
+        problem: The data source.
+        x: Points, (n, D).
+        seed: The seed of the chains.
     """
-    return _reference(_Target(x.numpy().tobytes(), seed, problem, x))
+    return _cached_draws(_Target(x.numpy().tobytes(), seed, problem, x))
 
 
 @dataclass(frozen=True)
 class _Target:
-    """Data whose posterior is asked for; two are the same if data and seed are."""
+    """Points whose posterior is drawn; two targets are equal if their points and seeds are."""
 
     content: bytes
     seed: int
@@ -66,8 +73,7 @@ class _Target:
 
 
 @lru_cache(maxsize=4)
-def _reference(target: _Target) -> Reference:
-    """Computed once per process, as all methods at a seed are scored against it."""
+def _cached_draws(target: _Target) -> NutsDraws:
     problem, x, seed = target.problem, target.x, target.seed
     generator = stream(problem.name, seed, "NUTS")
     codes = torch.randn(CODES, problem.latent_dim, generator=generator, dtype=torch.float64)
@@ -86,7 +92,7 @@ def _sample(problem: Problem, x: Tensor, start: Tensor, count: int, seed: int) -
     from pyro.infer.mcmc import MCMC, NUTS
     from tqdm import tqdm
 
-    # The bar that Pyro makes, shown or not, would take a lock between processes, which a worker leaves behind.
+    # Pyro's progress bar, even if disabled, would take a lock between processes that a worker leaves behind.
     tqdm.set_lock(RLock())
 
     def potential(parameters: dict[str, Tensor]) -> Tensor:
@@ -106,11 +112,11 @@ def _sample(problem: Problem, x: Tensor, start: Tensor, count: int, seed: int) -
     return sampler.get_samples()["z"]
 
 
-def _diagnosed(draws: Tensor) -> Reference:
-    """Draws (count, chains, n, L) with their diagnostics, all chains together and thinned."""
+def _diagnosed(draws: Tensor) -> NutsDraws:
+    """Diagnostics of draws (count, chains, n, L), and the draws of all chains together, thinned."""
     from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 
     rhat = split_gelman_rubin(draws, chain_dim=1, sample_dim=0).amax(-1)
     ess = effective_sample_size(draws, chain_dim=1, sample_dim=0).amin(-1)
     together = draws.flatten(0, 1)
-    return Reference(together[:: max(1, len(together) // THIN_TO)][:THIN_TO], rhat, ess)
+    return NutsDraws(together[:: max(1, len(together) // THIN_TO)][:THIN_TO], rhat, ess)

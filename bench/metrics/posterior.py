@@ -1,4 +1,4 @@
-"""How near an approximate posterior is to that of its own model, and to that of the true one."""
+"""How close an approximate posterior is to the posterior of its own model, and to the true one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.special import ndtr
 
 from bench.metrics.likelihood import Likelihood, elbo
 from bench.metrics.measurement import Measurement, mean, root_mean
-from bench.metrics.nuts import Reference
+from bench.metrics.nuts import NutsDraws
 from bench.metrics.wasserstein import squared_w2
 from datasets.base import Problem
 from datasets.quadrature import normal_codebook
@@ -31,11 +31,20 @@ MOST_ENTRIES = 100_000_000
 
 
 def gap_split(fitted: Fitted, x: Tensor, learned: Likelihood, seed: int) -> list[Measurement]:
-    """The inference gap of x (n, D) in two: what the family costs, and what amortisation adds.
+    """The two parts of the inference gap: what the family of q costs, and what amortisation adds to it.
 
-    approximation_gap: log p(x) less the ELBO of the best member of q's family for each x (Cremer et al. 2018, eq. 4).
-    amortisation_gap: that ELBO less q's own (eq. 5). The best is the best that was found, so that the first is an upper
-    bound; both ELBOs are means over the same 64 random numbers. Empty for a posterior without `best`.
+    approximation_gap is log p(x) minus the ELBO of the best member of q's family for each x (Cremer et al. 2018, eq.
+    4). amortisation_gap is that ELBO minus the ELBO of q (eq. 5). The best member is the best one found, so the first
+    is an upper bound. Both ELBOs are means over the same 64 random numbers.
+
+    Args:
+        fitted: What the method has learned.
+        x: Points, (n, D).
+        learned: log p(x) of the points under the learned model.
+        seed: The seed of the draws.
+
+    Returns:
+        The two measurements; none for a posterior without `best`.
     """
     member = fitted.posterior.best(fitted.model, x)
     if member is None:
@@ -46,11 +55,20 @@ def gap_split(fitted: Fitted, x: Tensor, learned: Likelihood, seed: int) -> list
 
 
 def index_divergence(fitted: Fitted, problem: Problem, train: Tensor, codes: Tensor) -> list[Measurement]:
-    """index_kl = mean KL(p(i | x) || q(i | x)) and index_tv = mean total variation, over the training data x (N, D).
+    """index_kl, the mean of KL(p(i | x) || q(i | x)), and index_tv, the mean total variation, over training points.
 
-    p(i | x) is the true model's posterior over which of the codes (N, L) gave x, with equal weights before x is seen:
-    proportional to N(x; f(z_i), s2 I). q(i | x) is the method's; below exp(-700) it counts as that. Over the first
-    1,000 training data, against all N codes. Empty for a method without q(i | x), and above 20,000 data.
+    p(i | x) is the true model's posterior of which training code generated x, under a uniform prior: it is proportional
+    to N(x; f(z_i), s2 I). q(i | x) is the method's, and at least exp(-700). The mean is over the first 1,000 training
+    points; the posteriors are over all N.
+
+    Args:
+        fitted: What the method has learned.
+        problem: The data source.
+        train: Training points, (N, D).
+        codes: Their true codes, (N, L).
+
+    Returns:
+        The two measurements; none for a method without q(i | x), and none above 20,000 training points.
     """
     if fitted.log_index is None or len(train) > MOST_INDICES:
         return []
@@ -59,10 +77,18 @@ def index_divergence(fitted: Fitted, problem: Problem, train: Tensor, codes: Ten
 
 
 def index_floor(problem: Problem, truth: GridPosterior, train: Tensor, codes: Tensor) -> list[Measurement]:
-    """index_kl_floor and index_tv_floor: those of the best q(i | x) that knows the true model but not the codes (N, L).
+    """index_kl_floor and index_tv_floor: the values of the best q(i | x) that knows the true model but not the codes.
 
-    It is the same for every method on the same training data (N, D), and is computed once per process. truth: p(z | x)
-    of the true model. Empty where data times boxes exceed 1e8, which memory does not hold.
+    They are the same for every method on the same training points, and are computed once per process.
+
+    Args:
+        problem: The data source.
+        truth: The true p(z | x) on a grid.
+        train: Training points, (N, D).
+        codes: Their true codes, (N, L).
+
+    Returns:
+        The two measurements; none where points times grid boxes exceed 1e8, which is too much for memory.
     """
     if len(train) > MOST_INDICES or len(train) * len(truth.log_mass) > MOST_ENTRIES:
         return []
@@ -72,7 +98,7 @@ def index_floor(problem: Problem, truth: GridPosterior, train: Tensor, codes: Te
 
 @dataclass(frozen=True)
 class _Indices:
-    """Training data whose floor is asked for; two are the same if the data are."""
+    """Training points whose floor is computed; two are equal if the points are."""
 
     content: bytes
     problem: Problem = field(compare=False)
@@ -88,7 +114,16 @@ def _index_floor(of: _Indices) -> tuple[Measurement, Measurement]:
 
 
 def true_log_index(problem: Problem, x: Tensor, codes: Tensor) -> Tensor:
-    """log p(i | x) of the true model for x (n, D), over the codes (N, L): (n, N)."""
+    """The true model's index posterior.
+
+    Args:
+        problem: The data source.
+        x: Points, (n, D).
+        codes: True codes of the training points, (N, L).
+
+    Returns:
+        log p(i | x) in nats, (n, N).
+    """
     squared = torch.cdist(x.cpu(), problem.decoder(codes)).square()
     return torch.log_softmax(-squared / (2 * problem.noise_variance), 1)
 
@@ -96,7 +131,7 @@ def true_log_index(problem: Problem, x: Tensor, codes: Tensor) -> Tensor:
 def _index_divergence(
     problem: Problem, codes: Tensor, log_index: Callable[[Tensor], Tensor], train: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """KL and total variation from p(i | x) to exp of log_index(x), for the first 1,000 of train: (n,) each."""
+    """KL and total variation of p(i | x) and exp(log_index(x)), for the first 1,000 training points: (n,) each."""
     kl, tv = [], []
     for x in train[:INDEX_POINTS].split(max(ENTRIES_AT_ONCE // len(train), 1)):
         log_p = true_log_index(problem, x, codes)
@@ -108,11 +143,19 @@ def _index_divergence(
 
 
 def signal_distance(fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, seed: int) -> list[Measurement]:
-    """signal_w2: from p(f(z) | x) of the true model to that of the learned one under q, over the first 200 of x (n, D).
+    """signal_w2: the distance between the true and the learned posterior of the noiseless signal f(z).
 
-    The root mean square over x of the 2-Wasserstein distance, in data space, where no parameterisation of z is seen.
-    Each posterior stands as equally weighted points, 128 of them (L = 1) or 256, whose number is halved for the error.
-    A posterior without `from_uniform` is represented by as many draws, which leaves a distance even between equals.
+    It is the root mean square, over the first 200 points, of the 2-Wasserstein distance between the true p(f(z) | x)
+    and the learned one under q. In data space it does not depend on how z is parameterised. Each posterior is
+    represented by 128 (L = 1) or 256 equally weighted points; the error compares with half as many. A posterior without
+    `from_uniform` is represented by as many draws, so that its distance is positive even for equal posteriors.
+
+    Args:
+        fitted: What the method has learned.
+        problem: The data source.
+        truth: The true p(z | x).
+        x: Points, (n, D).
+        seed: The seed of the draws.
     """
     x = x[:SIGNAL_POINTS]
     count = NODES[problem.latent_dim]
@@ -120,46 +163,67 @@ def signal_distance(fitted: Fitted, problem: Problem, truth: Posterior, x: Tenso
     return [root_mean("signal_w2", fine, abs(float((fine - coarse).mean())), "data units")]
 
 
-def signal_distance_from_draws(fitted: Fitted, problem: Problem, reference: Reference, x: Tensor) -> list[Measurement]:
-    """signal_w2 where the true posterior is known by draws alone, over the x (n, D) for which these have converged.
+def signal_distance_from_draws(fitted: Fitted, problem: Problem, nuts: NutsDraws, x: Tensor) -> list[Measurement]:
+    """signal_w2 where only draws of the true posterior are known, over the points whose chains have converged.
 
-    From the squared distance of two sets of draws, half of what two sets of the same posterior are apart is taken, for
-    each of both posteriors, so that it vanishes in expectation between equals (Genevay et al. 2018, eq. 7).
+    The squared distance of two sets of draws is reduced by half of the squared distance of two sets of draws of the
+    same posterior, for both posteriors. So it is 0 in expectation for equal posteriors (Genevay et al. 2018, eq. 7).
+
+    Args:
+        fitted: What the method has learned.
+        problem: The data source.
+        nuts: Draws of the true p(z | x).
+        x: The points of these draws, (n, D).
+
+    Returns:
+        The measurement; none if no chains have converged.
     """
-    good = reference.converged
+    good = nuts.converged
     if not good.any():
         return []
     x = x[good.to(x.device)]
-    true = problem.decoder(reference.draws[:, good]).transpose(0, 1)
+    true = problem.decoder(nuts.draws[:, good]).transpose(0, 1)
     z = fitted.posterior.sample(x, true.shape[1], torch.Generator(x.device).manual_seed(0))[0]
     learned = fitted.model.decode(z).double().cpu().transpose(0, 1)
     between = (squared_w2(true[:, ::2], learned[:, ::2]) + squared_w2(true[:, 1::2], learned[:, 1::2])) / 2
     within = (squared_w2(true[:, ::2], true[:, 1::2]) + squared_w2(learned[:, ::2], learned[:, 1::2])) / 2
     found = root_mean("signal_w2", between - within, 0.0, "data units")
     diagnostics = {
-        "rhat_max": float(reference.rhat[good].max()),
-        "ess_min": float(reference.ess[good].min()),
+        "rhat_max": float(nuts.rhat[good].max()),
+        "ess_min": float(nuts.ess[good].min()),
         "not_converged": float((~good).double().mean()),
     }
     return [replace(found, diagnostics=diagnostics)]
 
 
 def _squared(fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, count: int, seed: int) -> Tensor:
-    """The squared distance for each x (n, D) between posteriors of `count` points each: (n,)."""
+    """The squared distance for each x (n, D) between posteriors represented by `count` points each: (n,)."""
     return squared_w2(*signals(fitted, problem, truth, x, count, seed))
 
 
 def signals(
     fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, count: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Equally weighted points of p(f(z) | x) of the true model, and of the learned one under q: (n, count, D) each."""
+    """Equally weighted points of the posterior of the noiseless signal f(z), true and learned.
+
+    Args:
+        fitted: What the method has learned.
+        problem: The data source.
+        truth: The true p(z | x).
+        x: Points, (n, D).
+        count: Number of points per posterior.
+        seed: The seed of the draws.
+
+    Returns:
+        Points of the true p(f(z) | x) and of the learned one under q, (n, count, D) each.
+    """
     true = problem.decoder(_points(truth, x.cpu(), count, problem.latent_dim, seed))
     learned = fitted.model.decode(_points(fitted.posterior, x, count, problem.latent_dim, seed)).double().cpu()
     return true.transpose(0, 1), learned.transpose(0, 1)
 
 
 def _points(posterior: Posterior, x: Tensor, count: int, latent_dim: int, seed: int) -> Tensor:
-    """Equally weighted points that stand for q(z | x) of each x (n, D): (count, n, L)."""
+    """Equally weighted points that represent q(z | x) for each x (n, D): (count, n, L)."""
     points = posterior.from_uniform(x, cube_points(count, latent_dim).to(x.device))
     if points is not None:
         return points
@@ -167,7 +231,7 @@ def _points(posterior: Posterior, x: Tensor, count: int, latent_dim: int, seed: 
 
 
 def cube_points(count: int, dim: int) -> Tensor:
-    """Well-spread points of the unit cube, (count, dim): midpoints along the first axis, a Sobol set along others."""
+    """Evenly spread points of the unit cube, (count, dim): midpoints on the first axis, a Sobol set on the others."""
     first = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     if dim == 1:
         return first[:, None]

@@ -1,4 +1,4 @@
-"""Posteriors to look at, under the true model and a method: which training datum's code gave x, and what signal."""
+"""Rows for plots of posteriors: which training point's code generated x, and the noiseless signal at x."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from methods.contract.method import Fitted
 
 RANKS = (0.125, 0.375, 0.625, 0.875)
 LEAST = 1e-6
-MOST_DATA = 2000
+MOST_POINTS = 2000
 SIGNALS = 64
 SEEN_DIMS = (2, 3)
 TRUTH, FLOOR = "truth", "floor"
@@ -26,14 +26,25 @@ SignalRow = tuple[str, int, int, list[float], list[float]]
 def index_posteriors(
     name: str, fitted: Fitted, problem: Problem, truth: GridPosterior, train: Tensor, codes: Tensor
 ) -> list[Row]:
-    """Rows (name, n, i, z_i, x_i, probability that the code of datum i gave x_n) for four of the training data (N, D).
+    """Index posteriors of four training points, those whose true codes have the ranks 1/8, 3/8, 5/8 and 7/8.
 
-    They are those whose true codes (N, 1) have the ranks 1/8, 3/8, 5/8 and 7/8. Under `truth`, the true model with the
-    true codes; under `floor`, the true model without them; and under the method's own name. Data whose probability is
-    below 1e-6 under all three are left out, but for x_n itself. Empty for a method without an index posterior, and
-    above 2,000 data, which are more than one can look at.
+    A row has one of three names: `truth` is the true model with the true codes, `floor` is the true model without the
+    codes, and the method's name is the method's own. Training points whose probability is below 1e-6 under all three
+    are left out, except the point itself.
+
+    Args:
+        name: The name of the method.
+        fitted: What the method has learned.
+        problem: The data source.
+        truth: The true p(z | x) on a grid.
+        train: Training points, (N, D).
+        codes: Their true codes, (N, 1).
+
+    Returns:
+        Rows (name, n, i, z_i, x_i, probability that code i generated x_n); none for a method without an index
+        posterior, and none above 2,000 training points.
     """
-    if fitted.log_index is None or len(train) > MOST_DATA:
+    if fitted.log_index is None or len(train) > MOST_POINTS:
         return []
     points = _spread(codes[:, 0])
     known: dict[str, Callable[[Tensor], Tensor]] = {
@@ -54,12 +65,21 @@ def index_posteriors(
 def signal_posteriors(
     name: str, fitted: Fitted, problem: Problem, truth: GridPosterior, test: Tensor, seed: int
 ) -> list[SignalRow]:
-    """Rows (name, n, j, x_n, signal) for four of the test data (N, D): equally weighted points of the signal given x_n.
+    """Signal posteriors of four test points, those whose first coordinates have the ranks 1/8, 3/8, 5/8 and 7/8.
 
-    The data are those whose first coordinates have the ranks 1/8, 3/8, 5/8 and 7/8, the same for every method. Under
-    `truth`, 64 points f(z) of z ~ p(z | x_n) of the true model; under the method's name, 64 of z ~ q(z | x_n) put
-    through the learned decoder. Both stand for their posteriors as in `signal_w2`. Empty unless D is 2 or 3, which one
-    can look at.
+    Each is represented by 64 equally weighted points, as in `signal_w2`. Under the name `truth` they are f(z) with z
+    from the true p(z | x); under the method's name they are the learned decoder's values with z from q(z | x).
+
+    Args:
+        name: The name of the method.
+        fitted: What the method has learned.
+        problem: The data source.
+        truth: The true p(z | x) on a grid.
+        test: Test points, (T, D).
+        seed: The seed of the draws.
+
+    Returns:
+        Rows (name, n, j, x_n, signal), j counting the points of a posterior; none unless D is 2 or 3.
     """
     if problem.data_dim not in SEEN_DIMS:
         return []
@@ -75,6 +95,6 @@ def signal_posteriors(
 
 
 def _spread(values: Tensor) -> list[int]:
-    """Where the values (N,) of the ranks 1/8, 3/8, 5/8 and 7/8 are; each place once."""
+    """The indices of the values (N,) with the ranks 1/8, 3/8, 5/8 and 7/8, each index once."""
     order = values.argsort(stable=True).tolist()
     return list(dict.fromkeys(order[int(rank * len(order))] for rank in RANKS))

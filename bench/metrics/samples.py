@@ -1,4 +1,4 @@
-"""Draws of the learned model against true ones."""
+"""Draws of the learned model compared with true draws."""
 
 from __future__ import annotations
 
@@ -17,19 +17,34 @@ DRAWS = 500
 
 
 def sample_quality(problem: Problem, model: DecoderModel, seed: int) -> list[Measurement]:
-    """sample_w2, and sample_w2_floor: the same distance between two true sets, which a perfect model would show.
+    """sample_w2, and sample_w2_floor, the value that a perfect model would have.
 
-    The 2-Wasserstein distance between 500 draws of the model and 500 fresh true ones, the mean over 4 pairs of sets.
+    sample_w2 is the 2-Wasserstein distance between 500 draws of the model and 500 fresh true draws, the mean over 4
+    pairs of sets. The floor is the same distance between two true sets.
+
+    Args:
+        problem: The data source.
+        model: The learned model.
+        seed: The seed of the draws.
     """
     first, second = (_true_sets(problem, seed, name) for name in ("first samples", "second samples"))
     return _distances(first, second, _learned_sets(problem, model, DRAWS, seed))
 
 
 def sample_quality_on_data(source: DataSource, split: Split, model: DecoderModel, seed: int) -> list[Measurement]:
-    """sample_w2 to held-out data, and sample_w2_floor, from these to training data, where no true draws are to be had.
+    """sample_w2 and sample_w2_floor for a source without true draws: the distance to test data.
 
-    The mean over 4 pairs of sets: all of the test set in four parts, of 500 at most, against as many draws of the model
-    or training data. Empty with fewer than 4 test or training data.
+    The test set is cut into 4 parts, of at most 500 points each. sample_w2 is the mean distance between a part and as
+    many draws of the model; the floor is the mean distance between a part and as many training points.
+
+    Args:
+        source: The data source.
+        split: Its data.
+        model: The learned model.
+        seed: The seed of the draws.
+
+    Returns:
+        The two measurements; none if there are fewer than 4 test points or training points.
     """
     size = min(DRAWS, len(split.test) // SETS, len(split.train) // SETS)
     if size == 0:

@@ -8,11 +8,18 @@ from torch import Tensor
 
 
 def squared_w2(first: Tensor, second: Tensor) -> Tensor:
-    """The squared 2-Wasserstein distance of each of n pairs of sets of m points, (n, m, D) twice -> (n,), exactly.
+    """The squared 2-Wasserstein distance of each of n pairs of sets of m points, exactly.
 
-    Between sets of equal size the best transport plan is an assignment (Birkhoff; Peyre & Cuturi 2019, prop. 2.1).
+    Between sets of equal size the best transport plan is an assignment (Peyré & Cuturi 2019, prop. 2.1).
+
+    Args:
+        first: The first set of each pair, (n, m, D).
+        second: The second set of each pair, (n, m, D).
+
+    Returns:
+        Squared distances, (n,).
     """
-    cost = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").square()  # 0 between equals
+    cost = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").square()  # exactly 0 between equals
     return torch.stack([_cheapest(each) for each in cost])
 
 
