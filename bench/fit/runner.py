@@ -15,17 +15,16 @@ import torch
 from bench.common.errors import describe
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.memory import PeakMemory
-from bench.metrics import Evaluator, Measurement, TrueModel, density_grid
+from bench.metrics import BaseEvaluator, Evaluator, Measurement, TrueModel
 from bench.metrics.validation import ValidationEvaluator
 from bench.process.containment import Containment, contained, silenced
 from bench.registry.registry import registry
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 from datasets.base import DataSource, Observations, Problem, Split, draw, stream
 from methods.contract.decoder import build_model
-from methods.contract.method import DecoderModel, Fitted, Ledger, Method, Task
+from methods.contract.method import Fitted, Ledger, Method, Task
 
 CHECKPOINTS_PER_DECADE = 3
-GRID_POINTS = 80
 WARM_UP_POINTS = 32
 WARM_UP_STEPS = 3
 
@@ -144,12 +143,10 @@ class _Runner:
         self.result, self.spec, self.source, self.containment = result, spec, source, containment
         on_test = spec.scored_on == "test"
         split = draw(source, spec.seed, spec.n_train, spec.n_train, spec.n_test if on_test else 0)
-        self.evaluator: Evaluator | ValidationEvaluator
+        self.evaluator: BaseEvaluator
         with self._not_timed():
             evaluator = Evaluator if on_test else ValidationEvaluator
             self.evaluator = evaluator(source, split, spec.seed, spec.device)
-        held_out = split.test if on_test else split.validation
-        self.corners = held_out.amin(0), held_out.amax(0)
         self.ledger = CountingLedger()
         self.memory = PeakMemory(spec.device)
         self.fit = begun_when_resumed(method, make_task(method, source, split, spec, self.ledger))
@@ -174,17 +171,13 @@ class _Runner:
     def _finish(self, fitted: Fitted) -> None:
         """Score what is measured only once, and record what is looked at."""
         evaluator, result, name = self.evaluator, self.result, self.spec.method
-        if isinstance(evaluator, ValidationEvaluator):
-            return
         with self._not_timed():
             self._record(evaluator.evaluate_final(fitted))
-            if evaluator.reference is not None:
-                result.references = evaluator.reference.rows()
+            if evaluator.nuts is not None:
+                result.references = evaluator.nuts.rows()
             if self.spec.records_plots:
-                if self.source.data_dim == 2:
-                    self._densities(fitted)
-                if self.source.latent_dim == 1:
-                    result.posteriors = evaluator.index_posteriors(name, fitted)
+                result.densities = evaluator.densities(name, fitted)
+                result.posteriors = evaluator.index_posteriors(name, fitted)
                 result.signals = evaluator.signal_posteriors(name, fitted)
 
     def close(self) -> None:
@@ -279,16 +272,6 @@ class _Runner:
         with torch.inference_mode(False):  # which a method may yield within
             yield
         self.result.evaluation_s += time.perf_counter() - start
-
-    def _densities(self, fitted: Fitted) -> None:
-        models: list[tuple[str, DecoderModel]] = [(self.spec.method, fitted.model)]
-        if isinstance(self.source, Problem):
-            models.insert(0, ("truth", TrueModel(self.source)))
-        low, high = self.corners
-        margin = 0.05 * (high - low)
-        for name, model in models:
-            rows = density_grid(model, self.source.latent_dim, low - margin, high + margin, GRID_POINTS)
-            self.result.densities += [(name, x1, x2, value) for x1, x2, value in rows]
 
 
 def begun_when_resumed(method: Method, task: Task) -> Generator[Fitted, None, None]:
