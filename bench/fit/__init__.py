@@ -1,1 +1,1 @@
-"""One fit: its clock, budget and checkpoints, and what it costs."""
+"""One fit: its clock, budget, checkpoints and cost."""

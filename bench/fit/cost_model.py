@@ -1,8 +1,8 @@
-"""The cost model: what each operator of torch is charged in FLOPs, as data. Free of torch, so that listing is instant.
+"""The cost model: the FLOPs of each operator of torch, as data. It does not import torch, so that listing is instant.
 
-One FLOP is one arithmetic instruction on one number: add, multiply, divide, compare, square root. What takes several is
-charged their number; a transcendental function and a random draw are charged ten each, which is about what they take.
-Moving memory is free. Names are torch's, without a trailing underscore and without `_foreach_`.
+One FLOP is one arithmetic instruction on one number: add, multiply, divide, compare, square root. An operator that takes
+several instructions costs their number. A transcendental function and a random draw cost 10 each, roughly their number
+of instructions. Moving memory is free. Names are torch's, without a trailing underscore and without `_foreach_`.
 """
 
 from __future__ import annotations
@@ -104,29 +104,35 @@ FORMULAS: dict[str, tuple[str, str]] = {
 }
 
 
-class Price(NamedTuple):
-    """What some operators are charged: so many FLOPs, per what."""
+class OperatorCost(NamedTuple):
+    """The cost of some operators.
+
+    Args:
+        operators: Their names, separated by commas.
+        flops: Their FLOPs, as a number or a formula.
+        per: What the FLOPs are per, such as an element of the result.
+    """
 
     operators: str
     flops: str
     per: str
 
 
-def price_list() -> list[Price]:
-    """The whole cost model, in words: cheapest first, formulas last."""
+def cost_table() -> list[OperatorCost]:
+    """The whole cost model in words: cheapest operators first, formulas last."""
     return [
-        Price(", ".join(sorted(FREE)), "0", "call"),
+        OperatorCost(", ".join(sorted(FREE)), "0", "call"),
         *_rows(PER_RESULT, "element of the result"),
         *_rows(PER_DRAW, "draw"),
         *_rows(PER_READ, "element read"),
         *_rows(PER_PARAMETER, "parameter"),
-        Price(", ".join(sorted(SORTS)), "n log2 n, rounded up", "row of n"),
-        Price(*PRODUCTS),
-        *(Price(names, *formula) for names, formula in FORMULAS.items()),
-        Price("any other operator", str(UNLISTED), "element of the result"),
+        OperatorCost(", ".join(sorted(SORTS)), "n log2 n, rounded up", "row of n"),
+        OperatorCost(*PRODUCTS),
+        *(OperatorCost(names, *formula) for names, formula in FORMULAS.items()),
+        OperatorCost("any other operator", str(UNLISTED), "element of the result"),
     ]
 
 
-def _rows(prices: dict[str, int], per: str) -> list[Price]:
-    by_price = groupby(sorted(prices, key=lambda name: (prices[name], name)), prices.__getitem__)
-    return [Price(", ".join(names), str(flops), per) for flops, names in by_price]
+def _rows(costs: dict[str, int], per: str) -> list[OperatorCost]:
+    by_cost = groupby(sorted(costs, key=lambda name: (costs[name], name)), costs.__getitem__)
+    return [OperatorCost(", ".join(names), str(flops), per) for flops, names in by_cost]

@@ -1,6 +1,6 @@
-"""The cost of fitting: FLOPs of every operator that torch runs, charges for other work, and network passes.
+"""Counts the cost of fitting: FLOPs of torch's operators, charges for other work, and rows through the networks.
 
-What an operator costs stands in `bench.fit.cost_model`. All prices are whole numbers, so that sums are exact up to 2^53 FLOPs.
+`bench.fit.cost_model` says what an operator costs. All costs are whole numbers, so sums are exact up to 2^53 FLOPs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _log2(n: int) -> int:
 
 
 def _per_result(flops: int) -> Rule:
-    """A price per element of the result, which operators on lists in place do not return."""
+    """A cost per element of the result; in-place operators on lists return none, so their first argument is counted."""
     return lambda args, _, out: flops * _numel(args[0] if out is None else out)
 
 
@@ -51,25 +51,25 @@ def _per_read(flops: int) -> Rule:
 
 
 def _sorting(function: Any) -> Rule:
-    """A price per sorted row; an operator that takes no dimension sorts all elements as one row."""
+    """A cost per sorted row; an operator without a dimension sorts all elements as one row."""
     place = {argument.name: i for i, argument in enumerate(function._schema.arguments)}.get("dim")
 
-    def price(args: Arguments, kwargs: Mapping[str, Any], _out: Any) -> int:
+    def cost(args: Arguments, kwargs: Mapping[str, Any], _out: Any) -> int:
         x = args[0]
         along = kwargs.get("dim", args[place] if place is not None and place < len(args) else -1)
         n = x.shape[along] if place is not None and x.dim() else x.numel()
         return x.numel() * _log2(n)
 
-    return price
+    return cost
 
 
 def _product(function: Any, extra: bool) -> Rule:
     count = flop_registry[function]
 
-    def price(args: Arguments, kwargs: Mapping[str, Any], out: Any) -> int:
+    def cost(args: Arguments, kwargs: Mapping[str, Any], out: Any) -> int:
         return int(count(*args, **kwargs, out_val=out)) + extra * _numel(out)
 
-    return price
+    return cost
 
 
 def _sum(args: Arguments, kwargs: Mapping[str, Any], out: Any) -> int:
@@ -124,10 +124,10 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class _Operator:
-    """What is known of an operator: its name, its price (None if it is free), and whether the cost model lists it."""
+    """An operator: its name, its cost rule (None if it is free), and whether the cost model lists it."""
 
     name: str
-    price: Rule | None
+    cost: Rule | None
     listed: bool = True
 
 
@@ -160,12 +160,12 @@ class _Counting(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """False spares every operator a wrapper that costs more than the counting does."""
+        """False avoids a wrapper around every operator that costs more time than counting."""
         return False
 
 
 class _Tally:
-    """The calls and FLOPs of one kind of work so far."""
+    """Calls and FLOPs of one kind of work so far."""
 
     __slots__ = ("calls", "flops")
 
@@ -174,12 +174,15 @@ class _Tally:
 
 
 class CountingLedger:
-    """Counts what happens between `start` and `stop`, and nothing else.
+    """Counts the work between `start` and `stop`.
 
-    Operators are counted one by one as they run, but for work under `run`, which is so counted the first time that
-    its name meets the shapes of its arguments, and is then known, so that repeating it runs at full speed.
-    unlisted: operators that ran and that the cost model does not list. overhead_s: seconds that counting itself has
-    taken, which are no part of the method's time.
+    Operators are counted one by one as they run. Work under `run` is counted this way only the first time that its name
+    is seen with the shapes of its arguments; repeating it runs at full speed.
+
+    Attributes:
+        unlisted: Operators that ran and are not in the cost model.
+        overhead_s: Seconds spent on counting, which are not part of the method's time.
+        passes: Rows that passed forward through `decoder` and `encoder`.
     """
 
     def __init__(self) -> None:
@@ -210,29 +213,38 @@ class CountingLedger:
 
     @property
     def formula_flops(self) -> float:
-        """The part of them that was charged by formula."""
+        """The FLOPs that were charged by formula, not counted."""
         return sum(work.flops for work in self.account() if work.by == "formula")
 
     def account(self) -> list[Work]:
-        """The FLOPs by kind of work, which add up to all of them exactly.
+        """The FLOPs of each kind of work. Their sum is exactly `flops`.
 
-        The operators of work under `run` stand under its name, or that of the innermost such work; those outside any,
-        under 'other operators', with their number for calls.
+        Operators within `run` are listed under the name of that work, or of the innermost one; all other operators are
+        listed as 'other operators', each as one call.
         """
         return [Work(name, t.calls, float(t.flops), by) for (name, by), t in self._tallies.items() if t.calls]
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         self.active = True
         self._mode.__enter__()
 
     def stop(self) -> None:
-        """Cease to count."""
+        """Stop counting."""
         self._mode.__exit__(None, None, None)
         self.active = False
 
     def run(self, name: str, work: Callable[..., T], *args: Any) -> T:
-        """work(*args), whose operators depend only on `name` and the shapes of its arguments."""
+        """Run repeated work at full speed: it is counted once for each name and set of argument shapes.
+
+        Args:
+            name: What the work is called in the tables.
+            work: A function whose operators depend only on `name` and the shapes of its arguments.
+            *args: Its arguments.
+
+        Returns:
+            work(*args).
+        """
         if self._within_known or not self.active:
             return work(*args)
         start = perf_counter()
@@ -274,19 +286,27 @@ class CountingLedger:
         return result
 
     def charge(self, name: str, flops: float) -> None:
-        """Add the FLOPs of work that torch does not see, to the nearest whole number."""
+        """Add the FLOPs of work that torch does not run, rounded to a whole number.
+
+        Args:
+            name: What the work is called in the tables.
+            flops: Its FLOPs.
+        """
         if self.active and not self._within_known:
             tally = self._tally(name, "formula")
             tally.calls += 1
             tally.flops += round(flops)
 
     def watch(self, *, decoder: nn.Module | None = None, encoder: nn.Module | None = None) -> None:
-        """Count the rows that pass forward through a network while the ledger counts.
+        """Count the rows that pass forward through a network, and through its copies, while the ledger counts.
 
-        A hook would do so too, but takes every call of the network through torch's slow path. Copies are watched too.
+        Args:
+            decoder: A network whose rows are decoder passes.
+            encoder: A network whose rows are encoder passes.
         """
         for name, network in (("decoder", decoder), ("encoder", encoder)):
             if network is not None:
+                # A forward hook would take every call of the network through torch's slow path.
                 network.forward = functools.partial(self._pass, name, network.forward)
 
     def _pass(self, network: str, forward: Callable[..., T], rows: Tensor, *args: Any, **kwargs: Any) -> T:
@@ -301,14 +321,14 @@ class CountingLedger:
 
     def _count(self, function: Any, args: Arguments, kwargs: Mapping[str, Any], out: Any) -> None:
         operator = _look_up(function)
-        if operator.price is None:
+        if operator.cost is None:
             return
-        self._current.flops += operator.price(args, kwargs, out)
+        self._current.flops += operator.cost(args, kwargs, out)
         if self._current is self._other:
             self._other.calls += 1
         if not operator.listed:
             self.unlisted.add(operator.name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CountingLedger:
-        """A copied network is still watched by the one ledger."""
+        """The ledger itself, so that a copy of a watched network is watched by the same ledger."""
         return self

@@ -1,4 +1,4 @@
-"""The most memory that fitting holds at once, apart from what evaluation holds."""
+"""The peak memory of fitting, without the memory of evaluation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ RESET_PEAK = "5"
 
 
 class PeakMemory:
-    """Peak memory over the stretches between `begin` and `end`, in bytes beyond the level at the first `begin`.
+    """Peak memory over the intervals between `begin` and `end`, in bytes above the level at the first `begin`.
 
-    On the processor, memory is what is resident (Linux counts it); on a GPU, what torch has allocated there. What
-    happens between `end` and the next `begin` is not counted, nor is what it leaves behind. Both calls give freed heap
-    back to the system, so that memory counts when it is used again; they take milliseconds, and are meant for looks
-    rather than steps. peak: 0 before the first `end`; nan where the system does not tell.
+    On a CPU it is the resident memory of the process (Linux only); on a GPU, what torch has allocated. Memory allocated
+    between `end` and the next `begin` does not count, even if it stays allocated. Both calls return freed heap to the
+    system, so that memory counts when it is used again. They take milliseconds: call them at checkpoints, not at steps.
+
+    Args:
+        device: The device whose memory is measured.
+
+    Attributes:
+        peak: Bytes; 0 before the first `end`, and NaN where the system does not report memory.
     """
 
     def __init__(self, device: str = "cpu"):
@@ -29,14 +34,14 @@ class PeakMemory:
         self._left = 0.0
 
     def begin(self) -> None:
-        """A stretch of fitting begins."""
+        """Start an interval of fitting."""
         if self._gauge is not None:
             _trim()
             self._base += self._gauge.level() - self._left
             self._gauge.reset()
 
     def end(self) -> None:
-        """A stretch of fitting ends."""
+        """End an interval of fitting."""
         if self._gauge is not None:
             self.peak = max(self.peak, self._gauge.peak() - self._base)
             _trim()
@@ -49,14 +54,14 @@ class _Gauge(Protocol):
         ...
 
     def peak(self) -> float:
-        """The most bytes held since `reset`."""
+        """The largest number of bytes held since `reset`."""
         ...
 
     def reset(self) -> None: ...
 
 
 class _Resident:
-    """The resident memory of this process, by Linux's own count (proc(5): VmRSS, VmHWM, clear_refs)."""
+    """The resident memory of this process, as Linux counts it (proc(5): VmRSS, VmHWM, clear_refs)."""
 
     def level(self) -> float:
         return self._read("VmRSS")
@@ -73,7 +78,7 @@ class _Resident:
 
 
 class _Cuda:
-    """The memory of a GPU that torch has allocated to tensors."""
+    """The GPU memory that torch has allocated for tensors."""
 
     def __init__(self, device: str):
         self.device = device
@@ -95,7 +100,7 @@ class _Cuda:
 
 
 def _gauge(device: str) -> _Gauge | None:
-    """What measures the memory of a device, if anything does."""
+    """The gauge of a device's memory; None where the system does not report it."""
     if device.startswith("cuda"):
         return _Cuda(device)
     resident = _Resident()
@@ -108,6 +113,6 @@ def _gauge(device: str) -> _Gauge | None:
 
 
 def _trim() -> None:
-    """Give heap that is free back to the system, where the C library is glibc."""
+    """Return free heap to the system, if the C library is glibc."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
