@@ -18,6 +18,7 @@ from bench.stats.estimates import ranks
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 30  # seconds
 HOSTILE = "</script><script>window.hurt=1</script><img src=x onerror=window.hurt=1>:'\"|x"
+UNIT = {"unit": "nats", "concurrent": False}
 COSTS = ("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes")
 MINE = {("circle", "mapa"): -1.5, ("circle", "vae"): -1.7, ("circle", HOSTILE): -1.6, ("torus", "mapa"): -12.0,
         ("torus", "vae"): -2.5, ("circle", "oracle"): -1.0}  # fmt: skip
@@ -115,10 +116,12 @@ def tables(folder):
             failed = (dataset, method, seed) == ("torus", "vae", 4)
             run = {"dataset": dataset, "method": method, "seed": seed}
             status = {"status": "failed", "message": HOSTILE} if failed else {"status": "done", "message": ""}
-            runs.append({**run, **status, **spent, "key": f"key-{place}-{seed}"})
+            about = {"role": "ceiling" if method == "oracle" else "method", "notes": "", "concurrent": False}
+            more = {"peak_memory_mb": 1.0, "key": f"key-{place}-{seed}"}
+            runs.append({**run, **about, **status, **spent, **more})
             ends = [("test_ll", level + 0.1 * (seed - 2)), ("oracle_gap", -1 - level), ("elbo", level - 1)]
             looks += [
-                {**run, "checkpoint": look, "metric": name, "value": value - (1 - look), "stderr": 0.01, **spent}
+                {**run, "checkpoint": look, "metric": name, "value": value - (1 - look), "stderr": 0.01, **UNIT, **spent}
                 for look in (0, 1)
                 for name, value in ends
                 if not failed
@@ -126,7 +129,7 @@ def tables(folder):
     pd.DataFrame(runs).to_parquet(folder / "runs.parquet")
     pd.DataFrame(looks).to_parquet(folder / "measurements.parquet")
     info = {
-        "schema": 2,
+        "schema": 3,
         "name": HOSTILE,
         "command": f"python -m bench compare -m {HOSTILE}",
         "provenance": {"cores": 2},
@@ -304,7 +307,7 @@ def test_what_it_costs_to_come_near_the_truth_leads_to_the_seeds(page, report, m
 @pytest.mark.parametrize("method", ["mapa", "vae"])
 def test_a_mean_rank_leads_to_the_rank_of_each_run(page, report, monkeypatch, method):
     """Of three methods one is not on torus, and one failed there at a seed."""
-    rows, says = open_rows(page, report, "standing", f"#rows::{method}:rank")
+    rows, says = open_rows(page, report, "ranking", f"#rows::{method}:rank")
     found = rows.set_index(["dataset", "seed"])["rank among 3"].astype(float)
     expected = {"mapa": [1] * 5 + [2] * 4 + [1], "vae": [3] * 5 + [1] * 4 + [2.5]}[method]
     assert found.to_list() == expected
@@ -316,7 +319,7 @@ def test_a_mean_rank_leads_to_the_rank_of_each_run(page, report, monkeypatch, me
 
 
 def test_a_mean_over_all_datasets_leads_to_every_run(page, report, monkeypatch):
-    rows, says = open_rows(page, report, "standing", "#rows::mapa:oracle_gap")
+    rows, says = open_rows(page, report, "ranking", "#rows::mapa:oracle_gap")
     assert list(rows["dataset"]) == ["circle"] * 5 + ["torus"] * 5
     assert says == "Over 10 finished seeds: median 5.75, least 0.5, greatest 11."
     assert len(selected(page, report.parent, monkeypatch)) == 10

@@ -9,33 +9,38 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.report.combine import combined, place, save
+from bench.report.combine import check_out, combined, save
 from bench.report.latex import STEMS
-from bench.store.study_tables import DENSITIES, POSTERIORS, SIGNALS, WORK, Study, read
+from bench.store.schema import TABLES
+from bench.store.study_tables import Study, read
 
 COSTS = ("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes")
 OUT = Path("both")
-SETTINGS = {"size": 500, "noise": "known", "tuned": None}
-EMPTY = [pd.DataFrame(columns=list(columns)) for columns in (DENSITIES, POSTERIORS, SIGNALS, WORK)]
+LOOK = {"stderr": 0.0, "unit": "nats", "concurrent": False}
+DONE = {"role": "method", "status": "done", "message": "", "notes": "", "peak_memory_mb": 1.0, "concurrent": False}
+SETTINGS = {"n_train": 500, "observation_noise": "known", "tuned": None}
+EMPTY = [pd.DataFrame(columns=list(TABLES[name])) for name in ("densities", "posteriors", "signals", "work")]
 
 
 def study_of(runs, name="one", parameters=None, truth=-1.0, keys="key", **settings):
     """A study of test_ll by (dataset, method, seed), its key of its name unless `keys` says otherwise."""
     ids = [dict(zip(("dataset", "method", "seed"), run, strict=True)) for run in runs]
+    conditions = {**SETTINGS, **settings}
+    del conditions["tuned"]
     given = {f"p_{key}": value for key, value in (parameters or {}).items()}
     rows = [
-        {**run, "checkpoint": 0, "metric": metric, "value": value, **dict.fromkeys(COSTS, 1.0)}
+        {**run, "checkpoint": 0, "metric": metric, "value": value, **LOOK, **dict.fromkeys(COSTS, 1.0)}
         for run, end in zip(ids, runs.values(), strict=True)
         for metric, value in (("test_ll", end), ("oracle_gap", truth - end))
     ]
     table = [
-        {**run, "status": "done", "message": "", **dict.fromkeys(COSTS, 1.0), "key": keys + str(run), **given}
+        {**run, **DONE, **dict.fromkeys(COSTS, 1.0), "key": keys + str(run), **conditions, **given}
         for run in ids
     ]
     told = {name: {"summary": name, "source": "a test"} for name in dict.fromkeys(run["dataset"] for run in ids)}
     about = {run["method"]: {"summary": "of a test", "source": "a test"} for run in ids}
     info = {"name": name, "command": f"run {name}", "settings": {**SETTINGS, **settings}, "datasets": told}
-    info |= {"schema": 2, "methods": about, "provenance": {"commit": f"commit of {name}", "torch": "2"}}
+    info |= {"schema": 3, "methods": about, "provenance": {"commit": f"commit of {name}", "torch": "2"}}
     return Study(Path(f"results/{name}"), pd.DataFrame(rows), pd.DataFrame(table), *EMPTY, info)
 
 
@@ -71,14 +76,14 @@ def split(one, two, *more):
 APART = ["circle @ one", "circle @ two"]
 
 
-@pytest.mark.parametrize("changed", [{"size": 1000}, {"noise": "learned"}, {"max_flops": 1e9}, {"tuned": "t.json"}])
+@pytest.mark.parametrize("changed", [{"n_train": 1000}, {"observation_noise": "learned"}, {"max_flops": 1e9}, {"tuned": "t.json"}])
 def test_other_conditions_are_another_dataset(changed):
     assert split(study_of(runs("mapa")), study_of(runs("vae"), "two", **changed)) == APART
 
 
 def test_only_the_dataset_that_was_run_otherwise_is_renamed():
     one = study_of(runs("mapa") | runs("mapa", dataset="torus"))
-    found = combined([one, study_of(runs("mapa"), "two", size=1000)], OUT, "report")
+    found = combined([one, study_of(runs("mapa"), "two", n_train=1000)], OUT, "report")
     assert found.datasets == ["circle @ one", "torus", "circle @ two"]
     assert set(found.section("datasets")) == {"torus", *APART}
     assert found.runs.groupby("dataset").size().to_dict() == {"circle @ one": 2, "circle @ two": 2, "torus": 2}
@@ -108,24 +113,24 @@ def test_other_data_under_one_name_are_told_by_the_true_model():
 
 def test_studies_that_agree_share_a_name():
     one, two = study_of(runs("mapa")), study_of(runs("vae"), "two")
-    other = study_of(runs("vae"), "three", size=1000)
+    other = study_of(runs("vae"), "three", n_train=1000)
     assert split(one, other, two) == ["circle @ one + two", "circle @ three"]
 
 
 def test_studies_of_one_name_are_told_by_their_folders():
-    one, two = study_of(runs("mapa")), study_of(runs("mapa"), size=1000)
+    one, two = study_of(runs("mapa")), study_of(runs("mapa"), n_train=1000)
     found = combined([one, replace(two, folder=Path("elsewhere/one"))], OUT, "report")
     assert found.datasets == ["circle @ results/one", "circle @ elsewhere/one"]
 
 
 def test_what_differs_is_told_for_each_study():
-    found = combined([study_of(runs("mapa")), study_of(runs("vae"), "two", size=1000)], OUT, "the command")
+    found = combined([study_of(runs("mapa")), study_of(runs("vae"), "two", n_train=1000)], OUT, "the command")
     assert found.info["command"] == "the command"
-    assert found.section("settings")["size"] == "one: 500; two: 1000"
-    assert found.section("settings")["noise"] == "known"
+    assert found.section("settings")["n_train"] == "one: 500; two: 1000"
+    assert found.section("settings")["observation_noise"] == "known"
     assert found.section("provenance") == {"commit": "one: commit of one; two: commit of two", "torch": "2"}
     assert [(each["name"], each["command"]) for each in found.sources] == [("one", "run one"), ("two", "run two")]
-    assert found.sources[1]["settings"]["size"] == 1000
+    assert found.sources[1]["settings"]["n_train"] == 1000
 
 
 def test_draws_of_the_truth_are_taken_from_one_study():
@@ -155,18 +160,18 @@ def test_where_a_combination_may_go(tmp_path):
     study, other, file, old = (tmp_path / name for name in ("study", "other", "file", "old"))
     for folder in (study, other, old):
         folder.mkdir()
-    place(tmp_path / "new", [study])
-    place(other, [study])
+    check_out(tmp_path / "new", [study])
+    check_out(other, [study])
     file.write_text("")
     (other / "note").write_text("mine")
     save(combined([study_of(runs("mapa"))], old, "report"))
-    place(old, [study])
+    check_out(old, [study])
     for out, told in ((tmp_path / "other/../study", "one of the studies"), (other, "is not empty"), (file, "a file")):
         with pytest.raises(ValueError, match=told):
-            place(out, [study])
+            check_out(out, [study])
     (other / "study.json").write_text('{"settings": {"kind": "compare"}}')
     with pytest.raises(ValueError, match="is not empty"):
-        place(other, [study])
+        check_out(other, [study])
 
 
 # The command
@@ -208,7 +213,7 @@ def test_a_report_is_written_anew_in_the_formats_asked_for(on_disk, cli):
 
 
 def test_one_report_over_several_studies(on_disk, cli, unchanged, tmp_path):
-    one, two, out = on_disk("one", "mapa", "vae"), on_disk("two", "vae", size=1000), tmp_path / "both"
+    one, two, out = on_disk("one", "mapa", "vae"), on_disk("two", "vae", n_train=1000), tmp_path / "both"
     for form in ("md", "latex"):  # it may be written over itself
         with unchanged(one), unchanged(two):
             end = cli("report", one, two, "--out", out, "--format", form, "--quiet")
@@ -238,8 +243,8 @@ def of_tuning(folder):
     ("spoil", "told"),
     [
         (lambda folder: (folder / "study.json").unlink(), "is not a study: study.json is missing"),
-        (lambda folder: (folder / "study.json").write_text('{"schema": 9}'), "schema 9; this version reads schema 2"),
-        (lambda folder: (folder / "study.json").write_text('{"schema": 2, "methods": [1]}'), "does not describe"),
+        (lambda folder: (folder / "study.json").write_text('{"schema": 9}'), "has schema 9, but this version reads schema 3"),
+        (lambda folder: (folder / "study.json").write_text('{"schema": 3, "methods": [1]}'), "does not describe"),
         (lambda folder: damaged(folder, "study.json"), "study.json is damaged"),
         (lambda folder: damaged(folder, "runs.parquet"), "runs.parquet is damaged"),
         (lambda folder: damaged(folder, "measurements.parquet"), "measurements.parquet is damaged"),

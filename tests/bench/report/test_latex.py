@@ -16,6 +16,7 @@ from bench.report.latex import STEMS, tables, write
 from bench.stats.bootstrap import bounds
 from bench.store.study_tables import Study
 
+ROLES = {"oracle": "ceiling"}
 HOSTILE = "a_b%#&~^\\{}[x] Ωµ þ <--> $"
 ENDS = {  # test_ll by method and seed: b is the best, c hardly behind, mapa clearly so
     "mapa": (-1.30, -1.22, -1.42, -1.34, -1.24, -1.28, -1.36, -1.40),
@@ -28,19 +29,20 @@ COSTS = ("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes")
 
 def study_of(ends, folder=Path("study"), oracle=-1.0, **settings):
     """A study of test_ll by (dataset, method) and seed, each shown at half the cost, one nat lower, and at the end."""
-    measurements, cells = [], []
+    measurements, runs = [], []
     for (dataset, method), values in ends.items():
         for seed, value in enumerate(values):
-            cell = {"dataset": dataset, "method": method, "seed": seed}
+            run = {"dataset": dataset, "method": method, "seed": seed}
             total = 1.0 if method.startswith("mapa") else 4.0
-            cells.append({**cell, "status": "done", "message": "", **dict.fromkeys(COSTS, total)})
+            about = {"role": ROLES.get(method, "method"), "status": "done", "message": ""}
+            runs.append({**run, **about, **dict.fromkeys(COSTS, total)})
             for look, quality in enumerate((value - 1, value)):
                 spent = dict.fromkeys(COSTS, total * (look + 1) / 2)
                 rows = (("test_ll", quality), ("oracle_gap", oracle - quality))
-                measurements += [{**cell, **spent, "checkpoint": look, "metric": m, "value": v} for m, v in rows]
+                measurements += [{**run, **spent, "checkpoint": look, "metric": m, "value": v} for m, v in rows]
     nothing = pd.DataFrame(columns=["dataset", "method", "seed"])
     info = {"name": HOSTILE, "settings": settings}
-    return Study(folder, pd.DataFrame(measurements), pd.DataFrame(cells), *[nothing] * 4, info)
+    return Study(folder, pd.DataFrame(measurements), pd.DataFrame(runs), *[nothing] * 4, info)
 
 
 def on(*datasets, ends=ENDS):
@@ -147,14 +149,14 @@ def test_many_datasets_are_shared_out_evenly():
 
 
 def test_the_caption_says_what_is_shown():
-    text = tables(study_of(on("circle"), size=500, test_size=2000, noise="known"))["test-ll"]
+    text = tables(study_of(on("circle"), n_train=500, n_test=2000, noise="known"))["test-ll"]
     (caption,) = re.findall(r"\\caption\{(.*)\}", text)
     assert caption.startswith("Final test log-likelihood (nats, higher is better): median over seeds, with its 95\\%")
-    assert caption.endswith("8 seeds, 500 training points, 2000 test points, noise known.")
+    assert caption.endswith("8 seeds, 500 training points, 2000 test points, known observation noise.")
 
 
 def hostile():
-    return study_of(on(HOSTILE, "circle", ends={**ENDS, HOSTILE: ENDS["c"]}), noise=HOSTILE)
+    return study_of(on(HOSTILE, "circle", ends={**ENDS, HOSTILE: ENDS["c"]}), observation_noise=HOSTILE)
 
 
 def test_rows_are_complete_and_braces_balanced_whatever_names_hold():
@@ -204,7 +206,7 @@ def test_four_datasets_fit_on_a_page(tmp_path):
 
 
 def test_figures_for_a_paper_are_vectors_with_truetype_fonts():
-    with style.look():
+    with style.figure_style():
         fig = Figure()
         fig.subplots().set_title("test log-likelihood")
         pdf = style.image(fig, "pdf")

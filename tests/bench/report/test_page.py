@@ -14,12 +14,14 @@ import pytest
 
 from bench.report.page import markdown, write
 from bench.stats import summary
-from bench.stats.comparisons import answers, comparisons, rivals, sentence
+from bench.report.sentences import answers, sentence
+from bench.stats.comparisons import comparisons, pairs
 from bench.stats.paired import interval
 from bench.stats.summary import final, oracle_levels
 from bench.store.study_tables import read
 
 HOSTILE = "<script>alert(1)</script>|x"
+ROLES = {"oracle": "ceiling", "untrained": "floor"}
 COSTS = {"wall_s": 2.0, "cpu_s": 3.0, "flops": 4e9, "decoder_passes": 5e5, "encoder_passes": 6e5}
 METRICS = ("test_ll", "oracle_gap", "elbo", "inference_gap")
 
@@ -36,7 +38,9 @@ class Tables:
     def run(self, dataset, method, seed=0, test_ll=-2.0, cost=1.0, status="done", message=""):
         costs = {name: value * cost * (method != "oracle") for name, value in COSTS.items()}
         run = {"dataset": dataset, "method": method, "seed": seed}
-        self.runs.append({**run, "status": status, "message": message, **costs, "concurrent": False})
+        about = {"role": ROLES.get(method, "method"), "status": status, "message": message, "notes": ""}
+        more = {"peak_memory_mb": 1.0, "concurrent": False, "key": f"key-{len(self.runs)}"}
+        self.runs.append({**run, **about, **costs, **more})
         for look in range(self.looks if status in ("done", "timeout") else 0):
             quality = test_ll - (self.looks - 1 - look)
             spent = {name: value * (look + 1) / self.looks for name, value in costs.items()}
@@ -50,13 +54,14 @@ class Tables:
                     "stderr": np.nan,
                     "unit": "nats",
                     **spent,
+                    "concurrent": False,
                 }
                 for m, v in zip(METRICS, values, strict=True)
             ]
         return self
 
     def frames(self):
-        columns = ["dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit", *COSTS]
+        columns = ["dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit", *COSTS, "concurrent"]
         return pd.DataFrame(self.measurements, columns=columns), pd.DataFrame(self.runs)
 
     def study(self, folder, densities=None, posteriors=None, **info):
@@ -67,7 +72,7 @@ class Tables:
         runs.to_parquet(folder / "runs.parquet")
         if densities is not None:
             densities.to_parquet(folder / "densities.parquet")
-        (folder / "study.json").write_text(json.dumps({"schema": 2, "name": "a study", **info}))
+        (folder / "study.json").write_text(json.dumps({"schema": 3, "name": "a study", **info}))
         return folder
 
 
@@ -465,8 +470,8 @@ def overlay(dataset, *methods):
     return pd.concat(parts, ignore_index=True)
 
 
-LABELS = ("mapa[kernel_width=2]", "mapa[kernel_width=2,noise='x']", "vae[steps=8]")
-WITH_SIZE = "circle[size=10000]"
+LABELS = ("mapa[kernel_width=2]", "mapa[kernel_width=2,noise_variance='x']", "vae[steps=8]")
+WITH_SIZE = "circle[n_train=10000]"
 
 
 @pytest.fixture(scope="module")

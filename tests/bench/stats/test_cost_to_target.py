@@ -10,6 +10,7 @@ from scipy import stats
 from bench.stats.cost_to_target import AXES, _interval, profile, survival_median, targets
 
 STUDIES = 400
+ROLES = {"oracle": "ceiling", "untrained": "floor"}
 LEAST = {6: 0.88, 10: 0.92, 20: 0.92}  # six seeds, half of them censored: 91 in 100, less three standard errors
 
 
@@ -18,7 +19,7 @@ def tables(gaps, unit=1.0):
     runs, looks = [], []
     for (dataset, method, seed), values in gaps.items():
         run = {"dataset": dataset, "method": method, "seed": seed}
-        runs.append({**run, "status": "failed" if values is None else "done"})
+        runs.append({**run, "role": ROLES.get(method, "method"), "status": "failed" if values is None else "done"})
         for k, value in enumerate(values or [], 1):
             look = {"checkpoint": k, "metric": "oracle_gap", "value": value, **dict.fromkeys(AXES, k * unit)}
             looks.append({**run, **look})

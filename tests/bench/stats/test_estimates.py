@@ -9,6 +9,7 @@ from bench.stats.bootstrap import bounds, iqm, mean_of_means, median_of_medians
 from bench.stats.estimates import aggregate, estimates, ranks
 
 STUDIES, RESAMPLES = 400, 999
+ROLES = {"oracle": "ceiling", "untrained": "floor"}
 # Of 400 studies, 95 in 100 are told from 92 in 100; intervals of six seeds fall short by as much again.
 LEAST = {6: 0.89, 10: 0.92, 20: 0.92}
 POPULATIONS = {
@@ -25,7 +26,7 @@ def tables(values, metric="test_ll"):
     for (dataset, method), ends in values.items():
         for seed, end in enumerate(ends):
             run = {"dataset": dataset, "method": method, "seed": seed}
-            runs.append({**run, "status": "failed" if end is None else "done"})
+            runs.append({**run, "role": ROLES.get(method, "method"), "status": "failed" if end is None else "done"})
             if end is not None:
                 finals = ((0, -99.0), (1, end))
                 looks += [{**run, "checkpoint": k, "metric": metric, "value": value} for k, value in finals]

@@ -7,12 +7,20 @@ import pandas as pd
 import pytest
 
 from bench.report.figures import style
-from bench.report.figures.decomposition import PARTS, decomposition, limit, parted
+from bench.report.figures.decomposition import PARTS, decomposition, limit, loss_parts
 from bench.report.figures.densities import beside_truth, seed_shown
 from bench.report.figures.inline import VARIABLES, colours, inlined
-from bench.report.figures.palette import DARK, HUES, INK, MUTED, styles
-from bench.report.figures.ranking import standing
+from bench.report.figures.palette import DARK, HUES, INK, MUTED
+from bench.report.figures.palette import styles as styles_of
+from bench.report.figures.ranking import ranking
 from bench.stats.curves import curve, curves, limits, step_values
+
+
+ROLES = {"oracle": "ceiling", "untrained": "floor"}
+
+
+def styles(methods, groups=None):
+    return styles_of({name: ROLES.get(name, "method") for name in methods}, groups)
 
 
 def costs_and_values(*pairs):
@@ -77,7 +85,7 @@ def horizontals(ax):
 
 def test_the_oracle_is_a_line_at_its_level_in_every_panel():
     rows = pd.concat([looks("mapa", s) for s in range(3)])
-    with style.look():
+    with style.figure_style():
         fig = style.against_cost(rows, styles(["mapa"]), -1.75, "circle")
     assert len(fig.axes) == len(style.AXES)
     for ax in fig.axes:
@@ -90,7 +98,7 @@ def test_the_oracle_is_a_line_at_its_level_in_every_panel():
 
 def test_a_method_keeps_its_style_whatever_else_is_on_the_figure():
     known = styles(["mapa", "iterative", "oracle"])
-    with style.look():
+    with style.figure_style():
         alone = style.against_cost(looks("iterative"), known, None, "a")
         both = style.against_cost(pd.concat([looks("mapa"), looks("iterative")]), known, None, "b")
     assert {line.get_color() for line in alone.axes[0].lines} == {known["iterative"].color}
@@ -98,7 +106,7 @@ def test_a_method_keeps_its_style_whatever_else_is_on_the_figure():
 
 
 def level_curves():
-    with style.look():
+    with style.figure_style():
         return style.against_cost(looks("mapa", worst=-2.5), styles(["mapa"]), -2.0, "a")
 
 
@@ -108,7 +116,7 @@ def test_an_axis_that_shows_everything_claims_no_cut():
 
 def test_styles_are_distinct_for_many_methods():
     known = styles([f"m{i}" for i in range(20)])
-    assert len({(s.color, s.dash, s.marker) for s in known.values()}) == 22
+    assert len({(s.color, s.dash, s.marker) for s in known.values()}) == 20
 
 
 def test_curves_read_seeds_in_checkpoint_order():
@@ -120,7 +128,7 @@ def test_curves_read_seeds_in_checkpoint_order():
 
 @pytest.mark.parametrize("name", ["$x_{1$", "_hidden", "a\nb", "x" * 200, "名"])
 def test_any_name_can_be_drawn(name):
-    with style.look():
+    with style.figure_style():
         fig = style.against_cost(looks(name), styles([name]), -1.0, name)
         assert style.image(fig, "png").startswith(b"\x89PNG")
         assert b"<svg" in style.image(fig, "svg")
@@ -136,7 +144,7 @@ def test_nothing_is_cut_off_or_lies_over_anything_else(misplaced, methods, datas
     panels = pd.concat(
         [rows.assign(dataset=f"d{i}", value=rows["value"].abs() * 10.0 ** (i % 3 - 3)) for i in range(datasets)]
     )
-    with style.look():
+    with style.figure_style():
         drawn = [style.overview(panels, styles(methods)), style.against_cost(rows, styles(methods), -1.0, "circle")]
         for fig in drawn:
             style.image(fig, "png")
@@ -145,7 +153,7 @@ def test_nothing_is_cut_off_or_lies_over_anything_else(misplaced, methods, datas
 
 def test_labels_of_many_digits_are_not_cut_off(misplaced):
     rows = looks("mapa")
-    with style.look():
+    with style.figure_style():
         fig = style.against_cost(rows.assign(value=rows["value"] / 20 - 12), styles(["mapa"]), None, "circle")
         style.image(fig, "png")
         assert {len(label.get_text()) for label in fig.axes[0].get_yticklabels()} == {len("-12.150")}
@@ -158,7 +166,7 @@ def test_nothing_of_what_is_lost_is_cut_off_or_lies_over_anything_else(misplaced
     names = {"dataset": [f"d{i}" for i in range(datasets)], "method": methods, "seed": [0, 1]}
     parts = pd.DataFrame(dict.fromkeys(PARTS, 0.1), pd.MultiIndex.from_product(names.values(), names=names))
     parts.loc[parts.index[-1], "oracle_gap"] = 246.9
-    with style.look():
+    with style.figure_style():
         fig = decomposition(parts, styles(methods))
         style.image(fig, "png")
         assert misplaced(fig) == []
@@ -175,7 +183,7 @@ def densities(methods, seeds=(0,), peak=0.0):
 
 def test_densities_share_the_scale_of_the_truth_and_leave_out_the_oracle():
     rows = pd.concat([densities(["truth", "oracle"]), densities(["mapa"], peak=3.0)])
-    with style.look():
+    with style.figure_style():
         fig = beside_truth(rows, ["oracle", "mapa"], "circle")
     panels = [ax for ax in fig.axes if ax.images and ax.get_title()]
     assert [ax.get_title() for ax in panels] == ["true model", "mapa"]
@@ -237,7 +245,7 @@ def test_every_hue_stands_out_from_its_ground(ground):
 
 @pytest.mark.parametrize("ground", GROUNDS)
 def test_the_text_of_the_page_can_be_read_on_what_lies_under_it(ground):
-    css = (Path(style.__file__).parent / "templates" / "report.css").read_text()
+    css = (Path(style.__file__).parents[1] / "templates" / "report.css").read_text()
     blocks = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     given = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[0 if ground == "light" else 1]))
     pairs = [(ink, "ground") for ink in ("ink", "muted", "accent", "warn")]
@@ -246,18 +254,28 @@ def test_the_text_of_the_page_can_be_read_on_what_lies_under_it(ground):
             contrast(*(given[name] for name in pair)) < 4.5} == {}  # fmt: skip
 
 
-def test_a_method_has_one_colour_in_every_study_and_its_family_shares_it():
-    known = styles(["pyro-vae", "mine", "mapa-polished", "oracle", "vae[steps=8]", "iwae-dreg", "mapa"])
-    assert known["mapa"].color == styles(["mapa"])["mapa"].color == known["mapa-polished"].color
-    assert known["pyro-vae"].color == known["vae[steps=8]"].color == styles(["vae"])["vae"].color
-    assert len({known[name].color for name in ("mapa", "vae[steps=8]", "iwae-dreg", "mine", "oracle")}) == 5
+def test_methods_of_a_colour_group_share_a_hue_and_differ_in_dash_and_marker():
+    names = ["one", "other", "one-more", "oracle", "untrained"]
+    known = styles(names, {"one": "group", "one-more": "group"})
+    assert known["one"].color == known["one-more"].color == HUES[0]
+    assert known["other"].color == HUES[1]
+    assert len({(known[name].dash, known[name].marker) for name in ("one", "one-more")}) == 2
+    assert (known["oracle"].role, known["untrained"].role) == ("ceiling", "floor")
+    assert known["oracle"].color not in HUES
+
+
+def test_no_name_decides_how_a_method_is_drawn_or_compared():
+    names = ["mapa", "vae", "mapa-polished"]
+    renamed = dict(zip(names, ("x", "y", "z"), strict=True))
+    here, there = styles(names), styles(renamed.values())
+    assert [here[name] for name in names] == [there[renamed[name]] for name in names]
 
 
 # In the page
 
 
 def test_a_figure_in_the_page_takes_its_colours_and_names_from_it():
-    with style.look():
+    with style.figure_style():
         svg = style.image(level_curves(), "svg")
     found = inlined(svg, "a-cost", 'curves of "a" & <b>')
     assert 'aria-label="curves of &#34;a&#34; &amp; &lt;b&gt;"' in found
@@ -273,7 +291,7 @@ def test_a_figure_in_the_page_takes_its_colours_and_names_from_it():
 
 @pytest.mark.parametrize("name", ["0.123456 #24292f", 'font: 9px " id="x', "</svg><script>", "url(#a) <g id='m1'>"])
 def test_the_page_shows_the_text_of_a_figure_as_it_is(name):
-    with style.look():
+    with style.figure_style():
         fig = style.against_cost(looks(name), styles([name]), -1.0, "a")
         found = inlined(style.image(fig, "svg"), "a-cost", "")
     assert name in [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", found)]
@@ -300,9 +318,9 @@ def test_what_is_lost_is_drawn_part_by_part_end_to_end():
         amortisation_gap=[0.2, 0.6, nan, 0],
         inference_gap=[0.3, 0.7, nan, 0],
     )
-    parts = parted(ends, ["a"], ["exact-mle", "vae", "oracle"])
+    parts = loss_parts(ends, ["a"], ["exact-mle", "vae", "oracle"])
     assert list(parts.index.get_level_values("method")) == ["exact-mle", "vae", "vae"]
-    with style.look():
+    with style.figure_style():
         fig = decomposition(parts, styles(["exact-mle", "vae"]))
     (ax,) = fig.axes
     assert {(x, width) for x, width, _ in bars(ax)} == {(0, 0.1), (0, 0.3), (0.3, 0.1), (0.4, 0.4)}
@@ -314,9 +332,9 @@ def test_what_is_lost_is_drawn_part_by_part_end_to_end():
 def test_an_inference_gap_that_was_not_parted_is_drawn_whole_and_far_losses_leave_the_axis():
     nan = np.nan
     ends = losses(oracle_gap=[0.2, 0.2, 0.1, 0], approximation_gap=[nan] * 4, inference_gap=[90.0, 90.0, nan, 0])
-    parts = parted(ends, ["a"], ["vae", "exact-mle"])
+    parts = loss_parts(ends, ["a"], ["vae", "exact-mle"])
     assert parts["inference_gap"].tolist()[:2] == [90, 90]
-    with style.look():
+    with style.figure_style():
         fig = decomposition(parts, styles(["exact-mle", "vae"]))
     assert [text.get_text() for text in fig.legends[0].get_texts()] == [PARTS["oracle_gap"], PARTS["inference_gap"]]
     assert limit(np.array([0.1, 0.2, 0.3, 90.2])) == 0.3
@@ -335,8 +353,8 @@ def test_methods_stand_in_the_order_of_their_ranks_with_intervals_and_what_is_mi
     means = places(iqm=[0.2, 0.1, np.inf], low=[0.1, np.nan, np.inf], high=[0.4, np.nan, np.inf]).iloc[[1, 0, 2]]
     steps = [pd.DataFrame({"method": m, "tau": [1.0, 10.0], "rho": [0.2, r], "low": 0.1, "high": 0.9})
              for m, r in (("mapa", 0.9), ("vae", 0.4), ("gone", 0.2))]  # fmt: skip
-    with style.look():
-        fig = standing(pd.concat(steps), means, ranks, styles(["mapa", "vae", "gone"]))
+    with style.figure_style():
+        fig = ranking(pd.concat(steps), means, ranks, styles(["mapa", "vae", "gone"]))
         style.image(fig, "svg")
     left, middle, right = fig.axes
     assert [line.get_ydata()[-1] for line in left.lines] == [0.9, 0.4, 0.2]
@@ -354,7 +372,7 @@ def test_the_legend_of_how_methods_stand_is_not_cut_off(misplaced):
     n = np.arange(1.0, len(LONG) + 1)
     ranks = pd.DataFrame({"method": LONG, "rank": n, "iqm": n, "low": n - 0.5, "high": n + 0.5, "missing": 0})
     steps = pd.DataFrame({"method": "none", "tau": [1.0], "rho": [0.0], "low": [0.0], "high": [0.0]})
-    with style.look():
-        fig = standing(steps, ranks, ranks, styles([*LONG, "none"]))
+    with style.figure_style():
+        fig = ranking(steps, ranks, ranks, styles([*LONG, "none"]))
         style.image(fig, "png")
         assert "Legend" not in misplaced(fig)

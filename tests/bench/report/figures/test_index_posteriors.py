@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.report.figures import style
-from bench.report.figures.index_posteriors import divergences, over_truth, overlaid, probabilities
+from bench.report.figures.index_posteriors import divergences, over_truth, probabilities
 from bench.report.figures.palette import styles
 
 CODES = np.linspace(-2, 2, 41)
@@ -62,8 +62,8 @@ def test_probabilities_are_in_the_order_of_codes_and_absent_ones_are_zero():
 
 
 def draw(posteriors, names):
-    with style.look():
-        fig = over_truth(posteriors, names, styles(names), "circle")
+    with style.figure_style():
+        fig = over_truth(posteriors, names, styles(dict.fromkeys(names, "method")), "circle")
         style.image(fig, "png")
     return fig
 
@@ -82,7 +82,7 @@ def test_each_method_has_a_row_and_each_x_a_panel_in_the_order_of_codes():
 
 def test_the_line_of_a_method_is_the_mean_over_nine_neighbours_and_dots_are_single():
     fig = draw(shown("mapa"), ["mapa"])
-    color = styles(["mapa"])["mapa"].color
+    color = styles({"mapa": "method"})["mapa"].color
     dots, line = (line for line in fig.axes[1].lines if line.get_color() == color)
     probability = normal(0.1, 0.5)[np.isin(CODES, dots.get_xdata())]
     np.testing.assert_allclose(dots.get_ydata(), np.where(probability > 1e-6, probability, 0))
@@ -97,8 +97,3 @@ def test_data_that_are_not_in_the_plane_have_no_map():
 @pytest.mark.parametrize("dim", [2, 3])
 def test_nothing_is_cut_off_or_lies_over_anything_else(misplaced, names, dim):
     assert misplaced(draw(shown(*names, points=(5, 15, 25, 35), dim=dim), names)) == []
-
-
-def test_the_oracle_is_the_floor_and_is_not_drawn_again():
-    assert overlaid(shown("mapa", "oracle"), ["vae", "oracle", "mapa"]) == ["mapa"]
-    assert overlaid(shown("oracle"), ["vae", "oracle"]) == []

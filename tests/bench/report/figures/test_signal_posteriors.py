@@ -1,5 +1,6 @@
 """Signal posteriors over the true one: the numbers in the titles, what is drawn, and what the report says of it."""
 
+import json
 from itertools import permutations
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from bench.report.figures import style
 from bench.report.figures.palette import MUTED, styles
 from bench.report.figures.signal_posteriors import distance, outside, over_truth, overlaid, plane, window
-from bench.report.gallery import pictures
+from bench.report.gallery import gallery
 from bench.report.page import write
 from bench.stats.summary import summary
 from bench.store.study_tables import read
 
+GROUPS = {name: {"colour_group": "vae"} for name in ("vae", "pyro-vae")}
 HOSTILE = "<script>alert(1)</script>|x"
 COSTS = {"wall_s": 2.0, "cpu_s": 3.0, "flops": 4e9, "decoder_passes": 5e5, "encoder_passes": 6e5}
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -46,19 +48,21 @@ def table(methods, points=4, dataset="circle"):
 
 def study(folder, methods, signals=None, datasets=("circle",)):
     runs = pd.DataFrame([{"dataset": d, "method": m, "seed": 0} for d in datasets for m in methods])
-    runs = runs.assign(status="done", message="", concurrent=False, **COSTS)
+    roles = runs["method"].map(lambda name: "ceiling" if name == "oracle" else "method")
+    about = {"status": "done", "message": "", "notes": "", "concurrent": False, "peak_memory_mb": 1.0, "key": ""}
+    runs = runs.assign(role=roles, **about, **COSTS)
     looks = runs.assign(checkpoint=0, metric="signal_w2", value=0.25, stderr=0.0, unit="data units")
     runs.to_parquet(folder / "runs.parquet")
     pd.concat([looks, looks.assign(metric="test_ll", value=-2.0)]).to_parquet(folder / "measurements.parquet")
     if signals is not None:
         signals.to_parquet(folder / "signals.parquet")
-    (folder / "study.json").write_text('{"schema": 2, "name": "a study"}')
+    (folder / "study.json").write_text(json.dumps({"schema": 3, "name": "a study", "methods": GROUPS}))
     return folder
 
 
 def draw(signals, names):
-    with style.look():
-        fig = over_truth(signals, names, styles(names), "circle")
+    with style.figure_style():
+        fig = over_truth(signals, names, styles(dict.fromkeys(names, "method")), "circle")
         style.image(fig, "png")
     return fig
 
@@ -119,7 +123,7 @@ def test_a_panel_holds_the_true_signals_and_the_methods_and_tells_how_many_are_c
     far[0] = [0.0, -5.0]
     fig = draw(pd.concat([rows("truth", CORNERS), rows("vae", far)], ignore_index=True), ["vae"])
     truth, learned, _ = fig.axes[0].lines
-    assert (truth.get_color(), learned.get_color()) == (MUTED, styles(["vae"])["vae"].color)
+    assert (truth.get_color(), learned.get_color()) == (MUTED, styles({"vae": "method"})["vae"].color)
     np.testing.assert_array_equal(truth.get_xydata(), CORNERS)
     np.testing.assert_array_equal(learned.get_xydata(), far)
     assert fig.axes[0].get_title() == f"W2 {np.sqrt((25 + 3 * 0.01) / 4):.3f}, 25 % outside"
@@ -140,21 +144,22 @@ def test_signals_that_are_not_finite_are_told_and_not_drawn():
     assert fig.axes[0].get_title() == "W2 –, 100 % outside"
 
 
-def test_the_first_of_each_family_is_drawn_in_a_fixed_order_up_to_five():
-    methods = ["oracle", "own", "flow", "pyro-vae", "vae", "iwae-dreg", "mapa-polished", "mapa[k=2]", "iterative"]
-    names = overlaid(table(methods), methods)
-    assert names == ["mapa[k=2]", "mapa-polished", "pyro-vae", "iwae-dreg", "iterative"]
-    assert overlaid(table(["own", "vae"]), methods) == ["vae", "own"]
-    assert overlaid(table(["oracle"]), methods) == []
+def test_baselines_are_drawn_and_the_first_of_each_other_colour_group_up_to_five():
+    methods = ["own", "flow", "pyro-vae", "vae", "iwae", "one[k=2]", "one-more", "late"]
+    groups = {**{name: name for name in methods}, "pyro-vae": "vae", "one[k=2]": "one", "one-more": "one"}
+    names = overlaid(table(methods), methods, groups, ["one-more", "one[k=2]"])
+    assert names == ["one[k=2]", "one-more", "own", "flow", "pyro-vae"]
+    assert overlaid(table(["vae", "pyro-vae"]), methods, groups, []) == ["pyro-vae"]
+    assert overlaid(table(["oracle"]), methods, groups, []) == []
 
 
 def test_the_caption_names_who_is_not_drawn(tmp_path):
     methods = ["mapa", "vae", "pyro-vae", "iwae", "oracle"]
     found = read(study(tmp_path, methods, table(["mapa", "vae", "pyro-vae", "oracle"])))
-    picture = pictures(found, summary(found.measurements, found.runs))["signals"][0]
+    picture = gallery(found, summary(found.measurements, found.runs))["signal_posteriors"][0]
     assert picture.stem == "circle-signals"
     assert "signal posterior of mapa and vae over the true one" in picture.caption
-    assert "left out: pyro-vae;" in picture.caption
+    assert "not drawn: pyro-vae;" in picture.caption
     assert picture.caption.endswith("none is recorded for iwae")
     assert "mapa 0.250" in picture.words
 
@@ -169,12 +174,12 @@ def test_the_report_shows_the_figures_of_each_dataset_and_escapes_their_names(tm
     for stem in ("circle-signals", "script-alert-1-script-x-signals"):
         assert (tmp_path / "figures" / f"{stem}.svg").is_file()
         assert f"(figures/{stem}.svg)" in text
-    assert text.count("Whether it follows the true posterior") == 1
+    assert text.count("Posteriors against the true one") == 1
     assert '<h3 id="signals">' in html
-    assert "training datum's code gave x?" not in html + text
+    assert "training point's code" not in html + text
 
 
 def test_a_study_without_signals_has_no_such_part(tmp_path):
     html = write(study(tmp_path, ["mapa"])).read_text()
     assert "The signal behind x" not in html + (tmp_path / "report.md").read_text()
-    assert "Whether it follows the true posterior" not in html
+    assert "Posteriors against the true one" not in html
