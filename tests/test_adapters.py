@@ -1,4 +1,4 @@
-"""docs/adapters.md is true: its method and dataset are whole, short and run, as files and as a package."""
+"""docs/add-a-method.md and add-a-dataset.md are true: their method and dataset are whole, short and run, as files and as a package."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ from methods.contract.decoder import build_model
 from methods.contract.method import NullLedger, Task
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
+PAGE = "".join((ROOT / "docs" / f"add-a-{kind}.md").read_text(encoding="utf-8") for kind in ("method", "dataset"))
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 FILES = {"beta_vae.py": "METHODS = ", "heart.py": "DATASETS = "}
 
@@ -43,7 +43,7 @@ def command(monkeypatch, tmp_path):
     monkeypatch.setattr("bench.report.page.write", lambda folder: folder / "report.html")
 
     def run(*args):
-        sizes = ("--seeds", "1", "--size", "20", "--test-size", "20", "--max-flops", "1e6", "--jobs", "1", "--quiet")
+        sizes = ("--seeds", "1", "--n-train", "20", "--n-test", "20", "--max-flops", "1e6", "--jobs", "1", "--quiet")
         monkeypatch.setattr(sys, "argv", ["bench", "compare", *map(str, args), *sizes, "--out", str(tmp_path / "out")])
         with pytest.raises(SystemExit) as end:
             main()
@@ -61,13 +61,13 @@ def test_it_is_as_short_as_the_page_says(name, most):
 def test_files(command, files, tmp_path):
     plugins = [word for file in files for word in ("--plugin", file)]
     methods = ("-m", "beta-vae[beta=2],beta-vae-4", "--set", "beta-vae.steps=50")
-    assert command(*methods, "-d", "heart[width=2,noise=0.1]", *plugins) == 0
+    assert command(*methods, "-d", "heart[width=2,noise_variance=0.1]", *plugins) == 0
     runs = read_table(tmp_path / "out", "runs").set_index("method")
     assert (runs["status"] == "done").all()
     assert not runs["message"].str.contains("contained").any()
     assert runs["p_beta"].to_dict() == {"beta-vae[beta=2]": 2.0, "beta-vae-4": 4.0}
     assert runs["p_steps"].to_dict() == {"beta-vae[beta=2]": 50, "beta-vae-4": 6000}
-    assert set(runs["dataset"]) == {"heart[noise=0.1,width=2]"}
+    assert set(runs["dataset"]) == {"heart[noise_variance=0.1,width=2]"}
 
 
 def test_a_package(command, files, tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def fitted(files):
     def fit(beta):
         generator = torch.Generator().manual_seed(0)
         train, validation = split.train.float(), split.validation.float()
-        model = build_model(train, 1, problem.noise, generator)
+        model = build_model(train, 1, problem.noise_variance, generator)
         method = known.make_method("beta-vae", {"beta": beta, "steps": 400})
         *_, last = method.fit(Task(train, validation, model, generator, NullLedger()))
         return last, train

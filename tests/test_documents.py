@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import methods
-from bench.fit.cost_model import price_list
+from bench.fit.cost_model import cost_table
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import make_task
 from bench.registry.registry import registry
@@ -33,7 +33,7 @@ STEPS = {
 
 def price_table():
     """The cost model as a table of Markdown."""
-    rows = [f"| {price.operators} | {price.flops} | {price.per} |" for price in price_list()]
+    rows = [f"| {cost.operators} | {cost.flops} | {cost.per} |" for cost in cost_table()]
     return "\n".join(["| operators | FLOPs | per |", "|---|---|---|", *rows])
 
 
@@ -51,7 +51,7 @@ def cost_of(method, work):
     known, ledger = registry(), CountingLedger()
     problem = known.make_problem("circle", None)
     split = draw(problem, 0, 500, 500, 1)
-    spec = RunSpec("circle", method, seed=0, size=500, validation_size=500, test_size=1)
+    spec = RunSpec("circle", method, seed=0, n_train=500, n_test=1)
     ledger.start()
     before = None
     for _ in known.make_method(method).fit(make_task(None, problem, split, spec, ledger)):
