@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ from bench.common.units import in_bytes
 from bench.config import labels
 
 S = TypeVar("S", bound=msgspec.Struct)
+UNIONS = (Union, UnionType)  # `int | None`, with and without annotations
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,12 @@ def read(
 def _read(field: Field, raw: Any, spelled: Callable[[Field], str], text: bool) -> Any:
     try:
         value = _from_text(field, raw) if text else raw
-        found = msgspec.convert(value, field.kind, strict=not text)
+        found = msgspec.convert(value, field.kind)
         if isinstance(found, float) and not math.isfinite(found):
             raise ValueError
         return found
     except (ValueError, OverflowError):
-        shown = raw if text and isinstance(raw, str) else reprlib.repr(raw)
+        shown = raw if text and isinstance(raw, str) and raw.strip() else reprlib.repr(raw)
         raise UsageError(f"{spelled(field)} must be {expected(field)}, got {shown}", key=(field.name,)) from None
 
 
@@ -106,7 +107,9 @@ def _from_text(field: Field, value: Any) -> Any:
     plain = _plain(field.kind)
     if get_origin(plain) is tuple:
         of_numbers = get_args(plain)[0] is not str
-        return tuple(value.replace("x", ",").split(",")) if of_numbers else labels.split(value)
+        return tuple(map(int, value.replace("x", ",").split(","))) if of_numbers else labels.split(value)
+    if plain in (int, float):
+        return plain(value)
     return value
 
 
@@ -114,7 +117,7 @@ def _plain(kind: Any) -> Any:
     """A type without its annotations and without None."""
     if get_origin(kind) is Annotated:
         return _plain(get_args(kind)[0])
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in UNIONS:
         return _plain(next(each for each in get_args(kind) if each is not NoneType))
     return kind
 
@@ -124,7 +127,7 @@ def _limits(kind: Any) -> list[Meta]:
     args = get_args(kind)
     if get_origin(kind) is Annotated:
         return [*(each for each in args[1:] if isinstance(each, Meta)), *_limits(args[0])]
-    return [meta for each in args for meta in _limits(each)] if isinstance(kind, UnionType) else []
+    return [meta for each in args for meta in _limits(each)] if get_origin(kind) in UNIONS else []
 
 
 def choices(field: Field) -> tuple[str, ...]:
