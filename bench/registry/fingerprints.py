@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -31,6 +31,7 @@ NO_VALUES = ("bench", "bench.common", "bench.config", "methods", "datasets")
 # These packages print, parse or show progress; they compute nothing.
 WITHOUT_VALUES = ("click", "msgspec", "psutil", "rich", "tqdm")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+INSTALLED = "site-packages"
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "pyro": "pyro-ppl"}
 
 
@@ -48,18 +49,28 @@ class Fingerprint:
     versions: tuple[str, ...]
 
 
-def fingerprint(method: Entry, dataset: Entry) -> Fingerprint:
-    """The fingerprint of a method on a dataset."""
-    entries = (method, dataset)
-    modules = _closure([EVALUATION, *(root for entry in entries for root in _roots(entry))])
-    digest = hashlib.sha256()
-    packages: set[str] = set()
-    for found in sorted(modules.values(), key=lambda module: module.digest):
-        digest.update(found.digest.encode())
-        packages |= found.imports
-    used = {name.partition(".")[0] for name in packages} - set(sys.stdlib_module_names) - {*PROJECT, *WITHOUT_VALUES}
-    installed = {entry.distribution for entry in entries if entry.distribution}
-    return Fingerprint(digest.hexdigest()[:16], tuple(sorted({*installed, *map(_version, used)} - {""})))
+class Fingerprints:
+    """Fingerprints of methods on datasets; each module is followed once, when it is first needed."""
+
+    def __init__(self) -> None:
+        self._modules: dict[str | Path, dict[Path, _Module]] = {}
+        self._versions: dict[str, str] = {}
+
+    def of(self, method: Entry, dataset: Entry) -> Fingerprint:
+        """The fingerprint of a method on a dataset."""
+        entries = (method, dataset)
+        modules: dict[Path, _Module] = {}
+        for root in (EVALUATION, *(root for entry in entries for root in _roots(entry))):
+            if root not in self._modules:
+                self._modules[root] = _closure(root)
+            modules |= self._modules[root]
+        code = "".join(sorted(module.digest for module in modules.values()))
+        packages = {name.partition(".")[0] for module in modules.values() for name in module.imports}
+        used = packages - set(sys.stdlib_module_names) - {*PROJECT, *WITHOUT_VALUES}
+        for package in used - self._versions.keys():
+            self._versions[package] = _version(package)
+        versions = {entry.distribution for entry in entries} | {self._versions[package] for package in used}
+        return Fingerprint(hashlib.sha256(code.encode()).hexdigest()[:16], tuple(sorted(versions - {""})))
 
 
 def _version(package: str) -> str:
@@ -92,9 +103,9 @@ class _Module:
     imports: frozenset[str]
 
 
-def _closure(roots: Iterable[str | Path]) -> dict[Path, _Module]:
-    """The modules that roots lead to, by file: of the project, and from beside files of third parties."""
-    pending = [file for root in roots for file in ([root] if isinstance(root, Path) else _project_files(root))]
+def _closure(root: str | Path) -> dict[Path, _Module]:
+    """The modules that a root leads to, by file: of the project, and from beside files of third parties."""
+    pending = [root] if isinstance(root, Path) else _project_files(root)
     found: dict[Path, _Module] = {}
     while pending:
         file = pending.pop().resolve()
@@ -132,15 +143,22 @@ def _project_files(name: str) -> list[Path]:
 
 
 def _beside(file: Path, name: str) -> Iterator[Path]:
-    """The files of a module that a third party's file imports, if it lies beside the file or on the path."""
-    top = PathFinder.find_spec(name.partition(".")[0], [str(file.parent), *_own_path()])
-    if top is None:
+    """The files of a module that a third party's file imports, if it lies beside the file or on the path.
+
+    Of installed packages only the file's own is followed; the others are told by their versions.
+    """
+    package, top = _package(file), name.partition(".")[0]
+    home = file.parents[len(package.split("."))] if package else file.parent
+    own = top == package.partition(".")[0]
+    folders = [str(each) for each in (file.parent, home) if own or each.name != INSTALLED]
+    found = PathFinder.find_spec(top, [*folders, *_own_path()])
+    if found is None:
         return
-    if top.submodule_search_locations:
-        for folder in top.submodule_search_locations:
+    if found.submodule_search_locations:
+        for folder in found.submodule_search_locations:
             yield from _files(Path(folder).parent, name)
-    elif top.origin is not None:
-        yield Path(top.origin)
+    elif found.origin is not None:
+        yield Path(found.origin)
 
 
 def _own_path() -> list[str]:
@@ -150,7 +168,7 @@ def _own_path() -> list[str]:
     return [
         str(each)
         for each in found
-        if "site-packages" not in each.parts and not each.is_relative_to(library) and each != ROOT and each.is_dir()
+        if INSTALLED not in each.parts and not each.is_relative_to(library) and each != ROOT and each.is_dir()
     ]
 
 
@@ -196,7 +214,7 @@ def _parsed(source: bytes, package: str) -> _Module:
 def plugin_file(path: str) -> PluginFile:
     """A plugin file with the modules beside it that it imports, to be sent to another machine."""
     home = Path(path).resolve().parent
-    beside = sorted(file for file in _closure([Path(path)]) if file.is_relative_to(home) and not _in_project(file))
+    beside = sorted(file for file in _closure(Path(path)) if file.is_relative_to(home) and not _in_project(file))
     return PluginFile(path, tuple((str(file.relative_to(home)), file.read_bytes()) for file in beside))
 
 

@@ -109,11 +109,6 @@ class Plan:
         changed = msgspec.structs.replace(self.settings, datasets=datasets, methods=methods)
         return dataclasses.replace(resolve(changed), pairs=pairs)
 
-    @property
-    def baseline(self) -> tuple[str, ...]:
-        """The methods that the report compares with every other one."""
-        return self.settings.baseline or self.settings.methods[:1]
-
 
 def resolve(settings: Settings, pairs: tuple[Pair, ...] | None = None) -> Plan:
     """Resolve settings into a plan.

@@ -7,42 +7,43 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 import bench.registry.registry
 from bench.cli.app import main
 from bench.fit.runner import run_one
-from bench.registry.registry import Item, Registry
+from bench.registry.plugins import Entry
+from bench.registry.registry import Registry
 from bench.store import tables
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
-from bench.study import execute
 
 OF_THE_MACHINE = ("wall_s", "cpu_s", "evaluation_s", "overrun_s", "peak_memory_mb", "concurrent")
-SMALL = ("--size", "40", "--test-size", "50", "--max-flops", "1e7")
+SMALL = ("--n-train", "40", "--n-test", "50", "--max-flops", "1e7")
 
 
 @pytest.fixture(scope="session")
 def run_spec():
     """A small run, with the fields given changed."""
-    small = RunSpec("circle", "vae", seed=0, size=40, validation_size=40, test_size=50)
-    return lambda **fields: dataclasses.replace(small, **fields)
+    small = RunSpec(dataset="circle", method="vae", seed=0, n_train=40, n_test=50)
+    return lambda **fields: msgspec.structs.replace(small, **fields)
 
 
 @pytest.fixture
 def offer(monkeypatch):
     """Put a class among the methods, or a factory among the datasets, under a name."""
-    plain = bench.registry.registry
+    plain = bench.registry.registry.registry
     added = {"methods": {}, "datasets": {}}
 
     def registry(plugins=()):
         known = plain(plugins)
         return Registry({**known.methods, **added["methods"]}, {**known.datasets, **added["datasets"]})
 
-    monkeypatch.setattr(bench.registry.registry, "registry", registry)
-    monkeypatch.setattr(execute, "registry", registry)
+    for module in ("bench.registry.registry", "bench.study.plan", "bench.fit.runner"):
+        monkeypatch.setattr(f"{module}.registry", registry)
 
     def put(name, target, kind="methods"):
-        added[kind][name] = Item(name, "", "", "a test", lambda: target)
+        added[kind][name] = Entry(name, "", "", "a test", lambda: target)
         return name
 
     return put
@@ -54,15 +55,15 @@ def run_here(monkeypatch, run):
     def run_all(specs, how, folder):
         for spec in specs:
             ran.append(spec.name)
-            yield run(spec, how.jobs > 1)
+            yield run(spec, (how.jobs or 1) > 1)
 
-    monkeypatch.setattr(execute, "_run_all", run_all)
+    monkeypatch.setattr("bench.execution.scheduler.run_all", run_all)
     return ran
 
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Run runs here rather than in workers, which take seconds to start; the list of the runs that ran."""
+    """Carry out runs here rather than in workers, which take seconds to start; the list of the runs made."""
     return run_here(monkeypatch, run_one)
 
 
@@ -70,14 +71,15 @@ def made_up(spec, concurrent):
     chance = random.Random(spec.key)
     rows = [Row(0, "test_ll", chance.gauss(0, 1), 0.1, "nats", Cost(0.5, 0.5, 5.0, 1, 1))]
     rows += [Row(1, name, chance.gauss(0, 1), 0.1, "nats", Cost(1.0, 1.0, 10.0, 2, 2)) for name in ("test_ll", "elbo")]
-    diagnostics = [Diagnostic(1, "test_ll", "quadrature_error", chance.random())]
+    method = bench.registry.registry.registry(spec.plugins).make_method(spec.method, dict(spec.parameters))
     return RunResult(
         spec,
         cost=Cost(1.0, 1.0, 10.0, 2, 2),
         evaluation_s=2.0,
         rows=rows,
-        diagnostics=diagnostics,
+        diagnostics=[Diagnostic(1, "test_ll", "quadrature_error", chance.random())],
         concurrent=concurrent,
+        parameters=dataclasses.asdict(method),
     )
 
 
@@ -156,7 +158,7 @@ def unchanged(tree):
     return hold
 
 
-# What stands for `bench.execution.worker.serve` where a child process must not take seconds to import torch: it makes results up
+# What stands for `bench.execution.worker.serve` where a child must not take seconds to import torch: it makes results up
 # from the runs' keys, and does beside that what a run's parameters say.
 INSTANT = """
 import json, os, random, sys, time
