@@ -1,4 +1,4 @@
-"""docs/add-a-method.md and add-a-dataset.md are true: their method and dataset are whole, short and run, as files and as a package."""
+"""The method and the dataset of docs/add-a-method.md and docs/add-a-dataset.md are whole, short, and run."""
 
 import re
 import sys
