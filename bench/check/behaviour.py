@@ -11,7 +11,7 @@ from bench.check.probes import Draws
 from bench.check.short_fit import ShortFit
 from bench.metrics import Evaluator
 from bench.process.containment import Containment, contained
-from bench.process.global_state import Surroundings
+from bench.process.global_state import GlobalState
 from datasets.base import draw
 from methods.contract.method import Fitted
 
@@ -77,10 +77,10 @@ def global_state(under_test: MethodUnderTest) -> str:
     """
     expected, fit, containment = under_test.short, under_test.fit(under_test.default_dataset), Containment()
     with contained(1):
-        before = Surroundings.capture()
+        before = GlobalState.capture()
 
     def unchanged(number: int, _: Fitted) -> None:
-        if changes := Surroundings.capture().changes(before):
+        if changes := GlobalState.capture().changes(before):
             raise FailedError(f"by yield {number} the method {', '.join(changes)}; expected no change")
 
     fitted = fit.run(under_test.as_short, unchanged, global_seed=1)

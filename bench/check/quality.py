@@ -12,11 +12,10 @@ from torch import Tensor
 
 from bench.check.errors import FailedError
 from bench.check.method_under_test import N_TEST, MethodUnderTest
-from bench.metrics.likelihood import learned_likelihood, true_likelihood
+from bench.metrics.likelihood import elbo_terms, learned_likelihood, true_likelihood
 from bench.metrics.measurement import standard_error
 from datasets.base import draw
 from methods.common.posteriors import Prior
-from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
 from methods.contract.method import Fitted, Posterior
 
 ERRORS = 4
@@ -68,10 +67,7 @@ def bound_gap(fitted: Fitted, x: Tensor, latent_dim: int) -> tuple[float, float]
     Returns:
         Mean of log p(x) minus the bound, in nats, and by how much chance and quadrature can make it negative.
     """
-    z, log_q = fitted.posterior.sample(x.float(), PER_POINT, torch.Generator().manual_seed(1))
-    log_noise = torch.tensor(math.log(fitted.model.variance()), dtype=torch.float64)
-    joint = gaussian_log_prob(x - fitted.model.decode(z).double(), log_noise) + standard_normal_log_prob(z.double())
-    terms = joint - log_q.double()
+    terms = elbo_terms(fitted, x, PER_POINT, torch.Generator().manual_seed(1))
     exact = learned_likelihood(fitted, x, latent_dim, 0)
     chance = float(terms.mean(1).std()) / math.sqrt(PER_POINT)
     return float((exact.value - terms.mean(0)).mean()), ERRORS * chance + float(exact.error.mean())

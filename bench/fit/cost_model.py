@@ -1,8 +1,8 @@
 """The cost model: the FLOPs of each operator of torch, as data. It does not import torch, so that listing is instant.
 
-One FLOP is one arithmetic instruction on one number: add, multiply, divide, compare, square root. An operator that takes
-several instructions costs their number. A transcendental function and a random draw cost 10 each, roughly their number
-of instructions. Moving memory is free. Names are torch's, without a trailing underscore and without `_foreach_`.
+One FLOP is one arithmetic instruction on one number: add, multiply, divide, compare, square root. An operator of many
+instructions costs their number. A transcendental function and a random draw cost 10 each, roughly their number of
+instructions. Moving memory is free. Names are torch's, without a trailing underscore and without `_foreach_`.
 """
 
 from __future__ import annotations

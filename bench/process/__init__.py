@@ -1,1 +1,1 @@
-"""What code of others may do to the process that it runs in, and how that is undone."""
+"""How changes that methods and datasets make to the process are undone."""

@@ -1,7 +1,7 @@
-"""What keeps methods and datasets of others from changing anything but their own results.
+"""Keeps methods and datasets from changing any result but their own.
 
-They may print, draw from global generators, change settings of torch or of the process, take long to import, or leave
-threads behind. The first three are undone whenever they hand over to the harness; the rest is named.
+Their code may print, draw from global generators, change settings of torch or of the process, take long to import, or
+leave threads running. The first three are undone whenever control returns to the harness; the others are reported.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from bench.process.global_state import ENVIRONMENT, FILTERS, Surroundings, seed_generators
+from bench.process.global_state import ENVIRONMENT, FILTERS, GlobalState, seed_generators
 
 SLOW_IMPORT_S = 2.0
 GRACE_S = 0.2
 KEPT_BYTES = 2000
 SHOWN = 200
-SET_BY_LIBRARIES = (FILTERS.change, ENVIRONMENT.change)  # at their first import, whoever imports them
+SET_BY_LIBRARIES = (FILTERS.change, ENVIRONMENT.change)  # libraries change these at their first import
 
 
 class _Tail(io.RawIOBase):
-    """Stands for standard output or error, and keeps the last of what is written to it."""
+    """Replaces standard output or error, and keeps the end of what is written to it."""
 
     def __init__(self, number: int):
         self.number, self.kept = number, b""
@@ -43,31 +43,39 @@ class _Tail(io.RawIOBase):
         return len(content)
 
 
-class Said(io.TextIOWrapper):
-    """What stands for a standard stream while code of others runs. Never closed: that code may hold on to it."""
+class CapturedStream(io.TextIOWrapper):
+    """Replaces a standard stream while other code runs. It is never closed, since that code may keep a reference to it.
+
+    Args:
+        number: The file descriptor that it replaces.
+    """
 
     def __init__(self, number: int):
         self.tail = _Tail(number)
         super().__init__(io.BufferedWriter(cast(Any, self.tail)), errors="backslashreplace", line_buffering=True)
 
     def last_line(self) -> str:
-        """The last line that is not blank, shortened; empty where there is none."""
+        """The last line that is not blank, shortened to 200 characters; empty if there is none."""
         self.flush()
         lines = self.tail.kept.decode(errors="replace").split("\n")
         return next((" ".join(line.split())[:SHOWN] for line in reversed(lines) if line.strip()), "")
 
 
 @contextlib.contextmanager
-def silenced() -> Iterator[Said]:
-    """Within, nothing is written to standard output or error, by Python or beneath it; yields what stands for error."""
-    said = Said(2)
-    with _to_nowhere(1), _to_nowhere(2), contextlib.redirect_stdout(Said(1)), contextlib.redirect_stderr(said):
-        yield said
+def silenced() -> Iterator[CapturedStream]:
+    """Discards all output to standard output and error, by Python or by libraries below it.
+
+    Yields:
+        The stream that replaces standard error.
+    """
+    output, errors = CapturedStream(1), CapturedStream(2)
+    with _discarded(1), _discarded(2), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        yield errors
 
 
 @contextlib.contextmanager
-def _to_nowhere(number: int) -> Iterator[None]:
-    """A file descriptor leads nowhere, if it is open at all."""
+def _discarded(number: int) -> Iterator[None]:
+    """Redirects a file descriptor to the null device, if it is open."""
     _flush()
     try:
         kept = os.dup(number)
@@ -75,8 +83,8 @@ def _to_nowhere(number: int) -> Iterator[None]:
         yield
         return
     try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), number)
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), number)
         yield
     finally:
         _flush()
@@ -85,7 +93,7 @@ def _to_nowhere(number: int) -> Iterator[None]:
 
 
 def _flush() -> None:
-    """Write out what Python and the C library hold back, so that it goes where it was meant to go."""
+    """Write out what Python and the C library have buffered, before the descriptor is redirected."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
@@ -95,73 +103,85 @@ def _flush() -> None:
 
 @contextlib.contextmanager
 def contained(seed: int | None = None) -> Iterator[list[str]]:
-    """Within, nothing is said, and afterwards all global state is as it was; the list then names what was changed.
+    """Discards all output, and restores all global state at the end.
 
-    seed: what the global generators are seeded with, if with anything.
+    Args:
+        seed: The seed of the global generators within; None leaves them as they are.
+
+    Yields:
+        A list that holds, after the end, a description of each change of global state.
     """
-    before, changed = Surroundings.capture(), list[str]()
+    before, changed = GlobalState.capture(), list[str]()
     try:
         if seed is not None:
             seed_generators(seed)
-        within = Surroundings.capture()
+        within = GlobalState.capture()
         with silenced():
             yield changed
     finally:
-        changed += Surroundings.capture().changes(within)
+        changed += GlobalState.capture().changes(within)
         before.restore()
 
 
 @contextlib.contextmanager
 def importing(what: str) -> Iterator[None]:
-    """Contain an import, and name on standard error one that took long or changed settings."""
-    import torch  # noqa: F401 - before, so that neither its seconds nor its settings are put down to what imports it
+    """Contains an import, and reports on standard error if it took long or changed settings.
+
+    Args:
+        what: What is imported, as messages name it.
+    """
+    import torch  # noqa: F401 - first, so that its import time and settings are not attributed to what imports it
 
     start = time.perf_counter()
     with contained(seed=0) as changed:
         yield
     seconds = time.perf_counter() - start
     if seconds > SLOW_IMPORT_S:
-        _tell(f"{what} took {seconds:.1f} s to import")
+        _report(f"{what} took {seconds:.1f} s to import")
     named = [change for change in changed if change not in SET_BY_LIBRARIES]
     if named:
-        _tell(f"{what} was contained when it was imported: it {', '.join(named)}")
+        _report(f"{what} was contained when it was imported: it {', '.join(named)}")
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     import click
 
     click.echo(line, err=True)
 
 
 class Containment:
-    """Keeps the surroundings of a run's method apart from the harness's.
+    """Keeps the global state of a run's method apart from that of the harness.
 
-    The method begins in those at hand; what it changes holds while it runs, and is set aside while the harness does.
+    The method starts with the harness's state. Its changes hold while it runs, and are set aside while the harness
+    runs.
+
+    Attributes:
+        home: The global state of the harness.
     """
 
     def __init__(self) -> None:
-        self.home = self._own = Surroundings.capture()
+        self.home = self._own = GlobalState.capture()
         self._before = {**_threads(), **_children()}
         self._changed: dict[str, None] = {}
 
     @contextlib.contextmanager
     def method(self) -> Iterator[None]:
-        """Within, the method's own surroundings; afterwards, the harness's."""
+        """Sets the method's own global state within, and the harness's afterwards."""
         self._own.restore()
         try:
             yield
         finally:
-            left = Surroundings.capture()
+            left = GlobalState.capture()
             self._changed |= dict.fromkeys(left.changes(self._own))
             self._own = left
             self.home.restore()
 
     def begin_anew(self) -> None:
-        """Forget what the method changed so far."""
+        """Forget what the method has changed so far."""
         self._own, self._changed = self.home, {}
 
     def undone(self) -> str:
-        """What the method changed and the harness undid; empty if nothing."""
+        """What the method changed and the harness undid, in words; empty if nothing."""
         return f"undone: it {', '.join(self._changed)}" if self._changed else ""
 
     def left_behind(self) -> str:
@@ -171,7 +191,7 @@ class Containment:
         return f"it left running: {', '.join(left)}" if left else ""
 
     def _left(self, find: Callable[[], Mapping[object, str]]) -> list[str]:
-        """The names of those that were not there before, and do not end by themselves within a moment."""
+        """The names of new threads or processes that do not end by themselves within 0.2 seconds."""
         deadline = time.monotonic() + GRACE_S
         while True:
             left = list(dict.fromkeys(name for each, name in find().items() if each not in self._before))
@@ -181,12 +201,12 @@ class Containment:
 
 
 def _threads() -> dict[object, str]:
-    """The threads of Python that are alive, by name."""
+    """The live Python threads, with their names."""
     return {each: f"{each.name}{' (daemon)' if each.daemon else ''}" for each in threading.enumerate()}
 
 
 def _children() -> dict[object, str]:
-    """The processes that this one has started and that have not ended, by number; only Linux tells (proc(5))."""
+    """The live child processes by number, with their names; Linux only (proc(5))."""
     found: dict[object, str] = {}
     for tasks in Path("/proc/self/task").glob("*/children"):
         for number in _read(tasks).split():
@@ -197,7 +217,7 @@ def _children() -> dict[object, str]:
 
 
 def _read(path: Path) -> str:
-    """A file of /proc, or nothing where it is gone."""
+    """The content of a file of /proc; empty if it is gone."""
     try:
         return path.read_text(errors="replace")
     except OSError:

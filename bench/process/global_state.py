@@ -1,4 +1,4 @@
-"""The global state of the process that a method or dataset could change: read, set back and compared."""
+"""The global state of the process that a method or dataset can change: read, restored and compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ CUDNN_FLAGS = ("enabled", "benchmark", "deterministic", "allow_tf32")
 
 @dataclass(frozen=True)
 class Setting:
-    """A global of the process: what it is called when it was changed, how it is read, and how it is set."""
+    """A part of the global state.
+
+    Args:
+        change: What messages say if it was changed.
+        get: Reads its value.
+        put: Sets its value.
+    """
 
     change: str
     get: Callable[[], Any]
@@ -25,40 +31,44 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """The random generators and settings that all code in a process shares, as they were at `capture`."""
+class GlobalState:
+    """The random generators and settings that all code in a process shares, at one moment.
+
+    Args:
+        values: Each setting with its value.
+    """
 
     values: tuple[tuple[Setting, Any], ...]
 
     @staticmethod
-    def capture() -> Surroundings:
-        """Those of Python and, once they are imported, of numpy and torch."""
-        return Surroundings(tuple((setting, setting.get()) for setting in _settings()))
+    def capture() -> GlobalState:
+        """The state now: that of Python and, if they are imported, of numpy and torch."""
+        return GlobalState(tuple((setting, setting.get()) for setting in _settings()))
 
     def restore(self) -> None:
-        """Set back what is not as it was."""
+        """Set every changed value back."""
         for setting, value in self.values:
             if setting.get() != value:
                 setting.put(value)
 
-    def changes(self, since: Surroundings) -> tuple[str, ...]:
-        """What has changed since other surroundings, in words."""
+    def changes(self, since: GlobalState) -> tuple[str, ...]:
+        """What has changed since an earlier state, in words."""
         before = dict(since.values)
         return tuple(each.change for each, value in self.values if each in before and before[each] != value)
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the global generators of Python, numpy and torch, for code that draws from them against the contract."""
+    """Seed the global generators of Python, numpy and torch, for code that draws from them in spite of the contract."""
     import numpy as np
     import torch
 
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - this is the generator that is meant
+    np.random.seed(seed)  # noqa: NPY002 - the global generator is meant
     torch.manual_seed(seed)
 
 
 def _settings() -> tuple[Setting, ...]:
-    """In the order in which they are set: torch's default device before its generators."""
+    """All settings, in the order in which they are set: torch's default device before its generators."""
     numpy = _of_numpy() if "numpy" in sys.modules else ()
     return (*OF_PYTHON, *numpy, *(_of_torch() if "torch" in sys.modules else ()))
 
@@ -95,7 +105,7 @@ def _of_numpy() -> tuple[Setting, ...]:
     import numpy as np
 
     def state() -> tuple[Any, ...]:
-        found: Any = np.random.get_state()  # noqa: NPY002 - this is the generator that is meant
+        found: Any = np.random.get_state()  # noqa: NPY002 - the global generator is meant
         kind, key, *rest = found
         return kind, key.tobytes(), *rest
 
@@ -127,7 +137,7 @@ def _of_torch() -> tuple[Setting, ...]:
         torch.set_grad_enabled(on)
 
     def device() -> torch.device | None:
-        return _device.CURRENT_DEVICE  # None where none was ever set, with which calls are quicker than with "cpu"
+        return _device.CURRENT_DEVICE  # None if it was never set: calls are then faster than with "cpu"
 
     return (
         Setting("changed torch's default device", device, torch.set_default_device),
@@ -146,7 +156,7 @@ def _of_torch() -> tuple[Setting, ...]:
 
 
 def _precision() -> str | None:
-    """None where torch does not tell, because its older and newer ways of setting it were mixed."""
+    """None where torch cannot tell, because its older and newer interfaces were mixed."""
     import torch
 
     with contextlib.suppress(RuntimeError):
@@ -174,7 +184,7 @@ def _of_cudnn(flag: str) -> Setting:
 
 
 def _generators() -> tuple[bytes, ...]:
-    """The states of the generators of the processor and of each GPU in use."""
+    """The states of the generators of the CPU and of each GPU in use."""
     import torch
 
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
