@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from bench.common.units import in_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,13 +48,16 @@ def compare(*, out: str | Path = "results/compare", report: bool = True, **setti
 
 
 def _listed(name: str, value: Any) -> Any:
-    """A value as the settings take it: one name for a list of names, a path as text, a size as bytes."""
-    if name in ("methods", "datasets", "baseline", "plugins"):
-        value = [value] if isinstance(value, str | Path) else list(value)
-        return [str(Path(each).resolve()) if name == "plugins" else each for each in value]
-    if name == "run_memory" and isinstance(value, str):
-        return in_bytes(value)
+    """A value as the settings take it: one name for a list of names, a path as text."""
+    if name in ("methods", "datasets", "baseline", "plugins") and isinstance(value, str | Path | Iterable):
+        every = [value] if isinstance(value, str | Path) else list(value)
+        return [_path(each) if name == "plugins" else each for each in every]
     return str(value) if isinstance(value, Path) else value
+
+
+def _path(value: Any) -> Any:
+    """A path, resolved as text; anything else as it is."""
+    return str(Path(value).resolve()) if isinstance(value, str | Path) else value
 
 
 def _signature() -> inspect.Signature:

@@ -85,7 +85,8 @@ def read(
 
 def _read(field: Field, raw: Any, spelled: Callable[[Field], str], text: bool) -> Any:
     try:
-        value = _from_text(field, raw) if text else raw
+        in_words = isinstance(raw, str) and field.extra.get("parse") == "bytes"
+        value = _from_text(field, raw) if text or in_words else raw
         found = msgspec.convert(value, field.kind)
         if isinstance(found, float) and not math.isfinite(found):
             raise ValueError

@@ -8,6 +8,7 @@ import torch
 
 from bench.common.errors import UsageError
 from bench.config import labels
+from bench.registry import registry as registries
 from bench.registry.registry import registry
 from datasets.base import Problem, draw
 
@@ -86,7 +87,8 @@ def test_there_is_one_spelling():
     known = registry()
     assert known.method_label("vae[ learning_rate=1e-2, steps=7]") == "vae[steps=7,learning_rate=0.01]"
     assert known.method_label("mapa[kernel_width=2.0]") == "mapa[kernel_width=2]"
-    assert known.dataset_label("circle[size=30, noise=2e-2]") == "circle[noise_variance=0.02,size=30]"
+    for label in ("circle[n_train=30, noise_variance=2e-2]", " circle[noise_variance=0.020,n_train=30]"):
+        assert known.dataset_label(label) == "circle[n_train=30,noise_variance=0.02]"
     assert known.method_label("vae") == "vae"
 
 
@@ -107,16 +109,14 @@ def test_other_noise_keeps_the_draws_and_drops_what_no_longer_holds():
     residuals = [split.train - plain.decoder(split.codes) for split in (first, second)]
     torch.testing.assert_close(2 * residuals[0], residuals[1])
     assert known.dataset("circle").expected_log_prob is not None
-    assert known.dataset("circle[size=30]").expected_log_prob is not None
+    assert known.dataset("circle[n_train=30]").expected_log_prob is not None
     assert known.dataset("circle[noise_variance=0.04]").expected_log_prob is None
 
 
 def test_a_closed_form_goes_with_its_noise(offer):
     closed = dataclasses.replace(registry().make_problem("linear_gaussian", 1), name="closed")
     offer("closed", lambda latent_dim: closed, "datasets")  # noqa: ARG005 - as factories are called
-    from bench.study import execute
-
-    known = execute.registry()
+    known = registries.registry()
     x = draw(closed, 0, 50, 1, 1).train
     assert known.make_problem("closed", None).exact_log_prob is closed.exact_log_prob
     changed = known.make_problem("closed[noise_variance=0.3]", None)
@@ -134,10 +134,8 @@ def test_a_dataset_passes_its_parameters_on(offer):
         return Problem("own", latent_dim or 1, 2, 0.1, lambda z: z)
 
     offer("own", factory, "datasets")
-    from bench.study import execute
-
-    known = execute.registry()
-    assert known.make_problem("own[latent_dim=4,width=0.5,word=b,size=9]", 2).latent_dim == 4
+    known = registries.registry()
+    assert known.make_problem("own[latent_dim=4,width=0.5,word=b,n_train=9]", 2).latent_dim == 4
     known.make_problem("own", 2)
     assert seen == [(4, 0.5, "b"), (2, 1, "a")]
     with pytest.raises(UsageError, match=r"unknown parameter of dataset 'own' 'wdth' - did you mean 'width'"):
