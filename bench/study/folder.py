@@ -211,7 +211,7 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
         "name": folder.resolve().name,
         "kind": plan.settings.KIND,
         "command": command,
-        "settings": {**settings, "baseline": list(plan.baseline)},
+        "settings": settings,
         "pairs": plan.pairs,
         "tuned": tuned_info(plan),
         "provenance": {**provenance.collect(), "started": started, "finished": None},

@@ -157,7 +157,8 @@ def about(*key: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        error.key = error.key or key
+        if error.key[:1] != key[:1]:  # a key within the setting is kept
+            error.key = key
         raise
 
 
