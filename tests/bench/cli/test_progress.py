@@ -6,8 +6,9 @@ import math
 import pytest
 from rich.console import Console
 
-from bench.cli.progress import Bar, Lines, Standing, TimeLeft, final, outcome, plan
+from bench.cli.progress import Bar, Interim, Lines, TimeLeft
 from bench.store.records import Cost, Row, RunResult
+from bench.study.log import final, outcome, workload
 
 
 @pytest.fixture
@@ -15,7 +16,8 @@ def result(run_spec):
     """A run's result with a final likelihood, or a failure."""
 
     def make(method, seed, value, dataset="circle", seconds=1.0):
-        spec = run_spec(method=method, seed=seed, dataset=dataset)
+        role = "ceiling" if method.startswith("oracle") else "method"
+        spec = run_spec(method=method, seed=seed, dataset=dataset, role=role)
         if value is None:
             return RunResult(spec, status="failed", message="ValueError: [red]\nno")
         rows = [Row(n, name, v, 0.1, "nats", Cost()) for n, name, v in ((0, "test_ll", 99.0), (1, "test_ll", value))]
@@ -43,7 +45,7 @@ def told(capsys):
 def test_lines(told, result):
     results = [result("vae", 0, -1.0), result("mapa", 0, None), result("vae", 1, -3.0), result("mapa", 1, -2.5)]
     assert told(results, total=6) == [
-        "4 runs to run (2 are there already)",
+        "4 runs to do (2 are done)",
         "[3/6] circle / vae / seed 0: test_ll -1.000 in 1 s, 1 MFLOP  about 6 s left",
         "[4/6] circle / mapa / seed 0: failed - ValueError: [red] no  about 2 s left, 1 failed",
         "[5/6] circle / vae / seed 1: test_ll -3.000 in 1 s, 1 MFLOP  1 failed",
@@ -71,19 +73,19 @@ def test_the_median_leads_and_the_true_model_does_not(result):
     results = [result("vae", seed, value) for seed, value in enumerate((-1.0, -1.0, -100.0))]
     results += [result("mapa", seed, value) for seed, value in enumerate((-2.0, -2.0, 50.0))]
     results += [result("oracle", 0, 9.0), result("oracle[x=1]", 0, 9.0)]
-    standing = Standing([each.spec for each in results])
-    assert standing.best("circle") == ""
+    interim = Interim([each.spec for each in results])
+    assert interim.best("circle") == ""
     for each in results:
-        standing.finish(each)
-    assert standing.best("circle") == "best on circle in this run: vae, -1.000 nats over 3 seeds"
-    assert standing.failures() == ""
+        interim.finish(each)
+    assert interim.best("circle") == "best on circle in this run: vae, -1.000 nats over 3 seeds"
+    assert interim.failures() == ""
 
 
 def test_what_was_skipped_has_not_failed(run_spec):
-    standing = Standing([])
+    interim = Interim([])
     for status in ("skipped", "timeout", "failed", "done"):
-        standing.finish(RunResult(run_spec(), status=status))
-    assert standing.failures() == "2 failed"
+        interim.finish(RunResult(run_spec(), status=status))
+    assert interim.failures() == "2 failed"
 
 
 def test_the_time_left_is_shared_by_jobs(result):
@@ -104,13 +106,13 @@ def test_the_last_likelihood_counts(result, run_spec):
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [
-        ((3, 0, 1), "all 3 runs are there already; nothing to run"),
-        ((3, 3, 1), "3 runs to run"),
-        ((3, 2, 2), "2 runs to run (1 are there already), 2 at a time: seconds are contended"),
+        ((3, 0, 1), "all 3 runs are done; nothing to run"),
+        ((3, 3, 1), "3 runs to do"),
+        ((3, 2, 2), "2 runs to do (1 are done), 2 at a time: seconds are contended"),
     ],
 )
-def test_the_plan(numbers, text):
-    assert plan(*numbers) == text
+def test_the_workload(numbers, text):
+    assert workload(*numbers) == text
 
 
 def test_the_bar_shows_what_leads_and_what_failed(result, monkeypatch):
