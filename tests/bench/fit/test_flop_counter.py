@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bench.fit import cost_model, flop_counter, runner
-from bench.fit.cost_model import price_list
+from bench.fit.cost_model import cost_table
 from bench.fit.flop_counter import CountingLedger
 from bench.registry.registry import registry
 from bench.store.records import Work
@@ -166,15 +166,15 @@ def test_logarithms_are_rounded_up(n):
     assert flop_counter._log2(n) == math.ceil(math.log2(n))
 
 
-def test_the_cost_model_states_every_price_once():
-    stated = [name for row in price_list() for name in row.operators.split(", ")]
+def test_the_cost_model_states_every_operator_once():
+    stated = [name for row in cost_table() for name in row.operators.split(", ")]
     assert len(stated) == len(set(stated))
     assert set(stated) >= {*cost_model.FREE, *cost_model.SORTS, *flop_counter.RULES}
-    assert {row.operators: row.flops for row in price_list()}["silu"] == "11"
+    assert {row.operators: row.flops for row in cost_table()}["silu"] == "11"
 
 
 def test_the_cost_model_names_operators_that_torch_has():
-    """A misspelt name would be a price that is never charged."""
+    """The cost of a misspelt operator would never be charged."""
     names = {name.removeprefix("aten::") for name in torch._C._dispatch_get_all_op_names()}
     known = {name.partition(".")[0].removeprefix("_foreach_").removesuffix("_") for name in names}
     listed = cost_model.FREE | cost_model.SORTS | flop_counter.RULES.keys()
@@ -211,7 +211,7 @@ def drive(spec, ledger):
     method, problem = known.make_method(spec.method), known.make_problem(spec.dataset, None)
     brief = {field.name: BRIEF[field.name] for field in dataclasses.fields(method) if field.name in BRIEF}
     method = dataclasses.replace(method, **brief)
-    split = draw(problem, spec.seed, spec.size, spec.validation_size, 1)
+    split = draw(problem, spec.seed, spec.n_train, spec.n_train, 1)
     fit = method.fit(runner.make_task(method, problem, split, spec, ledger))
     ledger.start()
     try:
@@ -243,7 +243,7 @@ def noise(request):
 def counts(request, run_spec, method, noise):
     """The ledger after a brief run of a method, and what was counted with the memo and without."""
     dataset, size = request.param
-    spec = run_spec(method=method, dataset=dataset, size=size, validation_size=size, noise=noise)
+    spec = run_spec(method=method, dataset=dataset, n_train=size, observation_noise=noise)
     ledger = CountingLedger()
     return ledger, drive(spec, ledger), drive(spec, Thorough())
 
@@ -414,7 +414,7 @@ def test_a_failure_of_known_work_leaves_the_ledger_counting():
     assert ledger.flops == 4 + 4 + 6
 
 
-def test_passes_are_rows_put_forward():
+def test_passes_are_rows_through_a_network():
     ledger = CountingLedger()
     decoder, encoder = nn.Linear(2, 3), nn.Linear(3, 2)
     ledger.watch(decoder=decoder)

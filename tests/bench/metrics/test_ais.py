@@ -14,6 +14,7 @@ from datasets.base import Problem
 from datasets.linear import linear_gaussian
 from datasets.quadrature import log_marginal
 from methods.contract.decoder import build_model, standard_normal_log_prob
+from methods.contract.method import Posterior
 
 
 def seeded(seed):
@@ -30,7 +31,7 @@ class Truth:
         return self.problem.decoder(z.double())
 
     def variance(self):
-        return self.problem.noise
+        return self.problem.noise_variance
 
 
 def network(latent_dim, data_dim):
@@ -82,7 +83,7 @@ def test_weights_from_the_posterior_are_unbiased_for_the_reciprocal():
 @pytest.mark.parametrize("beta", [0.01, 1.0])
 def test_transitions_leave_their_distribution_as_it_is(beta):
     # p(z) p(x | z)^beta is the posterior at noise s2 / beta: drawn exactly by drawing x with that noise.
-    problem = linear_gaussian(3, noise=0.1 / beta)
+    problem = linear_gaussian(3, noise_variance=0.1 / beta)
     z, x = simulate(Truth(problem), 3, 20_000)
     with torch.no_grad():
         path = ais._Path(LINEAR_3, x, 3, torch.tensor([0, beta / 2, 1]).double(), 2, seeded(1))
@@ -92,7 +93,7 @@ def test_transitions_leave_their_distribution_as_it_is(beta):
             rejected += float(1 - acceptance.mean()) / 5
     assert rejected > 0.05
     assert (state.z[0] - z).square().mean() > 0.01 * z.square().mean()
-    residual = (x - LINEAR_3.decode(state.z[0])).square() / problem.noise
+    residual = (x - LINEAR_3.decode(state.z[0])).square() / problem.noise_variance
     for values, expected in ((residual.mean(1), 1.0), (state.z[0].square().mean(1), 1.0), (state.z[0].sum(1), 0.0)):
         assert abs(deviation(values, expected)) < 4
 
@@ -181,7 +182,7 @@ def test_finds_the_mode_that_a_posterior_misses_and_its_tail_does_not_betray():
         def variance(self):
             return 0.01
 
-    class Right:
+    class Right(Posterior):
         def sample(self, x, count, generator):
             noise = torch.randn(count, *x.shape, generator=generator, dtype=torch.float64)
             return x / 1.01 + noise / math.sqrt(101), standard_normal_log_prob(noise) + math.log(101) / 2
@@ -215,5 +216,5 @@ def test_trajectories_that_diverge_are_rejected():
 def test_refuses_settings_that_estimate_nothing(settings):
     with pytest.raises(ValueError, match=f"got {settings[0]}, {settings[1]} and {settings[2]}"):
         annealed_log_prob(LINEAR, torch.zeros(1, 9), 8, seeded(1), *settings)
-    with pytest.raises(ValueError, match="2 temperatures and 1 leapfrog at least"):
+    with pytest.raises(ValueError, match="2 temperatures and 1 leapfrog step, got"):
         bidirectional(LINEAR, 8, 1, seeded(1), *settings)

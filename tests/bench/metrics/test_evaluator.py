@@ -16,7 +16,7 @@ from datasets.base import draw
 from datasets.linear import linear_gaussian
 from methods.common.latent_grid import exact_posterior
 from methods.common.posteriors import Prior
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, Posterior
 
 
 def by_name(measurements):
@@ -36,7 +36,7 @@ class Linear:
         zero = torch.zeros(1, problem.latent_dim, dtype=torch.float64)
         offset = problem.decoder(zero)[0]
         weight = problem.decoder(torch.eye(problem.latent_dim, dtype=torch.float64)) - offset
-        return cls(weight.T, offset + shift, problem.noise)
+        return cls(weight.T, offset + shift, problem.noise_variance)
 
     def decode(self, z):
         return z.double() @ self.weight.T + self.offset
@@ -51,7 +51,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Near:
+class Near(Posterior):
     """q(z | x) = the exact posterior of a linear model, moved and widened; L = 1."""
 
     model: Linear
@@ -140,15 +140,15 @@ def test_the_oracle_has_no_gaps(dataset):
 @pytest.mark.parametrize("method", methods.BUILTIN)
 def test_the_bound_holds_at_every_checkpoint(run_spec, method, dataset):
     size = {"circle": 100, "s_curve": 40}[dataset]
-    result = run_one(run_spec(method=method, dataset=dataset, size=size, max_flops=3e7, test_size=60))
+    result = run_one(run_spec(method=method, dataset=dataset, n_train=size, max_flops=3e7, n_test=60))
     assert result.status == "done"
-    looks = {row.checkpoint for row in result.rows}
-    for look in looks:
-        found = by_name(row for row in result.rows if row.checkpoint == look)
+    checkpoints = {row.checkpoint for row in result.rows}
+    for checkpoint in checkpoints:
+        found = by_name(row for row in result.rows if row.checkpoint == checkpoint)
         assert bound_holds(found)
         assert found["oracle_gap"].value >= -3 * found["oracle_gap"].stderr
         assert found["inference_gap"].value == pytest.approx(found["test_ll"].value - found["elbo"].value)
-    assert len(looks) > (method in ("vae", "iterative"))
+    assert len(checkpoints) > (method in ("vae", "iterative"))
 
 
 def test_standard_errors_are_the_spread_over_test_sets():

@@ -13,6 +13,7 @@ from datasets.linear import linear_gaussian
 from datasets.quadrature import log_marginal
 from methods.common.posteriors import Prior
 from methods.contract.decoder import build_model
+from methods.contract.method import Posterior
 
 
 def seeded(seed):
@@ -37,11 +38,11 @@ class Linear:
         return self.problem.decoder(z.double())
 
     def variance(self):
-        return self.problem.noise
+        return self.problem.noise_variance
 
 
 @dataclass(frozen=True)
-class Near:
+class Near(Posterior):
     """The exact posterior of a linear model, with its deviations in all directions multiplied."""
 
     model: Linear
@@ -147,7 +148,7 @@ def test_agrees_with_quadrature_on_a_network(noise):
 
 
 def test_groups_of_points_do_not_change_the_estimate(monkeypatch):
-    class Fixed:
+    class Fixed(Posterior):
         def sample(self, x, count, generator):
             return (x.mean(1, keepdim=True) + normal(count, 1, 1)), torch.zeros(count, len(x)).double()
 

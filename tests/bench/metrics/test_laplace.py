@@ -36,7 +36,7 @@ def test_a_linear_model_is_scored_as_in_closed_form_and_its_errors_hold(latent):
 
 @pytest.mark.parametrize(("data", "noise"), [(50, 1.0), (50, 0.2), (10, 0.5)])
 def test_a_curved_model_is_scored_as_by_quadrature(data, noise):
-    problem = manifold(2, data_dim=data, noise=noise)
+    problem = manifold(2, data_dim=data, noise_variance=noise)
     x, found = estimate(problem, 60)
     exact = problem.log_prob(x)
     good = found.khat < 0.7
@@ -66,7 +66,7 @@ def test_both_modes_are_found():
 
 def test_draws_have_the_density_that_is_stated():
     """The mean over draws of 1 / q on a box is the box's volume."""
-    problem = manifold(2, data_dim=10, noise=2.0)
+    problem = manifold(2, data_dim=10, noise_variance=2.0)
     x = draw(problem, 0, 1, 1, 4).test
     z, log_q = LaplaceMixture(TrueModel(problem), 2).sample(x, 200_000, seeded(3))
     centre = z.median(0).values

@@ -1,4 +1,4 @@
-"""The true posterior by Hamiltonian Monte Carlo, against the one problem where it is known exactly."""
+"""Draws of the true posterior by NUTS, against the problem where it is known exactly."""
 
 import math
 
@@ -6,26 +6,27 @@ import pytest
 import torch
 
 from bench.metrics import nuts
-from bench.metrics.nuts import Reference, reference_posterior
+from bench.metrics.nuts import NutsDraws, nuts_draws
 from bench.metrics.posterior import signal_distance_from_draws
 from datasets.base import Problem, draw
 from datasets.linear import linear_gaussian
-from methods.contract.method import Fitted
+from methods.common.posteriors import Prior
+from methods.contract.method import Fitted, Posterior
 
 
 def exact(problem, x):
     """Means (n, L) and covariance (L, L) of the posterior of a linear problem."""
     zero = problem.decoder(torch.zeros(1, problem.latent_dim, dtype=torch.float64))
     weight = problem.decoder(torch.eye(problem.latent_dim, dtype=torch.float64)) - zero
-    precision = torch.eye(problem.latent_dim, dtype=torch.float64) + weight @ weight.T / problem.noise
-    return torch.linalg.solve(precision, weight @ (x - zero).T / problem.noise).T, torch.linalg.inv(precision)
+    precision = torch.eye(problem.latent_dim, dtype=torch.float64) + weight @ weight.T / problem.noise_variance
+    return torch.linalg.solve(precision, weight @ (x - zero).T / problem.noise_variance).T, torch.linalg.inv(precision)
 
 
 @pytest.fixture(scope="module")
 def found():
     problem = linear_gaussian(3)
     x = draw(problem, 0, 1, 1, 6).test
-    return problem, x, reference_posterior(problem, x, 0)
+    return problem, x, nuts_draws(problem, x, 0)
 
 
 def test_chains_converge_to_the_exact_posterior(found):
@@ -43,7 +44,7 @@ def test_chains_converge_to_the_exact_posterior(found):
 def test_the_same_data_are_not_sampled_twice_and_the_global_generator_is_left_alone(found):
     problem, x, known = found
     before = torch.random.get_rng_state()
-    assert reference_posterior(problem, x.clone(), 0) is known
+    assert nuts_draws(problem, x.clone(), 0) is known
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -76,11 +77,11 @@ def test_more_draws_are_taken_where_they_are_needed(monkeypatch):
         return torch.randn(count, 4, len(x), 3) + torch.arange(4)[:, None, None]
 
     monkeypatch.setattr(nuts, "_sample", sample)
-    assert not reference_posterior(problem, x, 1).converged.any()
+    assert not nuts_draws(problem, x, 1).converged.any()
     assert counts == list(nuts.DRAWS)
 
 
-class Shifted:
+class Shifted(Posterior):
     """The exact posterior of a linear problem by draws, moved."""
 
     def __init__(self, problem, moved):
@@ -120,7 +121,7 @@ def test_data_whose_chains_have_not_converged_are_left_out(found):
     rhat[0] = 2.0
     draws = known.draws.clone()
     draws[:, 0] += 100
-    each = distance(problem, x, Reference(draws, rhat, known.ess), 0.0)
+    each = distance(problem, x, NutsDraws(draws, rhat, known.ess), 0.0)
     assert each.value < 1
     assert each.diagnostics["not_converged"] == pytest.approx(1 / 6)
-    assert signal_distance_from_draws(Fitted(None, None), problem, Reference(draws, rhat + 1, known.ess), x) == []
+    assert signal_distance_from_draws(Fitted(None, Prior(3)), problem, NutsDraws(draws, rhat + 1, known.ess), x) == []

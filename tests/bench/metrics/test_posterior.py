@@ -15,7 +15,7 @@ from datasets.base import Problem, draw
 from datasets.linear import linear_gaussian
 from methods.common.latent_grid import exact_posterior, index_without_codes
 from methods.common.posteriors import LocalGaussian, Prior
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, Posterior
 
 
 def generator(seed=0):
@@ -23,7 +23,7 @@ def generator(seed=0):
 
 
 @dataclass(frozen=True)
-class Gaussian1:
+class Gaussian1(Posterior):
     """q(z | x) of a linear model of L = 1 with a given slope, moved and widened in units of the exact one's width."""
 
     problem: Problem
@@ -33,8 +33,8 @@ class Gaussian1:
     def parts(self, x):
         zero = self.problem.decoder(torch.zeros(1, 1, dtype=torch.float64))
         slope = self.problem.decoder(torch.ones(1, 1, dtype=torch.float64)) - zero
-        precision = 1 + slope.square().sum() / self.problem.noise
-        mean = (x - zero) @ slope.T / self.problem.noise / precision
+        precision = 1 + slope.square().sum() / self.problem.noise_variance
+        mean = (x - zero) @ slope.T / self.problem.noise_variance / precision
         scale = precision.rsqrt()
         return mean + self.moved * scale, (self.widened * scale).expand_as(mean), slope.norm()
 
@@ -84,7 +84,7 @@ def test_signal_w2_is_zero_for_the_oracle(name):
 
 
 @dataclass(frozen=True)
-class Reparameterised:
+class Reparameterised(Posterior):
     """A model and a posterior after z -> h(z), a map that leaves N(0, I) as it is, and its inverse."""
 
     model: object
@@ -97,6 +97,9 @@ class Reparameterised:
 
     def variance(self):
         return self.model.variance()
+
+    def sample(self, x, count, generator):
+        raise NotImplementedError
 
     def from_uniform(self, x, u):
         return self.there(self.posterior.from_uniform(x, u))
@@ -129,7 +132,7 @@ def test_signal_w2_of_the_oracle_in_other_coordinates_is_within_its_error_of_zer
     problem = load("s_curve")
     turned = Reparameterised(TrueModel(problem), None, turn(0.7), turn(-0.7))
     found = signal(problem, exact_posterior(turned, 2), turned)
-    assert found.value < 0.3 * math.sqrt(problem.noise)
+    assert found.value < 0.3 * math.sqrt(problem.noise_variance)
     assert found.value < 3 * found.stderr
 
 
@@ -143,7 +146,7 @@ def test_signal_w2_grows_as_a_posterior_is_perturbed():
     found = []
     for moved in (0.0, 0.03, 0.1, 0.3, 1.0):
         exact = exact_posterior(TrueModel(problem), 1)
-        posterior = Perturbed(exact.log_index, exact.cells)
+        posterior = Perturbed(exact.log_index, exact.grid)
         posterior.moved = moved
         found.append(signal(problem, posterior).value)
     assert found[0] == 0
@@ -176,7 +179,7 @@ def index(problem, log_index, n=80):
 
 def truth(split, problem):
     centres = problem.decoder(split.codes)
-    return lambda x: log_index_posterior(x, centres, problem.noise)
+    return lambda x: log_index_posterior(x, centres, problem.noise_variance)
 
 
 def test_the_true_index_posterior_diverges_from_itself_by_nothing():
@@ -214,14 +217,14 @@ def test_the_posterior_that_knows_the_model_but_not_the_codes_is_the_floor():
     split = draw(problem, 0, 80, 1, 1)
     floor = index_without_codes(exact_posterior(TrueModel(problem), 1), split.train)
     z = torch.linspace(-8, 8, 20_001, dtype=torch.float64)[:, None]
-    likelihood = (-torch.cdist(split.train, problem.decoder(z)).square() / (2 * problem.noise)).exp()
+    likelihood = (-torch.cdist(split.train, problem.decoder(z)).square() / (2 * problem.noise_variance)).exp()
     of_code = likelihood * (-z[:, 0].square() / 2).exp()
     expected = likelihood @ (of_code / of_code.sum(1, keepdim=True)).T
     expected /= expected.sum(1, keepdim=True)
     torch.testing.assert_close(floor(split.train).exp(), expected, atol=2e-3, rtol=0)
     of_floor = index(problem, lambda _: floor)["index_kl"].value
     for width in (1.0, 1.5, 2.0, 3.0):
-        plain = index(problem, lambda s, w=width: lambda x: log_index_posterior(x, s.train, w * problem.noise))
+        plain = index(problem, lambda s, w=width: lambda x: log_index_posterior(x, s.train, w * problem.noise_variance))
         assert of_floor < plain["index_kl"].value
 
 
@@ -233,7 +236,7 @@ def test_the_floors_that_a_prototype_found(name, floor, plain):
     problem = load(name)
     found = index(problem, lambda s: index_without_codes(exact_posterior(TrueModel(problem), 1), s.train), 500)
     assert found["index_kl"].value == pytest.approx(floor, abs=0.05)
-    found = index(problem, lambda s: lambda x: log_index_posterior(x, s.train, 2 * problem.noise), 500)
+    found = index(problem, lambda s: lambda x: log_index_posterior(x, s.train, 2 * problem.noise_variance), 500)
     assert found["index_kl"].value == pytest.approx(plain, abs=0.06)
 
 
@@ -256,7 +259,7 @@ def test_the_floor_is_the_mean_of_the_true_posterior_over_codes_drawn_given_the_
 
 
 def truth_at(x, problem, codes):
-    return log_index_posterior(x, problem.decoder(codes), problem.noise)
+    return log_index_posterior(x, problem.decoder(codes), problem.noise_variance)
 
 
 @pytest.mark.parametrize("name", ["figure8", "s_curve"])
@@ -289,7 +292,7 @@ def test_of_many_data_the_first_thousand_are_scored_against_all(monkeypatch):
 
     def doubled(x):
         asked.append(len(x))
-        return log_index_posterior(x, split.train, 2 * problem.noise)
+        return log_index_posterior(x, split.train, 2 * problem.noise_variance)
 
     found = index(problem, lambda _: doubled, n)
     assert asked == [300, 300, 300, 100]
@@ -349,7 +352,7 @@ def test_a_diagonal_family_is_charged_for_the_correlation_that_it_lacks():
     problem = linear_gaussian(2)
     zero = problem.decoder(torch.zeros(1, 2, dtype=torch.float64))
     weight = problem.decoder(torch.eye(2, dtype=torch.float64)) - zero
-    precision = torch.eye(2).double() + weight @ weight.T / problem.noise
+    precision = torch.eye(2).double() + weight @ weight.T / problem.noise_variance
     family = float(precision.diagonal().log().sum() - torch.logdet(precision)) / 2
     found = split_of(problem, lambda x: LocalGaussian(torch.zeros(len(x), 2).double(), torch.zeros(len(x), 2).double()))
     assert family > 0.1

@@ -21,7 +21,7 @@ def log_index_posterior(x, atoms, variance):
 def rows_of(name="figure8", log_index="doubled", n=N):
     problem = load(name)
     split = draw(problem, 0, n, 1, 1)
-    known = {"doubled": lambda x: log_index_posterior(x, split.train, 2 * problem.noise), "none": None}
+    known = {"doubled": lambda x: log_index_posterior(x, split.train, 2 * problem.noise_variance), "none": None}
     fitted = Fitted(TrueModel(problem), Prior(1), known[log_index])
     exact = exact_posterior(TrueModel(problem), 1)
     found = posterior_plots.index_posteriors("mapa", fitted, problem, exact, split.train, split.codes)
@@ -38,9 +38,9 @@ def test_the_data_asked_about_are_spread_over_the_true_codes():
 def test_each_row_is_the_probability_of_its_model_at_its_datum():
     found, problem, split, exact = rows_of()
     models = {
-        "truth": lambda x: log_index_posterior(x, problem.decoder(split.codes), problem.noise),
+        "truth": lambda x: log_index_posterior(x, problem.decoder(split.codes), problem.noise_variance),
         "floor": index_without_codes(exact, split.train),
-        "mapa": lambda x: log_index_posterior(x, split.train, 2 * problem.noise),
+        "mapa": lambda x: log_index_posterior(x, split.train, 2 * problem.noise_variance),
     }
     tables = {name: model(split.train).exp() for name, model in models.items()}
     assert {row[0] for row in found} == set(models)
@@ -52,9 +52,9 @@ def test_each_row_is_the_probability_of_its_model_at_its_datum():
 
 def test_only_what_all_three_take_for_negligible_is_left_out():
     found, problem, split, exact = rows_of()
-    truth = log_index_posterior(split.train, problem.decoder(split.codes), problem.noise).exp()
+    truth = log_index_posterior(split.train, problem.decoder(split.codes), problem.noise_variance).exp()
     floor = index_without_codes(exact, split.train)(split.train).exp()
-    mapa = log_index_posterior(split.train, split.train, 2 * problem.noise).exp()
+    mapa = log_index_posterior(split.train, split.train, 2 * problem.noise_variance).exp()
     greatest = torch.stack([truth, floor, mapa]).amax(0)
     points = {row[1] for row in found}
     expected = {(point, i) for point in points for i in range(N) if greatest[point, i] > 1e-6 or i == point}
@@ -69,7 +69,7 @@ def test_few_data_are_each_asked_about_once():
 
 def test_nothing_is_kept_of_a_method_without_an_index_posterior_nor_of_too_many_data(monkeypatch):
     assert rows_of(log_index="none")[0] == []
-    monkeypatch.setattr(posterior_plots, "MOST_DATA", N)
+    monkeypatch.setattr(posterior_plots, "MOST_POINTS", N)
     assert rows_of()[0] != []
     assert rows_of(n=N + 1)[0] == []
 
@@ -84,7 +84,7 @@ class Shifted:
         return self.problem.decoder(z.double()) + self.by
 
     def variance(self):
-        return self.problem.noise
+        return self.problem.noise_variance
 
 
 def signals_of(problem, split, name, model=None, posterior=None):
@@ -109,12 +109,12 @@ def test_true_signals_have_the_moments_and_quantiles_of_the_closed_form():
     split = draw(problem, 0, 4, 1, 40)
     offset = problem.decoder(torch.zeros(1, 1, dtype=torch.float64))[0]
     slope = problem.decoder(torch.ones(1, 1, dtype=torch.float64))[0] - offset
-    precision = 1 + slope.square().sum() / problem.noise
+    precision = 1 + slope.square().sum() / problem.noise_variance
     tables = by_name_and_point(signals_of(problem, split, "oracle"))
     levels = (torch.arange(64, dtype=torch.float64) + 0.5) / 64
     for (_, point), signal in tables.items():
         z = ((signal - offset) / slope).mean(1)
-        mean = (split.test[point] - offset) @ slope / problem.noise / precision
+        mean = (split.test[point] - offset) @ slope / problem.noise_variance / precision
         exact = Normal(mean, precision.rsqrt())
         torch.testing.assert_close(z.sort().values, exact.icdf(levels), atol=0.05 * float(exact.stddev), rtol=0)
         torch.testing.assert_close(signal.mean(0), offset + slope * mean, atol=2e-3, rtol=0)

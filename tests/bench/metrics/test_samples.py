@@ -24,7 +24,7 @@ class Changed:
         return self.problem.decoder(self.sign * z.double()) + self.shift
 
     def variance(self):
-        return self.noise * self.problem.noise
+        return self.noise * self.problem.noise_variance
 
 
 def scores(problem, seed=0, **changes):

@@ -10,7 +10,7 @@ from datasets.base import draw
 
 
 def test_only_the_end_is_scored_and_nothing_else(run_spec):
-    result = run_one(run_spec(method="untrained", scored_on="validation", density=True))
+    result = run_one(run_spec(method="untrained", scored_on="validation"))
     assert [(row.metric, row.checkpoint) for row in result.rows] == [("validation_ll", 0)]
     assert (result.densities, result.posteriors, result.signals, result.references) == ([], [], [], [])
 
@@ -34,7 +34,7 @@ def test_the_test_set_is_never_drawn(run_spec, monkeypatch):
 
 def test_planted_a_draw_of_the_test_set_is_caught(run_spec, monkeypatch):
     guard(monkeypatch)
-    monkeypatch.setattr(runner, "_drawn", lambda problem, spec: draw(problem, spec.seed, 40, 40, 50))
+    monkeypatch.setattr(runner, "draw", lambda source, seed, *_: draw(source, seed, 40, 40, 50))
     assert "the test set was drawn" in run_one(run_spec(method="untrained", scored_on="validation")).message
 
 

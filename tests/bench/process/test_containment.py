@@ -1,4 +1,4 @@
-"""What code of others does to the process is undone or named, and changes no value but its own."""
+"""Changes that methods and datasets make to the process are undone or reported, and affect no other result."""
 
 import contextlib
 import os
@@ -22,13 +22,13 @@ from bench.fit.runner import run_one
 from bench.metrics.measurement import Measurement
 from bench.process import containment
 from bench.process.containment import Containment, contained, importing, silenced
-from bench.process.global_state import Surroundings
-from bench.registry import registry
-from bench.report import content
+from bench.process.global_state import GlobalState
+from bench.registry.plugins import load_plugin
+from bench.report import sentences
 from bench.stats.summary import work_shares
 from bench.store.study_tables import Study
 from methods.common.posteriors import Prior
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, Method
 
 CHANGES = {
     "drew from Python's global generator": random.random,
@@ -56,19 +56,19 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_each_change_is_named_alone_and_undone(change):
-    before = Surroundings.capture()
+    before = GlobalState.capture()
     with contained() as changed:
         CHANGES[change]()
-    now = Surroundings.capture()
+    now = GlobalState.capture()
     assert changed == [change]
     assert [setting.change for setting, value in now.values if dict(before.values)[setting] != value] == []
 
 
 def test_every_setting_is_tried():
-    assert {setting.change for setting, _ in Surroundings.capture().values} == set(CHANGES)
+    assert {setting.change for setting, _ in GlobalState.capture().values} == set(CHANGES)
 
 
-def test_what_is_undone_is_undone_where_code_raises():
+def test_changes_are_undone_if_code_raises():
     def breaks():
         with contained():
             torch.set_default_dtype(torch.float64)
@@ -104,7 +104,7 @@ def talk():
     subprocess.run([sys.executable, "-c", "print('from a child')"], check=True, stdout=sys.stdout, stderr=sys.stderr)
 
 
-def test_nothing_gets_out_of_silence(capfd):
+def test_silenced_discards_all_output(capfd):
     print("before")  # noqa: T201
     with silenced() as said:
         talk()
@@ -154,7 +154,7 @@ def test_a_rude_import_is_contained_named_and_always_the_same(tmp_path, capfd):
     for name in ("one", "two"):
         torch.rand(1)
         (tmp_path / f"{name}.py").write_text(RUDE_IMPORT)
-        loaded.append(registry.load_plugin(str(tmp_path / f"{name}.py")))
+        loaded.append(load_plugin(str(tmp_path / f"{name}.py")))
     assert loaded[0].WEIGHT == loaded[1].WEIGHT
     assert torch.get_default_dtype() == torch.float32
     out, err = capfd.readouterr()
@@ -166,11 +166,11 @@ def test_a_rude_import_is_contained_named_and_always_the_same(tmp_path, capfd):
 def test_an_import_that_exits_is_an_error(tmp_path):
     (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
     with pytest.raises(UsageError, match=r"leaves\.py cannot be imported: SystemExit: 3"):
-        registry.load_plugin(str(tmp_path / "leaves.py"))
+        load_plugin(str(tmp_path / "leaves.py"))
 
 
 @dataclass(frozen=True)
-class Drift:
+class Drift(Method):
     """Moves the decoder's last bias by draws from all global generators, each step a checkpoint."""
 
     steps: int = 4
@@ -202,13 +202,13 @@ def scored(monkeypatch):
     """Evaluation that takes no time, and depends on the default dtype and a global generator; the scores given."""
     given = []
 
-    def look(self, fitted):
+    def evaluate_checkpoint(self, fitted):
         value = float(fitted.model.decode(torch.ones(1, 1)).detach().sum()) + float(torch.ones(()) / 3)
         given.append((value, torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
         torch.rand(1), np.random.rand()  # noqa: NPY002
         return [Measurement("test_ll", value, 0.0, "nats")]
 
-    monkeypatch.setattr(metrics.Evaluator, "look", look)
+    monkeypatch.setattr(metrics.Evaluator, "evaluate_checkpoint", evaluate_checkpoint)
     monkeypatch.setattr(metrics.Evaluator, "evaluate_final", lambda self, fitted: [])  # noqa: ARG005
     return given
 
@@ -217,16 +217,16 @@ def values(result):
     return [(row.checkpoint, row.metric, row.value) for row in result.rows]
 
 
-def test_a_rude_neighbour_changes_nothing_and_is_told_of(run_spec, offer, scored, capfd, tmp_path, monkeypatch):
+def test_a_rude_neighbour_changes_nothing_and_is_reported(run_spec, offer, scored, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     offer("rude", Rude())
     offer("polite", Drift())
-    before = Surroundings.capture()
+    before = GlobalState.capture()
     first, rude, second = (run_one(run_spec(method=name)) for name in ("polite", "rude", "polite"))
-    assert Surroundings.capture().changes(before) == ()
+    assert GlobalState.capture().changes(before) == ()
     assert values(first) == values(second)
     assert (rude.status, second.status) == ("done", "done")
-    named = rude.message.removeprefix("contained: ").split(", ")
+    named = rude.notes.removeprefix("undone: it ").split(", ")
     assert set(named) == set(CHANGES) - {"changed torch's default device"}
     assert all(state[1:] == (torch.float32, True, False) for state in scored)
     assert capfd.readouterr() == ("", "")
@@ -240,8 +240,8 @@ def test_global_draws_come_from_the_seed_of_the_run(run_spec, offer, scored):
         results.append(run_one(run_spec(method="drift", seed=seed)))
     drawn = [values(result)[-1][2] - values(result)[0][2] for result in results]
     assert drawn[0] == drawn[1] != drawn[2]
-    drew = "contained: drew from Python's global generator, drew from numpy's global generator, "
-    assert results[0].message == drew + "drew from torch's global generator"
+    drew = "undone: it drew from Python's global generator, drew from numpy's global generator, "
+    assert results[0].notes == drew + "drew from torch's global generator"
 
 
 class Double(Drift):
@@ -254,7 +254,7 @@ class Double(Drift):
             raise ArithmeticError("its own setting was lost")
 
 
-def test_looking_does_not_change_training_though_settings_do(run_spec, offer, scored, monkeypatch):
+def test_evaluation_does_not_change_training_though_settings_do(run_spec, offer, scored, monkeypatch):
     offer("double", Double())
     often = run_one(run_spec(method="double"))
     monkeypatch.setattr(runner, "CHECKPOINTS_PER_DECADE", 0.1)
@@ -284,14 +284,14 @@ def test_a_yield_from_within_a_mode_leaves_evaluation_out_of_it(run_spec, offer,
                     raise ArithmeticError("its own mode was lost")
 
     modes = []
-    look = metrics.Evaluator.look
+    evaluate_checkpoint = metrics.Evaluator.evaluate_checkpoint
 
     def watched(self, fitted):
         modes.append(torch.is_autocast_enabled("cpu"))
-        return look(self, fitted)
+        return evaluate_checkpoint(self, fitted)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics.Evaluator, "look", watched)
+        patch.setattr(metrics.Evaluator, "evaluate_checkpoint", watched)
         assert run_one(run_spec(method=offer("within", Within()))).status == "done"
     assert {state[2:] for state in scored} == {(True, False)}
     assert modes == [False] * len(scored)
@@ -307,14 +307,14 @@ def test_what_is_left_running_is_named(run_spec, offer, scored):
                 started.append(subprocess.Popen(["sleep", "60"]))
 
     try:
-        message = run_one(run_spec(method=offer("leaves", Leaves()))).message
+        result = run_one(run_spec(method=offer("leaves", Leaves())))
     finally:
         end.set()
         for process in started:
             process.kill()
             process.wait()
-    assert "not contained: threads that it left running and that cannot be ended (poll (daemon))" in message
-    assert "not contained: child processes that it left running and that cannot be ended (sleep)" in message
+    assert result.notes.endswith("it left running: threads (poll (daemon)), child processes (sleep)")
+    assert not result.process_is_clean
 
 
 def test_what_ends_with_the_fit_is_not_named(run_spec, offer, scored):
@@ -331,7 +331,8 @@ def test_what_ends_with_the_fit_is_not_named(run_spec, offer, scored):
 
     result = run_one(run_spec(method=offer("tidy", Tidy()), max_flops=5.0))
     assert result.message.startswith("stopped by --max-flops")
-    assert "left running" not in result.message
+    assert "left running" not in result.notes
+    assert result.process_is_clean
 
 
 def test_a_failed_run_tells_the_last_line_on_standard_error(run_spec, offer, scored):
@@ -340,22 +341,24 @@ def test_a_failed_run_tells_the_last_line_on_standard_error(run_spec, offer, sco
             sys.stderr.write("Traceback\n  it was the sampler\n")
             raise ArithmeticError("no")
 
-    message = run_one(run_spec(method=offer("fails", Fails()))).message
-    assert message.startswith("ArithmeticError: no (last on standard error: it was the sampler); contained: drew from")
+    result = run_one(run_spec(method=offer("fails", Fails())))
+    assert result.message == "ArithmeticError: no (last on standard error: it was the sampler)"
+    assert result.notes.startswith("undone: it drew from")
 
 
-def test_the_report_tells_what_finished_runs_did(tmp_path):
-    messages = {
-        "a": ("contained: changed cudnn.enabled", "stopped by --max-flops at 1; contained: changed cudnn.enabled"),
-        "b": ("stopped by --max-flops at 1", "not contained: threads"),
+def test_the_report_names_what_finished_runs_did(tmp_path):
+    notes = {
+        "a": ("undone: it changed cudnn.enabled", "undone: it changed cudnn.enabled"),
+        "b": ("", "it left running: threads (poll)"),
         "c": ("", None),
     }
-    rows = [{"method": name, "status": "done", "message": text} for name, texts in messages.items() for text in texts]
-    runs = pd.DataFrame([*rows, {"method": "d", "status": "failed", "message": "contained: all"}])
+    rows = [{"method": name, "status": "done", "notes": text} for name, texts in notes.items() for text in texts]
+    runs = pd.DataFrame([*rows, {"method": "d", "status": "failed", "notes": "undone: all"}])
     study = Study(tmp_path, *[runs] * 6, info={})
-    assert content._contained(study) == [
-        "a, contained: changed cudnn.enabled (2 runs).",
-        "b, not contained: threads (1 run).",
+    found = sentences._side_effects(study)
+    assert found == [
+        "a, undone: it changed cudnn.enabled (2 runs).",
+        "b, it left running: threads (poll) (1 run).",
     ]
 
 
