@@ -158,8 +158,8 @@ def unchanged(tree):
     return hold
 
 
-# What stands for `bench.execution.worker.serve` where a child must not take seconds to import torch: it makes results up
-# from the runs' keys, and does beside that what a run's parameters say.
+# What stands for `bench.execution.worker.serve` where a child must not take seconds to import torch: it makes
+# results up from the runs' keys, and does beside that what a run's parameters say.
 INSTANT = """
 import json, os, random, sys, time
 sys.path[:] = json.loads(sys.argv[3])

@@ -1,66 +1,79 @@
-"""Study files: what they ask for, the same as flags do, and what is wrong in them told with file, line and key."""
+"""Study files: what they ask for, the same as flags do, and what is wrong in them, with file, line and key."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bench.common.errors import UsageError
+from bench.config.fields import choices, expected, fields
+from bench.config.schema import Settings
 from bench.registry.registry import registry
-from bench.study import execute, file
+from bench.study import file
+from bench.study.folder import held
+from bench.study.plan import Plan, resolve
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GRID = 'methods = ["vae"]\ndatasets = ["circle"]\n'
 ASKED = "datasets = ['circle']\nmethods = "
 PLUGIN = """
 from dataclasses import dataclass
 
+from methods.contract.method import Method
+
 @dataclass(frozen=True)
-class Mine:
+class Mine(Method):
+    scale: float = 1.0
+
     def fit(self, task):
         yield
 
 METHODS = {"mine": Mine}
 """
-
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+VALUE = st.integers() | st.floats(allow_nan=False) | st.booleans() | TEXT
+# What no setting of a kind can be, and how a message repeats it.
+WRONG_VALUES = {
+    "whole number": [("-1", "-1"), ("2.5", "2.5"), ('"3"', "'3'"), ("[0, 1]", "[0, 1]"), ("true", "True")],
+    "positive number": [("'many'", "'many'"), ("-1", "-1"), ("inf", "inf"), ("nan", "nan"), ("true", "True")],
+    "one of": [('"low"', "'low'"), ("0.1", "0.1"), ("[]", "[]")],
+    "a list of names": [("'mine.py'", "'mine.py'"), ("[3]", "[3]")],
+    "whole numbers of": [("[]", "[]"), ("[0]", "[0]"), ("'64'", "'64'"), ("[2.5]", "[2.5]")],
+    "a table of methods": [("3", "3")],
+    "text": [("3", "3")],
+}
+PLAIN = [field for field in fields(Settings) if field.name not in ("methods", "datasets")]
+OF_THE_SCHEMA = [
+    (field, text, told)
+    for field in PLAIN
+    for kind, values in WRONG_VALUES.items()
+    if kind in expected(field)
+    for text, told in values
+]
 WRONG = [
     ("", "study.toml: 'methods' is missing; it lists what to compare"),
     ('methods = ["vae"]', "study.toml: 'datasets' is missing"),
     ("seeds =", "study.toml, line 1: this is not TOML: Invalid value"),
     ("seeds 3", "study.toml, line 1: this is not TOML: Expected '=' after a key"),
     (GRID + "seeds = 3\nseeds = 4", "study.toml, line 4: this is not TOML: Cannot overwrite a value"),
-    (GRID + "\n[budget", "line 4: this is not TOML: Expected ']'"),
-    (GRID + "size = 1979-99-99", "line 3: this is not TOML"),
+    (GRID + "\n[set", "line 4: this is not TOML: Expected ']'"),
+    (GRID + "n_train = 1979-99-99", "line 3: this is not TOML"),
     ('methods = ["vae"\n', "line 1: this is not TOML: Unclosed array"),
     ("x = " + "[" * 2000, "line 1: this is not TOML"),
-    (GRID + "size = 1" + "0" * 5000, "line 3: this is not TOML"),
-    (GRID + "seed = 3", "line 3: unknown key 'seed' - did you mean 'seeds'? (available: name, methods,"),
+    (GRID + "n_train = 1" + "0" * 5000, "line 3: this is not TOML"),
+    (GRID + "seed = 3", "line 3: unknown key 'seed' - did you mean 'seeds'? (available: name, "),
     (GRID + "\n# seed\n\nsead = 3", "line 6: unknown key 'sead' - did you mean 'seeds'?"),
-    (GRID + "[budgets]\nmax_flops = 1", "line 3: unknown key 'budgets' - did you mean 'budget'?"),
-    (GRID + "[budget]\n\nmax_flop = 1", "line 5: unknown key 'max_flop' - did you mean 'max_flops'? (available:"),
-    (GRID + "budget = 3", "line 3: 'budget' must be a table, got 3"),
-    (GRID + "[budget]\nmax_flops = 'many'", "line 4: 'budget.max_flops' must be a positive number, got 'many'"),
-    (GRID + "budget.max_seconds = -1", "line 3: 'budget.max_seconds' must be a positive number, got -1"),
-    (GRID + "[budget]\nmax_seconds = inf", "line 4: 'budget.max_seconds' must be a positive number, got inf"),
-    (GRID + "[budget]\nmax_seconds = nan", "line 4: 'budget.max_seconds' must be a positive number, got nan"),
-    (GRID + "[budget]\nmax_flops = true", "line 4: 'budget.max_flops' must be a positive number, got True"),
-    *((GRID + f"{key} = {value}", f"line 3: '{key}' must be a whole number of at least 1, got {told}")
-      for key in ("seeds", "size", "test_size", "latent_dim")
-      for value, told in (("0", "0"), ("2.5", "2.5"), ('"3"', "'3'"), ("[0, 1]", "[0, 1]"), ("true", "True"))),
-    (GRID + "first_seed = -1", "line 3: 'first_seed' must be a whole number of at least 0, got -1"),
-    (GRID + "first_seed = 0.5", "line 3: 'first_seed' must be a whole number of at least 0, got 0.5"),
-    (GRID + 'noise = "low"', "line 3: 'noise' must be one of known, learned, got 'low'"),
-    (GRID + "noise = 0.1", "line 3: 'noise' must be one of known, learned, got 0.1"),
-    (GRID + "noise = []", "line 3: 'noise' must be one of known, learned, got []"),
-    (GRID + 'device = "tpu"', "line 3: 'device' must be one of cpu, cuda, got 'tpu'"),
-    (GRID + "plugins = 'mine.py'", "line 3: 'plugins' must be a list of paths of Python files, got 'mine.py'"),
-    (GRID + "plugins = [3]", "line 3: 'plugins' must be a list of paths of Python files, got [3]"),
+    (GRID + "[budget]\nmax_flops = 1", "line 3: unknown key 'budget'"),
+    (GRID + "\nmax_flop = 1", "line 4: unknown key 'max_flop' - did you mean 'max_flops'?"),
     (GRID + "plugins = ['nowhere.py']", "line 3: plugin "),
-    (GRID + "tuned = 3", "line 3: 'tuned' must be the path of a tuned.json, got 3"),
-    (GRID + "tuned = 'nowhere.json'", "cannot be read: No such file or directory"),
+    (GRID + "tuned = 'nowhere.json'", "line 3: --tuned nowhere.json cannot be read: No such file or directory"),
+    (GRID + "baseline = ['mapa']", "line 3: unknown baseline 'mapa' (available: vae)"),
     (ASKED + "'vae'", "line 2: 'methods' must be a list of names or tables, not empty, got 'vae'"),
     (ASKED + "[]", "line 2: 'methods' must be a list of names or tables, not empty, got []"),
     (ASKED + "['vea']", "line 2: unknown method 'vea' - did you mean 'vae'?"),
@@ -69,23 +82,23 @@ WRONG = [
     (ASKED + "[3]", "line 2: 'methods' lists names and tables with a name, got 3"),
     (ASKED + "[{steps = 3}]", "line 2: 'methods' lists names and tables with a name, got {'steps'"),
     (ASKED + "[{name = 'vae', stesp = 3}]", "line 2: unknown parameter of 'vae' 'stesp' -"),
-    (ASKED + "[{name = 'vae', steps = [3]}]", "'steps' must be a number, text, true or false, got ["),
+    (ASKED + "[{name = 'vae', steps = [3]}]", "line 2: 'steps' must be a number, text, true or false, got ["),
     (ASKED + "[{name = 'vae', steps = 1.5}]", "line 2: vae.steps must be a whole number, got '1.5'"),
-    (ASKED + "[{name = 'vae', steps = '3,batch_size=2'}]", "holds text that cannot stand in a label"),
+    (ASKED + "[{name = 'vae', steps = '3,batch_size=2'}]", "line 2: {"),
     (ASKED + "[{name = 'vae[steps=3]', batch_size = 2}]", "is not of the form NAME or NAME["),
     ("methods = ['vae']\ndatasets = ['circel']", "line 2: unknown dataset 'circel' - did you mean 'circle'?"),
-    ("methods = ['vae']\ndatasets = [{name = 'circle', size = 0}]", "line 2: size of 'circle[size=0]' must be a whole"),
+    ("methods = ['vae']\ndatasets = [{name = 'circle', n_train = 0}]",
+     "line 2: n_train of 'circle[n_train=0]' must be a whole"),
     ("methods = ['vae']\ndatasets = ['circle', {nmae = 'circle'}]", "line 2: 'datasets' lists names and tables with a"),
-    (GRID + "set = 3", "line 3: 'set' must be a table of methods, got 3"),
-    (GRID + "[set]\nvae = 3", "line 4: 'set.vae' must be a table of parameters, got 3"),
-    (GRID + "[set.mapa]\nkernel_width = 2", "line 3: unknown method in 'set' 'mapa' (available: vae)"),
+    (GRID + "[set]\nvae = 3", "line 3: 'set' must be a table of methods"),
+    (GRID + "[set.mapa]\nkernel_width = 2", "line 3: "),
     (GRID + "[set.vae]\nsteps = 3\nbatch_sise = 2", "line 5: unknown parameter of 'vae' 'batch_sise' - did you mean"),
     (GRID + "[set.vae]\nsteps = 'few'", "line 4: vae.steps must be a whole number, got 'few'"),
     (GRID + "[set.vae]\nsteps = [1]", "line 4: 'steps' must be a number, text, true or false, got [1]"),
-    (GRID + "latent_dim = 2", "study.toml: dataset 'circle' has latent dimension 1, got --latent-dim 2"),
-    *((f'{GRID}name = "{name}"', "line 3: 'name' must be letters, digits and . _ + -, and begin with none of ., got ")
+    (GRID + "latent_dim = 2", "'circle' has latent dimension 1, got"),
+    *((f'{GRID}name = "{name}"', "line 3: 'name' must be letters, digits and . _ + -, and not begin with ., got ")
       for name in ("", "..", "../elsewhere", "/tmp/elsewhere", "a/b", ".hidden", "a b", "a\\\\b", "a\\nb", "~")),
-    (GRID + "name = 3", "line 3: 'name' must be letters, digits and . _ + -, and begin with none of ., got 3"),
+    (GRID + "name = 3", "line 3: 'name' must be letters, digits and . _ + -, and not begin with ., got 3"),
 ]  # fmt: skip
 
 
@@ -105,10 +118,24 @@ def refused(cli, tmp_path, monkeypatch, unchanged, invented):
     return run
 
 
-@pytest.fixture
-def keys(tmp_path):
+def keys(folder):
     """The keys of the runs in a folder."""
-    return lambda folder: sorted(path.stem for path in (folder / "runs").iterdir())
+    return sorted(path.stem for path in (folder / "runs").iterdir())
+
+
+def test_each_setting_has_values_that_are_wrong():
+    assert {field.name for field, *_ in OF_THE_SCHEMA} == {field.name for field in PLAIN}
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "told"), OF_THE_SCHEMA, ids=[f"{field.name}={text}" for field, text, _ in OF_THE_SCHEMA]
+)
+def test_each_setting_is_refused_where_it_is_wrong(tmp_path, field, text, told):
+    path = tmp_path / "study.toml"
+    path.write_text(f"{GRID}\n{field.name} = {text}")
+    with pytest.raises(UsageError) as error:
+        file.read_plan(path)
+    assert str(error.value) == f"{path}, line 4: '{field.name}' must be {expected(field)}, got {told}"
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG, ids=[f"{text[-30:]!r}"[:60] for text, _ in WRONG])
@@ -122,7 +149,7 @@ def test_what_is_wrong_in_a_study_file(refused, tmp_path, text, message):
 
 
 @pytest.mark.parametrize("args", [("--jobs", "0"), ("--jobs", "many"), ("--plugin", "nowhere.py"), ("--seeds", "3")])
-def test_options_that_will_not_do(refused, tmp_path, args):
+def test_options_that_do_not_fit_are_refused(refused, tmp_path, args):
     (tmp_path / "study.toml").write_text(GRID)
     assert args[0].strip("-") in refused("run", "study.toml", *args)
 
@@ -135,25 +162,25 @@ def test_a_study_file_that_cannot_be_read(refused, tmp_path):
     assert refused("run", "folder.toml") == "folder.toml cannot be read: Is a directory"
     assert refused("run", "latin.toml") == "latin.toml is not UTF-8 text"
     assert "'name' must be letters" in refused("run", "a b.toml")
-    assert "Missing argument 'STUDY.toml'" in refused("run")
+    assert "STUDY.toml" in refused("run")
 
 
 def test_a_folder_that_holds_other_conditions_is_left_alone(cli, compare, invented, tmp_path, unchanged):
     assert compare(tmp_path / "out", "vae", "circle", 1).code == 0
-    (tmp_path / "other.toml").write_text(GRID + "size = 41")
+    (tmp_path / "other.toml").write_text(GRID + "n_train = 41")
     with unchanged(tmp_path):
         end = cli("run", tmp_path / "other.toml", "--out", tmp_path / "out")
     assert end.code == 2
-    assert "holds a study with --size 40, got 41" in end.err
+    assert "holds a study with --n-train 40, got 41" in end.err
 
 
-@settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100, deadline=None)
 @given(st.text(max_size=60), st.text(st.sampled_from("[]{}=\"'#\n.,vaecirl013 "), max_size=60))
-def test_no_text_does_more_than_to_be_refused(tmp_path_factory, text, toml):
+def test_any_other_text_is_refused_and_no_more(tmp_path_factory, text, toml):
     path = tmp_path_factory.mktemp("any") / "study.toml"
     path.write_text(text + "\n" + toml, encoding="utf-8")
     with pytest.raises(UsageError, match=re.escape(str(path))):
-        file.read(path)
+        file.read_plan(path)
 
 
 STATEMENTS = {
@@ -168,68 +195,95 @@ STATEMENTS = {
 
 @given(st.permutations(list(STATEMENTS)), st.lists(st.sampled_from(["", "# a = 1", "   "]), max_size=3), st.booleans())
 def test_the_line_of_a_key(order, between, in_table):
-    lines, expected = [], {}
+    lines, expected_lines = [], {}
     if in_table:
         lines = ["a = 0", "[table]"]
     for name in order:
         lines += between
-        expected[name] = len(lines) + 1
+        expected_lines[name] = len(lines) + 1
         lines += STATEMENTS[name]
     text = "\n".join(lines)
     tomllib.loads(text)
     within = ("table",) if in_table else ()
-    assert {name: file.line_of(text, (*within, name)) for name in order} == expected
-    assert file.line_of(text, (*within, "e", "f")) == expected["e"]
+    assert {name: file.line_of(text, (*within, name)) for name in order} == expected_lines
+    assert file.line_of(text, (*within, "e", "f")) == expected_lines["e"]
     assert file.line_of(text, (*within, "h")) is None
-    assert file.line_of(text.replace("\n", "\r\n"), (*within, "d")) == expected["d"]
+    assert file.line_of(text.replace("\n", "\r\n"), (*within, "d")) == expected_lines["d"]
 
 
-def test_a_file_and_flags_ask_for_the_same(compare, cli, invented, tmp_path, keys, values):
+def stated(field, tmp_path):
+    """A value of a setting that is not its default, as Python has it."""
+    of_some = {"set": {"vae": {"batch_size": 20}}, "latent_dim": 1, "tuned": str(tmp_path / "tuned.json")}
+    of_some |= {"plugins": (str(tmp_path / "mine.py"),), "baseline": ("mine",), "hidden": (8, 8), "device": "cpu"}
+    of_some |= {"methods": ("vae", "vae[steps=5,batch_size=10]", "mine")}
+    of_some |= {"datasets": ("circle[n_train=30,noise_variance=0.04]", "circle")}
+    return of_some.get(field.name) or ([each for each in choices(field) if each != field.default] or [7])[0]
+
+
+def as_flag(field, value):
+    """The same as arguments of the command line."""
+    if field.name == "set":
+        return [word for m, each in value.items() for k, v in each.items() for word in ("--set", f"{m}.{k}={v}")]
+    return [field.flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+
+
+def test_a_file_flags_and_python_ask_for_the_same(cli, tmp_path, monkeypatch):
+    """Every setting that there is, in a file that names others from its own folder."""
+    import tomli_w
+
+    import bench
+
     (tmp_path / "mine.py").write_text(PLUGIN)
+    chosen = {d: {"vae": {"steps": 7}} for d in ("circle[n_train=30,noise_variance=0.04]", "circle")}
+    (tmp_path / "tuned.json").write_text(json.dumps({"datasets": chosen}))
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "study.toml").write_text("""
-        plugins = ["../mine.py"]
-        methods = ["vae", {name = "vae", steps = 5, batch_size = 10}, "mine"]
-        datasets = [{name = "circle", size = 30, noise = 4e-2}, "circle", "torus"]
-        seeds = 2
-        first_seed = 3
-        size = 40
-        test_size = 50
-        noise = "learned"
-        budget.max_flops = 1e7
-        [set.vae]
-        batch_size = 20
-    """)
-    flags = ("--set", "vae.batch_size=20", "--plugin", tmp_path / "mine.py", "--noise", "learned", "--first-seed", 3)
-    methods, datasets = "vae,vae[steps=5,batch_size=10],mine", "circle[size=30,noise=0.04],circle,torus"
-    assert compare(tmp_path / "flags", methods, datasets, 2, *flags).code == 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.report.page.write", lambda folder: folder)
-        assert cli("run", tmp_path / "elsewhere" / "study.toml", "--out", tmp_path / "file", "--quiet").code == 0
-    assert len(keys(tmp_path / "file")) == 18
-    assert keys(tmp_path / "file") == keys(tmp_path / "flags")
+    asked = {field.name: stated(field, tmp_path) for field in fields(Settings)}
+    assert all(asked[field.name] != field.default for field in fields(Settings) if field.name != "device")
+    path = tmp_path / "elsewhere" / "study.toml"
+    in_file = {**asked, "plugins": ["../mine.py"], "tuned": "../tuned.json"}
+    in_file["methods"] = ["vae", {"name": "vae", "steps": 5, "batch_size": 10}, "mine"]
+    in_file["datasets"] = [{"name": "circle", "n_train": 30, "noise_variance": 4e-2}, "circle"]
+    path.write_text(tomli_w.dumps(in_file))
+    plans = []
+
+    def caught(plan, *_):
+        plans.append(plan)
+        raise UsageError("caught")
+
+    monkeypatch.setattr("bench.study.execute.execute", caught)
+    flags = [word for field in fields(Settings) for word in as_flag(field, asked[field.name])]
+    assert "caught" in cli("compare", *flags, "--out", tmp_path / "out").err
+    assert "caught" in cli("run", path, "--out", tmp_path / "out").err
+    with pytest.raises(UsageError, match="caught"):
+        bench.compare(**asked, out=tmp_path / "out")
+    by_flags, by_file, by_python = plans
+    assert by_flags.runs == by_file.runs == by_python.runs
+    assert len(by_flags.runs) == 2 * 3 * 7
+    same = {field.name: getattr(by_flags.settings, field.name) for field in fields(Settings)} | {"tuned": None}
+    for plan in (by_file, by_python):
+        assert msgspec.structs.replace(plan.settings, tuned=None) == Settings(**same)
 
 
 def test_what_a_file_leaves_open_is_as_without_flags(tmp_path):
     (tmp_path / "study.toml").write_text(GRID)
-    found, _, name = file.read(tmp_path / "study.toml")
-    assert found == execute.Settings(methods=("vae",), datasets=("circle",))
+    plan, name = file.read_plan(tmp_path / "study.toml")
+    assert plan.settings == Settings(methods=("vae",), datasets=("circle",))
     assert name == "study"
 
 
 def test_the_words_for_all(tmp_path):
     (tmp_path / "study.toml").write_text("methods = ['all']\ndatasets = ['torus', 'curves']")
-    found, known, _ = file.read(tmp_path / "study.toml")
-    assert found.methods == tuple(known.methods) == tuple(registry().methods)
-    assert found.datasets[0] == "torus"
-    assert "figure8" in found.datasets
-    assert len(found.datasets) == 6
+    plan, _ = file.read_plan(tmp_path / "study.toml")
+    assert tuple(plan.methods) == plan.settings.methods == tuple(registry().methods)
+    assert plan.settings.datasets[0] == "torus"
+    assert "figure8" in plan.settings.datasets
+    assert len(plan.settings.datasets) == 6
 
 
 def test_results_go_to_the_name(cli, invented, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bench.report.page.write", lambda folder: folder)
-    Path("study.toml").write_text(GRID + 'name = "mine-2"\nseeds = 1')
+    Path("study.toml").write_text(GRID + 'name = "mine-2"\nseeds = 1\nn_train = 20\nn_test = 20')
     assert cli("run", "study.toml", "--quiet").code == 0
     assert invented == ["circle / vae / seed 0"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "study.toml"]
@@ -239,10 +293,82 @@ def test_results_go_to_the_name(cli, invented, tmp_path, monkeypatch):
 def test_the_example_in_the_documentation(tmp_path):
     text = (ROOT / "docs" / "studies.md").read_text()
     (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    stated = set(tomllib.loads(example))
-    assert stated == set(file.KEYS)
-    example = re.sub(r"(?m)^(plugins|tuned) = .*\n", "", example)
-    (tmp_path / "study.toml").write_text(example)
-    found, _, name = file.read(tmp_path / "study.toml")
+    assert set(tomllib.loads(example)) <= {"name", *(field.name for field in fields(Settings))}
+    (tmp_path / "study.toml").write_text(re.sub(r"(?m)^(plugins|tuned|device) = .*\n", "", example))
+    plan, name = file.read_plan(tmp_path / "study.toml")
     assert name == "curves"
-    assert found.parameters
+    assert plan.settings.set
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("vae,vae[steps=5,batch_size=7],mapa[kernel_width=2]", "circle[n_train=30,noise_variance=0.04],torus", 2),
+        ("vae,oracle", "circle", 3, "--set", "vae.steps=3", "--set", "vae.learning_rate=1e-3", "--baseline", "oracle"),
+        ("vae", "figure8", 1, "--observation-noise", "learned", "--max-seconds", "2.5", "--latent-dim", "1"),
+        ("vae", "circle", 2, "--tuned", "chosen/for circle.json", "--hidden", "8,9", "--activation", "relu"),
+        ("vae,mine[scale=0.1]", "circle", 1, "--plugin", "mine.py"),
+    ],
+)
+def test_the_file_that_a_study_writes_makes_the_same_runs(compare, cli, invented, values, tmp_path, monkeypatch, asked):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    (tmp_path / "chosen").mkdir()
+    chosen = {"datasets": {"circle": {"vae": {"steps": 7, "batch_size": 9}}}}
+    (tmp_path / "chosen" / "for circle.json").write_text(json.dumps(chosen))
+    out, again = tmp_path / "out", tmp_path / "again"
+    assert compare(out, *asked).code == 0
+    (tmp_path / "chosen" / "for circle.json").unlink()
+    monkeypatch.setattr("bench.report.page.write", lambda folder: folder)
+    assert cli("run", out / "study.toml", "--out", again, "--quiet").code == 0
+    assert keys(again) == keys(out)
+    assert len(invented) == 2 * len(keys(again))
+    assert [str(table) for table in values(again)] == [str(table) for table in values(out)]
+    first, second = (msgspec.structs.replace(held(folder).settings, tuned=None) for folder in (out, again))
+    assert first == second
+
+
+def test_the_file_that_a_study_writes_has_all_that_its_folder_holds(compare, invented, tmp_path, unchanged):
+    out = tmp_path / "out"
+    assert compare(out, "vae", "circle", 2, "--set", "vae.steps=3").code == 0
+    assert compare(out, "untrained", "torus", 1).code == 0
+    content = tomllib.loads((out / "study.toml").read_text())
+    assert (content["methods"], content["datasets"]) == (["vae", "untrained"], ["circle", "torus"])
+    assert (content["name"], content["set"]) == ("out", {"vae": {"steps": 3}})
+    with unchanged(tmp_path):
+        assert compare(out, "untrained", "circle", 1, "--n-train", "41").code == 2
+
+
+def test_the_tuned_file_is_kept_as_it_was(compare, invented, tmp_path):
+    content = b'{"datasets":   {"circle": {"vae": {"steps": 7}}}}'
+    (tmp_path / "study.json").write_bytes(content)  # a name that the folder has for something else
+    assert compare(tmp_path / "out", "vae", "circle", 1, "--tuned", tmp_path / "study.json").code == 0
+    assert (tmp_path / "out" / "tuned" / "study.json").read_bytes() == content
+    assert resolve(held(tmp_path / "out").settings).tuned.content == content
+    assert tomllib.loads((tmp_path / "out" / "study.toml").read_text())["tuned"] == "tuned/study.json"
+
+
+@hypothesis_settings(deadline=None)
+@given(
+    st.lists(TEXT, min_size=1, max_size=3),
+    st.dictionaries(TEXT, st.dictionaries(TEXT, VALUE, min_size=1), max_size=2),
+    st.none() | st.floats(1e-300, 1e300),
+)
+def test_any_text_and_number_is_written_as_toml(tmp_path_factory, texts, parameters, flops):
+    folder = tmp_path_factory.mktemp("any")
+    listed = {name: tuple(texts) for name in ("methods", "datasets", "plugins")}
+    file.write(Plan(Settings(**listed, set=parameters, max_flops=flops), registry(), {}, {}, None, None), folder)
+    content = tomllib.loads((folder / "study.toml").read_text(encoding="utf-8"))
+    assert content["methods"] == content["datasets"] == content["plugins"] == texts
+    assert content.get("set", {}) == parameters
+    assert content.get("max_flops") == flops
+    assert set(content) <= {"name", *(field.name for field in fields(Settings))}
+    assert file.NAME.fullmatch(content["name"])
+
+
+@pytest.mark.parametrize("name", ["out", "out dir", ".hidden", "...", "a\nb", "naïve", "<script>"])
+def test_the_name_in_a_study_file_is_one(tmp_path, name):
+    (tmp_path / name).mkdir()
+    plan = resolve(Settings(methods=("vae",), datasets=("circle",)))
+    file.write(plan, tmp_path / name)
+    assert file.read_plan(tmp_path / name / "study.toml")[0].settings == plan.settings

@@ -5,12 +5,16 @@ import re
 import shutil
 from functools import partial
 
+import msgspec
 import pandas as pd
 import pytest
 
+from bench.config.fields import choices, fields, flag
+from bench.config.schema import Conditions
 from bench.store import tables
-from bench.study import execute
-from bench.study.log import held
+from bench.store.schema import SCHEMA
+from bench.study.folder import held
+from bench.study.plan import resolve
 
 
 @pytest.fixture
@@ -73,14 +77,14 @@ def test_merged_is_as_made_whole(parts, merge, compare, invented, tmp_path, valu
         ["figure8", 1, "vae"],
     ]
     del invented[:]
-    sources = held(tmp_path / "both")[1]["sources"]
+    sources = held(tmp_path / "both").info["sources"]
     flags = ("--set", "vae.steps=3")
     assert compare(tmp_path / "both", "vae,untrained", "circle,figure8", 2, *flags).code == 0
     assert len(invented) == 3  # untrained at seed 1 and on figure8
     assert compare(tmp_path / "whole", "vae,untrained", "circle,figure8", 2, *flags).code == 0
     for one, other in zip(values(tmp_path / "both"), values(tmp_path / "whole"), strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
-    assert held(tmp_path / "both")[1]["sources"] == sources
+    assert held(tmp_path / "both").info["sources"] == sources
     by = ["dataset", "method", "seed"]
     kept = values(tmp_path / "whole")[0].merge(found[0][by], on=by)
     pd.testing.assert_frame_equal(kept, found[0], check_exact=True)
@@ -90,9 +94,10 @@ def test_what_is_known_of_a_merged_study(parts, merge, tmp_path):
     edit(parts[1], lambda info: info["provenance"].update(platform="elsewhere", started="2020-01-01T00:00:00+00:00"))
     before = [json.loads((part / "study.json").read_text()) for part in parts]
     assert merge(*parts, "--out", tmp_path / "both", "--quiet").code == 0
-    settings, info = held(tmp_path / "both")
+    study = held(tmp_path / "both")
+    settings, info = study.settings, study.info
     assert (settings.methods, settings.datasets, settings.seeds) == (("vae", "untrained"), ("circle", "figure8"), 2)
-    assert settings.parameters == {"vae": {"steps": 3}}
+    assert settings.set == {"vae": {"steps": 3}}
     assert [source["provenance"] for source in info["sources"]] == [each["provenance"] for each in before]
     assert [source["folder"] for source in info["sources"]] == [str(part) for part in parts]
     assert info["provenance"]["platform"] == f"{before[0]['provenance']['platform']}; elsewhere"
@@ -112,7 +117,7 @@ def test_a_merged_study_can_be_merged_again_and_added_to(parts, merge, compare, 
     for folder in ("at once", "again"):
         for one, other in zip(first, values(tmp_path / folder), strict=True):
             pd.testing.assert_frame_equal(one, other, check_exact=True)
-    folders = [source["folder"] for source in held(tmp_path / "both")[1]["sources"]]
+    folders = [source["folder"] for source in held(tmp_path / "both").info["sources"]]
     assert folders == [str(part) for part in parts]
 
 
@@ -125,7 +130,9 @@ def test_the_study_file_of_a_merged_study_makes_its_runs(parts, merge, cli, tmp_
 
 def test_seconds_memory_and_messages_are_the_machines(parts, merge, tmp_path):
     def elsewhere(content):
-        content.update(evaluation_s=9.0, peak_memory_mb=9.0, overrun_s=9.0, message="slow", concurrent=True)
+        content.update(
+            evaluation_s=9.0, peak_memory_mb=9.0, overrun_s=9.0, message="slow", concurrent=True, notes="slow"
+        )
         for cost in (content["cost"], *(row["cost"] for row in content["rows"])):
             cost.update(wall_s=9.0, cpu_s=9.0)
 
@@ -166,7 +173,7 @@ def test_other_values_of_a_run_are_told_and_nothing_is_written(
         end = merge(b, "--out", a) if existing else merge(a, b, "--out", tmp_path / "both")
     assert (end.code, end.out) == (1, "")
     first, told = end.err.splitlines()
-    assert first == "the same runs have other values, so that nothing was written:"
+    assert first == "the same runs have different values; nothing was written:"
     assert re.fullmatch(f"{SHARED}: {message.format(a=re.escape(str(a)), b=re.escape(str(b)))}.*", told)
 
 
@@ -178,7 +185,7 @@ def test_many_clashes_are_counted(compare, invented, merge, tmp_path):
     end = merge(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "both")
     assert end.code == 1
     assert len(end.err.splitlines()) == 12
-    assert end.err.endswith("and 2 runs more\n")
+    assert end.err.endswith("and 2 more runs\n")
 
 
 def setting(**changed):
@@ -190,17 +197,17 @@ def spec_of_another(**changed):
 
     def act(folder):
         path, content = run_of(folder, SHARED)
-        spec = next(spec for spec in specs(folder) if spec.key == path.stem)
-        content["spec"].update(changed)
+        content["spec"].update(msgspec.to_builtins(changed))
         path.unlink()
-        (folder / "runs" / f"{type(spec)(**{**vars(spec), **changed}).key}.json").write_text(json.dumps(content))
+        spec = msgspec.structs.replace(spec_of(folder, path), **changed)
+        (folder / "runs" / f"{spec.key}.json").write_text(json.dumps(content))
         (folder / "runs.parquet").unlink()
 
     return act
 
 
-def specs(folder):
-    return execute.runs(held(folder)[0], execute.registry())
+def spec_of(folder, path):
+    return next(spec for spec in resolve(held(folder).settings).runs if spec.key == path.stem)
 
 
 def damage(name, content):
@@ -220,7 +227,7 @@ def test_seeds_shared_out_over_machines(merge, compare, invented, tmp_path, valu
     for first, seeds in ((0, 2), (3, 1)):
         assert compare(tmp_path / str(first), "vae", "circle", seeds, "--first-seed", first).code == 0
     assert merge(tmp_path / "0", tmp_path / "3", "--out", tmp_path / "both").code == 0
-    settings, _ = held(tmp_path / "both")
+    settings = held(tmp_path / "both").settings
     assert (settings.first_seed, settings.seeds) == (0, 4)
     assert tables.read_table(tmp_path / "both", "runs")["seed"].to_list() == [0, 1, 3]
     del invented[:]
@@ -231,33 +238,33 @@ def test_seeds_shared_out_over_machines(merge, compare, invented, tmp_path, valu
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
+def another(field):
+    """A condition as the shared studies have it, and another value of it."""
+    of_study = {"n_train": 40, "n_test": 50, "max_flops": 1e7}
+    changed = {"hidden": [8, 9], "latent_dim": 2}
+    here = of_study.get(field.name, field.default)
+    return here, changed.get(field.name) or ([each for each in choices(field) if each != field.default] or [3])[0]
+
+
 REFUSED = [
-    (setting(size=41), "holds a study with --size 40, .* one with 41"),
-    (setting(test_size=51), "--test-size 50, .* one with 51"),
-    (setting(validation_size=51), "--validation-size 40, .* one with 51"),
-    (setting(noise="learned"), "--noise known, .* one with learned"),
-    (setting(device="cuda"), "--device cpu, .* one with cuda"),
-    (setting(latent_dim=2), "--latent-dim None, .* one with 2"),
-    (setting(max_flops=2e7), "--max-flops 10000000.0, .* one with 20000000.0"),
-    (setting(max_seconds=3.0), "--max-seconds None, .* one with 3.0"),
-    (setting(parameters={"vae": {"steps": 4}}), "--set vae {'steps': 3}, .* one with {'steps': 4}"),
-    (setting(parameters={}), "--set vae {'steps': 3}, .* one with {}"),
-    (setting(kind="tune"), "holds results of `tune`; only studies of `compare` can be merged"),
-    (spec_of_another(code="other"), "were not made with the same code: [0-9a-f]{16} and other"),
-    (
-        spec_of_another(versions=("torch 1", "numpy 2")),
-        "not made with the same versions: torch .* and torch 1, numpy 2",
-    ),
-    (spec_of_another(size=41), "ran circle / vae / seed 0 with other size"),
-    (spec_of_another(parameters=(("steps", 4),)), "ran circle / vae / seed 0 with other parameters"),
+    *((setting(**{field.name: another(field)[1]}), f"holds a study with {flag(field.name)} .*, .* one with ")
+      for field in fields(Conditions)),
+    (setting(set={"vae": {"steps": 4}}), "--set vae steps=3, .* one with steps=4"),
+    (setting(set={}), "--set vae steps=3, .* one with nothing"),
+    (lambda folder: edit(folder, lambda info: info.update(kind="tune")),
+     "holds results of `tune`; only studies of `compare` can be merged"),
+    (spec_of_another(code="other"), "made circle / vae / seed 0 with different code \\([0-9a-f]{16} and other\\)"),
+    (spec_of_another(versions=("torch 1", "numpy 2")), "with different versions \\(.*torch .* and .*torch 1"),
+    (spec_of_another(data="other"), "with different data \\([0-9a-f]{16} and other\\)"),
+    (spec_of_another(n_train=41), "with different n_train \\(40 and 41\\)"),
+    (spec_of_another(parameters=(("steps", 4),)), "with different parameters"),
     (lambda folder: (folder / "study.json").unlink(), "holds no study: there is no study.json in it"),
     (shutil.rmtree, "holds no study"),
     (damage("study.json", b"{"), "study.json cannot be read"),
-    (damage("study.json", b"[]"), "holds results of another schema"),
-    (damage("study.json", b'{"schema": 1}'), "holds results of another schema"),
+    (damage("study.json", b"[]"), "holds results of schema None"),
+    (damage("study.json", b'{"schema": 1}'), f"holds results of schema 1; this version reads schema {SCHEMA}"),
     (without("settings"), "study.json is damaged"),
     (without("provenance"), "study.json is damaged"),
-    (setting(methods=3), "study.json is damaged"),
     (setting(methods=[3]), "study.json is damaged"),
     (setting(seeds="many"), "study.json is damaged"),
     (damage("runs.parquet", b"no table"), "runs.parquet cannot be read"),
@@ -270,7 +277,7 @@ REFUSED = [
         "[0-9a-f]{16}.json is damaged, or was written by another",
     ),
     (damage_run(lambda path: path.rename(path.with_name("0.json"))), "0.json is damaged, or was written by another"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("act", "message"), REFUSED)
@@ -296,7 +303,7 @@ def test_studies_that_do_not_fit_are_refused(parts, merge, tmp_path, unchanged, 
         (("empty", "--out", "both"), "there are no finished runs in empty"),
     ],
 )
-def test_folders_that_will_not_do(parts, merge, tmp_path, monkeypatch, unchanged, args, message):
+def test_folders_that_do_not_fit(parts, merge, tmp_path, monkeypatch, unchanged, args, message):
     (tmp_path / "photographs").mkdir()
     (tmp_path / "photographs" / "cat.jpg").write_bytes(b"cat")
     (tmp_path / "empty").mkdir()
@@ -311,16 +318,15 @@ def test_folders_that_will_not_do(parts, merge, tmp_path, monkeypatch, unchanged
 
 def test_runs_of_older_code_do_not_count(parts, merge, tmp_path):
     path, content = run_of(parts[0], SHARED)
-    spec = next(spec for spec in specs(parts[0]) if spec.key == path.stem)
     content["spec"]["code"] = "older"
-    old = type(spec)(**{**vars(spec), "code": "older"})
+    old = msgspec.structs.replace(spec_of(parts[0], path), code="older")
     (parts[0] / "runs" / f"{old.key}.json").write_text(json.dumps(content))
     assert merge(*parts, "--out", tmp_path / "both").code == 0
     assert not (tmp_path / "both" / "runs" / f"{old.key}.json").exists()
     assert len(list((tmp_path / "both" / "runs").iterdir())) == 5
 
 
-def test_a_failed_run_is_merged_and_told_of(parts, merge, tmp_path):
+def test_a_failed_run_is_merged_and_reported(parts, merge, tmp_path):
     change(parts[1], "figure8 / vae / seed 1", lambda content: content.update(status="failed", message="no", rows=[]))
     end = merge(*parts, "--out", tmp_path / "both", "--quiet")
     assert (end.code, end.out, end.err) == (1, "", "")

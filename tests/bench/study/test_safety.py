@@ -6,15 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
 import bench
 from bench.report.page import markdown, write
 from bench.store import tables
-from bench.store.records import Cost, Row, RunResult
+from bench.store.records import Cost, Row, RunResult, RunSpec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOSTILE = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -42,23 +43,21 @@ def report(tmp_path_factory, hostile_study):
 
 
 @pytest.fixture(scope="module")
-def hostile_study(request):
-    from bench.store.records import RunSpec
-
-    plain = RunSpec("", "", 0, 40, 40, 50, None, "known", "cpu", None, None, False, "", ())
-
+def hostile_study():
     def make(folder):
         (folder / "runs").mkdir(parents=True)
         pairs = [(HOSTILE[0], text) for text in HOSTILE] + [(text, "vae") for text in HOSTILE[6:10]]
         results = []
         for dataset, method in pairs:
-            spec = type(plain)(**{**vars(plain), "dataset": dataset, "method": method})
+            spec = RunSpec(dataset=dataset, method=method, seed=0, n_train=40, n_test=50)
             rows = [Row(n, m, -1.0, 0.1, "nats", Cost(n + 1, 1, 9)) for n in (0, 1) for m in ("test_ll", "oracle_gap")]
-            results.append(RunResult(spec, rows=rows, cost=Cost(2, 1, 9), message=method))
-            failed = type(plain)(**{**vars(spec), "seed": 1})
+            results.append(RunResult(spec, rows=rows, cost=Cost(2, 1, 9), message=method, notes=method))
+            failed = msgspec.structs.replace(spec, seed=1)
             results.append(RunResult(failed, status="failed", message=method))
         tables.write_tables(folder, results)
-        described = {text: {"summary": text, "source": text} for text in HOSTILE}
+        described = {
+            text: {"summary": text, "source": text, "role": "method", "colour_group": text} for text in HOSTILE
+        }
         info = {"schema": tables.SCHEMA, "name": HOSTILE[0], "command": HOSTILE[4], "settings": {}, "tuned": None,
                 "provenance": dict(enumerate(HOSTILE)), "datasets": described, "methods": described}  # fmt: skip
         tables.write_json(folder / "study.json", info)
@@ -108,8 +107,8 @@ def test_text_is_shown_literally_by_markdown(text):
 @pytest.mark.parametrize("text", ["[/red]", "[link=x]y[/link]", "<script>", "[bold]"])
 def test_a_summary_is_listed_as_it_is(cli, tmp_path, text):
     (tmp_path / "mine.py").write_text(
-        "from dataclasses import dataclass\n@dataclass\nclass Mine:\n"
-        f"    '''{text}'''\n    def fit(self, task): yield\nMETHODS = {{'mine': Mine}}\n"
+        "from dataclasses import dataclass\nfrom methods.contract.method import Method\n"
+        f"@dataclass(frozen=True)\nclass Mine(Method):\n    '''{text}'''\n    def fit(self, task): yield\nMETHODS = {{'mine': Mine}}\n"
     )
     end = cli("list", "methods", "--plugin", tmp_path / "mine.py")
     assert end.code == 0
@@ -144,7 +143,6 @@ import pandas, torch, numpy, joblib  # which may unpickle on import
 pickle.Unpickler, pickle.load, pickle.loads = Refused, refuse, refuse
 from bench.study import status
 from bench.store import tables
-from bench.study.log import held
 from bench.study.merge import merge
 from bench.report.page import write
 
@@ -156,7 +154,8 @@ write(folder)
 
 
 def test_reading_results_unpickles_nothing(tmp_path, invented):
-    bench.compare(["vae"], ["circle"], 1, size=40, test_size=50, out=tmp_path / "out", report=False)
+    small = {"seeds": 1, "n_train": 40, "n_test": 50}
+    bench.compare(methods="vae", datasets="circle", **small, out=tmp_path / "out", report=False)
     (tmp_path / "out" / "runs" / "evil.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
     command = [sys.executable, "-c", READ, str(tmp_path / "out")]
     end = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)

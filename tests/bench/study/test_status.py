@@ -6,12 +6,16 @@ import shutil
 
 import pytest
 
-from bench.registry.registry import registry
+from bench.config.schema import Execution, SweepSettings
+from bench.registry import fingerprints
 from bench.store import tables
-from bench.store.locks import Claims
+from bench.store.locks import RunLocks
 from bench.store.records import Cost, RunResult
-from bench.study import execute, status
-from bench.study.log import held
+from bench.study import status
+from bench.study.execute import execute
+from bench.study.folder import held
+from bench.study.log import Silent
+from bench.study.plan import resolve
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def show(cli, unchanged, tmp_path):
 
 
 def specs(folder):
-    return {spec.name: spec for spec in execute.runs(held(folder)[0], registry())}
+    return {spec.name: spec for spec in resolve(held(folder).settings).runs}
 
 
 def lose(folder, *names):
@@ -68,8 +72,8 @@ def test_every_state(folder, show):
     replace(folder, "torus / vae / seed 0", status="timeout", message="")
     replace(folder, "torus / vae / seed 1", status="skipped", message="too wide")
     lose(folder, "circle / vae / seed 2", "torus / untrained / seed 0", "torus / untrained / seed 1")
-    with Claims(folder) as claims:
-        assert claims.take(specs(folder)["circle / vae / seed 2"].key)
+    with RunLocks(folder) as locks:
+        assert locks.take(specs(folder)["circle / vae / seed 2"].key)
         lines = show(folder)
         runs = status.read(folder).runs
     states = {run.spec.name: run.state for run in runs if run.state != "done"}
@@ -87,10 +91,10 @@ def test_every_state(folder, show):
     assert lines[-1] == f"12 runs: {counts}; time left: about 9 s, estimated with 1 at a time"
 
 
-def test_a_claim_of_a_dead_process_is_not_running(folder):
+def test_a_lock_of_a_dead_process_is_not_running(folder):
     lose(folder, "circle / vae / seed 0")
-    (folder / "claims").mkdir()
-    (folder / "claims" / f"{specs(folder)['circle / vae / seed 0'].key}.json").write_text('{"host": "x", "pid": 1}')
+    (folder / "locks").mkdir()
+    (folder / "locks" / f"{specs(folder)['circle / vae / seed 0'].key}.json").write_text('{"host": "x", "pid": 1}')
     assert [run.state for run in status.read(folder).runs].count("missing") == 1
 
 
@@ -100,9 +104,9 @@ def test_the_time_left_is_the_median_of_the_method_shared_by_those_that_run(fold
         replace(folder, f"circle / untrained / seed {seed}", cost=Cost(wall_s=0.0), evaluation_s=30.0)
     lose(folder, *(f"torus / {method} / seed {seed}" for method in ("vae", "untrained") for seed in range(3)))
     assert show(folder)[-1].endswith("time left: about 2.1 min, estimated with 1 at a time")  # 3 * 12 + 3 * 30 s
-    with Claims(folder) as claims:
+    with RunLocks(folder) as locks:
         for seed in range(3):
-            assert claims.take(specs(folder)[f"torus / vae / seed {seed}"].key)
+            assert locks.take(specs(folder)[f"torus / vae / seed {seed}"].key)
         lines = show(folder)
     assert "torus vae 3 about 12 s" in lines
     assert "torus untrained 3 about 30 s" in lines
@@ -125,10 +129,11 @@ def test_a_run_that_failed_tells_nothing_of_the_time(folder):
 
 
 def test_results_of_other_code_do_not_count(folder, show, monkeypatch):
-    monkeypatch.setattr(execute, "code_version", lambda _: "other")
+    other = fingerprints.Fingerprint("other", ())
+    monkeypatch.setattr(fingerprints.Fingerprints, "of", lambda *_: other)
     lines = show(folder)
     assert lines[-2].startswith("12 runs: 12 missing; time left: unknown")
-    assert lines[-1] == "12 results of other code, versions or settings not counted"
+    assert lines[-1].startswith("12 results of other code")
 
 
 def test_a_run_cut_short_is_missing(folder, show):
@@ -138,20 +143,19 @@ def test_a_run_cut_short_is_missing(folder, show):
 
 
 def test_labels_are_shown_as_they_are(tmp_path, compare, invented, show):
-    assert compare(tmp_path / "[red]out", "vae[steps=5]", "circle[size=30]", 1).code == 0
+    assert compare(tmp_path / "[red]out", "vae[steps=5]", "circle[n_train=30]", 1).code == 0
     lines = show(tmp_path / "[red]out")
     assert lines[0] == str(tmp_path / "[red]out")
-    assert "circle[size=30] vae[steps=5] 1 –" in lines
+    assert "circle[n_train=30] vae[steps=5] 1 –" in lines
 
 
 def test_a_tuned_study_and_one_of_another_command(tmp_path, compare, cli, invented, show):
     (tmp_path / "tuned.json").write_text(json.dumps({"datasets": {"circle": {"vae": {"steps": 7}}}}))
     assert compare(tmp_path / "out", "vae", "circle", 1, "--tuned", tmp_path / "tuned.json").code == 0
     assert show(tmp_path / "out")[-1] == "1 run: 1 done"
-    execute.run(
-        execute.Settings(("vae",), ("circle", "torus"), seeds=1, pairs=(("torus", "vae"),), kind="sweep"),
-        tmp_path / "sweep", execute.Execution(), execute.Silent(), "sweep",
-    )  # fmt: skip
+    small = {"n_train": 20, "n_test": 20}
+    settings = SweepSettings(methods=("vae",), datasets=("circle", "torus"), seeds=1, **small)
+    execute(resolve(settings, (("torus", "vae"),)), tmp_path / "sweep", Execution(), Silent(), "sweep")
     assert show(tmp_path / "sweep")[2:] == ["torus vae 1 –", "1 run: 1 done"]
 
 
@@ -171,16 +175,17 @@ def content(text):
 REFUSED = [
     (lambda folder: (folder / "study.json").unlink(), "holds no study: there is no study.json in it"),
     (content(""), "study.json cannot be read"),
-    (content("[]"), "holds results of another schema"),
-    (edit(lambda info: info.update(schema=99)), "holds results of another schema; this version reads schema"),
+    (content("[]"), "holds results of schema None"),
+    (edit(lambda info: info.update(schema=99)), "holds results of schema 99; this version reads schema"),
     (edit(lambda info: info.pop("settings")), "study.json is damaged"),
     (edit(lambda info: info.pop("tuned")), "study.json is damaged"),
+    (edit(lambda info: info.pop("kind")), "study.json is damaged"),
+    (edit(lambda info: info.update(kind="dance")), "study.json is damaged"),
     (edit(lambda info: info.update(tuned={"file": "no.json"})), "tuned/no.json cannot be read"),
     (edit(lambda info: info.update(tuned={"file": "../../no.json"})), "tuned/no.json cannot be read"),
-    (edit(lambda info: info["settings"].pop("methods")), "study.json is damaged"),
     (edit(lambda info: info["settings"].update(datasets=[["circle"]])), "study.json is damaged"),
     (edit(lambda info: info["settings"].update(seeds="3")), "study.json is damaged"),
-    (edit(lambda info: info["settings"].update(parameters=[3])), "study.json is damaged"),
+    (edit(lambda info: info["settings"].update(set=[3])), "study.json is damaged"),
     (edit(lambda info: info["settings"].update(methods=["vea"])), "unknown method 'vea' - did you mean 'vae'?"),
     (edit(lambda info: info["settings"].update(plugins=["/no/mine.py"])), "plugin /no/mine.py is not a file"),
 ]
@@ -197,7 +202,7 @@ def test_what_is_no_study_is_refused(folder, cli, unchanged, act, message):
 
 
 @pytest.mark.parametrize("args", [(), ("nowhere",), ("file",), (".",), ("a", "b"), ("--json", ".")])
-def test_folders_that_will_not_do(cli, tmp_path, monkeypatch, unchanged, args):
+def test_folders_that_do_not_fit(cli, tmp_path, monkeypatch, unchanged, args):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("text")
     with unchanged(tmp_path):

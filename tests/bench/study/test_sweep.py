@@ -1,52 +1,84 @@
 """A sweep: which runs it needs, what it writes of them, and what its figure shows."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from bench.registry.registry import registry
+from bench.common.errors import UsageError
+from bench.config.schema import SweepSettings
 from bench.report.figures.sweep import draw, growth
 from bench.store import tables
-from bench.study import execute, sweep
-
-SETTINGS = execute.Settings(("vae[steps=9]",), ("circle", "figure8"), seeds=2)
+from bench.study import sweep
 
 
-def planned(*varied):
-    return sweep.planned(SETTINGS, varied, registry())
+def planned(*varied, methods=("vae[steps=9]",)):
+    small = {"seeds": 2, "n_train": 20, "n_test": 20}
+    return sweep.planned(SweepSettings(methods=methods, datasets=("circle", "figure8"), vary=varied, **small))
 
 
 def test_one_factor_varies_at_a_time():
-    settings, points = planned("batch_size=5, 7", "size=30,60")
+    plan, points = planned("batch_size=5, 7", "n_train=30,60", "hidden=8x8")
     methods = ("vae[steps=9]", "vae[steps=9,batch_size=5]", "vae[steps=9,batch_size=7]")
-    assert set(settings.methods) == set(methods)
+    assert set(plan.methods) == set(methods)
     pairs = {(d, m) for d in ("circle", "figure8") for m in methods[1:]}
-    pairs |= {(f"{d}[size={n}]", methods[0]) for d in ("circle", "figure8") for n in (30, 60)}
-    assert set(settings.pairs) == pairs
-    assert len(list(execute.runs(settings, registry()))) == 2 * len(pairs)
+    pairs |= {(f"{d}[{v}]", methods[0]) for d in ("circle", "figure8") for v in ("n_train=30", "n_train=60")}
+    pairs |= {(f"{d}[hidden=8x8]", methods[0]) for d in ("circle", "figure8")}
+    assert set(plan.pairs) == pairs
+    assert len(plan.runs) == 2 * len(pairs)
     assert [(p.factor, p.level, p.dataset) for p in points[:2]] == [
         ("batch_size", "5", "circle"),
         ("batch_size", "7", "circle"),
     ]
+    assert {run.n_train for run in plan.runs} == {20, 30, 60}
 
 
 def test_a_level_in_place_of_what_the_label_says():
-    settings, _ = planned("steps=3,9")
-    assert settings.methods == ("vae[steps=3]", "vae[steps=9]")
+    plan, _ = planned("steps=3,9")
+    assert tuple(plan.methods) == ("vae[steps=3]", "vae[steps=9]")
 
 
 def test_noise_is_a_variance_or_a_multiple_of_the_datasets_own():
-    settings, points = planned("noise=0.5x,2x")
-    assert settings.datasets == (
-        "circle[noise=0.005]",
-        "circle[noise=0.02]",
-        "figure8[noise=0.01]",
-        "figure8[noise=0.04]",
+    plan, points = planned("noise_variance=0.5x,2x")
+    assert tuple(plan.datasets) == (
+        "circle[noise_variance=0.005]",
+        "circle[noise_variance=0.02]",
+        "figure8[noise_variance=0.01]",
+        "figure8[noise_variance=0.04]",
     )
     assert {point.dataset for point in points} == {"circle", "figure8"}
-    assert planned("noise=0.3")[0].datasets == ("circle[noise=0.3]", "figure8[noise=0.3]")
+    fixed, _ = planned("noise_variance=0.3")
+    assert tuple(fixed.datasets) == ("circle[noise_variance=0.3]", "figure8[noise_variance=0.3]")
+
+
+def test_without_factors_the_methods_ablation_and_then_the_conditions_are_varied():
+    plan, points = planned(methods=("mapa",))
+    declared = plan.registry.make_method("mapa").ablation
+    assert tuple(dict.fromkeys(point.factor for point in points)) == (*declared, *sweep.LEVELS)
+    assert declared
+
+
+@pytest.mark.parametrize(
+    ("varied", "methods", "named"),
+    [
+        (("steps",), ("vae",), "'steps'"),
+        (("steps=",), ("vae",), "'steps='"),
+        (("=3",), ("vae",), "'=3'"),
+        (("steps=3", "steps=4"), ("vae",), "'steps=4'"),
+        (("noise_variance=0.1,2x",), ("vae",), "noise_variance"),
+        (("noise_variance=twox",), ("vae",), "noise_variance=twox"),
+        (("stesp=3",), ("vae",), "did you mean 'steps'"),
+        (("n_train=0",), ("vae",), "n_train of 'circle[n_train=0]'"),
+        (("activation=cosine",), ("vae",), "activation of"),
+        ((), ("untrained",), "'untrained' declares no ablation"),
+        (("steps=3",), ("vae", "mapa"), "exactly one method, got vae, mapa"),
+    ],
+)
+def test_what_cannot_be_varied_is_refused(varied, methods, named):
+    with pytest.raises(UsageError, match=re.escape(named)):
+        planned(*varied, methods=methods)
 
 
 @pytest.mark.parametrize("exponent", [-0.5, 1.0, 2.0])
@@ -68,7 +100,7 @@ def table(**changes):
             "test_ll": -1.0, "oracle_gap": (1 + seed) / level, "wall_s": 0.01 * level, "flops": 1.0,
             "peak_memory_mb": 1e-3 * level**2, "concurrent": False, "status": "done", "message": "",
         }
-        for factor, levels in (("steps", (10, 20)), ("size", (100, 200, 400)))
+        for factor, levels in (("steps", (10, 20)), ("n_train", (100, 200, 400)))
         for dataset in ("a", "b") for level in levels for seed in (0, 1, 2)
     ]  # fmt: skip
     return pd.DataFrame(rows).assign(**changes)
@@ -80,9 +112,9 @@ def test_the_figure_shows_medians_and_ranges_of_finished_seeds():
     axes = draw(rows).axes
     assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in axes] == [
         ("steps", "oracle gap (nats)"),
-        ("training data N", "oracle gap (nats)"),
-        ("training data N", "wall time"),
-        ("training data N", "peak memory"),
+        ("training points N", "oracle gap (nats)"),
+        ("training points N", "wall time"),
+        ("training points N", "peak memory"),
     ]
     line, other = axes[0].get_lines()
     np.testing.assert_allclose(line.get_xydata(), [[10, 2 / 10], [20, 1.5 / 20]])
@@ -114,24 +146,22 @@ def test_costs_that_are_all_nil_are_drawn_on_a_linear_axis_without_a_warning():
     assert (wall.get_yscale(), memory.get_yscale()) == ("linear", "log")
 
 
-def test_a_sweep_from_the_command_line(cli, in_process, tmp_path):
+def test_a_sweep_from_the_command_line(cli, invented, tmp_path):
     out = tmp_path / "out"
-    args = ("sweep", "-m", "untrained", "-d", "circle", "--vary", "size=20,40", "--vary", "noise=1x,2x", "--seeds", 1)
-    args = (*args, "--size", 30, "--test-size", 20, "--jobs", 1, "--out", out)
+    varied = ("--vary", "n_train=20,40", "--vary", "noise_variance=1x,2x")
+    args = ("sweep", "-m", "untrained", "-d", "circle", *varied, "--seeds", 1)
+    args = (*args, "--n-train", 30, "--n-test", 20, "--jobs", 1, "--out", out)
     end = cli(*args)
-    assert (end.code, len(in_process)) == (0, 4)
+    assert (end.code, len(invented)) == (0, 4)
     assert Path(out / "figures" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     rows = tables.read_table(out, "sweep")
-    assert rows.groupby(["factor", "level"]).size().to_dict() == dict.fromkeys(
-        [("size", "20"), ("size", "40"), ("noise", "1x"), ("noise", "2x")], 1
-    )
-    measured = (
-        tables.read_table(out, "measurements").query("metric == 'oracle_gap'").groupby(["dataset", "seed"])["value"]
-    )
-    last = measured.last()
+    levels = [("n_train", "20"), ("n_train", "40"), ("noise_variance", "1x"), ("noise_variance", "2x")]
+    assert rows.groupby(["factor", "level"]).size().to_dict() == dict.fromkeys(levels, 1)
+    measured = tables.read_table(out, "measurements").query("metric == 'test_ll'")
+    last = measured.groupby(["dataset", "seed"])["value"].last()
     for row in rows.itertuples():
-        label = f"circle[noise={0.01 * row.value:g}]" if row.factor == "noise" else f"circle[size={row.level}]"
-        assert row.oracle_gap == last[label, row.seed]
+        value = row.level if row.factor == "n_train" else f"{0.01 * row.value:g}"
+        assert row.test_ll == last[f"circle[{row.factor}={value}]", row.seed]
     assert cli(*args).code == 0
-    assert len(in_process) == 4
+    assert len(invented) == 4
     assert set(pd.read_csv(out / "sweep.csv")["status"]) == {"done"}
