@@ -12,7 +12,6 @@ import bench.registry.registry
 from bench.cli.app import main
 from bench.fit.runner import run_one
 from bench.store.tables import read_table
-from bench.study import execute
 from datasets.base import draw
 from methods.contract.decoder import build_model
 from methods.contract.method import NullLedger, Task
@@ -39,7 +38,7 @@ def files(tmp_path):
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """The command line on tiny settings, in this process: its exit code."""
-    monkeypatch.setattr(execute, "_run_all", lambda specs, *_: map(run_one, specs))
+    monkeypatch.setattr("bench.execution.scheduler.run_all", lambda specs, *_: (run_one(spec) for spec in specs))
     monkeypatch.setattr("bench.report.page.write", lambda folder: folder / "report.html")
 
     def run(*args):
@@ -64,7 +63,7 @@ def test_files(command, files, tmp_path):
     assert command(*methods, "-d", "heart[width=2,noise_variance=0.1]", *plugins) == 0
     runs = read_table(tmp_path / "out", "runs").set_index("method")
     assert (runs["status"] == "done").all()
-    assert not runs["message"].str.contains("contained").any()
+    assert (runs["notes"] == "").all()
     assert runs["p_beta"].to_dict() == {"beta-vae[beta=2]": 2.0, "beta-vae-4": 4.0}
     assert runs["p_steps"].to_dict() == {"beta-vae[beta=2]": 50, "beta-vae-4": 6000}
     assert set(runs["dataset"]) == {"heart[noise_variance=0.1,width=2]"}

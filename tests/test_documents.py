@@ -1,22 +1,46 @@
-"""What the documents say of the code is what the code says of itself."""
+"""The documents: generated tables are up to date, commands parse, examples run, and links lead somewhere.
 
+`python -m tests.test_documents` writes the generated tables again.
+"""
+
+import ast
+import inspect
+import re
+import shlex
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
+import bench
+import datasets
 import methods
+from bench.cli.app import cli
+from bench.cli.options import LAST, SettingsCommand
+from bench.config import schema
+from bench.config.fields import choices, fields, read
+from bench.config.labels import spell_value
 from bench.fit.cost_model import cost_table
 from bench.fit.flop_counter import CountingLedger
-from bench.fit.runner import make_task
+from bench.fit.runner import make_task, run_one
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
-from bench.store.schema import COSTS, MEMORY, METRICS
+from bench.store.schema import COSTS, MEMORY, METRICS, TABLES
 from datasets.base import draw
 from methods.mapa import deconvolution, placement, rff_lvm
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-MEASURES = (DOCS / "measures.md").read_text(encoding="utf-8")
+PAGES = [
+    *sorted(DOCS.glob("*.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / "results" / name for name in ("README.md", "reference/README.md")),
+]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+WIDTH = 120
+README_LINES = 110
+GROUPS = ("all", "curves", "surfaces")
 STEPS = {
     "vae": ("joint step",),
     "iwae": ("joint step",),
@@ -31,19 +55,23 @@ STEPS = {
 }
 
 
-def price_table():
-    """The cost model as a table of Markdown."""
-    rows = [f"| {cost.operators} | {cost.flops} | {cost.per} |" for cost in cost_table()]
-    return "\n".join(["| operators | FLOPs | per |", "|---|---|---|", *rows])
+# Generated tables
 
 
-def charge_table():
-    """What MAPA's work outside torch is charged, as a table of Markdown."""
-    rows = [
-        f"| {name} | {formula} |"
-        for name, formula in {**deconvolution.CHARGES, **placement.CHARGES, **rff_lvm.CHARGES}.items()
-    ]
-    return "\n".join(["| work | FLOPs |", "|---|---|", *rows])
+def markdown(head, rows):
+    """A table of Markdown."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def operators():
+    """The cost model."""
+    return markdown(("operators", "FLOPs", "per"), cost_table())
+
+
+def charges():
+    """What MAPA's work outside torch is charged."""
+    return markdown(("work", "FLOPs"), {**deconvolution.CHARGES, **placement.CHARGES, **rff_lvm.CHARGES}.items())
 
 
 def cost_of(method, work):
@@ -51,10 +79,11 @@ def cost_of(method, work):
     known, ledger = registry(), CountingLedger()
     problem = known.make_problem("circle", None)
     split = draw(problem, 0, 500, 500, 1)
-    spec = RunSpec("circle", method, seed=0, n_train=500, n_test=1)
+    spec = RunSpec(dataset="circle", method=method, seed=0, n_train=500, n_test=1)
+    made = known.make_method(method)
     ledger.start()
     before = None
-    for _ in known.make_method(method).fit(make_task(None, problem, split, spec, ledger)):
+    for _ in made.fit(make_task(made, problem, split, spec, ledger)):
         calls, flops = next(((w.calls, w.flops) for w in ledger.account() if w.name == work), (0, 0.0))
         now = calls, ledger.decoder_passes, ledger.encoder_passes, flops
         if before and before[0] > 2 and now[0] == before[0] + 1:
@@ -64,31 +93,254 @@ def cost_of(method, work):
     return tuple(int(b - a) for a, b in zip(before[1:], now[1:], strict=True))
 
 
-def step_table():
-    """What a step of each method costs, as a table of Markdown."""
+def steps():
+    """What a step of each method costs."""
     rows = []
     for method, works in STEPS.items():
         for work in works:
             decoder, encoder, flops = cost_of(method, work)
             name = {"loss": "evaluation", "likelihood": "evaluation of the polish"}.get(work, work)
-            rows.append(f"| `{method}` | {name} | {decoder:,} | {encoder:,} | {flops / 1e6:.3g} |")
-    head = ["| method | step | decoder passes | encoder passes | MFLOP |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *rows])
+            rows.append((f"`{method}`", name, f"{decoder:,}", f"{encoder:,}", f"{flops / 1e6:.3g}"))
+    return markdown(("method", "step", "decoder passes", "encoder passes", "MFLOP"), rows)
 
 
-@pytest.mark.parametrize(
-    ("table", "page"), [(price_table, "measures.md"), (charge_table, "measures.md"), (step_table, "methods.md")]
-)
-def test_costs_are_published_as_they_are(table, page):
-    found = table()
-    assert found in (DOCS / page).read_text(encoding="utf-8"), f"docs/{page} should hold:\n{found}"
+def default(field):
+    """The default of a setting, in words."""
+    if "default" in field.extra:
+        return field.extra["default"]
+    if field.default is None or field.default is False or field.default in ((), {}):
+        return ""
+    if isinstance(field.default, float):
+        return f"`{field.default:g}`".replace("e+", "e")
+    values = field.default if isinstance(field.default, tuple) else (field.default,)
+    return f"`{','.join(map(spell_value, values))}`"
 
 
-def test_every_method_is_described():
-    page = (DOCS / "methods.md").read_text(encoding="utf-8")
-    assert [name for name in methods.BUILTIN if f"**`{name}`**" not in page] == []
+def settings(kind, beyond=()):
+    """The fields of a schema, those of others aside unless they differ."""
+    known = {(field.name, field.help) for other in beyond for field in fields(other)}
+    rows = []
+    for field in sorted(fields(kind), key=lambda field: (field.name in schema.CONDITIONS) + 2 * (field.name in LAST)):
+        if (field.name, field.help) not in known:
+            values = field.extra.get("metavar") or "|".join(choices(field))
+            spelled = f"`{field.flag} {values}`" if values else f"`{field.flag}`"
+            rows.append((f"`{field.name}`", spelled, default(field), field.help))
+    return markdown(("key, argument", "flag", "default", "meaning"), rows)
+
+
+GENERATED = {
+    ("costs.md", "operators"): operators,
+    ("costs.md", "charges"): charges,
+    ("methods.md", "steps"): steps,
+    ("studies.md", "settings"): lambda: settings(schema.Settings),
+    ("several-machines.md", "execution"): lambda: settings(schema.Execution),
+    ("tune.md", "tune"): lambda: settings(schema.TuneSettings, [schema.Settings]),
+    ("sweep.md", "sweep"): lambda: settings(schema.SweepSettings, [schema.Settings]),
+    ("timing.md", "timing"): lambda: settings(schema.TimingSettings, [schema.Conditions]),
+}
+
+
+def between(text, name):
+    """The text before a generated table, the table, and the text after it."""
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+    before, _, rest = text.partition(begin)
+    table, _, after = rest.partition(end)
+    return before + begin, table, end + after
+
+
+@pytest.mark.parametrize(("page", "name"), GENERATED)
+def test_generated_tables_are_up_to_date(page, name):
+    _, table, after = between(TEXTS[f"docs/{page}"], name)
+    assert after
+    assert table.strip() == GENERATED[page, name](), "run python -m tests.test_documents"
+
+
+def test_every_marker_has_a_table():
+    found = [
+        (page, name) for page, text in TEXTS.items() for name in re.findall(r"^<!-- /(\w+) -->$", text, re.MULTILINE)
+    ]
+    assert found == [(f"docs/{page}", name) for page, name in sorted(GENERATED, key=lambda each: each[0])]
+
+
+# What must be described
+
+
+def test_every_method_and_dataset_is_described():
+    for name in methods.BUILTIN:
+        assert f"**`{name}`**" in TEXTS["docs/methods.md"]
+        assert f"`{name}`" in TEXTS["README.md"]
+    for name in datasets.BUILTIN:
+        assert f"`{name}`" in TEXTS["README.md"]
 
 
 @pytest.mark.parametrize("definition", [*METRICS, *COSTS, MEMORY], ids=lambda definition: definition.name)
-def test_every_column_is_explained(definition):
-    assert definition.name in MEASURES
+def test_every_metric_and_cost_is_explained(definition):
+    assert definition.name in TEXTS["docs/measures.md" if definition in METRICS else "docs/costs.md"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_is_described(table):
+    assert f"`{table}.parquet`" in TEXTS["docs/first-comparison.md"]
+
+
+def test_every_page_is_in_the_index():
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", TEXTS["docs/README.md"]))
+    assert linked == {page.name for page in DOCS.glob("*.md")} - {"README.md"}
+
+
+# Form
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_lines_are_short(page):
+    lines = TEXTS[page].splitlines()
+    assert [line for line in lines if len(line) > WIDTH and not line.startswith("|")] == []
+
+
+def test_the_readme_is_short_and_says_where_mapa_comes_from():
+    text = TEXTS["README.md"]
+    assert len(text.splitlines()) <= README_LINES
+    assert "re-derived here from the abstract" in text.partition("\n## ")[0]
+    for command in (
+        "pip install -c constraints.txt -e . && python -m bench compare --methods mapa,iterative",
+        "pip install tox && tox",
+    ):
+        assert command in text
+
+
+def slugs(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page):
+    prose = re.sub(r"^```.*?^```|`[^`]*`", "", TEXTS[page], flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)]+)\)", prose):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in slugs(target.read_text(encoding="utf-8")), link
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if page != "CHANGELOG.md"])
+def test_files_that_are_named_exist(page):
+    named = re.findall(r"`((?:bench|methods|datasets|tests|benchmarks)/[\w/.-]+)`", TEXTS[page])
+    planned = {
+        "methods/mine.py",
+        "bench/metrics/mine.py",
+        "tests/bench/metrics/test_mine.py",
+        "tests/methods/test_mine.py",
+    }
+    assert [name for name in named if name not in planned and not (ROOT / name).exists()] == []
+
+
+# Commands and examples
+
+
+def commands(text):
+    """The commands of mapa-bench on a page, in blocks of shell and in the prose."""
+    shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
+    inline = re.findall(r"`(python\s+-m\s+bench [^`]*)`", text)
+    for line in [*shell.splitlines(), *(" ".join(each.split()) for each in inline)]:
+        for command in line.split("&&"):
+            words = shlex.split(command, comments=True)
+            if words[:3] == ["python", "-m", "bench"]:
+                yield tuple(words[3:])
+
+
+COMMANDS = sorted({(page, line) for page, text in TEXTS.items() for line in commands(text)})
+
+
+@pytest.mark.parametrize(
+    ("page", "line"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
+def test_commands_are_read_by_the_command_line(page, line):
+    if "--help" in line:
+        line = line[:-1]
+    known = registry()
+    group = click.Context(cli)
+    name, command, rest = cli.resolve_command(group, list(line))
+    context = command.make_context(name, rest, parent=group, resilient_parsing=not rest)
+    if not isinstance(command, SettingsCommand):
+        return
+    given = {key: value for key, value in context.params.items() if value not in (None, (), False)}
+    for kind in map(vars(schema).get, command.schemas):
+        own = {field.name: given[field.name] for field in fields(kind) if field.name in given}
+        asked = read(kind, own, lambda field: field.flag, text=True)
+        if given.get("plugins"):
+            continue
+        for label in getattr(asked, "methods", ()):
+            assert label in GROUPS or known.method(label)
+        for label in getattr(asked, "datasets", ()):
+            assert label in GROUPS or known.dataset(label)
+
+
+def options(command):
+    """All flags of a command."""
+    context = click.Context(command, info_name=command.name)
+    return {flag for parameter in command.get_params(context) for flag in getattr(parameter, "opts", ())}
+
+
+def test_flags_that_are_named_exist():
+    known = {"--help", *(flag for command in cli.commands.values() for flag in options(command))}
+    for page, text in TEXTS.items():
+        named = {
+            flag for span in re.findall(r"`([^`\n]*)`", text) for flag in re.findall(r"(?<!\S)--[a-z][\w-]*", span)
+        }
+        foreign = {"--version", "--fix", "--quick"}
+        assert page == "CHANGELOG.md" or named - foreign <= known, page
+
+
+def examples(page, language):
+    """The code blocks of a language on a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXTS[page], re.MULTILINE | re.DOTALL)
+
+
+def test_the_study_file_has_keys_that_exist():
+    (text,) = examples("docs/studies.md", "toml")
+    given = tomllib.loads(text)
+    for key in ("name", "methods", "datasets"):
+        given.pop(key)
+    read(schema.Settings, given, lambda field: field.name)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/first-comparison.md"])
+def test_calls_from_python_have_arguments_that_exist(page):
+    calls = [
+        node
+        for block in examples(page, "python")
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "bench.compare"
+    ]
+    assert calls
+    for call in calls:
+        given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        inspect.signature(bench.compare).bind(*call.args, **given)
+
+
+def test_the_method_of_the_readme_runs(tmp_path):
+    (code,) = [block for block in examples("README.md", "python") if "METHODS" in block]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    file = tmp_path / "mine.py"
+    file.write_text(code)
+    spec = RunSpec(dataset="circle", method="mine", seed=1, n_train=50, n_test=50, max_flops=3e7, plugins=(str(file),))
+    result = run_one(spec)
+    assert (result.status, result.notes) == ("done", "")
+    assert {row.metric for row in result.rows} >= {"test_ll", "elbo"}
+
+
+def write():
+    """Write the generated tables again."""
+    for (page, name), table in GENERATED.items():
+        path = DOCS / page
+        before, _, after = between(path.read_text(encoding="utf-8"), name)
+        path.write_text(before + table() + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
