@@ -121,7 +121,15 @@ def tables(folder):
             runs.append({**run, **about, **status, **spent, **more})
             ends = [("test_ll", level + 0.1 * (seed - 2)), ("oracle_gap", -1 - level), ("elbo", level - 1)]
             looks += [
-                {**run, "checkpoint": look, "metric": name, "value": value - (1 - look), "stderr": 0.01, **UNIT, **spent}
+                {
+                    **run,
+                    "checkpoint": look,
+                    "metric": name,
+                    "value": value - (1 - look),
+                    "stderr": 0.01,
+                    **UNIT,
+                    **spent,
+                }
                 for look in (0, 1)
                 for name, value in ends
                 if not failed

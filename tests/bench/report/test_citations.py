@@ -3,20 +3,19 @@
 import re
 import shutil
 import subprocess
-from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from pybtex.database import parse_file
 
 import datasets
 import methods
 from bench.report.citations import KINDS, SUMMARIES, cited, known, write
-from bench.store.schema import METRICS
+from bench.store.schema import METRICS, PAIRED
 from bench.store.study_tables import Study
 
 ARXIV = re.compile(r"\d{4}\.\d{5}|(?<=arXiv )\d{4}\.\d{4}")
-RAW = resources.files("bench.report").joinpath("references.bib").read_text(encoding="utf-8")
 SOURCES = {
     "methods": {name: entry.source for name, entry in methods.BUILTIN.items()},
     "datasets": {name: entry.source for name, entry in datasets.BUILTIN.items()},
@@ -48,6 +47,22 @@ def test_each_has_an_entry_with_the_number_that_its_source_states(kind, name):
     if kind != "measures":
         assert found
         assert numbers == stated or "our own addition to mapa" in SOURCES[kind][name]
+
+
+SHORT = re.compile(r"([A-Z]\w+)(?: et al\.| & ([A-Z]\w+))? (\d{4})")  # 'Cremer et al. 2018', 'Peyré & Cuturi 2019'
+
+
+@pytest.mark.parametrize("definition", [*METRICS, *PAIRED], ids=lambda definition: definition.name)
+def test_the_papers_that_a_definition_names_are_in_the_bibliography(definition):
+    for first, second, year in SHORT.findall(definition.source):
+        (entry,) = [
+            entry
+            for entry in known()
+            if entry.fields.get("year") == year
+            and entry.authors[0].last_names == [first]
+            and definition.name in entry.fields.get("measures", "").split(", ")
+        ]
+        assert not second or entry.authors[1].last_names == [second]
 
 
 def test_what_is_named_is_there():
@@ -113,9 +128,13 @@ def everything(folder):
 
 def test_what_is_written_is_read_as_it_was_meant(tmp_path):
     write(everything(tmp_path))
-    text = (tmp_path / "references.bib").read_text(encoding="utf-8")
-    found = {key: dict(fields) for _, key, fields in entries(text)}
+    written = parse_file(str(tmp_path / "references.bib"), "bibtex").entries
+    found = {key: dict(entry.fields) for key, entry in written.items()}
     used = {entry.key for entry in known() if {"methods", "datasets"} & set(entry.fields)}
+    assert [str(person) for person in written["kingma2014auto"].persons["author"]] == [
+        "Kingma, Diederik P.",
+        "Welling, Max",
+    ]
     assert used | {"method-a-b", "dataset-a-b", "cremer2018inference"} <= set(found)
     assert found["kingma2014auto"]["keywords"] == "vae, elbo"
     assert not any(set(fields) & set(KINDS) for fields in found.values())

@@ -11,6 +11,7 @@ import pytest
 
 from bench.report.combine import check_out, combined, save
 from bench.report.latex import STEMS
+from bench.store.join import conflicts
 from bench.store.schema import TABLES
 from bench.store.study_tables import Study, read
 
@@ -33,10 +34,7 @@ def study_of(runs, name="one", parameters=None, truth=-1.0, keys="key", **settin
         for run, end in zip(ids, runs.values(), strict=True)
         for metric, value in (("test_ll", end), ("oracle_gap", truth - end))
     ]
-    table = [
-        {**run, **DONE, **dict.fromkeys(COSTS, 1.0), "key": keys + str(run), **conditions, **given}
-        for run in ids
-    ]
+    table = [{**run, **DONE, **dict.fromkeys(COSTS, 1.0), "key": keys + str(run), **conditions, **given} for run in ids]
     told = {name: {"summary": name, "source": "a test"} for name in dict.fromkeys(run["dataset"] for run in ids)}
     about = {run["method"]: {"summary": "of a test", "source": "a test"} for run in ids}
     info = {"name": name, "command": f"run {name}", "settings": {**SETTINGS, **settings}, "datasets": told}
@@ -76,7 +74,9 @@ def split(one, two, *more):
 APART = ["circle @ one", "circle @ two"]
 
 
-@pytest.mark.parametrize("changed", [{"n_train": 1000}, {"observation_noise": "learned"}, {"max_flops": 1e9}, {"tuned": "t.json"}])
+@pytest.mark.parametrize(
+    "changed", [{"n_train": 1000}, {"observation_noise": "learned"}, {"max_flops": 1e9}, {"tuned": "t.json"}]
+)
 def test_other_conditions_are_another_dataset(changed):
     assert split(study_of(runs("mapa")), study_of(runs("vae"), "two", **changed)) == APART
 
@@ -174,6 +174,39 @@ def test_where_a_combination_may_go(tmp_path):
         check_out(other, [study])
 
 
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (study_of(runs("vae"), "two", n_train=1000), "n_train is 500 in results/one and 1000 in results/two"),
+        (study_of(runs("vae"), "two", tuned="t.json"), "tuned is absent in results/one and t.json in results/two"),
+        (
+            study_of(runs("vae"), "two", parameters={"steps": 8}),
+            "the hyperparameters of vae are defaults in results/one and steps=8 in results/two",
+        ),
+        (study_of(runs("vae"), "two", keys="other"), "circle / vae / seed 0: key is "),
+        (study_of(runs("vae"), "two", truth=-1.01), "the test data of circle at seed 0 differ: the true model's "),
+        (
+            study_of({**runs("vae"), ("circle", "vae", 1): -3.1}, "two"),
+            "circle / vae / seed 1: value at checkpoint 0, metric test_ll is -3.0 in results/one and -3.1 in ",
+        ),
+        (study_of(runs("vae"), "two"), None),
+    ],
+)
+def test_a_conflict_names_both_folders_and_what_differs(other, expected):
+    found = conflicts(study_of(runs("vae")), other, "circle")
+    assert bool(found) == (expected is not None)
+    assert all(each.startswith(expected) for each in found[:1])
+
+
+def test_strict_agreement_counts_costs_and_seconds_may_differ():
+    one, two = study_of(runs("vae")), study_of(runs("vae"), "two")
+    slower = replace(two, runs=two.runs.assign(wall_s=9.0), measurements=two.measurements.assign(cpu_s=9.0))
+    dearer = replace(two, measurements=two.measurements.assign(flops=9.0))
+    assert conflicts(one, slower, "circle", strict=True) == conflicts(one, dearer, "circle") == []
+    (found,) = conflicts(one, dearer, "circle", strict=True)
+    assert "flops at checkpoint 0" in found
+
+
 # The command
 
 
@@ -219,8 +252,8 @@ def test_one_report_over_several_studies(on_disk, cli, unchanged, tmp_path):
             end = cli("report", one, two, "--out", out, "--format", form, "--quiet")
         assert (end.code, end.err, end.out) == (0, "", "")
     text = (out / "report.md").read_text()
-    assert "### circle @ one" in text
-    assert "### circle @ two" in text
+    assert "| circle @ one | mapa |" in text
+    assert "| circle @ two | vae |" in text
     assert "commit of two" in text
     assert "mapa against others" in (out / "tables/differences.tex").read_text()
 
@@ -243,7 +276,10 @@ def of_tuning(folder):
     ("spoil", "told"),
     [
         (lambda folder: (folder / "study.json").unlink(), "is not a study: study.json is missing"),
-        (lambda folder: (folder / "study.json").write_text('{"schema": 9}'), "has schema 9, but this version reads schema 3"),
+        (
+            lambda folder: (folder / "study.json").write_text('{"schema": 9}'),
+            "has schema 9, but this version reads schema 3",
+        ),
         (lambda folder: (folder / "study.json").write_text('{"schema": 3, "methods": [1]}'), "does not describe"),
         (lambda folder: damaged(folder, "study.json"), "study.json is damaged"),
         (lambda folder: damaged(folder, "runs.parquet"), "runs.parquet is damaged"),
@@ -295,7 +331,7 @@ try:
 except SystemExit as end:
     print(end.code, *sys.modules)
 """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     _, *shown = run.stdout.splitlines()[-1].split()
     assert run.stdout.splitlines()[-1].startswith("0 ")

@@ -149,7 +149,7 @@ def test_many_datasets_are_shared_out_evenly():
 
 
 def test_the_caption_says_what_is_shown():
-    text = tables(study_of(on("circle"), n_train=500, n_test=2000, noise="known"))["test-ll"]
+    text = tables(study_of(on("circle"), n_train=500, n_test=2000, observation_noise="known"))["test-ll"]
     (caption,) = re.findall(r"\\caption\{(.*)\}", text)
     assert caption.startswith("Final test log-likelihood (nats, higher is better): median over seeds, with its 95\\%")
     assert caption.endswith("8 seeds, 500 training points, 2000 test points, known observation noise.")

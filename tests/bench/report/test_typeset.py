@@ -14,12 +14,12 @@ from bench.report.typeset import number, text
         ("mapa[a=1]", "mapa{[}a=1{]}"),
         ("<b>|", r"\textless{}b\textgreater{}\textbar{}"),
         ("--set a---b", r"-{}-set a-{}-{}-b"),
-        ("α Λ ς µ", r"$\alpha$ $\Lambda$ $\varsigma$ $\mu$"),
-        ("Α ο Ο ρ Ρ", r"A o O $\rho$ P"),
-        ("Rényi, Łoś", "Rényi, Łoś"),
+        ("α Λ ς µ", r"\ensuremath{\alpha} \ensuremath{\Lambda} \ensuremath{\varsigma} \textmu{}"),
+        ("Α ο Ο ρ Ρ", r"A o O \ensuremath{\rho} P"),
+        ("Rényi, Łoś", r"R\'enyi, \L{}o\'s"),
         ("中 🙂 þ", "{[}U+4E2D{]} {[}U+1F642{]} {[}U+00FE{]}"),
         ("two\nlines\tand \x00", "two lines and "),
-        ("1 – 2…", r"1 -- 2\dots{}"),
+        ("1 – 2…", r"1 \textendash{} 2\textellipsis{}"),
     ],
 )
 def test_text_is_literal(shown, latex):

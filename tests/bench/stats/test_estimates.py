@@ -5,7 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import bench.stats.cost_to_target
+import bench.stats.estimates
 from bench.stats.bootstrap import bounds, iqm, mean_of_means, median_of_medians
+from bench.stats.cost_to_target import profile
 from bench.stats.estimates import aggregate, estimates, ranks
 
 STUDIES, RESAMPLES = 400, 999
@@ -66,6 +69,41 @@ def test_seeds_of_datasets_are_resampled_apart():
     assert 0 < high - low < 1
     assert mean_of_means(*apart) == pytest.approx(150.45)
     assert median_of_medians(*apart) == pytest.approx(150.45)
+
+
+def even_datasets(metric, ends=((1.0, 3.0), (5.0, 2.0))):
+    """Two methods on two datasets that end equally at each of eight seeds: nothing varies within a dataset."""
+    values = {(f"d{i}", f"m{j}"): [end] * 8 for i, each in enumerate(ends) for j, end in enumerate(each)}
+    measurements, runs = tables(values, metric)
+    return measurements.assign(flops=measurements["checkpoint"] + 1.0, wall_s=1.0), runs
+
+
+def profiled(measurements, runs):
+    """Profiles of methods that all come near the truth, one of them at twice the cost on one dataset."""
+    dear = (measurements["dataset"] == "d1") & (measurements["method"] == "m0")
+    return profile(measurements.assign(value=0.0, flops=measurements["flops"] * (1 + dear)), runs)
+
+
+STRATIFIED = {"aggregate": ("oracle_gap", aggregate), "ranks": ("test_ll", ranks), "profile": ("oracle_gap", profiled)}
+
+
+def widths(name):
+    metric, statistic = STRATIFIED[name]
+    found = statistic(*even_datasets(metric))
+    return (found["high"] - found["low"]).max()
+
+
+@pytest.mark.parametrize("name", STRATIFIED)
+def test_intervals_of_a_report_resample_within_datasets(name, monkeypatch):
+    """Datasets that differ from each other, but not from seed to seed, leave nothing uncertain; pooled they would."""
+    assert widths(name) == 0
+
+    def pooled(samples, statistic, *more):
+        return bounds([np.concatenate(samples, axis=-1)], statistic, *more)
+
+    for module in (bench.stats.estimates, bench.stats.cost_to_target):
+        monkeypatch.setattr(module, "bounds", pooled)
+    assert widths(name) > 0.1
 
 
 def test_estimates_by_hand():

@@ -15,7 +15,6 @@ from bench.report.figures.palette import styles as styles_of
 from bench.report.figures.ranking import ranking
 from bench.stats.curves import curve, curves, limits, step_values
 
-
 ROLES = {"oracle": "ceiling", "untrained": "floor"}
 
 
@@ -181,10 +180,10 @@ def densities(methods, seeds=(0,), peak=0.0):
     )
 
 
-def test_densities_share_the_scale_of_the_truth_and_leave_out_the_oracle():
-    rows = pd.concat([densities(["truth", "oracle"]), densities(["mapa"], peak=3.0)])
+def test_densities_share_the_scale_of_the_truth():
+    rows = pd.concat([densities(["truth"]), densities(["mapa"], peak=3.0)])
     with style.figure_style():
-        fig = beside_truth(rows, ["oracle", "mapa"], "circle")
+        fig = beside_truth(rows, ["absent", "mapa"], "circle")
     panels = [ax for ax in fig.axes if ax.images and ax.get_title()]
     assert [ax.get_title() for ax in panels] == ["true model", "mapa"]
     assert [ax.images[0].get_clim() for ax in panels] == [(0, 1.0)] * 2
@@ -318,7 +317,7 @@ def test_what_is_lost_is_drawn_part_by_part_end_to_end():
         amortisation_gap=[0.2, 0.6, nan, 0],
         inference_gap=[0.3, 0.7, nan, 0],
     )
-    parts = loss_parts(ends, ["a"], ["exact-mle", "vae", "oracle"])
+    parts = loss_parts(ends, ["a"], ["exact-mle", "vae"])
     assert list(parts.index.get_level_values("method")) == ["exact-mle", "vae", "vae"]
     with style.figure_style():
         fig = decomposition(parts, styles(["exact-mle", "vae"]))
