@@ -128,10 +128,20 @@ def settings(kind, beyond=()):
     return markdown(("key, argument", "flag", "default", "meaning"), rows)
 
 
+def sources():
+    """The built-in datasets."""
+    rows = []
+    for name, entry in datasets.BUILTIN.items():
+        expected = "{:.4f} ± {:.4f}".format(*entry.expected_log_prob) if entry.expected_log_prob else ""
+        rows.append((f"`{name}`", entry.summary, entry.latent_dim or "any", entry.data_dim or "any", expected))
+    return markdown(("dataset", "what it is", "L", "D", "E log p(x)"), rows)
+
+
 GENERATED = {
     ("costs.md", "operators"): operators,
     ("costs.md", "charges"): charges,
     ("methods.md", "steps"): steps,
+    ("datasets.md", "datasets"): sources,
     ("studies.md", "settings"): lambda: settings(schema.Settings),
     ("several-machines.md", "execution"): lambda: settings(schema.Execution),
     ("tune.md", "tune"): lambda: settings(schema.TuneSettings, [schema.Settings]),
