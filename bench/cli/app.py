@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from bench.cli.options import SettingsCommand
 from bench.common.errors import INTERRUPTED, StoppedError, UsageError, unknown
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 KINDS = ("methods", "datasets", "metrics", "costs")
 
@@ -28,7 +30,7 @@ _fresh = click.option("--fresh", is_flag=True, help="Start anew; a study in DIR 
 _quiet = click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 
 
-def _out(folder: str) -> Any:
+def _out(folder: str) -> Callable[[Decorated], Decorated]:
     return click.option("--out", default=folder, show_default=True, metavar="DIR", help="Folder of the study.")
 
 

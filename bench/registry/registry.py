@@ -59,9 +59,9 @@ class DatasetLabel:
         noise: Any = parameters.get(NOISE, 1.0)
         if isinstance(noise, str) or noise <= 0:
             raise UsageError(f"{NOISE} of {label!r} must be a positive number, got {noise}")
-        for key in {"data_dim"} & set(parameters):
-            if not isinstance(parameters[key], int) or parameters[key] < 1:
-                raise UsageError(f"{key} of {label!r} must be a whole number of at least 1, got {parameters[key]}")
+        data_dim = parameters.get("data_dim", 1)
+        if not isinstance(data_dim, int) or data_dim < 1:
+            raise UsageError(f"data_dim of {label!r} must be a whole number of at least 1, got {data_dim}")
         return cls(name, {key: getattr(found, key) for key in sorted(given)}, parameters)
 
     def __str__(self) -> str:
