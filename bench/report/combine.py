@@ -14,7 +14,7 @@ from bench.store.join import conflicts, unite
 from bench.store.schema import SCHEMA
 from bench.store.study_tables import READ, Study
 
-KIND = "report"  # the kind of a combined study, in its settings
+KIND = "report"  # the kind of a combined study
 WITH_CSV = ("measurements", "runs", "work")
 
 
@@ -56,7 +56,7 @@ def check_out(out: Path, folders: Sequence[Path]) -> None:
 
 def _is_combination(path: Path) -> bool:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["settings"]["kind"] == KIND
+        return json.loads(path.read_text(encoding="utf-8"))["kind"] == KIND
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -120,7 +120,8 @@ def _info(studies: Sequence[Study], names: Sequence[str], out: Path, command: st
         "schema": SCHEMA,
         "name": out.resolve().name,
         "command": command,
-        "settings": {**joined["settings"], "kind": KIND},
+        "kind": KIND,
+        "settings": joined["settings"],
         "provenance": joined["provenance"],
         "tuned": tuned[0] if all(each == tuned[0] for each in tuned) else None,
         **about,

@@ -121,9 +121,8 @@ def _info(folder: Path) -> dict[str, Any]:
     about = [each for section in sections[2:] if isinstance(section, dict) for each in section.values()]
     if not all(isinstance(each, dict) for each in (*sections, *about)):
         raise ValueError(f"{path} is damaged: it does not describe a study")
-    settings = info.get("settings") or {}
-    if settings.get("scored_on", "test") != "test":
-        raise ValueError(f"{folder} holds results of `{settings.get('kind')}`, which are not scored on test data")
+    if info.get("scored_on", "test") != "test":
+        raise ValueError(f"{folder} holds results of `{info.get('kind')}`, which are not scored on test data")
     return info
 
 

@@ -210,6 +210,7 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
         "schema": SCHEMA,
         "name": folder.resolve().name,
         "kind": plan.settings.KIND,
+        "scored_on": plan.settings.scored_on,
         "command": command,
         "settings": settings,
         "pairs": plan.pairs,

@@ -169,7 +169,7 @@ def test_where_a_combination_may_go(tmp_path):
     for out, told in ((tmp_path / "other/../study", "one of the studies"), (other, "is not empty"), (file, "a file")):
         with pytest.raises(ValueError, match=told):
             check_out(out, [study])
-    (other / "study.json").write_text('{"settings": {"kind": "compare"}}')
+    (other / "study.json").write_text('{"kind": "compare"}')
     with pytest.raises(ValueError, match="is not empty"):
         check_out(other, [study])
 
@@ -268,7 +268,7 @@ def blocked(folder):
 
 def of_tuning(folder):
     info = json.loads((folder / "study.json").read_text())
-    info["settings"] |= {"kind": "tune", "scored_on": "validation"}
+    info |= {"kind": "tune", "scored_on": "validation"}
     (folder / "study.json").write_text(json.dumps(info))
 
 
