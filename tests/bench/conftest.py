@@ -192,7 +192,7 @@ while True:
     result = RunResult(job.spec, concurrent=job.concurrent, message=f"process {os.getpid()}")
     for how, value in job.spec.parameters:
         act(how, value)
-        if how in ("status", "message"):
+        if how in ("status", "process_is_clean"):
             setattr(result, how, value)
     value = random.Random(job.spec.key).random()
     result.rows = [Row(0, name, value, 0.1, "nats", Cost(1.0, 1.0, 10.0)) for name in ("test_ll", "oracle_gap")]

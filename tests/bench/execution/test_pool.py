@@ -1,5 +1,7 @@
 """Runs in child processes: what is handed over, what becomes of a child, and what a limit does."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ from bench.execution import worker
 from bench.execution.pool import Workers
 from bench.execution.worker import Job, RunCrashedError, environment
 from bench.fit.runner import run_one
+from bench.registry.plugins import PluginFile
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def gone(process, within=5.0):
 
 def test_a_run_is_the_same_in_a_child(run_spec, workers):
     """Values, and what the child must not find out of its surroundings: it is one thread of one core."""
-    spec = run_spec(method="untrained")
+    spec = run_spec(method="untrained", n_train=20, n_test=20)
     here, there = run_one(spec), workers.run(Job(spec, concurrent=True, environment=environment()))
     assert [(r.checkpoint, r.metric, r.value, r.stderr) for r in there.rows] == [
         (r.checkpoint, r.metric, r.value, r.stderr) for r in here.rows
@@ -53,11 +56,24 @@ def test_a_run_is_the_same_in_a_child(run_spec, workers):
     assert [row.value for row in again.rows] == [row.value for row in here.rows]
 
 
-def test_plugins_travel_and_the_run_keeps_its_name_for_them(run_spec, workers, tmp_path):
-    text = b"from methods.baselines import Untrained\nMETHODS = {'mine': Untrained}\n"
+def test_a_child_does_not_outlive_its_parent():
+    """Which may be killed, while a run is being made."""
+    main = "import time; from bench.execution.worker import Worker; print(Worker().process.pid, flush=True); time.sleep(99)"
+    with subprocess.Popen([sys.executable, "-c", main], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        time.sleep(1.0)  # until the child has begun to watch its parent
+        assert not gone(child, 0)
+        parent.kill()
+    assert gone(child, 30.0)
+
+
+def test_plugins_travel_with_what_they_import(run_spec, workers, tmp_path):
+    """The run keeps its path of them."""
+    files = (("mine.py", b"from parts.own import Own\nMETHODS = {'mine': Own}\n"),
+             ("parts/own.py", b"from methods.baselines import Untrained as Own\n"))  # fmt: skip
     lost = str(tmp_path / "elsewhere" / "mine.py")
-    spec = run_spec(method="mine", plugins=(lost,))
-    result = workers.run(Job(spec, plugins=((lost, text),)))
+    spec = run_spec(method="mine", plugins=(lost,), n_train=20, n_test=20)
+    result = workers.run(Job(spec, plugins=(PluginFile(lost, files),)))
     assert (result.status, result.spec) == ("done", spec)
     assert not Path(lost).exists()
 
@@ -68,17 +84,17 @@ def test_a_child_serves_run_after_run(workers, job, instant):
 
 
 def test_a_child_is_started_anew_for_other_plugins(workers, job, instant, tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_bytes(b"old")
-    first, second = (workers.run(job(plugins=((str(path), text),))) for text in (b"old", b"new"))
+    (tmp_path / "mine.py").write_bytes(b"old")
+    files = [PluginFile(str(tmp_path / "mine.py"), (("mine.py", text),)) for text in (b"old", b"new")]
+    first, second = (workers.run(job(plugins=(each,))) for each in files)
     assert process_of(first) != process_of(second)
     assert gone(process_of(first))
 
 
-def test_a_child_that_cannot_be_cleaned_is_not_used_again(workers, job, instant):
+def test_a_child_that_is_not_clean_is_not_used_again(workers, job, instant):
     workers.run(job())
     (before,) = workers._idle
-    workers.run(job(("message", "not contained: threads that it left running")))
+    workers.run(job(("process_is_clean", False)))
     assert gone(before.process.pid)
     assert workers._idle == []
 
@@ -127,7 +143,7 @@ def test_a_run_that_grows_without_bound(workers, job, instant):
 
 def test_other_code_is_refused(workers, job, instant):
     assert workers.run(job(environment=("code of the test",))).status == "done"
-    with pytest.raises(UsageError, match="a worker has code of the test, which must be code of the client, as where"):
+    with pytest.raises(UsageError, match=r"a worker has code of the test\b.*\bcode of the client"):
         workers.run(job(environment=("code of the client",)))
 
 

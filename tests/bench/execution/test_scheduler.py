@@ -10,16 +10,16 @@ import threading
 import time
 from concurrent.futures import Future
 
+import msgspec
 import pytest
 
 from bench.common.errors import InterruptedStudyError, UsageError
-from bench.common.units import in_bytes, in_words
+from bench.config.schema import Execution
 from bench.execution import scheduler
-from bench.execution.scheduler import Execution, run_all, threads_of
+from bench.execution.scheduler import run_all, threads_of
 from bench.store import tables
-from bench.store.locks import Claims
+from bench.store.locks import RunLocks
 from bench.store.records import Cost, RunResult
-from bench.study.options import check_execution
 
 CODE = ("code of the test",)
 
@@ -43,7 +43,7 @@ def cluster(instant_program, tmp_path_factory):
     from distributed import LocalCluster
 
     preload = tmp_path_factory.mktemp("cluster") / "answer_at_once.py"
-    preload.write_text(f"from bench import worker\n\nworker.PROGRAM = {instant_program!r}\n")
+    preload.write_text(f"from bench.execution import worker\n\nworker.PROGRAM = {instant_program!r}\n")
     settings = {"distributed.scheduler.allowed-failures": 0, "distributed.comm.timeouts.connect": "20s"}
     with (
         dask.config.set(settings),
@@ -80,7 +80,7 @@ def test_every_run_is_run_and_what_dies_costs_itself_only(run_spec, how, folder,
     assert found[specs[1]].message.startswith("the process died (signal 9)")
     assert found[specs[2]].message == "the process died (exit code 3), in each of 2 attempts"
     assert all(result.concurrent for result in found.values())
-    assert not (folder / "claims").exists()
+    assert not (folder / "locks").exists()
 
 
 def test_a_run_that_dies_is_run_twice_and_no_more(run_spec, how, folder, tmp_path):
@@ -92,7 +92,7 @@ def test_a_run_that_dies_is_run_twice_and_no_more(run_spec, how, folder, tmp_pat
 
 
 def test_limits_hold(run_spec, how, folder):
-    limited = Execution(how.jobs, run_timeout=1.5, run_memory=200_000_000, scheduler=how.scheduler)
+    limited = msgspec.structs.replace(how, run_timeout=1.5, run_memory=200_000_000)
     specs = runs(run_spec, (("sleep", 60),), (("grow", None),), ())
     found = {result.spec: result for result in run_all(specs, limited, folder)}
     assert [found[spec].status for spec in specs] == ["timeout", "failed", "done"]
@@ -131,23 +131,23 @@ def test_the_last_runs_begin_with_those_that_take_longest(run_spec, folder, jobs
         future.set_result(RunResult(job.spec, cost=Cost(wall_s=took[job.spec.method])))
         return future
 
-    with Claims(folder) as claims:
+    with RunLocks(folder) as locks:
         waiting = [*known, *(run_spec(method=method, seed=9) for method in took)]
-        results = list(scheduler._Round(waiting, Execution(jobs), submit, claims, folder).results())
+        results = list(scheduler._Round(waiting, Execution(jobs=jobs), submit, locks, folder).results())
     assert len(results) == len(begun) == 15
     assert begun == [*(spec.method for spec in known[:9]), *last.split()]
 
 
 def test_other_code_is_refused(run_spec, how, folder, monkeypatch):
     monkeypatch.setattr(scheduler, "environment", lambda: ("code of the client",))
-    with pytest.raises(UsageError, match="a worker has code of the test, which must be code of the client"):
+    with pytest.raises(UsageError, match=r"a worker has code of the test\b.*\bcode of the client"):
         list(run_all(runs(run_spec, ()), how, folder))
-    assert not (folder / "claims").exists()
+    assert not (folder / "locks").exists()
 
 
-def test_a_result_is_taken_before_its_claim_is_given_up(run_spec, folder):
+def test_a_result_is_taken_before_its_lock_is_released(run_spec, folder):
     (spec,) = runs(run_spec, ())
-    with Claims(folder) as other:
+    with RunLocks(folder) as other:
         for result in run_all([spec], Execution(), folder):
             assert not other.take(result.spec.key)
         assert other.take(spec.key)
@@ -156,7 +156,7 @@ def test_a_result_is_taken_before_its_claim_is_given_up(run_spec, folder):
 def test_what_another_process_runs_is_left_to_it(run_spec, folder):
     """Its result is taken once it is there; a run that it gives up without one is run."""
     kept, given_up = runs(run_spec, (), ())
-    with Claims(folder) as other:
+    with RunLocks(folder) as other:
         assert other.take(kept.key)
         assert other.take(given_up.key)
         results = run_all([kept, given_up], Execution(jobs=2), folder)
@@ -165,7 +165,7 @@ def test_what_another_process_runs_is_left_to_it(run_spec, folder):
         thread.start()
         time.sleep(0.2)
         assert found == []
-        tables.write_run(folder, scheduler.RunResult(kept, message="of another"))
+        tables.write_run(folder, RunResult(kept, message="of another"))
         other.release(kept.key)
         other.release(given_up.key)
         thread.join(20)
@@ -227,23 +227,15 @@ def test_a_worker_of_the_cluster_that_is_lost(run_spec, folder, cluster, tmp_pat
 
 
 def test_a_scheduler_that_is_lost_ends_the_study_and_fails_no_run(run_spec, folder):
-    command = [
-        sys.executable,
-        "-m",
-        "distributed.cli.dask_scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--no-dashboard",
-    ]
+    options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as scheduler:
         address = next(found[0] for line in scheduler.stderr if (found := re.search(r"tcp://[\d.]+:\d+", line)))
         threading.Timer(1.0, scheduler.kill).start()
         with pytest.raises(InterruptedStudyError, match=f"the Dask scheduler at {address} was lost"):
             list(run_all(runs(run_spec, (), ()), Execution(jobs=1, scheduler=address), folder))
     assert not list((folder / "runs").iterdir())
-    assert not (folder / "claims").exists()
+    assert not (folder / "locks").exists()
 
 
 def test_the_threads_of_a_cluster(cluster):
@@ -275,38 +267,5 @@ def test_an_executor_that_cannot_run_ones_ends_the_study(run_spec, folder, monke
             raise ModuleNotFoundError("No module named 'bench'")
 
     monkeypatch.setattr(scheduler, "Workers", Broken)
-    with pytest.raises(InterruptedStudyError, match="runs cannot be run: ModuleNotFoundError: No module named 'bench'"):
+    with pytest.raises(InterruptedStudyError, match="ModuleNotFoundError: No module named 'bench'"):
         list(run_all(runs(run_spec, ()), Execution(), folder))
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("2GB", 2 * 10**9), ("512 MB", 512 * 10**6), ("1.5e9", 1_500_000_000), ("100", 100), ("1kb", 1000)],
-)
-def test_a_number_of_bytes(text, size):
-    assert in_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1", "two", "2 gigabytes", "nan", "1GiB", "1,5GB"])
-def test_no_number_of_bytes(text):
-    with pytest.raises(UsageError, match="--run-memory must be a number of bytes such as 512MB or 2GB, got "):
-        in_bytes(text)
-
-
-@pytest.mark.parametrize(("size", "text"), [(2 * 10**9, "2 GB"), (512_000_000, "512 MB"), (999, "999 bytes")])
-def test_bytes_in_words(size, text):
-    assert in_words(size) == text
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"run_timeout": 0.0}, "--run-timeout must be a positive number, got 0.0"),
-        ({"run_timeout": float("nan")}, "--run-timeout must be a positive number, got nan"),
-        ({"run_memory": 0}, "--run-memory must be a positive number, got 0"),
-        ({"scheduler": "localhost"}, "--scheduler must be tcp://HOST:PORT, got 'localhost'"),
-    ],
-)
-def test_conditions_that_will_not_do(fields, message):
-    with pytest.raises(UsageError, match=message):
-        check_execution(Execution(**fields))

@@ -177,7 +177,7 @@ DATASETS = {"points": points}
 
 
 def rows(scale):
-    return "\n".join(f"{scale * i},{i * i % 7}" for i in range(90))
+    return "\n".join(f"{scale * i},{i * i % 7}" for i in range(300))
 
 
 @pytest.fixture

@@ -108,7 +108,8 @@ def test_text_is_shown_literally_by_markdown(text):
 def test_a_summary_is_listed_as_it_is(cli, tmp_path, text):
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\nfrom methods.contract.method import Method\n"
-        f"@dataclass(frozen=True)\nclass Mine(Method):\n    '''{text}'''\n    def fit(self, task): yield\nMETHODS = {{'mine': Mine}}\n"
+        f"@dataclass(frozen=True)\nclass Mine(Method):\n    '''{text}'''\n"
+        "    def fit(self, task): yield\nMETHODS = {'mine': Mine}\n"
     )
     end = cli("list", "methods", "--plugin", tmp_path / "mine.py")
     assert end.code == 0
