@@ -1,23 +1,19 @@
-"""Files that are whole or absent, and tables whose columns are a contract."""
+"""Results of runs that are whole or missing, and tables whose columns are a contract."""
 
 import csv
-import dataclasses
 import json
 import math
 
 import pandas as pd
 import pytest
 
-from bench.common.errors import UsageError
+from bench.config.schema import CONDITIONS
 from bench.store import tables
 from bench.store.records import Cost, Diagnostic, Row, RunResult, Work
+from bench.store.schema import RESULTS, TABLES
 
-MEASUREMENTS = (
-    *("dataset", "method", "seed", "checkpoint", "metric", "value", "stderr", "unit"),
-    *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes", "concurrent"),
-)
 RUNS = (
-    *("dataset", "method", "seed", "status", "message"),
+    *("dataset", "method", "seed", "role", "status", "message", "notes"),
     *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
     *("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent", "key"),
 )
@@ -34,65 +30,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_file_takes_its_place_once_written(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with tables.replacing(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert path.stat().st_mode & 0o777 == 0o644
-
-
-@pytest.mark.parametrize("error", [OSError, ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("existed", [True, False])
-def test_a_failure_midway_changes_nothing(tmp_path, error, existed):
-    path = tmp_path / "file"
-    if existed:
-        path.write_text("old")
-    with pytest.raises(error), tables.replacing(path) as temporary:  # noqa: PT012 - the failure is within
-        temporary.write_text("ne")
-        raise error
-    assert [p.name for p in tmp_path.iterdir()] == ["file"] * existed
-    assert not existed or path.read_text() == "old"
-
-
-def test_content_that_json_cannot_hold_leaves_the_old_file(tmp_path):
-    path = tmp_path / "x.json"
-    tables.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        tables.write_json(path, {"a": object()})
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
-    assert tables.read_json(path) == {"a": 1}
-
-
-def strict(text):
-    def refuse(constant):
-        raise ValueError(constant)
-
-    return json.loads(text, parse_constant=refuse)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_written_is_json_to_any_reader(tmp_path, value):
-    path = tmp_path / "x.json"
-    tables.write_json(path, {"a": [value, (1.0, value)], "b": {"c": value}})
-    assert strict(path.read_text())["a"][1][0] == 1.0
-
-
-def test_reading_rubbish_names_the_file(tmp_path):
-    path = tmp_path / "study.json"
-    path.write_text("{")
-    with pytest.raises(UsageError, match=r"study\.json cannot be read"):
-        tables.read_json(path)
-
-
 def test_a_run_returns_as_it_was(folder, run_spec):
     spec = run_spec()
     before = result(
         spec,
         message="é \n |",
+        notes="undone: it drew",
+        process_is_clean=False,
         peak_memory_mb=3.5,
         diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
         work=[Work("k-means", 2, 1e6, "formula")],
@@ -106,17 +50,6 @@ def test_a_run_returns_as_it_was(folder, run_spec):
     assert tables.read_run(folder, spec) == before
 
 
-def test_a_run_from_before_signals_were_kept_has_none(folder, run_spec):
-    spec = run_spec()
-    before = result(spec, peak_memory_mb=3.5, signals=[("truth", 4, 63, [0.1, 0.2], [0.3, -0.4])])
-    tables.write_run(folder, before)
-    path = tables.run_path(folder, spec)
-    content = json.loads(path.read_text())
-    assert content.pop("signals") == [["truth", 4, 63, [0.1, 0.2], [0.3, -0.4]]]
-    path.write_text(json.dumps(content))
-    assert tables.read_run(folder, spec) == dataclasses.replace(before, signals=[])
-
-
 def test_a_missing_standard_error_returns_as_nan(folder, run_spec):
     spec = run_spec()
     tables.write_run(folder, result(spec, rows=[Row(0, "a", 1.0, math.nan, "nats", Cost())]))
@@ -128,7 +61,7 @@ def test_a_run_cut_short_anywhere_is_missing(folder, run_spec):
     tables.write_run(folder, result(spec))
     path = tables.run_path(folder, spec)
     whole = path.read_bytes()
-    for length in range(len(whole.rstrip())):
+    for length in (*range(0, len(whole.rstrip()), 17), len(whole.rstrip()) - 1):
         path.write_bytes(whole[:length])
         assert tables.read_run(folder, spec) is None
 
@@ -139,6 +72,7 @@ def test_a_run_cut_short_anywhere_is_missing(folder, run_spec):
         lambda content: content.update(schema=tables.SCHEMA + 1),
         lambda content: content.pop("schema"),
         lambda content: content.pop("rows"),
+        lambda content: content.pop("signals"),
         lambda content: content.pop("cost"),
         lambda content: content.update(novelty=1),
         lambda content: content["rows"][0].pop("value"),
@@ -168,9 +102,9 @@ def test_the_columns_are_those_of_the_contract(folder, run_spec):
     second = result(run_spec(method="mapa", seed=1), parameters={"centres": 45, "name": "x"})
     tables.write_tables(folder, [first, second])
     rows, runs = tables.read_table(folder, "measurements"), tables.read_table(folder, "runs")
-    assert tuple(rows.columns) == MEASUREMENTS
-    assert tuple(runs.columns[: len(RUNS)]) == RUNS
-    assert [name for name in runs.columns if name.startswith("p_")] == ["p_steps", "p_centres", "p_name"]
+    assert tuple(rows.columns) == TABLES["measurements"]
+    assert tuple(runs.columns) == (*RUNS, *CONDITIONS, "p_steps", "p_centres", "p_name")
+    assert {*RUNS} == RESULTS
     assert len(rows) == 8
     assert len(runs) == 2
     assert runs["p_steps"].isna().tolist() == [False, True]
@@ -242,12 +176,12 @@ def test_every_list_of_a_run_has_its_table(folder, run_spec):
 
 def test_tables_of_nothing_have_their_columns(folder):
     tables.write_tables(folder, [])
-    assert tuple(tables.read_table(folder, "measurements").columns) == MEASUREMENTS
+    assert tuple(tables.read_table(folder, "measurements").columns) == TABLES["measurements"]
 
 
 def test_tables_of_failures_alone_have_their_columns(folder, run_spec):
     tables.write_tables(folder, [result(run_spec(), rows=[], status="failed", message="why")])
-    assert tuple(tables.read_table(folder, "measurements").columns) == MEASUREMENTS
+    assert tuple(tables.read_table(folder, "measurements").columns) == TABLES["measurements"]
     assert tables.read_table(folder, "runs")["message"].tolist() == ["why"]
 
 
