@@ -127,9 +127,9 @@ def _rows(known: Registry, kind: str) -> Iterable[tuple[str, str, str]]:
 
         return [(metric.name, f"{metric.meaning} ({metric.unit})", metric.source) for metric in METRICS]
     if kind == "costs":
-        from bench.fit.cost_model import price_list
+        from bench.fit.cost_model import cost_table
 
-        return [(f"{price.flops} per {price.per}", price.operators, "") for price in price_list()]
+        return [(f"{cost.flops} per {cost.per}", cost.operators, "") for cost in cost_table()]
     items = known.methods if kind == "methods" else known.datasets
     return [(item.name, _described(item), item.source) for item in items.values()]
 

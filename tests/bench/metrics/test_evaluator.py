@@ -138,9 +138,10 @@ def test_the_oracle_has_no_gaps(dataset):
 
 @pytest.mark.parametrize("dataset", ["circle", "s_curve"])
 @pytest.mark.parametrize("method", methods.BUILTIN)
-def test_the_bound_holds_at_every_checkpoint(run_spec, method, dataset):
-    size = {"circle": 100, "s_curve": 40}[dataset]
-    result = run_one(run_spec(method=method, dataset=dataset, n_train=size, max_flops=3e7, n_test=60))
+def test_the_bound_holds_at_every_checkpoint(run_spec, method, dataset, monkeypatch):
+    monkeypatch.setattr(Evaluator, "evaluate_final", lambda *_: [])  # takes time and gives no bounds
+    n_train = {"circle": 100, "s_curve": 40}[dataset]
+    result = run_one(run_spec(method=method, dataset=dataset, seed=1, n_train=n_train, max_flops=3e7, n_test=30))
     assert result.status == "done"
     checkpoints = {row.checkpoint for row in result.rows}
     for checkpoint in checkpoints:
@@ -155,12 +156,12 @@ def test_standard_errors_are_the_spread_over_test_sets():
     problem = linear_gaussian(1)
     model = Linear.of(problem, 0.2)
     posterior = Near(model, 0.3, 1.5)
-    found = [scores(posterior, model, n=40, seed=seed)[1] for seed in range(300)]
+    found = [scores(posterior, model, n=40, seed=seed)[1] for seed in range(150)]
     for metric in ("test_ll", "oracle_gap", "elbo", "inference_gap"):
         values = torch.tensor([each[metric].value for each in found])
         claimed = torch.tensor([each[metric].stderr for each in found]).square().mean().sqrt()
-        # The deviation of 300 values is known to 1 / sqrt(600) = 4 %.
-        assert abs(float(values.std() / claimed) - 1) < 4 * 0.041
+        # The deviation of 150 values is known to 1 / sqrt(300) = 6 %.
+        assert abs(float(values.std() / claimed) - 1) < 4 * 0.058
 
 
 def test_a_standard_error_includes_the_numerical_error():
