@@ -310,7 +310,7 @@ def _costs(study: Study, curves: Sequence[Picture]) -> list[Block]:
 def _target(dataset: str, method: str, row: Mapping[Hashable, Any]) -> Cell:
     cost, median = str(row["cost"]), float(row["median"])
     low, high = (units.quantity(cost, row[end]) for end in ("low", "high"))
-    interval = f"[{low}, {high}] " if median < math.inf and units.MISSING not in (low, high) else ""
+    interval = f"[{low}, {high}] " if row["low"] < math.inf else ""  # not for NaN, nor where no seed comes near
     small = f"{interval}{row['reached']}/{row['seeds']}"
     return Cell(units.quantity(cost, median), small, (dataset, method, f"near-{row['delta']}"), median)
 

@@ -9,7 +9,6 @@ SCHEMA = 3  # of the tables, of runs/*.json and of study.json
 RUN = ["dataset", "method", "seed"]  # what identifies a run
 PAIR = ["dataset", "method"]
 ROLES = ("method", "ceiling", "floor")  # the values of the column `role`
-SHARED = ("size", "validation_size", "test_size", "latent_dim", "noise", "device", "max_flops", "max_seconds")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@ import math
 import pytest
 
 from bench.common import units
+from bench.common.errors import UsageError
+from bench.common.units import in_bytes, in_words
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,22 @@ def test_lists_and_plurals():
 )
 def test_a_difference_shows_on_which_side_of_zero_its_interval_is(value, bounds, text):
     assert units.with_interval(value, bounds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GB", 2 * 10**9), ("512 MB", 512 * 10**6), ("1.5e9", 1_500_000_000), ("100", 100), ("1kb", 1000)],
+)
+def test_a_number_of_bytes(text, size):
+    assert in_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1", "two", "2 gigabytes", "nan", "1GiB", "1,5GB"])
+def test_no_number_of_bytes(text):
+    with pytest.raises(UsageError, match="must be a number of bytes such as 512MB or 2GB, got "):
+        in_bytes(text)
+
+
+@pytest.mark.parametrize(("size", "text"), [(2 * 10**9, "2 GB"), (512_000_000, "512 MB"), (999, "999 bytes")])
+def test_bytes_in_words(size, text):
+    assert in_words(size) == text

@@ -307,7 +307,7 @@ def test_a_cost_to_match_leads_to_the_seeds(page, report, monkeypatch, dataset, 
 def test_what_it_costs_to_come_near_the_truth_leads_to_the_seeds(page, report, monkeypatch, pair, each):
     rows, says = open_rows(page, report, "cost", "#rows:{}:{}:near-0.1".format(*pair))
     assert rows[["wall time (s)", "FLOPs (FLOP)"]].to_numpy().tolist() == [[each, each]] * 5
-    assert says == f"{5 * (each == '10')} of 5 finished seeds were seen to."
+    assert says == f"{5 * (each == '10')} of 5 finished seeds reached it."
     first = selected(page, report.parent, monkeypatch)
     assert list(first["flops"]) == [float(each)] * 5 if each == "10" else first.empty
 
