@@ -33,7 +33,7 @@ class Uncounted(NullLedger):
 def step_times(method, ledger, spec, steps):
     """Seconds of each step on the clock, as a run reads it: less what the ledger says that counting took."""
     problem = registry().make_problem(spec.dataset, None)
-    split = draw(problem, spec.seed, spec.size, spec.validation_size, 1)
+    split = draw(problem, spec.seed, spec.n_train, spec.n_train, 1)
     fit = method.fit(runner.make_task(method, problem, split, spec, ledger))
     seconds = np.empty(steps)
     for step in range(steps):
@@ -53,7 +53,7 @@ def test_counting_adds_next_to_nothing_to_a_fit(name, steps):
     let no slow ledger pass. The first steps are left out, in which work is met that is not known yet.
     """
     method = registry().make_method(name)
-    spec = RunSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
+    spec = RunSpec(dataset="circle", method=name, seed=0, n_train=500, n_test=1)
     fastest = {CountingLedger: np.full(steps, np.inf), Uncounted: np.full(steps, np.inf)}
     deadline, rounds, ratio = time.monotonic() + PATIENCE_S, 0, np.inf
     while time.monotonic() < deadline and (rounds < LEAST_ROUNDS or ratio > LIMIT):

@@ -4,8 +4,9 @@ import time
 
 import pytest
 
+from bench.config.schema import Execution
 from bench.execution import scheduler, worker
-from bench.execution.scheduler import Execution, run_all
+from bench.execution.scheduler import run_all
 from bench.store.records import RunSpec
 
 MOST = 0.56
@@ -33,11 +34,8 @@ def seconds(tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
 
     def measure(runs, sleep, **how):
-        conditions = ("known", "cpu", None, None, False, "", ())
-        specs = [
-            RunSpec("circle", "vae", seed, 40, 40, 50, None, *conditions, parameters=(("sleep", sleep),))
-            for seed in range(runs)
-        ]
+        one = {"dataset": "circle", "method": "vae", "parameters": (("sleep", sleep),)}
+        specs = [RunSpec(seed=seed, **one) for seed in range(runs)]
         start = time.perf_counter()
         assert len(list(run_all(specs, Execution(**how), tmp_path))) == runs
         return time.perf_counter() - start

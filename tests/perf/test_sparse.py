@@ -1,4 +1,4 @@
-"""What a k-d tree saves where few atoms matter to a datum, as a ratio within one run."""
+"""What a k-d tree saves where few atoms matter to a point, as a ratio within one run."""
 
 import time
 
@@ -23,7 +23,7 @@ def surface():
     x = problem.sample(SIZE, stream("swiss_roll", 0, "sparse")).double()
     few = deconvolution.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
     steps = (mapa.weight_steps, mapa.atom_steps)
-    return deconvolution.estimate(few, problem.noise, mapa.smoothing, *steps, NullLedger()), x
+    return deconvolution.estimate(few, problem.noise_variance, mapa.smoothing, *steps, NullLedger()), x
 
 
 def test_sums_over_the_nearest_atoms_take_half_of_the_time_of_sums_over_all(surface, monkeypatch):

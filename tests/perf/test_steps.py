@@ -17,9 +17,9 @@ FIRST = 5
 
 
 def begin(name):
-    """A fit of the method with its defaults to 500 data of the circle."""
+    """A fit of the method with its defaults to 500 training points of the circle."""
     method, problem = registry().make_method(name), registry().make_problem("circle", None)
-    spec = RunSpec("circle", name, seed=0, size=500, validation_size=500, test_size=1)
+    spec = RunSpec(dataset="circle", method=name, seed=0, n_train=500, n_test=1)
     return method.fit(runner.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, NullLedger()))
 
 

@@ -58,7 +58,7 @@ def test_a_run_is_the_same_in_a_child(run_spec, workers):
 
 def test_a_child_does_not_outlive_its_parent():
     """Which may be killed, while a run is being made."""
-    main = "import time; from bench.execution.worker import Worker; print(Worker().process.pid, flush=True); time.sleep(99)"
+    main = "from bench.execution.worker import Worker\nprint(Worker().process.pid, flush=True)\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", main], stdout=subprocess.PIPE, text=True) as parent:
         child = int(parent.stdout.readline())
         time.sleep(1.0)  # until the child has begun to watch its parent

@@ -2,13 +2,12 @@
 
 import gc
 from dataclasses import dataclass
-from importlib import import_module
 
 import pytest
 
-from bench.timing import output
-
-run = import_module("bench.timing.run")  # the package's own `run` is the function in it
+from bench.cli import timing
+from bench.timing import run
+from methods.contract.method import Method
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +36,7 @@ def clock(monkeypatch):
     """The clock that fits are timed by, in the place of the machine's."""
     made = Clock()
     monkeypatch.setattr(run, "time", made)
-    monkeypatch.setattr(output, "time", made)
+    monkeypatch.setattr(timing, "time", made)
     return made
 
 
@@ -46,7 +45,7 @@ def sleeper():
     """A method that sleeps, by the clock that times it, and yields once."""
 
     @dataclass(frozen=True)
-    class Sleeper:
+    class Sleeper(Method):
         seconds: float = 5e-3
 
         def fit(self, task):
@@ -62,7 +61,7 @@ def watching():
 
     def make(look, count=1):
         @dataclass(frozen=True)
-        class Watching:
+        class Watching(Method):
             def fit(self, task):
                 for _ in range(count):
                     look(task)
@@ -80,6 +79,6 @@ def timed(cli, offer, clock, sleeper):
     def time_both(one, *more):
         offer("one", one)
         offer("two", sleeper(1e-3))
-        return cli("timing", "-m", "one,two", "-d", "circle", "--size", 20, "--rounds", 5, *more)
+        return cli("timing", "-m", "one,two", "-d", "circle", "--n-train", 20, "--rounds", 5, *more)
 
     return time_both

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from bench.cli.timing import bar, sentence
+from bench.config.schema import TimingSettings
 from bench.timing.ratios import Comparison, Ratio, comparisons, self_ratios
-from bench.timing.run import ARMS, Settings, Timing
+from bench.timing.run import ARMS, Timing
 
 
 def test_what_a_comparison_says():
@@ -29,7 +30,7 @@ def test_what_is_told(timed, watching, clock, tmp_path):
     assert [line.split()[0] for line in progress] == ["[warm-up]", *(f"[{n}/5]" for n in range(1, 6))]
     assert all(re.search(r" one [23]\S* ms \(1 step\), two (1 ms|1000 µs) \(1 step\)", line) for line in progress)
     for pattern in (
-        r"^circle, 20 data, seed 0, 5 rounds",
+        r"^circle, 20 training points, seed 0, 5 rounds",
         r"^one / two +\S+× +\[\S+, \S+\] +\S+% +slower",
         r"^one A / A' +\S+× +\[\S+, \S+\] +\S+%",
         r"^two A / A' +1\.000× +\[1\.000, 1\.000\] +0%",
@@ -68,7 +69,7 @@ def test_the_files_hold_every_fit_and_what_follows_from_them(timed, watching, cl
     [found] = comparisons(times, 4)
     assert held["ratios"] == [{**asdict(found), "verdict": found.verdict}]
     assert held["self_ratios"] == {name: asdict(ratio) for name, ratio in self_ratios(times, 4).items()}
-    expected = {"methods": ["one", "two"], "dataset": "circle", "size": 20, "seed": 4, "rounds": 5, "max_steps": 2}
+    expected = {"methods": ["one", "two"], "dataset": "circle", "n_train": 20, "seed": 4, "rounds": 5, "max_steps": 2}
     assert expected.items() <= held["settings"].items()
     assert held["command"].startswith("python -m bench timing -m one,two")
     assert {"torch", "versions", "processor", "core", "cores", "load_average_before"} <= held["provenance"].keys()
@@ -77,7 +78,7 @@ def test_the_files_hold_every_fit_and_what_follows_from_them(timed, watching, cl
 
 def test_a_bar_passes_on_what_it_shows():
     fits = [Timing(number, 1, "one", "A", 1.0, 1.0, 1) for number in range(6)]
-    assert list(bar(iter(fits), Settings(("one", "two"), rounds=5))) == fits
+    assert list(bar(iter(fits), TimingSettings(methods=("one", "two"), rounds=5))) == fits
 
 
 def test_help_is_fast_and_teaches():

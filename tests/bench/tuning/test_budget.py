@@ -8,19 +8,20 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from bench.execution import scheduler
 from bench.fit import runner
 from bench.fit.runner import run_one
+from bench.metrics import BaseEvaluator
 from bench.metrics.measurement import Measurement
 from bench.store import tables
-from bench.study import execute
-from bench.tuning import affordable
+from bench.tuning.budget import affordable
 from methods.common.posteriors import Prior
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, Method
 from methods.contract.search_space import Range, Uniform
 
 
 @dataclass(frozen=True)
-class Priced:
+class Priced(Method):
     """The initial weights with a shift of the decoder, at a price in FLOPs that grows with the shift by `slope`."""
 
     price: float = 10.0
@@ -38,26 +39,27 @@ class Priced:
         yield Fitted(task.model, Prior(task.latent_dim))
 
 
-class ByShift:
+class ByShift(BaseEvaluator):
     """Scores a model by how far it is shifted, so that what is dearer is better."""
 
-    reference = None
+    def __init__(self, *_):
+        pass
 
-    def look(self, fitted):
+    def evaluate_checkpoint(self, fitted):
         return [Measurement("validation_ll", float(fitted.model.network[-1].bias.detach().abs().mean()), 0.0, "nats")]
 
 
 @pytest.fixture
 def tune(cli, in_process, offer, monkeypatch):
     """`tune` of priced methods on small data, run here, without quadrature; --budget and --trials are given."""
-    monkeypatch.setattr(runner, "_evaluator", lambda *_: ByShift())
+    monkeypatch.setattr(runner, "ValidationEvaluator", ByShift)
     monkeypatch.setattr(runner, "_warm_up", lambda *_: None)
     offer("cheap", Priced())
     offer("costly", Priced(price=100.0))
     offer("uneven", Priced(price=20.0, slope=100.0))
 
     def run(out, methods, budget, *more, trials=16, datasets="circle"):
-        args = ("--budget", budget, "--trials", trials, "--size", 20, "--jobs", 1, "--out", out)
+        args = ("--budget", budget, "--trials", trials, "--n-train", 20, "--jobs", 1, "--out", out)
         return cli("tune", "-m", methods, "-d", datasets, *args, *more)
 
     return run
@@ -180,26 +182,26 @@ def interrupting(monkeypatch, after):
         ended.extend(specs)
 
     ended = []
-    monkeypatch.setattr(execute, "_run_all", run_all)
+    monkeypatch.setattr(scheduler, "run_all", run_all)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
 def test_an_interrupted_tuning_chooses_the_same(tune, tmp_path, monkeypatch, after):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    methods, plain = "cheap,uneven", execute._run_all
+    methods, plain = "cheap,uneven", scheduler.run_all
     assert tune(whole, methods, 250, "--quiet").code == 0
     interrupting(monkeypatch, after)
     assert tune(parts, methods, 250).code == 130
     assert not (parts / "tuned.json").exists()
-    monkeypatch.setattr(execute, "_run_all", plain)
+    monkeypatch.setattr(scheduler, "run_all", plain)
     assert tune(parts, methods, 250, "--quiet").code == 0
     assert chosen(parts) == chosen(whole)
 
 
 def test_the_order_in_which_runs_end_does_not_matter(tune, tmp_path, monkeypatch):
     assert tune(tmp_path / "one", "cheap,uneven", 250, "--quiet").code == 0
-    plain = execute._run_all
-    monkeypatch.setattr(execute, "_run_all", lambda specs, *how: plain(specs[::-1], *how))
+    plain = scheduler.run_all
+    monkeypatch.setattr(scheduler, "run_all", lambda specs, *how: plain(specs[::-1], *how))
     assert tune(tmp_path / "two", "cheap,uneven", 250, "--quiet", "--jobs", 2).code == 0
     assert chosen(tmp_path / "two") == chosen(tmp_path / "one")
 
@@ -216,7 +218,9 @@ def test_the_same_again_runs_nothing_and_says_so_once(tune, tmp_path, in_process
     ]
     again = tune(tmp_path / "out", "cheap,costly", 115)
     assert len(in_process) == ran
-    assert again.err.splitlines() == ["round 1: the defaults", f"all {ran} runs are there already; nothing to run"]
+    (first_round, nothing) = again.err.splitlines()
+    assert first_round == "round 1: the defaults"
+    assert nothing.startswith(f"all {ran} runs are done")
 
 
 def test_more_methods_seeds_and_datasets_are_added(tune, tmp_path, in_process):
@@ -232,7 +236,7 @@ def test_more_methods_seeds_and_datasets_are_added(tune, tmp_path, in_process):
 def test_another_budget_does_not_mix(tune, tmp_path, unchanged):
     tune(tmp_path / "out", "costly", 115, "--quiet")
     with unchanged(tmp_path):
-        assert "holds a study with --budget 115.0, got 120.0" in tune(tmp_path / "out", "costly", 120).err
+        assert "holds a study with --budget 115, got 120" in tune(tmp_path / "out", "costly", 120).err
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf", "much"])

@@ -10,20 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import tuning
+import datasets.base
 from bench.fit.runner import run_one
 from bench.registry.registry import registry
 from bench.store import tables
-from bench.study import execute
-from bench.tuning import Trial
+from bench.study import plan
+from bench.tuning.design import Trial, trials
+from bench.tuning.selection import choose
 from datasets.base import draw
 from methods.common.posteriors import Prior
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, Method
 from methods.contract.search_space import Choice, LogUniform, Range, Uniform
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(Method):
     """A single Gaussian at the training mean plus a shift in standard units; its log p(x) is known in closed form."""
 
     shift: float = 2.0
@@ -49,22 +50,8 @@ def tune(cli, in_process, offer):
     offer("point", Point())
 
     def run(out, *more, datasets="circle", trials=5):
-        args = (
-            "-m",
-            "point",
-            "-d",
-            datasets,
-            "--trials",
-            trials,
-            "--seeds",
-            2,
-            "--size",
-            40,
-            "--jobs",
-            1,
-            "--out",
-            out,
-        )
+        small = ("--trials", trials, "--seeds", 2, "--n-train", 40, "--jobs", 1)
+        args = ("-m", "point", "-d", datasets, *small, "--out", out)
         return cli("tune", *args, *more)
 
     return run
@@ -84,7 +71,7 @@ def test_ranges_map_the_unit_interval():
 
 def test_trials_are_the_defaults_and_points_spread_evenly():
     known = registry()
-    found = tuning.trials("vae", 17, known)
+    found = trials("vae", 17, known)
     assert (found[0], [trial.number for trial in found]) == (Trial("vae", 0, "vae"), list(range(17)))
     values = [known.parameters(trial.label) for trial in found[1:]]
     share = np.log([v["learning_rate"] / 1e-3 for v in values]) / math.log(30)
@@ -96,9 +83,9 @@ def test_trials_are_the_defaults_and_points_spread_evenly():
 
 def test_more_trials_add_to_fewer():
     known = registry()
-    many = tuning.trials("iterative", 12, known)
+    many = trials("iterative", 12, known)
     for count in (1, 2, 3, 5, 9, 12):
-        assert tuning.trials("iterative", count, known) == many[:count]
+        assert trials("iterative", count, known) == many[:count]
 
 
 def test_each_search_is_of_fields_and_keeps_the_training_budget():
@@ -107,12 +94,12 @@ def test_each_search_is_of_fields_and_keeps_the_training_budget():
     assert {"vae", "iterative"} <= set(tunable)
     for name in tunable:
         assert "steps" not in known.search(name)
-        assert len(tuning.trials(name, 4, known)) == 4
+        assert len(trials(name, 4, known)) == 4
 
 
 def test_a_point_that_repeats_another_is_no_trial(offer):
     offer("point", Point())
-    found = tuning.trials("point", 20, execute.registry())
+    found = trials("point", 20, plan.registry())
     assert [trial.number for trial in found] == [0, 1, 2, 3]
     assert {trial.label for trial in found} == {"point", "point[shift=-1]", "point[shift=0]", "point[shift=1]"}
 
@@ -125,9 +112,23 @@ def test_a_trial_scores_the_mean_log_likelihood_of_validation_data(tune, tmp_pat
     assert set(rows["seed"]) == {1000, 1001}
     for row in rows.itertuples():
         split = draw(problem, row.seed, 40, 40, 1)
-        each = log_density_of_a_point(split.validation, split.train, row.p_shift, problem.noise)
+        each = log_density_of_a_point(split.validation, split.train, row.p_shift, problem.noise_variance)
         assert row.score == pytest.approx(float(each.mean()), abs=2e-3)
         assert row.stderr == pytest.approx(float(each.std()) / math.sqrt(40), rel=1e-3)
+
+
+def test_the_test_set_is_never_drawn(tune, tmp_path, monkeypatch):
+    plain, opened = datasets.base.stream, []
+
+    def stream(source, seed, name):
+        opened.append((source, seed, name))
+        return plain(source, seed, name)
+
+    monkeypatch.setattr(datasets.base, "stream", stream)
+    assert tune(tmp_path / "out", "--quiet").code == 0
+    names = {name for source, _, name in opened if source == "circle"}
+    assert {"train", "validation"} <= names
+    assert "test" not in names
 
 
 def test_the_best_is_chosen_and_told(tune, tmp_path):
@@ -135,7 +136,7 @@ def test_the_best_is_chosen_and_told(tune, tmp_path):
     assert end.code == 0
     content = json.loads((tmp_path / "out" / "tuned.json").read_text())
     assert content["datasets"] == {"circle": {"point": {"shift": 0.0}}, "absolute": {"point": {"shift": 0.0}}}
-    assert (content["budget"]["trials"], content["budget"]["seeds"], content["budget"]["size"]) == (5, 2, 40)
+    assert (content["budget"]["trials"], content["budget"]["seeds"], content["budget"]["n_train"]) == (5, 2, 40)
     assert content["command"].startswith("python -m bench tune -m point")
     assert [choice["flops"] for choice in content["choices"]] == [4 * 2 * 5.0] * 2
     assert "shift=0" in end.out
@@ -150,7 +151,7 @@ def test_above_two_latent_dimensions_validation_is_scored_by_sampling(run_spec, 
     (row,) = run_one(spec).rows
     problem = registry().make_problem("linear_gaussian", 3)
     split = draw(problem, 0, 40, 40, 1)
-    each = log_density_of_a_point(split.validation, split.train, 0.0, problem.noise)
+    each = log_density_of_a_point(split.validation, split.train, 0.0, problem.noise_variance)
     assert row.value == pytest.approx(float(each.mean()), abs=1e-3)
 
 
@@ -187,7 +188,7 @@ def choice_of(scores, offer):
         for i, line in enumerate(scores)
         for k, s in enumerate(line)
     ]
-    (found,) = tuning.choose(pd.DataFrame(rows), execute.registry())
+    (found,) = choose(pd.DataFrame(rows), plan.registry())
     return found
 
 
@@ -234,7 +235,7 @@ def test_another_budget_does_not_mix(tune, tmp_path, unchanged, compare):
     tune(tmp_path / "out", "--quiet")
     with unchanged(tmp_path):
         assert "holds a study with --trials 5, got 6" in tune(tmp_path / "out", trials=6).err
-        assert "no --set point, got --set point.idle=1" in tune(tmp_path / "out", "--set", "point.idle=1").err
+        assert "--set point nothing, got idle=1" in tune(tmp_path / "out", "--set", "point.idle=1").err
         assert "holds results of `tune`, not of `compare`" in compare(tmp_path / "out", "point").err
 
 
