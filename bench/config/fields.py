@@ -30,7 +30,7 @@ class Field:
         default: Its default.
         help: What it means.
         flag: How the command line spells it.
-        extra: metavar, short, default (in words), multiple and parse, where given.
+        extra: metavar, short, default (in words), multiple, parse and report (the words for a value), where given.
     """
 
     name: str

@@ -15,7 +15,7 @@ Activation = Literal["tanh", "silu", "relu", "gelu"]
 
 
 def _about(text: str, metavar: str = "", **more: Any) -> Meta:
-    """What --help says of a field. more: flag, short, default, multiple, parse (see `bench.config.fields`)."""
+    """What --help says of a field. more: flag, short, default, multiple, parse, report (see `bench.config.fields`)."""
     return Meta(description=text, extra={"metavar": metavar, **more})
 
 
@@ -27,13 +27,17 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     IN_LABEL: ClassVar[tuple[str, ...]] = ("n_train", "latent_dim", "hidden", "activation")
 
-    n_train: Annotated[PositiveInt, _about("Training points, and as many validation points.", "N")] = 500
-    n_test: Annotated[PositiveInt, _about("Test points, for evaluation only.", "N")] = 2000
+    n_train: Annotated[
+        PositiveInt,
+        _about("Training points, and as many validation points.", "N", report="{} training points"),
+    ] = 500
+    n_test: Annotated[PositiveInt, _about("Test points, for evaluation only.", "N", report="{} test points")] = 2000
     latent_dim: Annotated[
         PositiveInt | None, _about("Latent dimension of the models.", "L", default="the dataset's own")
     ] = None
     observation_noise: Annotated[
-        Literal["known", "learned"], _about("Whether methods are given the noise variance or learn it.")
+        Literal["known", "learned"],
+        _about("Whether methods are given the noise variance or learn it.", report="{} observation noise"),
     ] = "known"
     hidden: Annotated[
         Annotated[tuple[PositiveInt, ...], Meta(min_length=1)],

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.common.units import fraction, listed, number, percent, plural, ratio, with_interval
+from bench.config.fields import fields
+from bench.config.labels import spell_value
+from bench.config.schema import Conditions
 from bench.stats.bootstrap import LEAST_SEEDS, bounds, median_of_medians
 from bench.stats.comparisons import Comparison, Margin, comparisons
 from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE
@@ -23,11 +26,6 @@ if TYPE_CHECKING:
     from bench.store.study_tables import Study
 
 TOO_FEW = "too few seeds"
-CONDITIONS = {
-    "n_train": "{} training points",
-    "n_test": "{} test points",
-    "observation_noise": "{} observation noise",
-}
 
 
 # Comparisons
@@ -176,9 +174,18 @@ def size(study: Study) -> str:
 
 
 def conditions(study: Study) -> list[str]:
-    """The most important conditions of a study, each in a few words."""
-    settings = study.section("settings")
-    return [text.format(settings[key]) for key, text in CONDITIONS.items() if settings.get(key) is not None]
+    """The conditions of a study that have words of their own or differ from the default, each in a few words."""
+    stated = study.section("settings")
+    found = []
+    for field in fields(Conditions):
+        value = stated.get(field.name)
+        words = field.extra.get("report")
+        if value is not None and words:
+            found.append(words.format(value))
+        elif value is not None and spell_value(value) != spell_value(field.default):
+            shown = f"{value:g}" if isinstance(value, float) else spell_value(value)
+            found.append(f"{field.name.replace('_', ' ')} {shown}")
+    return found
 
 
 def incident(study: Study) -> str:
