@@ -13,7 +13,7 @@ from methods import BUILTIN
 from methods.contract.method import Fitted, NullLedger
 
 METHODS = tuple(BUILTIN)
-SIZE = 500
+N_TRAIN = 500
 STEPS = 500
 FIRST = 5
 
@@ -21,8 +21,8 @@ FIRST = 5
 def begin(name: str, **changed: Any) -> Iterator[Fitted]:
     """A fit of the method, with some of its hyperparameters changed, to the circle at seed 0."""
     method, problem = replace(registry().make_method(name), **changed), registry().make_problem("circle", None)
-    spec = RunSpec("circle", name, seed=0, size=SIZE, validation_size=SIZE, test_size=1)
-    split = draw(problem, spec.seed, spec.size, spec.validation_size, spec.test_size)
+    spec = RunSpec(dataset="circle", method=name, seed=0, n_train=N_TRAIN, n_test=1)
+    split = draw(problem, spec.seed, spec.n_train, spec.n_train, spec.n_test)
     return iter(method.fit(make_task(method, problem, split, spec, NullLedger())))
 
 

@@ -1,4 +1,4 @@
-"""How long it takes to work out MAPA's index posterior, against the number of data, and a likelihood by quadrature."""
+"""How long it takes to work out MAPA's index posterior, against the number of training points, and a likelihood by quadrature."""
 
 import torch
 
@@ -19,15 +19,15 @@ def sample(name: str, n: int) -> torch.Tensor:
 
 
 def estimate(x: torch.Tensor) -> deconvolution.Mixture:
-    """The mixture that MAPA makes of data (N, D) of the surface, with its default hyperparameters."""
-    mapa, noise, ledger = MAPA(), registry().make_problem(SURFACE, None).noise, NullLedger()
+    """The mixture that MAPA estimates from points (N, D) of the surface, with its default hyperparameters."""
+    mapa, noise, ledger = MAPA(), registry().make_problem(SURFACE, None).noise_variance, NullLedger()
     few = deconvolution.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
     mixture = deconvolution.estimate(few, noise, mapa.smoothing, mapa.weight_steps, mapa.atom_steps, ledger)
     return deconvolution.sharpened(mixture, x, noise, ledger)
 
 
 class Signals:
-    """The mixture of N data; at the largest N, a k-d tree finds the atoms that matter to a datum."""
+    """The mixture of N points; at the largest N, a k-d tree finds the atoms that matter to a point."""
 
     params = (500, 2000, 8000, 32_000)
     param_names = ("N",)
@@ -40,7 +40,7 @@ class Signals:
 
 
 class IndexPosterior:
-    """log p(i | x) of 500 data x over all N."""
+    """log p(i | x) of 500 points x over all N."""
 
     params = (500, 2000, 8000)
     param_names = ("N",)
@@ -54,7 +54,7 @@ class IndexPosterior:
 
 
 class Quadrature:
-    """log p(x) of 500 data x under the true model, to a thousandth of a nat: a curve, and a surface."""
+    """log p(x) of 500 points x under the true model, to a thousandth of a nat: a curve, and a surface."""
 
     params = ("figure8", SURFACE)
     param_names = ("dataset",)
@@ -63,4 +63,4 @@ class Quadrature:
         self.problem, self.x = registry().make_problem(name, None), sample(name, POINTS)
 
     def time_quadrature(self, _: str) -> None:
-        log_marginal(self.problem.decoder, self.problem.noise, self.x, self.problem.latent_dim)
+        log_marginal(self.problem.decoder, self.problem.noise_variance, self.x, self.problem.latent_dim)

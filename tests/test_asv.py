@@ -1,5 +1,6 @@
-"""asv's benchmarks run unattended, with the project's own configuration, on whatever environment the tests have."""
+"""The benchmarks run: under asv with the project's own configuration, and each of them in this process."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import fits, posterior, quality
+
 ROOT = Path(__file__).parents[1]
-LIGHT = ("time_help", r"fit\('untrained'\)", r"step\('vae'\)", r"signals\(500\)", r"quadrature\('figure8'\)")
+LIGHT = ("time_help", r"step\('vae'\)")
 
 
 @pytest.fixture
@@ -33,6 +36,37 @@ def test_benchmarks_run_in_this_environment(asv, tmp_path):
     asv("machine", "--yes")
     chosen = [word for pattern in LIGHT for word in ("--bench", pattern)]
     here = f"existing:{sys.executable}"
-    told = asv("run", "--quick", "--dry-run", "--show-stderr", "--environment", here, *chosen)
-    assert f"Running {len(LIGHT)} total benchmarks" in told
+    output = asv("run", "--quick", "--dry-run", "--show-stderr", "--environment", here, *chosen)
+    assert f"Running {len(LIGHT)} total benchmarks" in output
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "timed", "parameter"),
+    [
+        (fits.Fit, "time_fit", "untrained"),
+        (fits.Step, "time_step", "vae"),
+        (posterior.Signals, "time_signals", 100),
+        (posterior.IndexPosterior, "time_log_index", 100),
+        (posterior.Quadrature, "time_quadrature", "figure8"),
+    ],
+)
+def test_what_is_timed_runs(benchmark, timed, parameter):
+    made = benchmark()
+    made.setup(parameter)
+    getattr(made, timed)(parameter)
+
+
+def test_fits_are_shortened_to_the_same_number_of_steps():
+    assert fits.shortened("vae") == {"steps": fits.STEPS}
+    assert fits.shortened("untrained") == {}
+
+
+def test_what_is_tracked_is_read_from_a_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quality, "METHODS", ("untrained",))
+    made = quality.Quality()
+    study = made.setup_cache()
+    assert 1 < made.track_oracle_gap(study, "untrained") < 1000
+    assert math.isnan(made.track_flops_to_target(study, "untrained"))
+    assert made.track_peak_memory(study, "untrained") > 0

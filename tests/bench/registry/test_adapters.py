@@ -1,29 +1,26 @@
 """The method and the dataset of docs/add-a-method.md and docs/add-a-dataset.md are whole, short, and run."""
 
 import re
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
-import bench.registry.registry
-from bench.cli.app import main
-from bench.fit.runner import run_one
+from bench.registry.registry import registry
 from bench.store.tables import read_table
 from datasets.base import draw
 from methods.contract.decoder import build_model
 from methods.contract.method import NullLedger, Task
 
-ROOT = Path(__file__).parents[1]
-PAGE = "".join((ROOT / "docs" / f"add-a-{kind}.md").read_text(encoding="utf-8") for kind in ("method", "dataset"))
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).parents[3] / "docs"
+PAGES = [(DOCS / name).read_text(encoding="utf-8") for name in ("add-a-method.md", "add-a-dataset.md")]
+BLOCKS = [block for page in PAGES for block in re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)]
 FILES = {"beta_vae.py": "METHODS = ", "heart.py": "DATASETS = "}
 
 
 def code(name):
-    """The block of the page that is the file of this name."""
+    """The block of the documents that is the file of this name."""
     (found,) = [text for language, text in BLOCKS if language == "python" and FILES[name] in text]
     return found
 
@@ -35,32 +32,16 @@ def files(tmp_path):
     return [tmp_path / name for name in FILES]
 
 
-@pytest.fixture
-def command(monkeypatch, tmp_path):
-    """The command line on tiny settings, in this process: its exit code."""
-    monkeypatch.setattr("bench.execution.scheduler.run_all", lambda specs, *_: (run_one(spec) for spec in specs))
-    monkeypatch.setattr("bench.report.page.write", lambda folder: folder / "report.html")
-
-    def run(*args):
-        sizes = ("--seeds", "1", "--n-train", "20", "--n-test", "20", "--max-flops", "1e6", "--jobs", "1", "--quiet")
-        monkeypatch.setattr(sys, "argv", ["bench", "compare", *map(str, args), *sizes, "--out", str(tmp_path / "out")])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code
-
-    return run
-
-
-@pytest.mark.parametrize(("name", "most"), [("beta_vae.py", 30), ("heart.py", 20)])
-def test_it_is_as_short_as_the_page_says(name, most):
+@pytest.mark.parametrize(("name", "page"), [*zip(FILES, PAGES, strict=True)])
+def test_it_is_as_short_as_the_title_says(name, page):
+    (most,) = map(int, re.findall(r"^#+ .*\bin (\d+) lines", page, re.MULTILINE))
     assert len([line for line in code(name).splitlines() if line.strip()]) <= most
-    assert f"in {most} lines" in PAGE
 
 
-def test_files(command, files, tmp_path):
+def test_files(compare, in_process, files, tmp_path):
     plugins = [word for file in files for word in ("--plugin", file)]
-    methods = ("-m", "beta-vae[beta=2],beta-vae-4", "--set", "beta-vae.steps=50")
-    assert command(*methods, "-d", "heart[width=2,noise_variance=0.1]", *plugins) == 0
+    asked = ("beta-vae[beta=2],beta-vae-4", "heart[width=2,noise_variance=0.1]")
+    assert compare(tmp_path / "out", *asked, 1, "--set", "beta-vae.steps=50", *plugins).code == 0
     runs = read_table(tmp_path / "out", "runs").set_index("method")
     assert (runs["status"] == "done").all()
     assert (runs["notes"] == "").all()
@@ -69,7 +50,7 @@ def test_files(command, files, tmp_path):
     assert set(runs["dataset"]) == {"heart[noise_variance=0.1,width=2]"}
 
 
-def test_a_package(command, files, tmp_path, monkeypatch):
+def test_a_package(compare, in_process, files, tmp_path, monkeypatch):
     project = tomllib.loads(next(text for language, text in BLOCKS if language == "toml"))["project"]
     about = tmp_path / "beta_vae_adapter-1.0.dist-info"
     about.mkdir()
@@ -80,15 +61,15 @@ def test_a_package(command, files, tmp_path, monkeypatch):
     ]
     (about / "entry_points.txt").write_text("\n".join(groups))
     monkeypatch.syspath_prepend(tmp_path)
-    assert bench.registry.registry.registry().method("beta-vae").origin == f"package {project['name']}"
-    assert command("-m", "beta-vae", "-d", "heart") == 0
+    assert registry().method("beta-vae").origin == f"package {project['name']}"
+    assert compare(tmp_path / "out", "beta-vae", "heart").code == 0
     assert read_table(tmp_path / "out", "runs")["status"].tolist() == ["done"]
 
 
 @pytest.fixture
 def fitted(files):
     """The end of a fit of the page's method to the page's dataset at a given weight of the KL, and its data."""
-    known = bench.registry.registry.registry(map(str, files))
+    known = registry(map(str, files))
     problem = known.make_problem("heart", None)
     split = draw(problem, 0, 300, 10, 10)
 
@@ -114,6 +95,6 @@ def test_a_larger_weight_brings_the_posterior_nearer_to_the_prior(fitted):
 
 
 def test_the_dataset_is_a_heart(files):
-    problem = bench.registry.registry.registry(map(str, files)).make_problem("heart[width=2]", None)
+    problem = registry(map(str, files)).make_problem("heart[width=2]", None)
     ends_and_middle = problem.decoder(torch.tensor([[-9.0], [0.0], [9.0]], dtype=torch.float64))
     assert ends_and_middle.tolist() == [pytest.approx(p, abs=1e-12) for p in ([0, 5 / 16], [0, -17 / 16], [0, 5 / 16])]
