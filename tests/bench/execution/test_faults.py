@@ -2,19 +2,20 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import random
 import shlex
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
+from bench.cli import app
 from bench.common.errors import InterruptedStudyError, UsageError
 from bench.config.schema import Execution, Settings
-from bench.execution import scheduler
+from bench.execution import scheduler, worker
 from bench.store import files, tables
 from bench.study.execute import execute
 from bench.study.log import Silent
@@ -22,29 +23,10 @@ from bench.study.plan import resolve
 
 METHODS = ("vae", "mapa", "iterative", "untrained")
 SETTINGS = {"methods": METHODS, "datasets": ("circle", "figure8"), "seeds": 3, "n_train": 20, "n_test": 20}
-INSTANT = """
-import sys
-from pathlib import Path
-from bench.execution import scheduler, worker
-worker.PROGRAM, scheduler.environment = Path(sys.argv[1]).read_text(), lambda: ("code of the test",)
-"""
-DRIVER = f"""{INSTANT}
-from bench.config.schema import Execution, Settings
-from bench.study.execute import execute
-from bench.study.log import Silent
-from bench.study.plan import resolve
-plan = resolve(Settings(**{SETTINGS!r}))
-assert plan.runs
-print("begun", flush=True)
-execute(plan, Path(sys.argv[2]), Execution(jobs=2), Silent(), "a command")
-"""
-COMMAND = f"""{INSTANT}
-from bench.cli import app
-sys.argv = ["bench", *sys.argv[2:]]
-app.main()
-"""
-LATEST_S = 1.5
+LATEST_S = 0.7
 TWO = Execution(jobs=2)
+FORK = multiprocessing.get_context("fork")  # torch is loaded already
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.fixture
@@ -59,21 +41,27 @@ def run(instant, monkeypatch):
 
 
 @pytest.fixture
-def driver(instant, tmp_path):
-    """The study in a process of its own, once it has begun to run."""
-    (tmp_path / "program").write_text(instant)
+def start():
+    """Start a process; all are killed at the end."""
     begun = []
 
-    def begin(folder):
-        command = [sys.executable, "-c", DRIVER, tmp_path / "program", folder]
-        begun.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
-        assert begun[-1].stdout.readline() == "begun\n"
+    def begin(target):
+        begun.append(FORK.Process(target=target))
+        begun[-1].start()
         return begun[-1]
 
     yield begin
     for process in begun:
         process.kill()
-        process.communicate()
+        process.join()
+
+
+@pytest.fixture
+def driver(run, start):
+    """The study in a process of its own."""
+    plan = resolve(Settings(**SETTINGS))
+    assert plan.runs
+    return lambda folder: start(lambda: execute(plan, folder, TWO, Silent(), "a command"))
 
 
 def told(folder, values):
@@ -96,11 +84,11 @@ def whole(run, tmp_path, values):
 def test_a_study_that_is_killed_again_and_again_is_resumed_to_the_same_tables(driver, run, whole, values, tmp_path):
     """At random moments, more often early, while runs are still missing."""
     folder, moments, kept = tmp_path / "killed", random.Random(0), {}
-    for _ in range(8):
+    for _ in range(20):
         process = driver(folder)
         time.sleep(moments.uniform(0, LATEST_S) ** 2 / LATEST_S)
         process.kill()
-        process.wait()
+        process.join()
         assert kept.items() <= run_files(folder).items()
         kept = run_files(folder)
     run(folder)
@@ -116,7 +104,9 @@ def run_files(folder):
 def test_two_processes_on_one_folder_find_what_one_does(driver, run, whole, values, tmp_path):
     folder = tmp_path / "shared"
     processes = [driver(folder), driver(folder)]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
     assert same(told(folder, values), whole)
     assert json.loads((folder / "study.json").read_text())["provenance"]["finished"]
 
@@ -198,10 +188,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused(run, tmp_path, monkeypatc
 def test_a_clock_that_is_set_back(driver, run, whole, values, tmp_path, monkeypatch):
     """Locks and runs of the future count as all others do."""
     folder, process = tmp_path / "killed", driver(tmp_path / "killed")
-    while not list((folder / "locks").glob("*")) and process.poll() is None:
+    while not list((folder / "locks").glob("*")) and process.is_alive():
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.join()
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 1e6)
     run(folder)
@@ -210,19 +200,27 @@ def test_a_clock_that_is_set_back(driver, run, whole, values, tmp_path, monkeypa
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_study_that_is_told_to_end_writes_its_tables_and_is_resumed(
-    tmp_path, instant, cli, invented, monkeypatch, number, code
+    tmp_path, instant, start, cli, request, monkeypatch, number, code
 ):
     """By the command that it says."""
-    (tmp_path / "program").write_text(instant.replace("pipe.send(result)", "time.sleep(0.2); pipe.send(result)"))
-    out = tmp_path / "out"
+    slow = instant.replace("pipe.send(result)", "time.sleep(0.2); pipe.send(result)")
+    monkeypatch.setattr(worker, "PROGRAM", slow)
+    monkeypatch.setattr(scheduler, "environment", lambda: ("code of the test",))
+    out, said = tmp_path / "out", tmp_path / "said"
     asked = ("compare", "-m", "vae", "-d", "circle", "--seeds", "9", "--n-train", "40", "--n-test", "50")
-    command = [sys.executable, "-c", COMMAND, tmp_path / "program", *asked, "--out", out, "-j", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while len(list((out / "runs").glob("*.json"))) < 2 and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
+
+    def command():
+        sys.argv = ["bench", *asked, "--out", str(out), "-j", "1"]
+        with said.open("w") as sys.stderr:
+            app.main()
+
+    process = start(command)
+    while len(list((out / "runs").glob("*.json"))) < 2 and process.is_alive():
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    process.join(60)
+    err = said.read_text()
+    assert process.exitcode == code, err
     assert "Traceback" not in err
     done = len(run_files(out))
     assert 2 <= done < 9
@@ -233,6 +231,7 @@ def test_a_study_that_is_told_to_end_writes_its_tables_and_is_resumed(
     monkeypatch.setattr("bench.report.page.write", lambda folder: folder)
     before, resume = run_files(out), shlex.split(err.strip().splitlines()[-1])
     assert resume[:4] == ["python", "-m", "bench", "compare"]
+    invented = request.getfixturevalue("invented")  # which takes the place of the scheduler
     assert cli(*resume[3:]).code == 0
     assert len(invented) == 9 - done
     assert before.items() <= run_files(out).items()

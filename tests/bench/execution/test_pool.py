@@ -44,16 +44,21 @@ def gone(process, within=5.0):
     return not Path(f"/proc/{process}/stat").exists()
 
 
-def test_a_run_is_the_same_in_a_child(run_spec, workers):
-    """Values, and what the child must not find out of its surroundings: it is one thread of one core."""
-    spec = run_spec(method="untrained", n_train=20, n_test=20)
-    here, there = run_one(spec), workers.run(Job(spec, concurrent=True, environment=environment()))
+def test_a_run_is_the_same_in_a_child(run_spec, workers, tmp_path):
+    """With plugins that are not on its machine: they travel with what they import, and the run keeps their path."""
+    files = (("mine.py", b"from parts.own import Own\nMETHODS = {'mine': Own}\n"),
+             ("parts/own.py", b"from methods.baselines import Untrained as Own\n"))  # fmt: skip
+    plugin = PluginFile(str(tmp_path / "elsewhere" / "mine.py"), files)
+    spec = run_spec(method="mine", plugins=(plugin.path,), n_train=20, n_test=20)
+    here = run_one(run_spec(method="untrained", n_train=20, n_test=20))
+    there = workers.run(Job(spec, plugins=(plugin,), concurrent=True, environment=environment()))
     assert [(r.checkpoint, r.metric, r.value, r.stderr) for r in there.rows] == [
         (r.checkpoint, r.metric, r.value, r.stderr) for r in here.rows
     ]
     assert (there.spec, there.status, there.concurrent) == (spec, "done", True)
-    again = workers.run(Job(spec, timeout=600.0, memory=10**12))
+    again = workers.run(Job(spec, plugins=(plugin,), timeout=600.0, memory=10**12))
     assert [row.value for row in again.rows] == [row.value for row in here.rows]
+    assert not Path(plugin.path).exists()
 
 
 def test_a_child_does_not_outlive_its_parent():
@@ -65,17 +70,6 @@ def test_a_child_does_not_outlive_its_parent():
         assert not gone(child, 0)
         parent.kill()
     assert gone(child, 30.0)
-
-
-def test_plugins_travel_with_what_they_import(run_spec, workers, tmp_path):
-    """The run keeps its path of them."""
-    files = (("mine.py", b"from parts.own import Own\nMETHODS = {'mine': Own}\n"),
-             ("parts/own.py", b"from methods.baselines import Untrained as Own\n"))  # fmt: skip
-    lost = str(tmp_path / "elsewhere" / "mine.py")
-    spec = run_spec(method="mine", plugins=(lost,), n_train=20, n_test=20)
-    result = workers.run(Job(spec, plugins=(PluginFile(lost, files),)))
-    assert (result.status, result.spec) == ("done", spec)
-    assert not Path(lost).exists()
 
 
 def test_a_child_serves_run_after_run(workers, job, instant):
