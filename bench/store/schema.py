@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 SCHEMA = 3  # of the tables, of runs/*.json and of study.json
 RUN = ["dataset", "method", "seed"]  # what identifies a run
@@ -226,3 +227,20 @@ def in_order(names: Iterable[str]) -> list[str]:
     names = list(dict.fromkeys(names))
     known = [metric.name for metric in METRICS if metric.name in names]
     return known + [name for name in names if name not in known]
+
+
+def check_schema(folder: Path, schema: object) -> None:
+    """Refuse a folder whose schema is not SCHEMA.
+
+    Raises:
+        ValueError: Names the folder, its schema and what to do.
+    """
+    if schema == SCHEMA:
+        return
+    older = isinstance(schema, int) and schema < SCHEMA
+    advice = (
+        "make the study again in a new folder (--out), or set this one aside (--fresh)"
+        if older
+        else "use the version of mapa-bench that wrote it"
+    )
+    raise ValueError(f"{folder} has schema {schema!r}, but this version reads schema {SCHEMA}; {advice}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.store.schema import SCHEMA, TABLES
+from bench.store.schema import SCHEMA, TABLES, check_schema
 
 NEEDED = ("measurements", "runs")
 READ = (*NEEDED, "densities", "posteriors", "signals", "work")
@@ -124,19 +124,6 @@ def _info(folder: Path) -> dict[str, Any]:
     if info.get("scored_on", "test") != "test":
         raise ValueError(f"{folder} holds results of `{info.get('kind')}`, which are not scored on test data")
     return info
-
-
-def check_schema(folder: Path, schema: object) -> None:
-    """Refuse a folder whose schema is not SCHEMA.
-
-    Raises:
-        ValueError: Names the folder, its schema and what to do.
-    """
-    if schema == SCHEMA:
-        return
-    older = isinstance(schema, int) and schema < SCHEMA
-    advice = "run the study again in a new folder" if older else "use the version of mapa-bench that wrote it"
-    raise ValueError(f"{folder} has schema {schema!r}, but this version reads schema {SCHEMA}; {advice}")
 
 
 def _existing(folder: Path, name: str) -> Path:

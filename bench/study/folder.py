@@ -16,7 +16,7 @@ from bench.config.fields import flag
 from bench.config.schema import CONDITIONS, STUDIES, Settings
 from bench.store import provenance
 from bench.store.files import read_json, replacing
-from bench.store.schema import SCHEMA
+from bench.store.schema import SCHEMA, check_schema
 from bench.study.plan import Pair, Plan, resolve
 
 OURS = re.compile(r"runs|locks|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
@@ -85,11 +85,12 @@ def held(folder: Path) -> Held:
     if not (folder / "study.json").is_file():
         raise UsageError(f"{folder} holds no study: there is no study.json in it")
     info = read_json(folder / "study.json")
-    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
-        schema = info.get("schema") if isinstance(info, dict) else None
-        raise UsageError(
-            f"{folder} holds results of schema {schema!r}; this version reads schema {SCHEMA}; {SET_ASIDE}"
-        )
+    if not isinstance(info, dict):
+        raise UsageError(f"{folder}/study.json is damaged; {SET_ASIDE}")
+    try:
+        check_schema(folder, info.get("schema"))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     try:
         settings = msgspec.convert(info["settings"], STUDIES[info["kind"]])
         if info["tuned"] is not None:

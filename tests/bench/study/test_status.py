@@ -175,8 +175,8 @@ def content(text):
 REFUSED = [
     (lambda folder: (folder / "study.json").unlink(), "holds no study: there is no study.json in it"),
     (content(""), "study.json cannot be read"),
-    (content("[]"), "holds results of schema None"),
-    (edit(lambda info: info.update(schema=99)), "holds results of schema 99; this version reads schema"),
+    (content("[]"), "study.json is damaged"),
+    (edit(lambda info: info.update(schema=99)), "has schema 99, but this version reads schema"),
     (edit(lambda info: info.pop("settings")), "study.json is damaged"),
     (edit(lambda info: info.pop("tuned")), "study.json is damaged"),
     (edit(lambda info: info.pop("kind")), "study.json is damaged"),
