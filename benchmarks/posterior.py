@@ -1,4 +1,4 @@
-"""How long it takes to work out MAPA's index posterior, against the number of training points, and a likelihood by quadrature."""
+"""How long MAPA's index posterior takes, by the number of training points, and a likelihood by quadrature."""
 
 import torch
 

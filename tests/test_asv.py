@@ -42,7 +42,7 @@ def test_benchmarks_run_in_this_environment(asv, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "timed", "parameter"),
+    ("kind", "timed", "parameter"),
     [
         (fits.Fit, "time_fit", "untrained"),
         (fits.Step, "time_step", "vae"),
@@ -51,8 +51,8 @@ def test_benchmarks_run_in_this_environment(asv, tmp_path):
         (posterior.Quadrature, "time_quadrature", "figure8"),
     ],
 )
-def test_what_is_timed_runs(benchmark, timed, parameter):
-    made = benchmark()
+def test_what_is_timed_runs(kind, timed, parameter):
+    made = kind()
     made.setup(parameter)
     getattr(made, timed)(parameter)
 
