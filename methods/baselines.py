@@ -1,4 +1,4 @@
-"""Rows that every comparison needs: what no method can beat, and what every method must."""
+"""References for every comparison: a ceiling, the true model, and a floor, the model before training."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ MOST_COORDINATES = 100
 
 @dataclass(frozen=True)
 class Oracle(Method):
-    """The true model with its own posterior: the ceiling of any method on average.
+    """The true model with its own posterior: no method can beat it on average.
 
-    Its index posterior is the best there is without the training codes, which it does not know either: a floor.
-    Above two latent dimensions its q(z | x) is the best diagonal Gaussian of each x instead.
+    Its index posterior is the best possible without the codes of the training points, which it does not know. Above
+    two latent dimensions its q(z | x) is the best diagonal Gaussian for each x.
     """
 
     sees_truth: ClassVar[bool] = True
     role: ClassVar[Role] = "ceiling"
 
-    def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
-        """Why there is no exact posterior to be had, or None."""
+    def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
+        """The reason why the exact posterior cannot be computed, or None."""
         if latent_dim == 2 and data_dim > MOST_COORDINATES:
             return f"no grid of the plane resolves a posterior given {data_dim} coordinates"
         return None
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields once, having done nothing.
+        """Yield the true model once.
 
-        Raises ValueError where the task holds no true model.
+        Raises:
+            ValueError: If the task has no true model.
         """
         if task.truth is None:
             raise ValueError("oracle needs the true model, and this task has none")
@@ -46,10 +47,10 @@ class Oracle(Method):
 
 @dataclass(frozen=True)
 class Untrained(Method):
-    """The generative model at its initial weights, with the prior for a posterior: the floor of any method."""
+    """The generative model at its initial weights, with the prior as its posterior: every method should beat it."""
 
     role: ClassVar[Role] = "floor"
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields once, having done nothing."""
+        """Yield the initial model once."""
         yield Fitted(task.model, Prior(task.latent_dim))

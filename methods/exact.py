@@ -1,4 +1,4 @@
-"""Maximum likelihood by quadrature: the ceiling, on the training data, of any inference scheme for the decoder."""
+"""Maximum likelihood by quadrature: no inference scheme can reach a higher likelihood of the training points."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ MAPA_TOLERANCE = 0.2
 class ExactMLE(Method):
     """argmax of sum_n log of the integral of N(x_n; f(z), s2 I) N(z; 0, I) dz over the decoder f, and s2 if learned.
 
-    The integral is a sum over boxes of latent space that resolve the decoder. They are cut anew for each trial, so that
-    a decoder gains little from what lies between their centres; within one, L-BFGS on all data is deterministic. The
-    starts are MAPA's solution and the initial weights, plain and with the first layer 4 and 8 times as steep; of them
-    the better half by training likelihood goes on from trial to trial (successive halving, Jamieson & Talwalkar 2016).
-    What is highest here is the likelihood of the training data: where they are few, the maximum overfits.
+    The integral is a sum over the cells of a latent grid that resolves the decoder. Each trial makes a new grid, so
+    that a decoder gains little from what lies between codes. Within a trial, full-batch L-BFGS is deterministic. The
+    starts are MAPA's solution and the initial weights with the first layer times 1, 4 and 8. After each trial the
+    better half by training likelihood continues (successive halving, Jamieson & Talwalkar 2016). The likelihood of the
+    training points is maximised: with few of them, the maximum overfits.
 
-    box: how far the decoder may move across a box, in standard deviations of the noise. trial_steps: L-BFGS steps of a
-    trial; the winner goes on until one gains less than `tolerance` nats. steps: the most of any start, and of MAPA.
-    history: L-BFGS pairs.
+    Args:
+        box: Largest movement of the decoder across a grid cell, in standard deviations of the noise.
+        trial_steps: L-BFGS steps of a trial.
+        steps: Most L-BFGS steps of each start, and of MAPA.
+        tolerance: The winner continues until a trial gains less than this, in nats per training point.
+        history: Number of pairs that L-BFGS remembers.
     """
 
     box: float = 2.0
@@ -46,8 +49,8 @@ class ExactMLE(Method):
     def __post_init__(self) -> None:
         require(self, positive=("box", "trial_steps", "steps", "history"), not_negative=("tolerance",))
 
-    def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
-        """Why such data cannot be fitted, or None."""
+    def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
+        """The reason why such data cannot be fitted, or None."""
         if latent_dim > 2:
             return "no quadrature is dense enough above 2 latent dimensions"
         if data_dim > MOST_COORDINATES:
@@ -55,9 +58,10 @@ class ExactMLE(Method):
         return None
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields whenever MAPA does, and then, after each step of any start, the start that is best so far.
+        """Yield whenever MAPA does, and then the best start so far, after each step of any start.
 
-        Raises what MAPA does.
+        Raises:
+            ValueError: Where MAPA raises it.
         """
         ascents = yield from self._starts(task)
         while len(ascents) > 1:
@@ -68,7 +72,7 @@ class ExactMLE(Method):
             yield from self._trials(task, ascents)
 
     def _starts(self, task: Task) -> Generator[Fitted, None, list[Ascent]]:
-        """The ascents from all starts, once MAPA's is found."""
+        """Run MAPA; the ascents from its solution and from the initial weights."""
         own = replace(task, model=copy.deepcopy(task.model))
         steep = [Ascent(steepened(task.model, factor)) for factor in STEEPNESS]
         for fitted in MAPA(steps=self.steps, tolerance=MAPA_TOLERANCE).fit(own):
@@ -78,7 +82,7 @@ class ExactMLE(Method):
         return [Ascent(own.model), *steep]
 
     def _trials(self, task: Task, ascents: list[Ascent]) -> Iterator[Fitted]:
-        """One trial of each ascent; what is yielded has the weights of the best of them so far."""
+        """One trial of each ascent; the model has the weights of the best one so far."""
         for ascent in ascents:
             for _ in ascent.advance(task, self):
                 best = max(ascents, key=attrgetter("likelihood"))
@@ -88,22 +92,27 @@ class ExactMLE(Method):
 
 
 def better_half(ascents: list[Ascent]) -> list[Ascent]:
-    """The ascents that have come to the highest training likelihood, best first."""
+    """The half of the ascents with the highest training likelihood, best first."""
     return sorted(ascents, key=attrgetter("likelihood"), reverse=True)[: len(ascents) // 2]
 
 
 class Ascent:
-    """The ascent of the likelihood from one start, as far as it has come.
+    """The ascent of the likelihood from one start.
 
-    likelihood: the mean over training data in nats, over the codebook of the last trial. steps: taken so far. gain: by
-    how much the last trial raised the likelihood over its own codebook, from its first step to its last.
+    Args:
+        model: The model at its start, which is trained in place.
+
+    Attributes:
+        likelihood: Mean over the training points in nats, on the grid of the last trial.
+        steps: Steps taken so far.
+        gain: Gain of the last trial on its own grid, from its first step to its last, in nats.
     """
 
     def __init__(self, model: GaussianModel):
         self.model, self.likelihood, self.gain, self.steps = model, -math.inf, 0.0, 0
 
     def advance(self, task: Task, method: ExactMLE) -> Iterator[None]:
-        """Take the steps of a trial, one at a time, over a codebook that resolves the decoder as it now is."""
+        """Take the steps of a trial, one at a time, on a new grid that resolves the present decoder."""
         model, most = self.model, min(method.trial_steps, method.steps - self.steps)
         with torch.no_grad():
             across = method.box * math.sqrt(model.variance())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import ClassVar
@@ -15,21 +15,28 @@ from zuko.lazy import LazyComposedTransform
 
 from methods.common.posteriors import Amortised
 from methods.common.training import Objective, train_jointly
-from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
+from methods.contract.architecture import ACTIVATION
+from methods.contract.decoder import GaussianModel, Standardiser, gaussian_log_joint, mlp, standard_normal_log_prob
 from methods.contract.method import Fitted, Method, Task, require
 from methods.contract.search_space import Choice, Range, Uniform
 from methods.vae import VAE
 
 CONTEXT = 32
-HIDDEN = (64,)
+CONDITIONER = (64,)
 LEAST_WEIGHT = 0.01
 
 
 class SplineFlow(Amortised):
-    """q(z | x) as the law of z = mu(x) + sigma(x) g(e; c(x)), e ~ N(0, I).
+    """q(z | x) is the distribution of z = mu(x) + sigma(x) g(e; c(x)), e ~ N(0, I).
 
-    g is an autoregressive map of rational-quadratic splines on [-5, 5] (Durkan et al. 2019, arXiv 1906.04032) by zuko,
-    whose conditioner sees the features c; mu, log sigma and c are outputs of one network.
+    g is an autoregressive map of rational-quadratic splines on [-5, 5] (Durkan et al. 2019, arXiv 1906.04032) from
+    zuko, conditioned on the features c. One network gives mu, log sigma and c.
+
+    Args:
+        network: From x in standard units to mu, log sigma and c.
+        units: The map from data units to standard units.
+        spline: g.
+        latent_dim: L.
     """
 
     def __init__(self, network: nn.Sequential, units: Standardiser, spline: LazyComposedTransform, latent_dim: int):
@@ -37,7 +44,15 @@ class SplineFlow(Amortised):
         self.spline, self.latent_dim = spline, latent_dim
 
     def push(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The codes that base noise (m, n, L) becomes for data x (n, D), (m, n, L), and their log-densities (m, n)."""
+        """Map base noise to codes.
+
+        Args:
+            x: Data, (n, D).
+            noise: Standard normal draws, (m, n, L).
+
+        Returns:
+            Codes, (m, n, L), and log q(z | x) of each in nats, (m, n).
+        """
         outputs = self.outputs(x)
         mean, log_scale, features = outputs.tensor_split([self.latent_dim, 2 * self.latent_dim], -1)
         bent, log_slope = self.spline(features).call_and_ladj(noise)
@@ -48,24 +63,24 @@ class SplineFlow(Amortised):
         return self.push(x, torch.randn(count, len(x), self.latent_dim, generator=generator, device=x.device))
 
     def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
-        """What the quantiles of u along each axis of the base become: (n, D), (m, K) with K >= L -> (m, n, L)."""
+        """Map the normal quantiles of u to codes: (n, D), (m, K) with K >= L -> (m, n, L)."""
         noise = ndtri(u[:, : self.latent_dim]).to(self.units.scale)
         return self.push(x, noise[:, None].expand(-1, len(x), -1))[0]
 
 
-def build_flow(
-    model: GaussianModel,
-    generator: torch.Generator,
-    bins: int,
-    hidden: Sequence[int] = (64, 64),
-    activation: str = "tanh",
-) -> SplineFlow:
-    """A flow for `model`, at random initial weights but for its splines, which are the identity: q is Gaussian."""
-    network = mlp([model.data_dim, *hidden, 2 * model.latent_dim + CONTEXT], activation, generator)
+def build_flow(model: GaussianModel, generator: torch.Generator, bins: int) -> SplineFlow:
+    """A flow at random initial weights whose splines are the identity, so that q is Gaussian at first.
+
+    Args:
+        model: The generative model, which gives the sizes of input, hidden layers and codes.
+        generator: The source of the initial weights.
+        bins: Number of pieces of each spline.
+    """
+    network = mlp([model.data_dim, *model.hidden, 2 * model.latent_dim + CONTEXT], ACTIVATION, generator)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with torch.random.fork_rng(devices=[]):  # zuko draws its weights from the global generator
         torch.default_generator.manual_seed(seed)
-        flow = NSF(model.latent_dim, CONTEXT, bins=bins, transforms=1, hidden_features=HIDDEN, activation=nn.Tanh)
+        flow = NSF(model.latent_dim, CONTEXT, bins=bins, transforms=1, hidden_features=CONDITIONER, activation=nn.Tanh)
     for layer in flow.transform.transforms:
         for parameter in layer.hyper[-1].parameters():
             nn.init.zeros_(parameter)
@@ -73,13 +88,19 @@ def build_flow(
 
 
 def tempered_elbo(model: GaussianModel, posterior: SplineFlow, x: Tensor, noise: Tensor, weight: float) -> Objective:
-    """For each x, the mean over base noise of log p(x, z) - log q(z | x): (n, D), (m, n, L) -> (n,) in nats.
+    """The ELBO, with a surrogate that weights log p(x, z) (Rezende & Mohamed 2015, eqs. 15 and 20).
 
-    What is differentiated has `weight` times log p(x, z) instead: with less than 1, q first spreads over all modes
-    before it narrows (Rezende & Mohamed 2015, eqs. 15 and 20).
+    With a weight below 1, q first spreads over all modes before it narrows.
+
+    Args:
+        model: The generative model.
+        posterior: q(z | x).
+        x: Data, (n, D).
+        noise: Standard normal draws, (m, n, L). The bound is a mean over the m draws.
+        weight: The factor of log p(x, z) in the surrogate.
     """
     z, log_q = posterior.push(x, noise)
-    log_joint = model.log_likelihood(x, z) + standard_normal_log_prob(z)
+    log_joint = gaussian_log_joint(x - model.decode(z), z, model.log_noise)
     return Objective((log_joint - log_q).mean(0).detach(), (weight * log_joint - log_q).mean(0))
 
 
@@ -87,8 +108,13 @@ def tempered_elbo(model: GaussianModel, posterior: SplineFlow, x: Tensor, noise:
 class FlowVAE(Method):
     """Joint training of the decoder and a conditional spline flow on the ELBO (Rezende & Mohamed 2015, algorithm 1).
 
-    bins: K, pieces of each spline. samples: codes per datum and step. warm_up: share of the steps over which the weight
-    of log p(x, z) rises from 0.01 to 1. steps, batch_size, learning_rate: as for the VAE.
+    Args:
+        bins: K, number of pieces of each spline.
+        samples: Number of codes per training point and step.
+        warm_up: Fraction of the steps during which the weight of log p(x, z) rises from 0.01 to 1.
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
     """
 
     bins: int = 8
@@ -109,7 +135,7 @@ class FlowVAE(Method):
         require(self, positive=("bins", "samples", "warm_up", "steps", "batch_size", "learning_rate"))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after every step."""
+        """Yield after every step."""
         posterior = build_flow(task.model, task.generator, self.bins)
         weights = (min(LEAST_WEIGHT + step / (self.warm_up * self.steps), 1.0) for step in count())
 

@@ -1,4 +1,4 @@
-"""Aggressive training of the inference network: the lagging-inference VAE."""
+"""The VAE with aggressive training of the encoder (lagging inference networks)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ from methods.contract.search_space import Choice, LogUniform, Range
 class Iterative(Method):
     """Encoder steps to convergence before each decoder step (He et al. 2019, arXiv 1901.05534, algorithm 1).
 
-    Before a decoder step, encoder steps on fresh batches go on until the mean bound over a `window` of them falls
-    below that of the window before, or for `most_inner` steps. After each pass over the data the mutual information
-    I_q(x, z) is estimated on validation data; the first time that it falls, training turns joint for good.
+    Before a decoder step, encoder steps on fresh batches continue until the mean bound over a window of them is below
+    that of the window before, or until the limit. After each pass over the training points the mutual information
+    I_q(x, z) is estimated on validation points. When it falls for the first time, training becomes joint and stays so.
 
-    Unlike in the authors' code, gradients are not clipped, and the decoder step takes a fresh batch, as algorithm 1
-    has it.
+    Unlike in the authors' code, gradients are not clipped, and the decoder step takes a fresh batch as in algorithm 1.
 
-    steps: gradient steps, inner ones included. batch_size, learning_rate: as for the VAE; decoder and encoder have
-    an Adam each.
+    Args:
+        steps: Number of gradient steps, encoder steps included.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam, one for the decoder and one for the encoder. It falls to zero
+            along half a cosine.
+        window: Number of encoder steps whose mean bounds are compared.
+        most_inner: Most encoder steps before a decoder step.
     """
 
     steps: int = 6000
@@ -47,7 +51,7 @@ class Iterative(Method):
         require(self, positive=("steps", "batch_size", "learning_rate", "window", "most_inner"))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after every gradient step."""
+        """Yield after every gradient step."""
         run = _Run(self, task)
         yield from run.aggressive()
         yield from run.joint()
@@ -72,7 +76,7 @@ class _Run:
         return self.steps >= self.method.steps
 
     def aggressive(self) -> Iterator[Fitted]:
-        """Inner encoder steps and a decoder step, in turn, for as long as mutual information rises."""
+        """Encoder steps and a decoder step in turn, as long as the mutual information rises."""
         before = -math.inf
         while not self.finished:
             for _ in range(self.steps_per_pass):
@@ -82,13 +86,14 @@ class _Run:
                 self.step("decoder step", self.decoder_optimiser, held=self.posterior)
                 yield self.fitted
             with torch.no_grad():
-                now = self.task.ledger.run("mutual information", self.mutual_information)
+                known = self.posterior, self.task.validation, self.task.generator
+                now = self.task.ledger.run("mutual information", mutual_information, *known)
             if now < before:
                 return
             before = now
 
     def inner_loop(self) -> Iterator[Fitted]:
-        """Encoder steps until the mean bound of a window of them falls below that of the one before."""
+        """Encoder steps until the mean bound of a window is below that of the window before."""
         window: list[Tensor] = []
         before = -math.inf
         for _ in range(self.method.most_inner):
@@ -97,13 +102,13 @@ class _Run:
             window.append(self.step("encoder step", self.encoder_optimiser, held=self.task.model))
             yield self.fitted
             if len(window) == self.method.window:
-                now = self.task.ledger.run("window", _mean, window)
+                now = self.task.ledger.run("window", lambda bounds: float(torch.stack(bounds).mean()), window)
                 if now < before:
                     return
                 window, before = [], now
 
     def joint(self) -> Iterator[Fitted]:
-        """Steps of both networks at once, to the end."""
+        """Steps of both networks at once, until the last step."""
         while not self.finished:
             self.step("joint step", self.decoder_optimiser, self.encoder_optimiser)
             yield self.fitted
@@ -126,19 +131,14 @@ class _Run:
         noise = torch.randn(len(x), self.task.latent_dim, generator=self.task.generator, device=x.device)
         return ascend(lambda: Objective.of(elbo(self.task.model, self.posterior, x, noise)), *optimisers)
 
-    def mutual_information(self) -> float:
-        """I_q(x, z) on validation data, in nats."""
-        return mutual_information(self.posterior, self.task.validation, self.task.generator)
-
-
-def _mean(bounds: list[Tensor]) -> float:
-    return float(torch.stack(bounds).mean())
-
 
 def mutual_information(posterior: DiagonalGaussian, x: Tensor, generator: torch.Generator) -> float:
-    """I_q(x, z) = E log q(z | x) - E log q(z) in nats, from one draw of z for each x (n, D).
+    """I_q(x, z) = E log q(z | x) - E log q(z) in nats (He et al. 2019, eq. 6; Hoffman & Johnson 2016).
 
-    q(z) is the mean of q(z | x) over the same x (He et al. 2019, eq. 6; Hoffman & Johnson 2016).
+    Args:
+        posterior: q(z | x). q(z) is its mean over the given x.
+        x: Data, (n, D).
+        generator: The source of one draw of z for each x.
     """
     mean, log_scale = posterior.moments(x)
     noise = torch.randn(mean.shape, generator=generator, device=mean.device)

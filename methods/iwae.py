@@ -1,4 +1,4 @@
-"""The importance weighted autoencoder."""
+"""The importance weighted autoencoder (IWAE), with two estimators of its gradient."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ from methods.vae import VAE
 
 
 def importance_bound(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Tensor:
-    """log (1/K) sum_k p(x, z_k) / q(z_k | x) of each x in nats: (n, D), (K, n, L) -> (n,).
+    """log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k = mu + sigma * noise_k (Burda et al. 2016, eq. 8).
 
-    z_k = mu + sigma * noise_k (Burda et al. 2016, eq. 8). Its mean over the noise is at most log p(x), rises with K,
-    and is the ELBO for K = 1.
+    Its mean over the noise is at most log p(x), increases with K, and is the ELBO for K = 1.
+
+    Args:
+        model: The generative model.
+        posterior: q(z | x).
+        x: Data, (n, D).
+        noise: Standard normal draws, (K, n, L).
+
+    Returns:
+        The bound of each x in nats, (n,).
     """
     mean, log_scale = posterior.moments(x)
     z = mean + log_scale.exp() * noise
@@ -30,15 +38,16 @@ def importance_bound(model: GaussianModel, posterior: Gaussian, x: Tensor, noise
 
 
 def importance_weighted(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
-    """The importance weighted bound, differentiated as it stands (Burda et al. 2016, eq. 13)."""
+    """The importance weighted bound with its own gradient (Burda et al. 2016, eq. 13). Arguments as for the bound."""
     return Objective.of(importance_bound(model, posterior, x, noise))
 
 
 def doubly_reparameterised(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
-    """The same bound, and a surrogate that gives q the gradient sum_k w_k^2 (d log w_k / d z_k) (d z_k / d phi).
+    """The importance weighted bound with a surrogate whose gradient has less variance (Tucker et al. 2019, IWAE-DReG).
 
-    w_k are the normalised weights (Tucker et al. 2019, IWAE-DReG). The gradient has the same expectation and less
-    variance; the model's is sum_k w_k d log w_k / d theta, as without it.
+    The gradient for q is sum_k w_k^2 (d log w_k / d z_k) (d z_k / d phi), with normalised weights w_k. It has the same
+    expectation as that of the bound. The gradient for the model is unchanged, sum_k w_k d log w_k / d theta. Arguments
+    as for the bound.
     """
     mean, log_scale = posterior.moments(x)
     z = mean + log_scale.exp() * noise
@@ -51,12 +60,12 @@ def doubly_reparameterised(model: GaussianModel, posterior: Gaussian, x: Tensor,
 
 
 def _log_weights(model: GaussianModel, x: Tensor, z: Tensor, standardised: Tensor, log_scale: Tensor) -> Tensor:
-    """log p(x, z) - log q(z | x), (K, n), for codes z and (z - mu) / sigma, both (K, n, L)."""
+    """log p(x, z) - log q(z | x), (K, n), from codes z and (z - mu) / sigma, both (K, n, L)."""
     return model.log_likelihood(x, z) + 0.5 * (standardised.square() - z.square()).sum(-1) + log_scale.sum(-1)
 
 
 def log_mean_exp(values: Tensor) -> Tensor:
-    """log of the mean of exp over the first axis: (K, ...) -> (...)."""
+    """The log of the mean of exp over the first axis: (K, ...) -> (...)."""
     return torch.logsumexp(values, 0) - math.log(len(values))
 
 
@@ -64,9 +73,13 @@ def log_mean_exp(values: Tensor) -> Tensor:
 class IWAE(Method):
     """Joint training of decoder and encoder on the importance weighted bound (Burda et al. 2016, eq. 8).
 
-    What is fitted has the encoder's Gaussian for q(z | x), and its ELBO is looser than the bound that was trained.
+    The fitted posterior is the Gaussian of the encoder. Its ELBO is looser than the bound that is trained.
 
-    samples: K, codes per datum and step. steps, batch_size, learning_rate: as for the VAE.
+    Args:
+        samples: K, number of codes per training point and step.
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
     """
 
     colour_group: ClassVar[str] = "iwae"
@@ -83,7 +96,7 @@ class IWAE(Method):
         require(self, positive=("samples", "steps", "batch_size", "learning_rate"))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after every step."""
+        """Yield after every step."""
         posterior = build_encoder(task.model, task.generator)
 
         def objective(x: Tensor) -> Objective:
@@ -96,6 +109,13 @@ class IWAE(Method):
 
 @dataclass(frozen=True)
 class DoublyReparameterisedIWAE(IWAE):
-    """The same with gradients of less variance for the encoder (Tucker et al. 2019, arXiv 1810.04152, IWAE-DReG)."""
+    """IWAE with encoder gradients of less variance (Tucker et al. 2019, arXiv 1810.04152, IWAE-DReG).
+
+    Args:
+        samples: K, number of codes per training point and step.
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+    """
 
     objective = staticmethod(doubly_reparameterised)

@@ -1,7 +1,7 @@
-"""The joint VAE and the importance weighted autoencoder by Pyro: independent implementations to check ours against.
+"""Reference implementations of `vae` and `iwae` by Pyro (Bingham et al. 2019).
 
-Networks, batches and the schedule of the learning rate are those of `vae` and `iwae`; the objective, its draws, its
-gradient and the step are Pyro's (Bingham et al. 2019).
+Networks, batches and the learning rate schedule are those of `vae` and `iwae`. The objective, its draws, its gradient
+and the optimiser step are Pyro's.
 """
 
 from __future__ import annotations
@@ -46,9 +46,13 @@ def guide(posterior: DiagonalGaussian, x: Tensor) -> None:
 
 @contextmanager
 def contained(generator: torch.Generator, parameters: StateDict) -> Iterator[None]:
-    """For a while torch's global generator goes on from this one, and Pyro's global parameters are these.
+    """A context in which torch's global generator and Pyro's global parameters are the given ones.
 
-    Both are taken back with what became of them, and the global ones are left as they were.
+    On exit the given ones have the new state, and the global ones are as before.
+
+    Args:
+        generator: The generator whose stream torch's global generator continues.
+        parameters: The state of Pyro's parameter store.
     """
     shared = torch if generator.device.type == "cpu" else torch.cuda
     outside = shared.get_rng_state()
@@ -62,9 +66,19 @@ def contained(generator: torch.Generator, parameters: StateDict) -> Iterator[Non
 
 
 def train(task: Task, objective: ELBO, steps: int, batch_size: int, learning_rate: float) -> Iterator[Fitted]:
-    """Train the model of `task` and an encoder by stochastic variational inference; yields after every step.
+    """Train the model of a task and an encoder by stochastic variational inference.
 
-    The objective of a batch is a sum over its data where ours is a mean, to which Adam is indifferent.
+    Pyro's objective is a sum over a batch and ours a mean. Adam is invariant to the scale.
+
+    Args:
+        task: The fitting problem.
+        objective: Pyro's objective.
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+
+    Yields:
+        The fitted model, after every step.
     """
     posterior = build_encoder(task.model, task.generator)
     task.ledger.watch(encoder=posterior.network)
@@ -81,15 +95,18 @@ def train(task: Task, objective: ELBO, steps: int, batch_size: int, learning_rat
     fitted = Fitted(task.model, posterior)
     indices = batches(len(task.train), batch_size, task.generator, task.ledger)
     for i, index in enumerate(islice(indices, steps)):
-        task.ledger.run("joint step" if i else "first step", step, index)  # only later ones add to gradients of zero
+        task.ledger.run("joint step" if i else "first step", step, index)  # the first has no gradients to zero
         yield fitted
 
 
 @dataclass(frozen=True)
 class PyroVAE(Method):
-    """`vae` by Pyro's SVI on Trace_ELBO, which draws the KL to the prior where ours has its closed form.
+    """`vae` by Pyro's SVI with Trace_ELBO, which estimates the KL to the prior by draws; ours has the closed form.
 
-    steps, batch_size, learning_rate: as for the VAE.
+    Args:
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
     """
 
     colour_group: ClassVar[str] = "vae"
@@ -102,15 +119,19 @@ class PyroVAE(Method):
         require(self, positive=("steps", "batch_size", "learning_rate"))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after every step."""
+        """Yield after every step."""
         yield from train(task, Trace_ELBO(max_plate_nesting=1), self.steps, self.batch_size, self.learning_rate)
 
 
 @dataclass(frozen=True)
 class PyroIWAE(Method):
-    """`iwae` by Pyro's SVI on the Renyi bound of order 0, which is the importance weighted one (Li & Turner 2016).
+    """`iwae` by Pyro's SVI with the Renyi bound of order 0, the importance weighted bound (Li & Turner 2016).
 
-    samples, steps, batch_size, learning_rate: as for the IWAE.
+    Args:
+        samples: K, number of codes per training point and step.
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
     """
 
     colour_group: ClassVar[str] = "iwae"
@@ -124,6 +145,6 @@ class PyroIWAE(Method):
         require(self, positive=("samples", "steps", "batch_size", "learning_rate"))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after every step."""
+        """Yield after every step."""
         bound = RenyiELBO(alpha=0, num_particles=self.samples, vectorize_particles=True, max_plate_nesting=1)
         yield from train(task, bound, self.steps, self.batch_size, self.learning_rate)

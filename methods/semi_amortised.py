@@ -1,4 +1,4 @@
-"""The semi-amortised VAE."""
+"""The semi-amortised VAE: gradient steps refine the posterior of each training point."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from methods.vae import VAE
 
 @dataclass(frozen=True)
 class RefinedGaussian(Gaussian):
-    """The Gaussian that an encoder proposes for q(z | x), after some gradient steps up the ELBO of x.
+    """The Gaussian of an encoder after a few gradient steps on the ELBO of each x.
 
-    The gradient is the natural one, sigma^2 d/d mu and (1/2) d/d log sigma, so that one rate suits posteriors of any
-    width. No entry moves its mean by more than rate sigma, nor its log sigma by more than rate. The likelihood is
-    averaged over the 2 L points mu +- sqrt(L) sigma_j e_j (cubature of third degree, Arasaratnam & Haykin 2009,
-    eq. 31), so that q is a function of x without randomness, the same in training and after it.
+    The gradient is the natural gradient, sigma^2 d/d mu and (1/2) d/d log sigma, so that one rate suits posteriors of
+    any width. A step changes a mean by at most rate * sigma and a log sigma by at most rate. The likelihood is averaged
+    over the 2 L points mu +- sqrt(L) sigma_j e_j (cubature of third degree, Arasaratnam & Haykin 2009, eq. 31).
+    Therefore q is a deterministic function of x, the same in training and afterwards.
 
-    refinements: K, gradient steps for each x. rate: alpha, their length; a rate of 1 is Newton's for a linear decoder
-    and the right sigma.
+    Args:
+        model: The generative model.
+        encoder: The Gaussian where the steps start.
+        refinements: K, number of gradient steps for each x.
+        rate: alpha, the step size. For a linear decoder and the right sigma, a rate of 1 is a Newton step.
     """
 
     model: GaussianModel
@@ -37,14 +40,14 @@ class RefinedGaussian(Gaussian):
     rate: float
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation: (n, D) -> (n, L), (n, L); their gradients go through all the steps."""
+        """Mean and log standard deviation, differentiable through all steps: (n, D) -> (n, L), (n, L)."""
         mean, log_scale = self.encoder.moments(x)
         for _ in range(self.refinements):
             mean, log_scale = self._refined(x.to(mean), mean, log_scale)
         return mean, log_scale
 
     def _refined(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """The moments one step further up."""
+        """The moments after one more step."""
         axes = math.sqrt(mean.shape[-1]) * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
         nodes = torch.cat([axes, -axes])[:, None]
         scale = log_scale.exp()
@@ -54,7 +57,7 @@ class RefinedGaussian(Gaussian):
         return mean + self.rate * scale * up.clamp(-1, 1), log_scale + self.rate * wider.clamp(-1, 1)
 
     def _slopes(self, x: Tensor, z: Tensor) -> Tensor:
-        """d log p(x | z) / dz for x (n, D) and z (m, n, L), (m, n, L): differentiable where the caller records."""
+        """d log p(x | z) / dz, (m, n, L), for x (n, D) and z (m, n, L). Differentiable where gradients are enabled."""
         unrolled = torch.is_grad_enabled()
         with torch.enable_grad():
             z = z if z.requires_grad else z.requires_grad_()
@@ -63,12 +66,16 @@ class RefinedGaussian(Gaussian):
 
 @dataclass(frozen=True)
 class SemiAmortisedVAE(Method):
-    """Joint training on the ELBO of q(z | x) refined for each datum (Kim et al. 2018, algorithm 1).
+    """Joint training on the ELBO of q(z | x) refined for each training point (Kim et al. 2018, algorithm 1).
 
-    The encoder learns by the gradient through the refinement, which needs second derivatives of the decoder.
+    The encoder is trained by the gradient through the refinement, which needs second derivatives of the decoder.
 
-    refinements: K, gradient steps for each datum. rate: alpha, their length, for natural gradients. steps, batch_size,
-    learning_rate: as for the VAE.
+    Args:
+        refinements: K, number of refining gradient steps for each training point.
+        rate: alpha, the step size of the refinement, for natural gradients.
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
     """
 
     refinements: int = 1
@@ -87,7 +94,7 @@ class SemiAmortisedVAE(Method):
         require(self, positive=("rate", "steps", "batch_size", "learning_rate"), not_negative=("refinements",))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after every step."""
+        """Yield after every step."""
         encoder = build_encoder(task.model, task.generator)
         posterior = RefinedGaussian(task.model, encoder, self.refinements, self.rate)
 

@@ -1,4 +1,4 @@
-"""The joint VAE."""
+"""The variational autoencoder (VAE)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from methods.contract.search_space import Choice, LogUniform, Range
 class VAE(Method):
     """Joint training of decoder and encoder on the ELBO (Kingma & Welling 2014, algorithm 1).
 
-    steps: gradient steps. batch_size: data per step. learning_rate: Adam's, falling to zero along a cosine.
+    Args:
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
     """
 
     colour_group: ClassVar[str] = "vae"
@@ -37,7 +40,7 @@ class VAE(Method):
         require(self, positive=("steps", "batch_size", "learning_rate"))
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after every step."""
+        """Yield after every step."""
         posterior = build_encoder(task.model, task.generator)
 
         def objective(x: Tensor) -> Objective:

@@ -54,7 +54,7 @@ def score(method, name, seed):
     problem = datasets.load(name)
     split = draw(problem, seed, DATA, DATA, HELD_OUT)
     train, validation = split.train.float(), split.validation.float()
-    model = build_model(train, problem.latent_dim, problem.noise, stream("initial weights", seed, "decoder"))
+    model = build_model(train, problem.latent_dim, problem.noise_variance, stream("initial weights", seed, "decoder"))
     task = Task(train, validation, model, stream("training", seed, "draws"), NullLedger())
     *_, fitted = method.fit(task)
     return float(learned_likelihood(fitted, split.test, problem.latent_dim, seed).value.mean())

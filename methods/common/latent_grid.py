@@ -1,4 +1,4 @@
-"""Posteriors that reweight the prior on boxes of latent space."""
+"""Grids of latent space, and posteriors that reweight the prior on the cells of a grid."""
 
 from __future__ import annotations
 
@@ -23,17 +23,22 @@ NODES_PER_CELL = 4
 
 @dataclass(frozen=True)
 class LatentGrid:
-    """Boxes that part latent space, as their corners in u = Phi(z): low and high, (N, L)."""
+    """A partition of latent space into N cells, which are boxes in u = Phi(z), the cube of the prior's quantiles.
+
+    Args:
+        low: The lower corner of each cell in u, (N, L).
+        high: The upper corner of each cell in u, (N, L).
+    """
 
     low: Tensor
     high: Tensor
 
     @staticmethod
     def equal(n: int, latent_dim: int) -> LatentGrid:
-        """n boxes of equal mass under the prior.
+        """A grid of n cells of equal mass under the prior.
 
-        A balanced k-d tree: a box that stands for n codes is cut along one axis after another, in the proportion of
-        ceil(n/2) to floor(n/2). For L = 1 the boxes are the n quantile intervals, in order.
+        It is a balanced k-d tree: a box for n cells is cut along one axis after another, in the proportion of
+        ceil(n/2) to floor(n/2). For L = 1 the cells are the n quantile intervals, in order.
         """
         low, high = torch.zeros(1, latent_dim).double(), torch.ones(1, latent_dim).double()
         share = torch.tensor([n])
@@ -45,14 +50,25 @@ class LatentGrid:
 
     @staticmethod
     def intervals(mass: Tensor) -> LatentGrid:
-        """Intervals of the given shares of the prior, (N,), in order (L = 1)."""
+        """Intervals of given masses under the prior, (N,), in order (L = 1)."""
         above = (mass.double() / mass.double().sum()).cumsum(0).clamp(max=1)[:, None]
         above[-1] = 1.0
         return LatentGrid(torch.cat([above.new_zeros(1, 1), above[:-1]]), above)
 
     @staticmethod
     def resolving(decode: Callable[[Tensor], Tensor], latent_dim: int, step: float) -> LatentGrid:
-        """Boxes across each of which `decode` moves by at most `step`, or whose mass is negligible, in order."""
+        """A grid that resolves a decoder: across each cell it moves by at most `step`, or the mass is negligible.
+
+        Cells are halved until that holds or their number reaches 60,000.
+
+        Args:
+            decode: The decoder, (..., L) -> (..., D).
+            latent_dim: L.
+            step: The largest movement across a cell, in data units.
+
+        Returns:
+            The grid, in the order of the first axis.
+        """
         grid = LatentGrid.equal(COARSEST, latent_dim)
         while len(grid.low) < MOST_CELLS:
             moved = grid.movement(decode)
@@ -69,16 +85,16 @@ class LatentGrid:
 
     @property
     def mass(self) -> Tensor:
-        """The share of the prior in each box, (N,)."""
+        """The mass of each cell under the prior, (N,)."""
         return (self.high - self.low).prod(1)
 
     @cached_property
     def codes(self) -> Tensor:
-        """The boxes' centres in u, taken back to z: (N, L)."""
+        """The code of each cell, its centre in u mapped to z: (N, L)."""
         return _to_latent((self.low + self.high) / 2)
 
     def movement(self, decode: Callable[[Tensor], Tensor]) -> Tensor:
-        """How far `decode` moves from face to face of each box by way of its centre, along each axis: (N, L)."""
+        """How far `decode` moves from face to face of each cell through its centre, along each axis: (N, L)."""
         middle = (self.low + self.high) / 2
         axes = torch.eye(middle.shape[1], dtype=torch.bool)[:, None, None]
         faces = torch.where(axes, torch.stack([self.low, self.high]), middle)  # (L, 2, N, L)
@@ -86,12 +102,12 @@ class LatentGrid:
         return (decode(_to_latent(faces)).double() - centre).norm(dim=-1).sum(1).T
 
     def points(self, index: Tensor, u: Tensor) -> Tensor:
-        """The points at u in [0, 1]^L of the boxes of `index`: (...), (..., L) -> (..., L)."""
+        """The codes at relative positions u in [0, 1]^L of the cells `index`: (...), (..., L) -> (..., L)."""
         low, high = self.low.to(index.device)[index], self.high.to(index.device)[index]
         return _to_latent(low + (high - low) * u)
 
     def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw of the prior within each box of `index`: (...) -> (..., L)."""
+        """A draw of the prior within each of the cells `index`: (...) -> (..., L)."""
         shape = (*index.shape, self.low.shape[1])
         u = torch.rand(shape, generator=generator, dtype=torch.float64, device=index.device)
         return self.points(index, u)
@@ -102,7 +118,7 @@ def _to_latent(u: Tensor) -> Tensor:
 
 
 def _cut(low: Tensor, high: Tensor, share: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut the boxes that stand for several codes in two along an axis, keeping the order of boxes."""
+    """Halve the boxes that stand for several cells along an axis; the order of boxes stays."""
     first = (share + 1) // 2
     middle = low[:, axis] + (high - low)[:, axis] * first / share
     lows, highs = low.repeat_interleave(2, 0), high.repeat_interleave(2, 0)
@@ -113,10 +129,13 @@ def _cut(low: Tensor, high: Tensor, share: Tensor, axis: int) -> tuple[Tensor, T
 
 
 class GridPosterior(Posterior):
-    """q(z | x) = sum_i p(i | x) p(z | z in box i), the prior reweighted box by box.
+    """q(z | x) = sum_i p(i | x) p(z | z in cell i), the prior reweighted on each cell of a grid.
 
-    log_index: log p(i | x), (n, D) -> (n, N), normalised over i. Where every box has 1/N of the prior,
-    KL(q(z | x) || prior) = KL(p(i | x) || uniform), exactly.
+    Where every cell has mass 1/N, KL(q(z | x) || prior) = KL(p(i | x) || uniform) exactly.
+
+    Args:
+        log_index: log p(i | x), normalised over the N cells, (n, D) -> (n, N).
+        grid: The grid.
     """
 
     def __init__(self, log_index: Callable[[Tensor], Tensor], grid: LatentGrid):
@@ -133,9 +152,14 @@ class GridPosterior(Posterior):
         return z, log_weight + standard_normal_log_prob(z)
 
     def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
-        """The first coordinate of u chooses the box, and with the others the place in it.
+        """Map u to codes: its first coordinate selects the cell, and all coordinates the place in it.
 
-        x (n, D), u (m, L) -> (m, n, L).
+        Args:
+            x: Data, (n, D).
+            u: Points of the unit cube, (m, L).
+
+        Returns:
+            Codes, (m, n, L).
         """
         probability = self.log_index(x).exp()
         above = probability.cumsum(1)
@@ -147,10 +171,10 @@ class GridPosterior(Posterior):
         return self.grid.points(index.T, torch.cat([within.clamp(0, 1)[..., None], others], -1))
 
     def best(self, model: DecoderModel, x: Tensor) -> GridPosterior:
-        """The weights of the boxes that are best for each x (n, D) under a model: the ELBO's maximum, in closed form.
+        """The weights of the cells with the highest ELBO for each x, in closed form.
 
-        p(i | x) is proportional to the mass of box i times exp of the mean of log p(x | z) in it, which is taken over
-        four points of the box.
+        p(i | x) is proportional to the mass of cell i times exp of the mean of log p(x | z) in it. The mean is taken
+        over four points of the cell.
         """
         n, latent_dim = self.grid.low.shape
         inside = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=0).draw(NODES_PER_CELL).double()
@@ -162,15 +186,18 @@ class GridPosterior(Posterior):
 
 
 def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> GridPosterior:
-    """The posterior p(z | x) of a model on boxes fine enough that within each it has hardly a shape but the prior's.
+    """The posterior p(z | x) of a model on a grid so fine that within a cell it has nearly the shape of the prior.
 
-    step: how far the decoder may move across a box, in standard deviations of the noise.
+    Args:
+        model: The generative model.
+        latent_dim: L.
+        step: The largest movement of the decoder across a cell, in standard deviations of the noise.
     """
     return posterior_on(model, LatentGrid.resolving(model.decode, latent_dim, step * math.sqrt(model.variance())))
 
 
 def posterior_on(model: DecoderModel, grid: LatentGrid) -> GridPosterior:
-    """The posterior of a model as it stands on given boxes, by its likelihood at their centres."""
+    """The posterior of a model at its present weights on a given grid, from its likelihood at the codes of the cells."""
     decoded, log_mass, noise = model.decode(grid.codes).double(), grid.mass.log(), model.variance()
 
     def log_index(x: Tensor) -> Tensor:
@@ -181,9 +208,17 @@ def posterior_on(model: DecoderModel, grid: LatentGrid) -> GridPosterior:
 
 
 def index_without_codes(posterior: GridPosterior, train: Tensor) -> Callable[[Tensor], Tensor]:
-    """log q(i | x), q(i | x) proportional to the integral of p(x | z) p(z | x_i), for a posterior p(z | x) on boxes.
+    """The index posterior that a model implies: q(i | x) proportional to the integral of p(x | z) p(z | x_i) dz.
 
-    Of all index posteriors that know the model but not the codes of the data, it is nearest to the true one on average.
+    Of all index posteriors that know the model but not the codes of the training points, it is nearest to the true one
+    on average.
+
+    Args:
+        posterior: The posterior p(z | x) of the model on a grid.
+        train: Training points, (N, D).
+
+    Returns:
+        log q(i | x), (n, D) -> (n, N), in nats.
     """
     of_train = cache(lambda: posterior.log_index(train).exp())
 

@@ -1,8 +1,8 @@
 """L-BFGS as a generator, in a few large operations per step.
 
-torch's own optimiser launches hundreds of tiny operations for a step of long memory, evaluates anew each time it is
-resumed, and cannot be accounted for piece by piece; scipy's cannot be resumed. The direction here is the compact
-form of Byrd, Nocedal & Schnabel (1994, eq. 3.1); the line search is the weak-Wolfe bisection of Lewis & Overton
+torch's optimiser launches hundreds of tiny operations for a step with long memory, evaluates again each time it is
+resumed, and cannot be accounted for piece by piece. scipy's cannot be resumed. The direction here is the compact
+form of Byrd, Nocedal & Schnabel (1994, eq. 3.1). The line search is the weak Wolfe bisection of Lewis & Overton
 (2013, algorithm 4.6).
 """
 
@@ -28,10 +28,19 @@ def lbfgs(
     history: int = 30,
     name: str = "loss",
 ) -> Iterator[float]:
-    """Minimise a deterministic `loss` over parameters, in place; yields the loss after each step.
+    """Minimise a deterministic loss over parameters, in place.
 
-    name: what an evaluation is called in the ledger. Ends when no step along the direction lowers the loss, which in
-    exact arithmetic is at a stationary point.
+    It ends when no step along the direction lowers the loss: in exact arithmetic, at a stationary point.
+
+    Args:
+        parameters: The parameters. They become views of one vector.
+        loss: The loss at the present parameters, a scalar.
+        ledger: Where the work is accounted for.
+        history: Number of remembered pairs of steps and gradient changes.
+        name: What an evaluation is called in the ledger.
+
+    Yields:
+        The loss after each step.
     """
     position, gradient = _flatten(parameters)
     memory = _Memory(position, history)
@@ -68,7 +77,13 @@ def lbfgs(
 
 
 def until_slow(losses: Iterator[float], patience: int, tolerance: float) -> Iterator[float]:
-    """The losses up to the first that is less than `tolerance` below the one `patience` steps before."""
+    """The losses until progress is slow.
+
+    Args:
+        losses: Losses of successive steps.
+        patience: Number of steps between the losses that are compared.
+        tolerance: The losses end at the first that is less than this below the loss `patience` steps earlier.
+    """
     seen: list[float] = []
     for loss in losses:
         seen.append(loss)
@@ -84,7 +99,7 @@ def _line_search(
     along: float,
     length: float,
 ) -> float | None:
-    """The loss at the first trial that meets the weak Wolfe conditions, or at worst at one that lowers the loss."""
+    """The loss at the first trial that meets the weak Wolfe conditions, else at the last trial if it lowers the loss."""
     low, high = 0.0, float("inf")
     for _ in range(MAX_TRIALS):
         trial_value, trial_along = evaluate(direction, length)
@@ -99,9 +114,9 @@ def _line_search(
 
 
 def _move(point: Tensor, position: Tensor, slope: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """Take point and slope to where position and gradient are: the step, the change of slope, and whether it bends.
+    """Copy position and gradient to point and slope; return step, change of slope, and whether it bends.
 
-    It bends if its curvature is positive beyond rounding.
+    It bends if the curvature along the step is positive beyond rounding.
     """
     step, change = position - point, gradient - slope
     point.copy_(position)
@@ -110,7 +125,7 @@ def _move(point: Tensor, position: Tensor, slope: Tensor, gradient: Tensor) -> t
 
 
 def _flatten(parameters: Sequence[nn.Parameter]) -> tuple[Tensor, Tensor]:
-    """One vector that the parameters become views of, and one that their gradients become views of."""
+    """Two vectors, of which the parameters and their gradients become views."""
     position = torch.cat([p.detach().flatten() for p in parameters])
     gradient = torch.zeros_like(position)
     start = 0
@@ -123,9 +138,9 @@ def _flatten(parameters: Sequence[nn.Parameter]) -> tuple[Tensor, Tensor]:
 
 
 class _Memory:
-    """The last steps s and gradient changes y, and their inner products; rows are reused in a ring.
+    """The last steps s and gradient changes y with their inner products. Rows are reused in a ring.
 
-    Rows that hold no pair are zero and take part in every product, so that each direction is the same work.
+    Rows without a pair are zero and take part in every product, so that each direction costs the same.
     """
 
     def __init__(self, like: Tensor, history: int):
@@ -142,7 +157,7 @@ class _Memory:
         self.size = 0
 
     def add(self, step: Tensor, change: Tensor) -> None:
-        """Remember a pair, in the place of the oldest."""
+        """Store a pair in place of the oldest."""
         self.size = min(self.size + 1, len(self.steps))
         self.newest = row = (self.newest + 1) % len(self.steps)
         self.steps[row], self.changes[row] = step, change
@@ -163,7 +178,7 @@ class _Memory:
         inner = self.change_change[oldest_first][:, oldest_first]
         upper = self.step_change[oldest_first][:, oldest_first].triu()
         diagonal = upper.diagonal()
-        diagonal[: len(diagonal) - self.size] = 1.0  # any number: what it divides is zero
+        diagonal[: len(diagonal) - self.size] = 1.0  # any number, since it divides zeros
         scale = diagonal[-1] / inner[-1, -1]
         along_steps = (self.steps @ gradient)[oldest_first].double()
         along_changes = (self.changes @ gradient)[oldest_first].double()

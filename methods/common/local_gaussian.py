@@ -1,4 +1,4 @@
-"""Gaussian posteriors fitted to one datum at a time: what an encoder of unlimited capacity would give."""
+"""Gaussian posteriors fitted to each x by itself, as an encoder of unlimited capacity would give them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIFFERENCE = 1e-2
 
 
 def spread_codes(count: int, latent_dim: int) -> Tensor:
-    """`count` codes (count, L) spread evenly under N(0, I): a scrambled Sobol set, the same each time."""
+    """Codes (count, L) spread evenly under N(0, I): a scrambled Sobol set, the same at every call."""
     engine = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=0)
     return ndtri(engine.draw(count, dtype=torch.float64).clamp(1e-9, 1 - 1e-9))
 
@@ -32,9 +32,17 @@ def nodes_of_normal(latent_dim: int) -> Tensor:
 
 
 def maximise_elbo(model: DecoderModel, x: Tensor, *starts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The mean and log standard deviation, (n, L) each, of the highest ELBO of each x (n, D) over several starts.
+    """The diagonal Gaussian of highest ELBO for each x, over several starts.
 
-    Adam on a deterministic ELBO: the KL to the prior in closed form, the likelihood averaged over 24 fixed nodes.
+    Adam climbs a deterministic ELBO: the KL to the prior in closed form, the likelihood averaged over 24 fixed nodes.
+
+    Args:
+        model: The generative model.
+        x: Data, (n, D).
+        *starts: Mean and log standard deviation where an ascent starts, each (n, L).
+
+    Returns:
+        Mean and log standard deviation, (n, L) each, float64.
     """
     start_mean, start_log_scale = (torch.stack(each).detach().double() for each in zip(*starts, strict=True))
     nodes = nodes_of_normal(start_mean.shape[-1]).to(x.device)
@@ -56,7 +64,7 @@ def maximise_elbo(model: DecoderModel, x: Tensor, *starts: tuple[Tensor, Tensor]
 
 
 def _elbo(model: DecoderModel, x: Tensor, mean: Tensor, log_scale: Tensor, nodes: Tensor) -> Tensor:
-    """The ELBO of each x (n, D) under Gaussians (..., n, L), with nodes (m, L) for the likelihood: (..., n)."""
+    """The ELBO of each x (n, D) for Gaussians (..., n, L) in nats, with nodes (m, L) for the likelihood: (..., n)."""
     scale = log_scale.exp()
     z = mean[..., None, :, :] + scale[..., None, :, :] * nodes[:, None]
     log_noise = torch.tensor(math.log(model.variance()), dtype=torch.float64)
@@ -66,9 +74,17 @@ def _elbo(model: DecoderModel, x: Tensor, mean: Tensor, log_scale: Tensor, nodes
 
 @torch.no_grad()
 def laplace(model: DecoderModel, x: Tensor, latent_dim: int) -> tuple[Tensor, Tensor]:
-    """The mean and log standard deviation, (n, L) each, of a diagonal Gaussian at the best of 4,096 codes for each x.
+    """A diagonal Gaussian for each x at the most probable of 4,096 codes.
 
-    Its precision is that of Gauss and Newton, 1 + |df / dz_a|^2 / s2 along axis a.
+    Its precision is the Gauss-Newton one, 1 + |df / dz_a|^2 / s2 along axis a.
+
+    Args:
+        model: The generative model.
+        x: Data, (n, D).
+        latent_dim: L.
+
+    Returns:
+        Mean and log standard deviation, (n, L) each, float64.
     """
     codes = spread_codes(CODES, latent_dim).to(x.device)
     squared = torch.cdist(x.double(), model.decode(codes).double()).square()

@@ -1,9 +1,9 @@
-"""The likelihood of a generative model over a shared codebook, its ascent, and the posterior of what is learned.
+"""The likelihood of a generative model as a mixture over the cells of a latent grid, its ascent, and its posterior.
 
     log p(x) = log of the integral of N(x; f(z), s2 I) N(z; 0, I) dz, about log sum_s w_s N(x; f(z_s), s2 I)
 
-The codes z_s are the centres of S boxes that part latent space, w_s the boxes' masses under the prior; they are decoded
-once for all data. Above two latent dimensions no S is enough.
+The codes z_s are the centres of S cells, and w_s the masses of the cells under the prior. The codes are decoded once
+for all data. Above two latent dimensions no affordable S suffices.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from methods.contract.method import DecoderModel, Ledger, Posterior
 
 PATIENCE = 25
 ROWS_AT_ONCE = 256
-BOX = 1.0
-NEGLIGIBLE = -40.0  # an exponent; exp would otherwise make denormal numbers, with which all arithmetic is slow
+CELL_WIDTH = 1.0
+NEGLIGIBLE = -40.0  # the lowest exponent: exp of less gives denormal numbers, and these make arithmetic slow
 LEAST_NOISE = 1e-6
 
 
 def codebook(count: int, latent_dim: int) -> LatentGrid:
-    """Boxes that are equal under N(0, (1 + 2/L) I), and so finer than equal ones in the tails of the prior.
+    """A grid whose cells have equal mass under N(0, (1 + 2/L) I): finer in the tails than cells of equal prior mass.
 
-    This is the density of codes at which a quantiser of N(0, I) errs least (Zador 1982, for squared error).
+    At this density of codes a quantiser of N(0, I) has the least squared error (Zador 1982).
+
+    Args:
+        count: Number of cells.
+        latent_dim: L.
     """
     wider = math.sqrt(1 + 2 / latent_dim)
     equal = LatentGrid.equal(count, latent_dim)
@@ -50,30 +54,37 @@ def maximise_likelihood(
     history: int = 60,
     name: str = "likelihood",
 ) -> Iterator[float]:
-    """Raise the mean log-likelihood of data x (N, D) over a codebook, in place; yields it after each step.
+    """Maximise the mean log-likelihood of data over the codes of a grid by L-BFGS, in place.
 
-    Ends after so many steps, or as soon as 25 of them gain less than `tolerance` nats. Noise that is learned stays
-    above a millionth of the variance of x, where few data would let it vanish. name: what an evaluation is called in
-    the ledger, for codebooks of different sizes another.
+    It ends after `steps`, or when 25 steps gain less than `tolerance` nats. A learned noise variance stays above a
+    millionth of the variance of x, since with few data it could vanish.
+
+    Args:
+        model: The generative model.
+        x: Data, (N, D).
+        grid: The grid with the codes.
+        ledger: Where the work is accounted for.
+        steps: Most steps.
+        tolerance: Least gain of 25 steps, in nats per point.
+        history: Number of pairs that L-BFGS remembers.
+        name: What an evaluation is called in the ledger. Grids of different sizes need different names.
+
+    Yields:
+        The mean log-likelihood after each step, in nats.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     codes, log_weights, standard = grid.codes.to(x), grid.mass.log().to(x), model.units(x)
     loss = partial(_negative_log_likelihood, model, codes, log_weights, standard)
     losses = islice(lbfgs(parameters, loss, ledger, history, name), steps)
     for value in until_slow(losses, PATIENCE, tolerance):
-        _bound_noise(model)
+        least = LEAST_NOISE * float(model.units.scale) ** 2
+        if model.learns_noise and model.variance() < least:
+            model.set_variance(least)  # the objective clamps it there too
         yield -value
 
 
-def _bound_noise(model: GaussianModel) -> None:
-    """Take noise below the least there, where the likelihood that was maximised takes it to be."""
-    least = LEAST_NOISE * float(model.units.scale) ** 2
-    if model.learns_noise and model.variance() < least:
-        model.set_variance(least)
-
-
 def _negative_log_likelihood(model: GaussianModel, codes: Tensor, log_weights: Tensor, standard: Tensor) -> Tensor:
-    """-mean_n log sum_s w_s N(x_n; f(z_s), s2 I) for data in standard units, where rounding is least."""
+    """-mean_n log sum_s w_s N(x_n; f(z_s), s2 I), computed in standard units, where rounding is least."""
     log_scale = model.units.scale.log()
     log_noise = model.log_noise - 2 * log_scale
     if model.learns_noise:
@@ -83,10 +94,16 @@ def _negative_log_likelihood(model: GaussianModel, codes: Tensor, log_weights: T
 
 
 def mixture_log_likelihood(means: Tensor, log_noise: Tensor, log_weights: Tensor, x: Tensor) -> Tensor:
-    """mean_n log sum_s w_s N(x_n; m_s, s2 I) in nats, float64: means (S, D), log s2 (), log w (S,), x (N, D) -> ().
+    """mean_n log sum_s w_s N(x_n; m_s, s2 I) in nats, float64.
 
-    Value and gradient come from one pass over the N x S distances, which are never held all at once. There is none for
-    the weights and the data.
+    Value and gradient come from one pass over the N x S distances, which are never all in memory. Weights and data get
+    no gradient.
+
+    Args:
+        means: m, (S, D).
+        log_noise: log s2, a scalar.
+        log_weights: log w, (S,).
+        x: Data, (N, D).
     """
     value: Tensor = _MixtureLogLikelihood.apply(means, log_noise, log_weights, x)
     return value
@@ -127,32 +144,45 @@ def _accumulate(means: Tensor, noise: Tensor, log_weights: Tensor, x: Tensor) ->
 
 
 class ModelPosterior(Posterior):
-    """p(z | x) of a model as it stands when first asked, on boxes fine enough for it."""
+    """p(z | x) of a model at its weights at the first call, on a grid that resolves it.
+
+    Args:
+        model: The generative model.
+    """
 
     def __init__(self, model: GaussianModel):
         self.model = model
 
     @cached_property
     def exact(self) -> GridPosterior:
-        """The same, worked out."""
+        """The posterior on the grid."""
         with torch.no_grad():
-            return exact_posterior(self.model, self.model.latent_dim, BOX)
+            return exact_posterior(self.model, self.model.latent_dim, CELL_WIDTH)
 
     def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws (count, n, L) and their log-densities, (count, n)."""
         return self.exact.sample(x, count, generator)
 
     def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
-        """The point of q(z | x) that belongs to each u, as for GridPosterior."""
+        """Map u to codes, as GridPosterior does: (n, D), (m, L) -> (m, n, L)."""
         return self.exact.from_uniform(x, u)
 
     def best(self, model: DecoderModel, x: Tensor) -> GridPosterior:
-        """The best weights of the boxes for each x, as for GridPosterior."""
+        """The weights of the cells with the highest ELBO for each x, as for GridPosterior."""
         return self.exact.best(model, x)
 
 
 def log_index_given_model(model: GaussianModel, train: Tensor, grid: LatentGrid) -> Callable[[Tensor], Tensor]:
-    """log q(i | x) over the training data (N, D) that a model implies, by way of a codebook: (n, D) -> (n, N)."""
+    """The index posterior that a model at its weights at each call implies, on a given grid.
+
+    Args:
+        model: The generative model.
+        train: Training points, (N, D).
+        grid: The grid.
+
+    Returns:
+        log q(i | x), (n, D) -> (n, N), in nats.
+    """
 
     def log_index(x: Tensor) -> Tensor:
         with torch.no_grad():

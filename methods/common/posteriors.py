@@ -1,4 +1,4 @@
-"""Gaussian families of approximate posteriors q(z | x)."""
+"""Gaussian families of approximate posteriors q(z | x), and what amortised posteriors share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from torch import Tensor, nn
 from torch.special import ndtri
 
 from methods.common.local_gaussian import laplace, maximise_elbo
+from methods.contract.architecture import ACTIVATION
 from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
 from methods.contract.method import DecoderModel, Posterior
 
 
 class Prior(Posterior):
-    """q(z | x) = N(0, I_L), whatever x."""
+    """q(z | x) = N(0, I_L) for every x.
+
+    Args:
+        latent_dim: L.
+    """
 
     def __init__(self, latent_dim: int):
         self.latent_dim = latent_dim
@@ -30,7 +35,7 @@ class Prior(Posterior):
         return ndtri(u).to(x)[:, None].expand(-1, len(x), -1)
 
     def best(self, model: DecoderModel, x: Tensor) -> Prior:  # noqa: ARG002
-        """The only member of the family."""
+        """Itself, the only member of the family."""
         return self
 
 
@@ -53,24 +58,34 @@ class Gaussian(Posterior):
         return mean + log_scale.exp() * ndtri(u).to(mean)[:, None]
 
     def best(self, model: DecoderModel, x: Tensor) -> LocalGaussian:
-        """The highest ELBO that gradient ascent finds for each x (n, D), from here and from a mode of p(z | x)."""
+        """The Gaussians of highest ELBO that gradient ascent finds, from here and from a mode of p(z | x)."""
         here = self.moments(x)
         return LocalGaussian(*maximise_elbo(model, x, here, laplace(model, x, here[0].shape[1])))
 
 
 class LocalGaussian(Gaussian):
-    """A Gaussian for each of certain data, without an encoder; every x must be those data. mean, log_scale: (n, L)."""
+    """One Gaussian for each of n given data, without an encoder. Every x must be these data.
+
+    Args:
+        mean: Means, (n, L).
+        log_scale: Log standard deviations, (n, L).
+    """
 
     def __init__(self, mean: Tensor, log_scale: Tensor):
         self.mean, self.log_scale = mean, log_scale
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """The moments of the data in their order."""
+        """The given mean and log standard deviation."""
         return self.mean, self.log_scale
 
 
 class PerDatumGaussian(Gaussian):
-    """The best diagonal Gaussian that is found for each datum anew, from a mode of the posterior of `model`."""
+    """The best diagonal Gaussian for each x, found by gradient ascent from a mode of p(z | x) at every call.
+
+    Args:
+        model: The generative model.
+        latent_dim: L.
+    """
 
     def __init__(self, model: DecoderModel, latent_dim: int):
         self.model, self.latent_dim = model, latent_dim
@@ -81,7 +96,12 @@ class PerDatumGaussian(Gaussian):
 
 
 class Amortised(nn.Module, Posterior):
-    """q(z | x) for any x by one network, which sees x in standard units."""
+    """q(z | x) for any x by one network.
+
+    Args:
+        network: From x in standard units, (n, D), to the outputs that define q.
+        units: The map from data units to standard units.
+    """
 
     def __init__(self, network: nn.Sequential, units: Standardiser):
         super().__init__()
@@ -89,7 +109,7 @@ class Amortised(nn.Module, Posterior):
         self.units = units
 
     def outputs(self, x: Tensor) -> Tensor:
-        """What the network says of data x (n, D): (n, outputs)."""
+        """The outputs of the network for x in data units: (n, D) -> (n, outputs)."""
         return self.network(self.units(x.to(self.units.scale.dtype)))
 
     @abstractmethod
@@ -98,7 +118,7 @@ class Amortised(nn.Module, Posterior):
 
 
 class DiagonalGaussian(Gaussian, Amortised):
-    """A Gaussian with a network for mu and log sigma (Kingma & Welling 2014, eq. 9)."""
+    """A diagonal Gaussian whose mu and log sigma are outputs of a network (Kingma & Welling 2014, eq. 9)."""
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation: (n, D) -> (n, L), (n, L)."""
@@ -109,9 +129,15 @@ class DiagonalGaussian(Gaussian, Amortised):
 def build_encoder(
     model: GaussianModel,
     generator: torch.Generator,
-    hidden: Sequence[int] = (64, 64),
-    activation: str = "tanh",
+    hidden: Sequence[int] | None = None,
 ) -> DiagonalGaussian:
-    """An amortised diagonal Gaussian for `model`, at random initial weights."""
-    network = mlp([model.data_dim, *hidden, 2 * model.latent_dim], activation, generator)
+    """An amortised diagonal Gaussian at random initial weights, with tanh between its layers.
+
+    Args:
+        model: The generative model, which gives the sizes of input and codes.
+        generator: The source of the initial weights.
+        hidden: Widths of the hidden layers; None for those of the model.
+    """
+    widths = model.hidden if hidden is None else hidden
+    network = mlp([model.data_dim, *widths, 2 * model.latent_dim], ACTIVATION, generator)
     return DiagonalGaussian(network, model.units)

@@ -1,4 +1,4 @@
-"""What the methods with an amortised posterior share: the bound, batches and steps."""
+"""Stochastic training of amortised posteriors: the ELBO, batches and gradient steps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from methods.contract.method import Fitted, Ledger, Task
 
 @dataclass(frozen=True)
 class Objective:
-    """What a gradient step is to raise, for each x of a batch, (n,) in nats.
+    """What a gradient step raises, for each x of a batch, (n,).
 
-    bound: the lower bound on log p(x), which is what is told and compared. surrogate: what is differentiated; its
-    gradient is that of the bound in expectation, its value need not mean anything.
+    Args:
+        bound: The lower bound on log p(x) in nats, which is compared and reported.
+        surrogate: What is differentiated. Its gradient has the expectation that the step needs; its value may be
+            meaningless.
     """
 
     bound: Tensor
@@ -28,14 +30,21 @@ class Objective:
 
     @staticmethod
     def of(bound: Tensor) -> Objective:
-        """A bound that is differentiated itself."""
+        """The objective whose surrogate is the bound itself."""
         return Objective(bound.detach(), bound)
 
 
 def elbo(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Tensor:
-    """The evidence lower bound of each x in nats, with the KL to the prior in closed form: (n, D), (n, L) -> (n,).
+    """The evidence lower bound with the KL to the prior in closed form (Kingma & Welling 2014, eq. 10).
 
-    One reparameterised draw z = mu + sigma * noise per x (Kingma & Welling 2014, eq. 10).
+    Args:
+        model: The generative model.
+        posterior: q(z | x).
+        x: Data, (n, D).
+        noise: Standard normal draws, (n, L), one reparameterised draw z = mu + sigma * noise for each x.
+
+    Returns:
+        The bound of each x in nats, (n,).
     """
     mean, log_scale = posterior.moments(x)
     scale = log_scale.exp()
@@ -44,7 +53,14 @@ def elbo(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) ->
 
 
 def batches(n: int, size: int, generator: torch.Generator, ledger: Ledger) -> Iterator[Tensor]:
-    """Indices of mini-batches, for ever: each pass over the data in a fresh order, all batches of one size."""
+    """Indices of mini-batches without end. Each pass over the data has a new order.
+
+    Args:
+        n: Number of data.
+        size: Batch size; n if that is less. What remains at the end of a pass is left out.
+        generator: The source of the orders.
+        ledger: Where the work is accounted for.
+    """
     size = min(size, n)
 
     def shuffle() -> tuple[Tensor, ...]:
@@ -56,17 +72,17 @@ def batches(n: int, size: int, generator: torch.Generator, ledger: Ledger) -> It
 
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Adam (Kingma & Ba 2015) on the parameters that are to be learned, as one fused kernel."""
+    """Adam (Kingma & Ba 2015) on the parameters that require a gradient, as one fused kernel."""
     return torch.optim.Adam([p for p in parameters if p.requires_grad], lr=learning_rate, fused=True)
 
 
 def cosine(step: int, steps: int) -> float:
-    """The factor of a learning rate that falls from 1 to 0 over `steps` along half a cosine."""
+    """The factor of the learning rate at a step, which falls from 1 to 0 over `steps` along half a cosine."""
     return 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
 
 
 def ascend(objective: Callable[[], Objective], *optimisers: torch.optim.Optimizer) -> Tensor:
-    """One gradient step of every optimiser up the mean of the surrogate; returns the mean bound before it."""
+    """Take one step of every optimiser up the mean of the surrogate; return the mean bound before the step."""
     for optimiser in optimisers:
         optimiser.zero_grad()
     found = objective()
@@ -84,9 +100,18 @@ def train_jointly(
     batch_size: int,
     learning_rate: float,
 ) -> Iterator[Fitted]:
-    """Train the model of `task` and its posterior at once on the objective of a batch (n, D).
+    """Train the model of a task and its posterior jointly.
 
-    Yields after every one of `steps` gradient steps. learning_rate: Adam's, falling to zero along a cosine.
+    Args:
+        task: The fitting problem.
+        posterior: The amortised posterior.
+        objective: From a batch, (n, D), to its objective.
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+
+    Yields:
+        The fitted model, after every step.
     """
     task.ledger.watch(encoder=posterior.network)
     optimiser = adam([*task.model.parameters(), *posterior.parameters()], learning_rate)

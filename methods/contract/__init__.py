@@ -1,1 +1,1 @@
-"""The contract of methods: what a method is given, declares and yields. Importing this package loads nothing heavy."""
+"""The contract of methods: what a method receives, declares and yields. Importing this package alone is fast."""

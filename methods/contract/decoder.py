@@ -1,4 +1,4 @@
-"""The generative model and the encoder that all methods share."""
+"""The generative model that all methods share, and the networks of decoders and encoders."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+from methods.contract.architecture import ACTIVATION, ACTIVATIONS, HIDDEN
 
 
 def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
-    """Linear layers of the given sizes with an activation between them, initialised from `generator`.
+    """Linear layers with an activation between them, at random initial weights.
 
-    Weights and biases are uniform within 1/sqrt(fan-in), which is torch's own default for linear layers, on its device.
-    Raises ValueError for an unknown activation.
+    Weights and biases are uniform within 1/sqrt(fan-in), which is torch's default for linear layers.
+
+    Args:
+        sizes: Width of the input, of each hidden layer and of the output.
+        activation: A key of ACTIVATIONS, or "linear" for none.
+        generator: The source of the initial weights. The layers are made on its device.
+
+    Raises:
+        ValueError: For an unknown activation.
     """
     if activation != "linear" and activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}; available: {', '.join([*ACTIVATIONS, 'linear'])}")
@@ -26,7 +33,7 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
         bound = 1 / math.sqrt(fan_in)
         for parameter in layer.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        layers += [layer] if activation == "linear" else [layer, ACTIVATIONS[activation]()]
+        layers += [layer] if activation == "linear" else [layer, getattr(nn, ACTIVATIONS[activation])()]
     return nn.Sequential(*(layers if activation == "linear" else layers[:-1]))
 
 
@@ -38,7 +45,11 @@ class _Linear(nn.Linear):
 
 
 class Standardiser(nn.Module):
-    """x -> (x - shift) / scale with one scale for all coordinates, so that rotations of the data stay rotations."""
+    """x -> (x - shift) / scale, with one scale for all coordinates, so that rotations of the data stay rotations.
+
+    Args:
+        train: Training points, (N, D). Their mean is the shift, their root mean square deviation the scale.
+    """
 
     shift: Tensor
     scale: Tensor
@@ -51,36 +62,61 @@ class Standardiser(nn.Module):
         self.register_buffer("scale", torch.where(spread > least, spread, torch.ones_like(spread)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Data (..., D) to standard units."""
+        """From data units to standard units, (..., D)."""
         return (x - self.shift) / self.scale
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Standard units (..., D) to data."""
+        """From standard units to data units, (..., D)."""
         return self.shift + self.scale * y
 
 
 class GaussianModel(nn.Module):
-    """p(z) = N(0, I_L), p(x | z) = N(f(z), s2 I_D), f a network in standard units, everything else in data units.
+    """p(z) = N(0, I_L), p(x | z) = N(f(z), s2 I_D). The network works in standard units, all else in data units.
 
-    noise: the variance s2 if known; None if it is to be learned (it then starts at a tenth of the data's variance).
+    Args:
+        network: The decoder network, from codes to means of x in standard units.
+        train: Training points, (N, D), which set the standard units.
+        latent_dim: L.
+        noise_variance: s2 in squared data units, if it is known. None: it is learned, and starts at a tenth of the
+            variance of the data.
+        hidden: Widths of the hidden layers, which the encoder shares.
+        activation: The decoder's activation.
+
+    Attributes:
+        units: The map between data units and standard units.
+        latent_dim: L.
+        data_dim: D.
+        hidden: Widths of the hidden layers of decoder and encoder.
+        activation: The decoder's activation.
+        log_noise: log s2, a parameter that requires a gradient only if s2 is learned.
     """
 
-    def __init__(self, network: nn.Sequential, train: Tensor, latent_dim: int, noise: float | None):
+    def __init__(
+        self,
+        network: nn.Sequential,
+        train: Tensor,
+        latent_dim: int,
+        noise_variance: float | None,
+        hidden: Sequence[int] = HIDDEN,
+        activation: str = ACTIVATION,
+    ):
         super().__init__()
         self.network = network
         self.units = Standardiser(train)
         self.latent_dim = latent_dim
         self.data_dim = train.shape[1]
-        start = 0.1 * float(self.units.scale) ** 2 if noise is None else noise
-        self.log_noise = nn.Parameter(torch.tensor(math.log(start)), requires_grad=noise is None)
+        self.hidden = tuple(hidden)
+        self.activation = activation
+        start = 0.1 * float(self.units.scale) ** 2 if noise_variance is None else noise_variance
+        self.log_noise = nn.Parameter(torch.tensor(math.log(start)), requires_grad=noise_variance is None)
 
     @property
     def learns_noise(self) -> bool:
-        """Whether the noise variance is to be learned."""
+        """Whether the noise variance is learned."""
         return self.log_noise.requires_grad
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of x given z: (..., L) -> (..., D), in data units."""
+        """The mean of x given z in data units: (..., L) -> (..., D)."""
         decoded: Tensor = self.units.inverse(self.network(z.to(self.units.scale)))
         return decoded
 
@@ -89,12 +125,12 @@ class GaussianModel(nn.Module):
         return float(self.log_noise.detach().double().exp())
 
     def set_variance(self, value: float) -> None:
-        """Set the noise variance s2."""
+        """Set the noise variance s2, in squared data units."""
         with torch.no_grad():
             self.log_noise.fill_(math.log(value))
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log N(x; f(z), s2 I) in nats: x (..., D), z (..., L) -> (...)."""
+        """log p(x | z) in nats: x (..., D), z (..., L) -> (...)."""
         return gaussian_log_prob(x - self.decode(z), self.log_noise)
 
 
@@ -109,14 +145,35 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
     return -z.square().sum(-1) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi)
 
 
+def gaussian_log_joint(residual: Tensor, z: Tensor, log_noise: Tensor) -> Tensor:
+    """log p(x, z) = log p(x | z) + log p(z) in nats.
+
+    Args:
+        residual: x - f(z), (..., D).
+        z: Codes, (..., L).
+        log_noise: log s2, a scalar.
+    """
+    return gaussian_log_prob(residual, log_noise) + standard_normal_log_prob(z)
+
+
 def build_model(
     train: Tensor,
     latent_dim: int,
-    noise: float | None,
+    noise_variance: float | None,
     generator: torch.Generator,
-    hidden: Sequence[int] = (64, 64),
-    activation: str = "tanh",
+    hidden: Sequence[int] = HIDDEN,
+    activation: str = ACTIVATION,
 ) -> GaussianModel:
-    """The generative model at its initial weights, float32, for training data (N, D)."""
-    network = mlp([latent_dim, *hidden, train.shape[1]], activation, generator)
-    return GaussianModel(network, train, latent_dim, noise)
+    """The generative model at its initial weights, float32.
+
+    Args:
+        train: Training points, (N, D), float32, in data units.
+        latent_dim: L.
+        noise_variance: s2 in squared data units; None if it is learned.
+        generator: The source of the initial weights.
+        hidden: Widths of the hidden layers of the decoder and of every encoder built for it.
+        activation: The decoder's activation. "linear" gives a decoder without hidden layers; its encoders keep theirs.
+    """
+    widths = () if activation == "linear" else hidden
+    network = mlp([latent_dim, *widths, train.shape[1]], activation, generator)
+    return GaussianModel(network, train, latent_dim, noise_variance, hidden, activation)

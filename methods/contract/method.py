@@ -1,4 +1,4 @@
-"""The contract between methods and the harness: what a method declares, is given and yields.
+"""The contract between methods and the harness: what a method declares, receives and yields.
 
 A method is a value: a frozen dataclass whose fields are its hyperparameters and whose `fit` is a generator. It yields
 a `Fitted` whenever it may be evaluated or stopped. The harness owns the clock, the budget, the checkpoints and the
@@ -81,7 +81,7 @@ class Posterior(ABC):
             x: Data, (n, D).
 
         Returns:
-            A posterior for exactly these x; None where it is not known how to find it.
+            A posterior for exactly these x; None where no way to find it is known.
         """
         return None
 
@@ -172,7 +172,7 @@ class Task:
         truth: The true model, for methods that set `sees_truth`; None for all others.
 
     Raises:
-        ValueError: If data are no matrix, have no rows, or are not finite.
+        ValueError: If training or validation points are not a matrix, are empty, or are not finite.
     """
 
     train: Tensor
@@ -235,7 +235,7 @@ class Method(ABC):
         """
 
     def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
-        """The reason why the method does not accept data of these dimensions.
+        """The reason why the method does not accept data of these sizes.
 
         Args:
             latent_dim: L, the dimension of z.
@@ -257,7 +257,7 @@ def require(method: object, *, positive: Iterable[str] = (), not_negative: Itera
         not_negative: Names of hyperparameters that must be at least 0.
 
     Raises:
-        ValueError: For the first hyperparameter that is not.
+        ValueError: For the first hyperparameter that breaks its condition.
     """
     for name in (*positive, *not_negative):
         value = getattr(method, name)

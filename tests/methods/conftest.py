@@ -21,7 +21,7 @@ def make_task():
             problem = datasets.load(data, latent_dim)
             split = draw(problem, seed, n, n, 1)
             train, validation = split.train.float(), split.validation.float()
-            latent_dim, known = problem.latent_dim, problem.noise
+            latent_dim, known = problem.latent_dim, problem.noise_variance
         else:
             train = validation = data.float()
             known = noise

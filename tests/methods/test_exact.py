@@ -17,7 +17,7 @@ from methods.exact import Ascent, ExactMLE
 from methods.mapa.polish import PolishedMAPA
 from methods.vae import VAE
 
-LINEAR = {"hidden": (), "activation": "linear"}
+LINEAR = {"activation": "linear"}
 
 
 def likelihood(model, x, tolerance=1e-3):

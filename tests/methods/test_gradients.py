@@ -34,7 +34,7 @@ def networks(make_task):
     """A decoder with a tanh layer, of noise to be learned, an encoder and three data, in double precision: L = 1."""
     task = make_task("circle", noise="learned", hidden=(3,))
     task.model.set_variance(0.5)
-    posterior = build_encoder(task.model, task.generator, hidden=(3,)).double()
+    posterior = build_encoder(task.model, task.generator).double()
     return task.model.double(), posterior, task.train[:3].double()
 
 

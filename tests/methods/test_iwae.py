@@ -26,7 +26,7 @@ def doubly_surrogate(*args):
 
 BOUNDS = (importance_bound, doubly_bound)
 SURROGATES = (importance_bound, doubly_surrogate)
-LINEAR = {"hidden": (), "activation": "linear"}
+LINEAR = {"activation": "linear"}
 
 
 def normal(*shape, seed=0):

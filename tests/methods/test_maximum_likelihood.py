@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 
 from methods import flow, iterative, iwae, semi_amortised, vae
 
-LINEAR = {"hidden": (), "activation": "linear"}
+LINEAR = {"activation": "linear"}
 # The posterior of a linear model is linear in x, so that a linear encoder leaves no inference gap.
 METHODS = {
     "vae": (vae, vae.VAE(steps=1500, batch_size=250, learning_rate=5e-2)),

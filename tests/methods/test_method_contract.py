@@ -201,7 +201,7 @@ def test_training_pays(name, problem, start):
 def test_known_noise_stays_and_noise_to_be_learned_moves(name, start):
     problem = datasets.load("circle")
     known = last(start(name, problem)[1]).model.variance()
-    assert known == pytest.approx(problem.noise, rel=1e-6)
+    assert known == pytest.approx(problem.noise_variance, rel=1e-6)
     task, fit = start(name, problem, noise="learned")
     before = task.model.variance()
     after = last(fit).model.variance()

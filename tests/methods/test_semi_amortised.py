@@ -13,7 +13,7 @@ from methods.common.training import Objective, adam, ascend, elbo
 from methods.semi_amortised import RefinedGaussian, SemiAmortisedVAE
 from methods.vae import VAE
 
-LINEAR = {"hidden": (), "activation": "linear"}
+LINEAR = {"activation": "linear"}
 DATA = {1: "circle", 2: "s_curve"}
 
 

@@ -176,7 +176,7 @@ def test_the_exact_posterior_of_a_linear_model_is_gaussian(latent):
     x = draw(problem, 0, 1, 1, 5).test
     posterior = exact_posterior(TrueModel(problem), latent)
     z, log_q = posterior.sample(x, 4000, generator())
-    log_joint = Independent(Normal(problem.decoder(z), math.sqrt(problem.noise)), 1).log_prob(x) + standard_normal(z)
+    log_joint = Independent(Normal(problem.decoder(z), math.sqrt(problem.noise_variance)), 1).log_prob(x) + standard_normal(z)
     gap = problem.exact_log_prob(x) - (log_joint - log_q).mean(0)
     assert gap.abs().max() < 0.02
 
@@ -194,7 +194,7 @@ def test_the_exact_posterior_is_as_likely_as_its_code_is_surprising(name):
 @pytest.mark.parametrize("latent", [1, 2])
 def test_the_best_weights_of_boxes_are_the_best(latent):
     """No other weights have a higher ELBO, and with boxes this fine the ELBO is the log-likelihood."""
-    problem = linear_gaussian(latent, noise=0.5)
+    problem = linear_gaussian(latent, noise_variance=0.5)
     x = draw(problem, 0, 1, 1, 5).test
     n = {1: 400, 2: 10_000}[latent]
     grid, other = LatentGrid.equal(n, latent), index_posterior(n, 5)
@@ -203,7 +203,7 @@ def test_the_best_weights_of_boxes_are_the_best(latent):
 
     def elbo(posterior):
         z, log_q = posterior.sample(x, 20_000, generator())
-        normal = Independent(Normal(problem.decoder(z), math.sqrt(problem.noise)), 1)
+        normal = Independent(Normal(problem.decoder(z), math.sqrt(problem.noise_variance)), 1)
         return (normal.log_prob(x) + standard_normal(z) - log_q).mean(0)
 
     gap = problem.exact_log_prob(x) - elbo(best)

@@ -17,8 +17,8 @@ def exact(problem, x):
     """The exact posterior of a linear problem: means (n, L) and precision (L, L)."""
     zero = problem.decoder(torch.zeros(1, problem.latent_dim, dtype=torch.float64))
     weight = problem.decoder(torch.eye(problem.latent_dim, dtype=torch.float64)) - zero  # (L, D)
-    precision = torch.eye(problem.latent_dim, dtype=torch.float64) + weight @ weight.T / problem.noise
-    return torch.linalg.solve(precision, weight @ (x - zero).T / problem.noise).T, precision
+    precision = torch.eye(problem.latent_dim, dtype=torch.float64) + weight @ weight.T / problem.noise_variance
+    return torch.linalg.solve(precision, weight @ (x - zero).T / problem.noise_variance).T, precision
 
 
 @pytest.fixture(params=[1, 2, 3])

@@ -71,9 +71,8 @@ def test_elbo_is_that_of_pyro(networks, clean_pyro):
 
 
 def linear(make_task, latent):
-    architecture = {"hidden": (), "activation": "linear"}
-    task = make_task("linear_gaussian", latent_dim=latent, **architecture)
-    return task.model, build_encoder(task.model, task.generator, **architecture), task.train[:7]
+    task = make_task("linear_gaussian", latent_dim=latent, activation="linear")
+    return task.model, build_encoder(task.model, task.generator), task.train[:7]
 
 
 def closed_form(model, posterior, x):

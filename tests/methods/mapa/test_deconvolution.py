@@ -148,9 +148,9 @@ def test_the_index_posterior_is_nearer_to_the_truth_than_that_of_kernels_and_nea
         return index_divergence(fitted, problem, split.train, split.codes)[0].value
 
     def kernels(x):
-        return torch.log_softmax(-torch.cdist(x, split.train).square() / (4 * problem.noise), 1)
+        return torch.log_softmax(-torch.cdist(x, split.train).square() / (4 * problem.noise_variance), 1)
 
-    reached = divergence(log_index_posterior(found(split.train, problem.noise), split.train))
+    reached = divergence(log_index_posterior(found(split.train, problem.noise_variance), split.train))
     floor = divergence(index_without_codes(exact_posterior(TrueModel(problem), 1), split.train))
     assert floor < reached < 1.25 * floor
     assert reached < 0.9 * divergence(kernels)

@@ -14,7 +14,7 @@ from methods.contract.method import NullLedger
 from methods.mapa import MAPA
 from methods.mapa.polish import PolishedMAPA
 
-LINEAR = {"hidden": (), "activation": "linear"}
+LINEAR = {"activation": "linear"}
 
 
 def normal(*shape, seed=0):

@@ -31,7 +31,7 @@ def log_likelihood(fitted, x, count=500):
 
 
 def curved_task(make_task, n=300, noise=0.5, learned=False, latent_dim=3):
-    problem = manifold(latent_dim, data_dim=30, noise=noise, length_scale=2.0)
+    problem = manifold(latent_dim, data_dim=30, noise_variance=noise, length_scale=2.0)
     split = draw(problem, 0, n, n, 200)
     task = make_task(split.train, noise="learned" if learned else noise, latent_dim=latent_dim)
     task.validation[:] = split.validation.float()
@@ -147,7 +147,7 @@ def test_a_flat_signal_in_many_dimensions_spans_its_own(make_task):
 
 
 def test_two_latent_dimensions_are_embedded_where_signals_span_many(make_task):
-    x = draw(manifold(2, data_dim=30, noise=0.1), 0, 100, 1, 1).train
+    x = draw(manifold(2, data_dim=30, noise_variance=0.1), 0, 100, 1, 1).train
     task = make_task(x, noise=0.1, latent_dim=2)
     assert signals_span(task, x) > NEAR
     assert isinstance(last(MAPA(steps=5).fit(task)).posterior, SurrogatePosterior)

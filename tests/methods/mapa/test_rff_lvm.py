@@ -39,9 +39,9 @@ def some_codes(n=50, latent=3):
 @pytest.fixture(scope="module")
 def curved():
     """A manifold that is not too bent, its data and an embedding."""
-    problem = manifold(3, data_dim=30, noise=0.1, length_scale=2.0)
+    problem = manifold(3, data_dim=30, noise_variance=0.1, length_scale=2.0)
     split = draw(problem, 0, 400, 100, 1)
-    return problem, split, embed(split.train.float(), 3, problem.noise, LEDGER)
+    return problem, split, embed(split.train.float(), 3, problem.noise_variance, LEDGER)
 
 
 @pytest.mark.parametrize(("n", "data_dim"), [(2000, 40), (300, 600)])
@@ -141,7 +141,7 @@ def test_linear_data_are_embedded_as_well_as_can_be():
     """On data that probabilistic principal component analysis explains, true codes are a linear map of the means."""
     problem = datasets.load("linear_gaussian", 4)
     split = draw(problem, 0, 500, 1, 1)
-    codes = embed(split.train, 4, problem.noise, LEDGER).codes
+    codes = embed(split.train, 4, problem.noise_variance, LEDGER).codes
     known = torch.linalg.lstsq(split.train - split.train.mean(0), split.codes).solution
     least = (split.codes - (split.train - split.train.mean(0)) @ known).square().mean()
     found = torch.linalg.lstsq(codes.mean, split.codes).solution
@@ -164,8 +164,8 @@ def test_curved_data_are_embedded_better_than_by_principal_components(curved):
 
 def test_noise_is_learned_where_it_is_unknown(curved):
     problem, split, embedding = curved
-    assert embedding.noise == problem.noise
-    assert embed(split.train, 3, None, LEDGER).noise == pytest.approx(problem.noise, rel=0.5)
+    assert embedding.noise == problem.noise_variance
+    assert embed(split.train, 3, None, LEDGER).noise == pytest.approx(problem.noise_variance, rel=0.5)
 
 
 def test_posterior_of_training_data_is_near_their_codes(curved):
