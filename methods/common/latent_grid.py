@@ -197,7 +197,7 @@ def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> 
 
 
 def posterior_on(model: DecoderModel, grid: LatentGrid) -> GridPosterior:
-    """The posterior of a model at its present weights on a given grid, from its likelihood at the codes of the cells."""
+    """The posterior of a model at its present weights on a given grid, from its likelihood at the cells' codes."""
     decoded, log_mass, noise = model.decode(grid.codes).double(), grid.mass.log(), model.variance()
 
     def log_index(x: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def _line_search(
     along: float,
     length: float,
 ) -> float | None:
-    """The loss at the first trial that meets the weak Wolfe conditions, else at the last trial if it lowers the loss."""
+    """The loss at the first trial that meets the weak Wolfe conditions, or at the last one if it lowers the loss."""
     low, high = 0.0, float("inf")
     for _ in range(MAX_TRIALS):
         trial_value, trial_along = evaluate(direction, length)

@@ -176,7 +176,8 @@ def test_the_exact_posterior_of_a_linear_model_is_gaussian(latent):
     x = draw(problem, 0, 1, 1, 5).test
     posterior = exact_posterior(TrueModel(problem), latent)
     z, log_q = posterior.sample(x, 4000, generator())
-    log_joint = Independent(Normal(problem.decoder(z), math.sqrt(problem.noise_variance)), 1).log_prob(x) + standard_normal(z)
+    given_z = Independent(Normal(problem.decoder(z), math.sqrt(problem.noise_variance)), 1)
+    log_joint = given_z.log_prob(x) + standard_normal(z)
     gap = problem.exact_log_prob(x) - (log_joint - log_q).mean(0)
     assert gap.abs().max() < 0.02
 

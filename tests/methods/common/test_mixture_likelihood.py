@@ -85,7 +85,8 @@ def test_single_precision_is_enough():
     results = []
     for dtype in (torch.float64, torch.float32):
         m = means.to(dtype, copy=True).requires_grad_()
-        log_noise, log_weights = torch.tensor(problem.noise_variance, dtype=dtype).log(), torch.full((800,), -math.log(800))
+        log_noise = torch.tensor(problem.noise_variance, dtype=dtype).log()
+        log_weights = torch.full((800,), -math.log(800))
         value = mixture_log_likelihood(m, log_noise, log_weights.to(dtype), x.to(dtype))
         value.backward()
         results.append((value.detach(), m.grad.double()))
