@@ -1,4 +1,4 @@
-"""Codes for the data: what is placed, and a fit under one placement of it."""
+"""The assignment of codes to the training points, and a fit under one assignment."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ from methods.mapa.index import Mixture, log_index_posterior
 
 @dataclass(frozen=True)
 class Shares:
-    """The data in M shares, each of which will have a code and a part of the prior: what is to be placed and fitted.
+    """The training data divided into M shares, each of which gets one code and one cell of the prior.
 
-    For L = 1 a share is an atom of the mixture, whose weight is the part of the prior that it will have. For L = 2,
-    where parts are equal, an atom has as many shares as its weight comes to. atom: the atom of each share, (M,).
-    targets (M, D), weights (M,): of the weighted least squares.
+    For L = 1 each atom of the mixture is one share, and the mass of its cell is the weight of the atom. For L = 2 all
+    cells have equal mass, and the number of shares of an atom is proportional to its weight.
+
+    Args:
+        mixture: The mixture that estimates where the signals lie, with K atoms.
+        atom: The index of each share's atom, (M,).
+        targets: The targets of the weighted least squares, (M, D), in data units.
+        weights: The weights of the weighted least squares, (M,). They sum to the number of training points.
+        log_index: The index posterior log p(i | x), (n, D) -> (n, N), in nats.
+        latent_dim: L.
     """
 
     mixture: Mixture
@@ -37,7 +44,14 @@ class Shares:
 
     @staticmethod
     def of(estimate: Mixture, x: Tensor, latent_dim: int, ledger: Ledger) -> Shares:
-        """The shares of data x (N, D), under a mixture for their signals."""
+        """Divide training points into shares.
+
+        Args:
+            estimate: The mixture that estimates where their signals lie.
+            x: Training points, (N, D), float64.
+            latent_dim: L, 1 or 2.
+            ledger: Where the work is accounted for.
+        """
         mixture, atom = estimate, torch.arange(len(estimate.atoms), device=x.device)
         if latent_dim > 1:
             mixture, atom = deconvolution.resampled(estimate, len(estimate.atoms))
@@ -47,15 +61,23 @@ class Shares:
         return Shares(mixture, atom, targets[atom].float(), weights[atom].float(), log_index, latent_dim)
 
     def grid(self, atom: Tensor) -> LatentGrid:
-        """The parts of the prior, once their order is that of the atoms `atom`, (M,)."""
+        """The grid of the prior, with one cell for each share.
+
+        Args:
+            atom: The index of the atom of each cell, in the order of the cells, (M,).
+        """
         if self.latent_dim > 1:
             return LatentGrid.equal(len(atom), self.latent_dim)
         return LatentGrid.intervals(self.mixture.log_weight.softmax(0)[atom].cpu())
 
     def placed(self, place: Tensor) -> tuple[Tensor, GridPosterior]:
-        """Codes (M, L) and q(z | x), once share m has the cell of index place[m].
+        """The codes and the posterior under one placement. Shares of one atom have equal parts of its probability.
 
-        Shares of one atom have its probability in parts.
+        Args:
+            place: The index of the cell of each share, a permutation, (M,).
+
+        Returns:
+            The code of each share, (M, L), and q(z | x).
         """
         atom = self.atom[place.argsort()]
         grid = self.grid(atom)
@@ -65,7 +87,12 @@ class Shares:
 
 
 def steepened(model: GaussianModel, factor: float) -> GaussianModel:
-    """A copy whose first layer turns as often and as sharply over z as one of the model does over factor z."""
+    """A copy of a model with a steeper decoder: its first layer varies over z as the original varies over factor z.
+
+    Args:
+        model: The generative model. It does not change.
+        factor: The factor on the weights and biases of the decoder's first layer.
+    """
     model = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in model.network[0].parameters():
@@ -74,7 +101,20 @@ def steepened(model: GaussianModel, factor: float) -> GaussianModel:
 
 
 class Attempt:
-    """A fit under one placement of the codes, as far as it has come: its loss in nats, and those to come."""
+    """A fit of the decoder under one placement of the codes, which can be advanced step by step.
+
+    Args:
+        model: The generative model. It is trained in place.
+        shares: The shares of the training data.
+        place: The index of the cell of each share, a permutation, (M,).
+        begin: Starts a fit of a model to a `Regression`; the iterator yields the loss after each step.
+
+    Attributes:
+        loss: The loss after the last step, in nats per training point; infinite before the first.
+        steps: The number of steps so far.
+        codes: The code of each share, (M, L).
+        fitted: What is learned so far.
+    """
 
     def __init__(self, model: GaussianModel, shares: Shares, place: Tensor, begin: Callable[..., Iterator[float]]):
         self.model, self.shares, self.begin = model, shares, begin
@@ -90,14 +130,27 @@ class Attempt:
         self.losses = self.begin(self.model, regression)
 
     def advance(self, steps: int | None = None) -> Iterator[None]:
-        """Take at most so many more steps, one at a time."""
+        """Train the decoder.
+
+        Args:
+            steps: The largest number of steps to take; None for no limit.
+
+        Yields:
+            None, after each step.
+        """
         for loss in islice(self.losses, steps):
             self.loss = loss
             self.steps += 1
             yield
 
     def place_anew(self, ledger: Ledger) -> None:
-        """Give each share the code at which the decoder, as it is, costs least; the posterior over atoms stays."""
+        """Reassign codes to shares such that the squared error of the present decoder is least.
+
+        The posterior over atoms does not change. The next `advance` starts a new fit from the present decoder.
+
+        Args:
+            ledger: Where the work is accounted for.
+        """
         shares = self.shares
         with torch.no_grad():
             decoded = self.model.decode(self.codes)

@@ -1,6 +1,6 @@
-"""Where the signals f(z) lie, estimated from data that are draws of them with noise, without knowing f.
+"""Deconvolution, the first step of MAPA: where the signals f(z) lie, estimated from noisy data without knowing f.
 
-The first step of MAPA: a deconvolution. The estimate is a mixture of atoms, all that later steps need of the data.
+The estimate is a mixture of atoms.
 """
 
 from __future__ import annotations
@@ -24,32 +24,56 @@ CHARGES = {"nearest atoms": "n m (log2 K + 3 D), for the m atoms nearest to each
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over data x_n for each atom: of p(k | x_n), (K,); of its square, (K,); and of p(k | x_n) x_n, (K, D)."""
+    """Sums over data x_n, for each of K atoms.
+
+    Args:
+        weight: The sums of p(k | x_n), (K,).
+        square: The sums of p(k | x_n)^2, (K,).
+        first: The sums of p(k | x_n) x_n, (K, D).
+    """
 
     weight: Tensor
     square: Tensor
     first: Tensor
 
     def means(self, otherwise: Tensor) -> Tensor:
-        """The mean of the data of each atom, (K, D); an atom that explains nothing gets its row of `otherwise`."""
+        """The mean of the data of each atom, weighted by p(k | x_n).
+
+        Args:
+            otherwise: The values for atoms that explain no data, (K, D).
+
+        Returns:
+            Means, (K, D), in data units.
+        """
         least = torch.finfo(self.weight.dtype).tiny
         found = self.first / self.weight.clamp(min=least)[:, None]
         return torch.where(self.weight[:, None] > least, found, otherwise)
 
     def single(self) -> Tensor:
-        """1 / n_k, (K,): n_k is the number of equally weighted data whose mean has the variance of the atom's mean."""
+        """1 / n_k of each atom, (K,), where n_k is the effective number of its data.
+
+        The mean of n_k equally weighted points has the same variance as the atom's weighted mean.
+        """
         return (self.square / self.weight.square().clamp(min=torch.finfo(self.weight.dtype).tiny)).clamp(max=1)
 
 
 def estimate(x: Tensor, noise: float, smoothing: float, weight_steps: int, atom_steps: int, ledger: Ledger) -> Mixture:
-    """A mixture for the signals f(z) behind data x (N, D) with noise variance s2: N atoms.
+    """A mixture that estimates where the signals f(z) of data lie, with one atom for each point.
 
-    It begins too smooth, each atom the kernel mean of the data around a datum, and is sharpened by a few steps of
-    expectation maximisation, of the weights and then of the atoms. Their limit is the maximum likelihood estimate
-    (Kiefer & Wolfowitz 1956; Laird 1978), which is too sharp: to stop early regularises it. smoothing: the variance of
-    the first kernel, in units of s2; with 0 the data themselves are the atoms.
+    The first estimate is too smooth: each atom is the kernel mean of the data around a point. A few steps of
+    expectation maximisation sharpen it, first of the weights and then of the atoms. Their limit, the maximum
+    likelihood estimate (Kiefer & Wolfowitz 1956; Laird 1978), is too sharp, so stopping early regularises.
 
-    The variance about an atom is that of a prediction, s2 (1 + 1/n_k): 2 s2 for a datum on its own, s2 among many.
+    The variance of x about an atom is that of a prediction, s2 (1 + 1/n_k): 2 s2 for an isolated point, and nearly s2
+    for one with many neighbours.
+
+    Args:
+        x: Data, (N, D).
+        noise: The noise variance s2, in squared data units.
+        smoothing: The variance of the first kernel, in units of s2. With 0 the atoms start at the data.
+        weight_steps: Number of steps for the weights.
+        atom_steps: Number of steps for the atoms.
+        ledger: Where the work is accounted for.
     """
     even = x.new_zeros(len(x))
     mixture = Mixture(x, even, torch.full_like(even, 2 * noise))
@@ -64,13 +88,20 @@ def estimate(x: Tensor, noise: float, smoothing: float, weight_steps: int, atom_
 
 
 def sharpened(mixture: Mixture, x: Tensor, noise: float, ledger: Ledger) -> Mixture:
-    """The same weights, with atoms at the means of their data."""
+    """One step of expectation maximisation for the atoms: each moves to the mean of its data. The weights stay.
+
+    Args:
+        mixture: The mixture before the step.
+        x: Data, (n, D).
+        noise: The noise variance s2, in squared data units.
+        ledger: Where the work is accounted for.
+    """
     found = sums(mixture, x, ledger)
     return replace(mixture, atoms=found.means(mixture.atoms), variance=noise * (1 + found.single()))
 
 
 def _weights(mixture: Mixture, x: Tensor, steps: int) -> Tensor:
-    """Log-weights (K,) after steps of expectation maximisation, the atoms held fixed."""
+    """Log-weights, (K,), after steps of expectation maximisation with fixed atoms."""
     joint = mixture.log_joint(torch.cdist(x, mixture.atoms).square()) - mixture.log_weight
     log_weight = mixture.log_weight
     for _ in range(steps):
@@ -79,7 +110,13 @@ def _weights(mixture: Mixture, x: Tensor, steps: int) -> Tensor:
 
 
 def thinned(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """x (N, D) itself or, where it has more rows, `most` of them drawn at random."""
+    """At most `most` rows of data: all of them, or a random subset without replacement.
+
+    Args:
+        x: Data, (N, D).
+        most: The largest number of rows.
+        generator: The source of randomness.
+    """
     if len(x) <= most:
         return x
     chosen = torch.randperm(len(x), generator=generator, device=generator.device)[:most]
@@ -87,10 +124,17 @@ def thinned(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 
 def resampled(mixture: Mixture, count: int) -> tuple[Mixture, Tensor]:
-    """The mixture with weights that are multiples of 1/count, and the atom of each of `count` equal shares, (count,).
+    """Round the weights of a mixture to multiples of 1/count.
 
-    Systematic resampling along the principal axis of the atoms: no stretch of it gains or loses more than one share,
-    and atoms that get none are left out.
+    This is systematic resampling along the principal axis of the atoms: no interval of the axis gains or loses more
+    than one share of 1/count.
+
+    Args:
+        mixture: The mixture.
+        count: Number of equal shares.
+
+    Returns:
+        The mixture without the atoms that get no share, and the index of the atom of each share, (count,).
     """
     order = _along_principal_axis(mixture.atoms).argsort()
     above = mixture.log_weight.softmax(0)[order].cumsum(0)
@@ -106,10 +150,15 @@ def _along_principal_axis(points: Tensor) -> Tensor:
 
 
 def sums(mixture: Mixture, x: Tensor, ledger: Ledger) -> Sums:
-    """The sums over data x (n, D), in memory that does not grow with n: over all atoms, or those nearest to a datum.
+    """The sums over data for each atom, in memory that does not grow with n.
 
-    Where n K pairs are many and noise is small, few of the atoms matter to a datum, and a k-d tree finds them; as many
-    are taken as leave out at most a thousandth of p(k | x) on a sample of the data.
+    If there are many pairs and the noise is small, few atoms matter to each point, and a k-d tree finds the nearest
+    ones. Their number is such that at most a thousandth of p(k | x) is left out, on a sample of the data.
+
+    Args:
+        mixture: The mixture, with K atoms.
+        x: Data, (n, D).
+        ledger: Where the work is accounted for.
     """
     size = len(mixture.atoms)
     nearest = _atoms_that_matter(mixture, x) if len(x) * size > DENSE else size
@@ -130,7 +179,7 @@ def sums(mixture: Mixture, x: Tensor, ledger: Ledger) -> Sums:
 
 
 def _atoms_that_matter(mixture: Mixture, x: Tensor) -> int:
-    """How many of the atoms nearest to a datum to weigh: a power of two, or all where that is more than a quarter."""
+    """How many of the nearest atoms to use for each point: a power of two, or all if more than a quarter is needed."""
     size = len(mixture.atoms)
     squared, order = torch.cdist(x[:: max(1, len(x) // PROBES)], mixture.atoms).square().sort(1)
     left_out = 1 - torch.softmax(mixture.log_joint(squared, order), 1).cumsum(1).mean(0)

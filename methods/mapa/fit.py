@@ -1,8 +1,9 @@
-"""The fit: with the posterior fixed, the bound over the generative model is weighted least squares.
+"""The fit of the decoder: under a fixed posterior, maximising the ELBO is weighted least squares.
 
     sum_n sum_i p(i | x_n) log N(x_n; f(z_i), s2 I) = const - sum_i w_i |f(z_i) - t_i|^2 / (2 s2)
 
-It has no encoder, no sampling and no noise, so full-batch L-BFGS takes the place of stochastic steps.
+There is no encoder and no sampling, so the objective is deterministic, and full-batch L-BFGS replaces stochastic
+gradient steps.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ ADAM_RATE = 1e-2
 
 @dataclass(frozen=True)
 class Regression:
-    """The weighted least squares that MAPA solves: codes (N, L), targets (N, D), weights (N,), in data units.
+    """A weighted least-squares problem for the decoder.
 
-    noise: s2, which turns squared distances to nats per datum.
+    Args:
+        codes: The inputs z_i, (M, L).
+        targets: The targets t_i, (M, D), in data units.
+        weights: The weights w_i, (M,).
+        noise: The noise variance s2, in squared data units, which converts squared errors to nats.
     """
 
     codes: Tensor
@@ -35,7 +40,14 @@ class Regression:
     noise: float
 
     def nats(self, model: GaussianModel) -> Tensor:
-        """What is lost of the bound to imperfect fit, nats per datum."""
+        """The loss: how much the errors of the decoder lower the ELBO, in nats per training point.
+
+        Args:
+            model: The generative model.
+
+        Returns:
+            A scalar, differentiable in the decoder's weights.
+        """
         squared = (model.decode(self.codes) - self.targets).square().sum(1)
         return (self.weights * squared).sum() / (2 * self.noise * self.weights.sum())
 
@@ -48,9 +60,21 @@ def fit(
     tolerance: float,
     optimiser: str = "lbfgs",
 ) -> Iterator[float]:
-    """Fit the decoder in place, yielding the loss after each step, until 50 steps gain less than `tolerance` nats.
+    """Fit the decoder in place until 50 steps gain less than `tolerance` nats.
 
-    optimiser: 'lbfgs', or 'adam' on the same full batch, to tell what the former brings; raises ValueError for another.
+    Args:
+        model: The generative model.
+        regression: The weighted least-squares problem.
+        ledger: Where the work is accounted for.
+        history: Number of pairs that L-BFGS remembers.
+        tolerance: Least gain of 50 steps, in nats per training point.
+        optimiser: 'lbfgs', or 'adam' on the same full batch, for ablation.
+
+    Returns:
+        An iterator that takes one step at a time and yields its loss, in nats per training point.
+
+    Raises:
+        ValueError: If the optimiser is unknown.
     """
     if optimiser not in ("lbfgs", "adam"):
         raise ValueError(f"optimiser must be lbfgs or adam, got {optimiser!r}")

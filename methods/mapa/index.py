@@ -1,9 +1,9 @@
-"""The index posterior: which training point's code gave x, from distances in data space alone.
+"""The index posterior: which training point's code generated x, from distances in data space alone.
 
-With the prior replaced by its empirical version, uniform over the unknown training codes z_1..z_N,
+The prior is replaced by its empirical version, uniform over the unknown training codes z_1..z_N. Then
     p(i | x) = N(x; f(z_i), s2 I) / sum_j N(x; f(z_j), s2 I),
-which no reparameterisation of latent space changes. The f(z_i) are unknown, but where f(z) lies can be estimated (see
-signals.py), as atoms a_k with weights w_k. Given these, p(k | x) is Bayes' rule, and the index posterior goes by way of
+which does not change under reparameterisation of latent space. The f(z_i) are unknown, but `deconvolution.py`
+estimates where f(z) lies, as atoms a_k with weights w_k. Bayes' rule gives p(k | x), and the index posterior sums over
 the atoms: p(i | x) = sum_k p(k | x) p(i | k).
 """
 
@@ -18,26 +18,54 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mixture:
-    """Where the signals f(z) lie: atoms (K, D), log-weights (K,), and the variance of x about each atom (K,)."""
+    """An estimate of where the signals f(z) lie: a mixture of K isotropic Gaussians for x.
+
+    Args:
+        atoms: The means a_k, (K, D), in data units.
+        log_weight: The log-weights, (K,), up to a constant.
+        variance: The variance v_k of x about each atom, (K,), in squared data units.
+    """
 
     atoms: Tensor
     log_weight: Tensor
     variance: Tensor
 
     def log_posterior(self, x: Tensor) -> Tensor:
-        """log p(k | x) by Bayes' rule, with p(x | k) = N(x; a_k, v_k I): (n, D) -> (n, K)."""
+        """log p(k | x) by Bayes' rule, with p(x | k) = N(x; a_k, v_k I).
+
+        Args:
+            x: Data, (n, D).
+
+        Returns:
+            Log-probabilities in nats, (n, K).
+        """
         return torch.log_softmax(self.log_joint(torch.cdist(x, self.atoms).square()), 1)
 
     def log_joint(self, squared: Tensor, among: Tensor | slice = slice(None)) -> Tensor:
-        """log w_k p(x | k) but for a constant, from squared distances to all atoms or, (n, m), to those `among`."""
+        """log w_k p(x | k) up to a constant, from squared distances.
+
+        Args:
+            squared: Squared distances of x to the atoms, (n, K), or to those in `among`, (n, m).
+            among: The indices of the atoms, (n, m); all atoms by default.
+
+        Returns:
+            Values in nats, of the shape of `squared`.
+        """
         variance = self.variance[among]
         return self.log_weight[among] - self.atoms.shape[1] / 2 * variance.log() - squared / (2 * variance)
 
 
 def log_index_posterior(mixture: Mixture, train: Tensor) -> Callable[[Tensor], Tensor]:
-    """log p(i | x) = log sum_k p(k | x) p(i | k) over training data (N, D): (n, D) -> (n, N).
+    """The index posterior, log p(i | x) = log sum_k p(k | x) p(i | k).
 
-    p(i | k) is proportional to p(k | x_i): Bayes' rule again, all training data being equally probable before.
+    p(i | k) is proportional to p(k | x_i), by Bayes' rule with a uniform prior over the training points.
+
+    Args:
+        mixture: The mixture that estimates where the signals lie.
+        train: Training points, (N, D).
+
+    Returns:
+        log p(i | x), (n, D) -> (n, N), in nats.
     """
 
     def log_index(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""MAPA: index posterior, placement and fit, one after the other."""
+"""MAPA: deconvolution, index posterior, placement and fit, one after the other."""
 
 from __future__ import annotations
 
@@ -28,18 +28,33 @@ NEAR = 4
 class MAPA(Method):
     """A posterior fixed before training, then the generative model alone (after Yacoby et al. 2024, arXiv 2403.08941).
 
-    Above two latent dimensions, and where the signals span more than four, data are too far apart for kernels and an
-    embedding takes their place (`embedding.py`); of what follows it has `steps` and `history` alone.
+    Above two latent dimensions, or if the signals span more than four dimensions, training points are too far apart
+    for kernels. An embedding replaces them (`rff_lvm.py`, `rff_fit.py`), to which only `steps` and `history` apply.
 
-    smoothing, weight_steps, atom_steps: how the signals are estimated, see `deconvolution.estimate`. kernel_width: by what
-    the noise variance is multiplied in the posterior. atoms: the most that stand for the signals. centres: k-means
-    centres of the path (L = 1). steepness: by what the first layer's initial weights are multiplied where a fit along a
-    path is still more than a nat away after its trial (the better of both starts goes on), and half as much for L = 2.
-    trial_steps: L-BFGS steps after which only the best placement goes on. replacements: how often that is then improved
-    (L = 2), each share of the data taking the code that suits the decoder so far, with as many steps after each. steps:
-    the most in all; they end when 50 of them gain less than `tolerance` nats. history: L-BFGS pairs. noise_rounds:
-    rounds of noise estimation and refitting, where the noise is learned. placement: 'best' of several, one of them by
-    name, or 'random'. optimiser: 'lbfgs' or 'adam'. The last two are for ablation.
+    Args:
+        smoothing: Variance of the first kernel of the deconvolution, in units of the kernel variance (see
+            `kernel_width`). With 0 the atoms start at the training points.
+        weight_steps: Expectation-maximisation steps for the weights of the atoms.
+        atom_steps: Expectation-maximisation steps for the positions of the atoms.
+        kernel_width: Kernel variance of deconvolution and index posterior, in units of the noise variance.
+        atoms: Most atoms that represent the signals; of more training points, a random subset gives the atoms.
+        centres: Number of k-means centres on the path that orders the codes (L = 1).
+        steps: Most optimiser steps of the selected fit, its trial included, in each noise round.
+        tolerance: The fit ends when 50 steps gain less than this, in nats per training point.
+        history: Number of pairs that L-BFGS remembers.
+        trial_steps: Steps of each trial fit, after which only the best continues; also the steps after each
+            replacement.
+        replacements: How often codes are reassigned to suit the decoder after the trial (L = 2).
+        steepness: Factor on the first layer's initial weights. For L = 1 a second start uses it if the first is 1 nat
+            or more from a perfect fit after its trial, and the better one continues; for L = 2 every start uses half
+            of it.
+        noise_rounds: Rounds of fitting and noise estimation, if the noise is learned.
+        placement: 'best' tries all placements; the name of a placement, or how it begins, selects it; 'random' is for
+            ablation.
+        optimiser: 'lbfgs', or 'adam' for ablation.
+
+    Raises:
+        ValueError: If a hyperparameter is out of range.
     """
 
     colour_group: ClassVar[str] = "mapa"
@@ -76,13 +91,32 @@ class MAPA(Method):
         require(self, positive=positive, not_negative=not_negative)
 
     def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:
-        """Why such data cannot be fitted, or None."""
+        """The reason why data of these sizes cannot be fitted: above two latent dimensions, L must be below D and N.
+
+        Args:
+            latent_dim: L, the dimension of z.
+            data_dim: D, the dimension of x.
+            size: N, the number of training points.
+
+        Returns:
+            The reason in a few words; None if the method accepts them.
+        """
         if latent_dim > 2 and latent_dim >= min(data_dim, size):
             return f"mapa embeds in fewer dimensions than there are coordinates ({data_dim}) and data ({size})"
         return None
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields after each placement, each step of its trial or of the fit, and each estimate of the noise."""
+        """Place codes and fit the decoder.
+
+        Args:
+            task: The fitting problem.
+
+        Yields:
+            What has been learned, after each placement, each step of a trial or of the fit, and each noise estimate.
+
+        Raises:
+            ValueError: If the placement or the optimiser is unknown.
+        """
         x = task.train.double()
         if task.latent_dim > 2 or signals_span(task, x) > NEAR:
             yield from fit_embedded(task, x, self.steps, self.history)
@@ -100,7 +134,7 @@ class MAPA(Method):
     def _fit_given_noise(
         self, task: Task, start: GaussianModel, x: Tensor, few: Tensor, fitted: Fitted
     ) -> Generator[Fitted, None, Fitted]:
-        """One round at the present noise; what was fitted before stands until the first codes are placed."""
+        """One round at the present noise variance. It yields the earlier `fitted` until the first trial step."""
         best: Attempt | None = None
         for attempt in self._attempts(task, start, self._shares(task, x, few)):
             yield fitted
@@ -127,7 +161,7 @@ class MAPA(Method):
         return fitted
 
     def _shares(self, task: Task, x: Tensor, few: Tensor) -> Shares:
-        """The data in equal shares, as the posterior that is fixed from here on divides them."""
+        """The shares of the training data under the posterior, which is fixed from here on."""
         width, ledger = self.kernel_width * task.model.variance(), task.ledger
         found = deconvolution.estimate(few, width, self.smoothing, self.weight_steps, self.atom_steps, ledger)
         if len(x) > len(few):
@@ -135,7 +169,7 @@ class MAPA(Method):
         return Shares.of(found, x, task.latent_dim, ledger)
 
     def _attempts(self, task: Task, start: GaussianModel, shares: Shares) -> Iterator[Attempt]:
-        """A fit, not yet begun, for each placement of the codes, and another one where the trial of it went badly."""
+        """One attempt for each placement, not yet begun, and a steeper one if its trial fits badly (L = 1)."""
         begin = partial(
             fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance, optimiser=self.optimiser
         )
@@ -154,5 +188,5 @@ class MAPA(Method):
                     break
 
     def _starts(self, latent_dim: int) -> tuple[float, ...]:
-        """Initial steepness: for curves plain and, if that fits badly, steep; for surfaces half as steep."""
+        """Factors on the first layer: for curves 1 and then the full steepness, for surfaces half of it."""
         return (1.0, self.steepness) if latent_dim == 1 else (self.steepness / 2,)

@@ -1,4 +1,4 @@
-"""The noise variance, where it is not known: a first guess from the data alone, and an estimate given a fit."""
+"""Estimates of an unknown noise variance: a first one from the data alone, and one given a fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from torch import Tensor
 
 
 def pilot_noise(x: Tensor) -> float:
-    """A first guess of the noise variance: the kernel width of the best leave-one-out density estimate of x (N, D)."""
+    """A first estimate of the noise variance: the kernel variance of the best leave-one-out density estimate.
+
+    Args:
+        x: Data, (N, D).
+
+    Returns:
+        The variance, in squared data units; 1 if all points are equal.
+    """
     squared = torch.cdist(x, x).square().fill_diagonal_(math.inf)
     spread = float(x.var(0).mean()) if len(x) > 1 else 0.0
     if spread == 0:
@@ -20,9 +27,18 @@ def pilot_noise(x: Tensor) -> float:
 
 
 def refine_noise(x: Tensor, centres: Tensor, noise: float, steps: int = 30) -> float:
-    """The noise variance of equal Gaussians at `centres` (N, D) that explains x (n, D), by expectation maximisation.
+    """The likeliest variance of a mixture of equal Gaussians with fixed centres, by expectation maximisation.
 
-    It stays above a millionth of the variance of x, where few data would let it vanish.
+    It stays above a millionth of the variance of x, since with few data it could vanish.
+
+    Args:
+        x: Data, (n, D).
+        centres: The means of the Gaussians, (M, D).
+        noise: The variance to start from, in squared data units.
+        steps: Number of steps.
+
+    Returns:
+        The variance, in squared data units.
     """
     least = max(1e-6 * float(x.var(0, unbiased=False).mean()), 1e-12)
     squared = torch.cdist(x, centres).square()

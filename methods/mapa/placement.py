@@ -1,11 +1,11 @@
-"""Placement: where in latent space the codes lie, so that f is smooth and the codes follow the prior.
+"""Placement: where in latent space the codes lie, such that f is smooth and the codes follow the prior.
 
-The index posterior says which data share a code, not where the codes are, and no placement is the right one (f and
-p(z) are identified up to reparameterisation): what serves is any layout that puts like data near each other.
-Each function returns, for the data of row n, which of N codes it is given: a permutation of 0..N-1.
+The index posterior says which points share a code, but not where the codes are. No placement is the only right one,
+since f and p(z) are identified only up to reparameterisation: any layout that keeps similar points together serves.
+Each public ordering is a permutation of 0..N-1: entry n is the index of the code of row n.
 
-Nothing here runs in torch, so all of it is charged by formula; CHARGES states what, for n data in D dimensions, m nodes
-of a path and L latent dimensions.
+Nothing here runs in torch, so all work is charged by formula. CHARGES states the formulas, for n points in D
+dimensions, m nodes of a path and L latent dimensions.
 """
 
 from __future__ import annotations
@@ -54,10 +54,21 @@ IN_PARTS = (
 def candidates(
     atoms: Array, share: Order, codes: Array, centres: int, ledger: Ledger, only: str = "best"
 ) -> Iterator[tuple[str, Order]]:
-    """Named placements on codes (M, L) of M equal shares of the data, those of atoms[share], from atoms (K, D).
+    """Placements of M shares of the data on M codes. The caller keeps the one that fits best.
 
-    The caller keeps the one that it can fit best. only: 'best', or the one placement that is wanted, by name or by what
-    its name begins with. Raises ValueError for a latent dimension above 2, and where there is no such placement.
+    Args:
+        atoms: The atoms of the mixture, (K, D), in data units.
+        share: The index of the atom of each share, (M,).
+        codes: The codes, (M, L).
+        centres: Number of k-means centres on the path (L = 1).
+        ledger: Where the work is accounted for.
+        only: 'best' for all placements, 'random', or the name of a placement or its beginning.
+
+    Yields:
+        The name of a placement, and the index of the code of each share, (M,).
+
+    Raises:
+        ValueError: If L is above 2, or if there is no such placement.
     """
     latent_dim, data_dim = codes.shape[1], atoms.shape[1]
     if latent_dim > 2:
@@ -80,7 +91,16 @@ def candidates(
 
 
 def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
-    """Ranks of atoms (N, D) along a short open path through their k-means centres: (N,)."""
+    """The ranks of atoms along a short open path through their k-means centres.
+
+    Args:
+        atoms: The atoms, (N, D).
+        centres: Number of k-means centres.
+        ledger: Where the work is accounted for.
+
+    Returns:
+        Ranks, (N,).
+    """
     from sklearn.cluster import KMeans
 
     n, dim = atoms.shape
@@ -101,7 +121,7 @@ def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
 
 
 def _principal_axes(points: Array, count: int, ledger: Ledger) -> Array:
-    """Points (n, D) along so many directions of their greatest variance: (n, count), zero where there are no more."""
+    """The first principal components of points (n, D): (n, count), padded with zeros."""
     n, dim = points.shape
     ledger.charge("principal axes", 4.0 * n * n * dim + 8 * n * dim**2 + 9 * dim**3)
     centred = points - points.mean(0)
@@ -110,16 +130,22 @@ def _principal_axes(points: Array, count: int, ledger: Ledger) -> Array:
 
 
 def kmeans_flops(n: int, centres: int, dim: int, iterations: int) -> float:
-    """What k-means is charged: Lloyd's steps and a last assignment, and the start.
+    """The FLOPs of k-means: the start, Lloyd's steps and a last assignment.
 
-    The start is scikit-learn's greedy k-means++, which tries 2 + ln m data for each of m centres.
+    The start is scikit-learn's greedy k-means++, which tries 2 + ln m points for each of m centres.
+
+    Args:
+        n: Number of points.
+        centres: m, the number of centres.
+        dim: D, the dimension of a point.
+        iterations: Number of Lloyd's steps.
     """
     trials = 2 + int(np.log(centres))
     return n * centres * ((3.0 * dim + 1) * (iterations + 1) + (3 * dim + 2) * trials)
 
 
 def _distinct(points: Array) -> int:
-    """How many points differ by more than rounding, which is all that separates the atoms of equal data."""
+    """How many points differ by more than rounding. The atoms of equal points differ by rounding only."""
     centred = points - points.mean(0)
     unit = max(1e-9 * np.abs(centred).max(), 1e-14 * np.abs(points).max())
     return len(np.unique((centred / unit).round(), axis=0)) if unit > 0 else 1
@@ -133,7 +159,7 @@ def _ranks(position: Array) -> Order:
 
 
 def _position_along(points: Array, path: Array) -> Array:
-    """Arc length at which each point (n, D) is nearest to a polyline (m, D), which is extended at both ends."""
+    """Arc length at which each point (n, D) is nearest to a polyline (m, D) that is extended at both ends."""
     start, step = path[:-1], np.diff(path, axis=0)
     length = np.linalg.norm(step, axis=1)
     low, high = np.zeros(len(step)), np.ones(len(step))
@@ -146,7 +172,16 @@ def _position_along(points: Array, path: Array) -> Array:
 
 
 def shortest_path(distance: Array, ledger: Ledger, restarts: int = 10) -> Order:
-    """A short open path through m >= 2 nodes with the given distances (m, m): nearest neighbour, then 2-opt."""
+    """A short open path through m >= 2 nodes: nearest neighbour from several starts, then 2-opt.
+
+    Args:
+        distance: The distances between nodes, (m, m).
+        ledger: Where the work is accounted for.
+        restarts: About how many starts to try.
+
+    Returns:
+        The nodes in the order of the path, (m,).
+    """
     m = len(distance)
     starts = range(0, m, max(1, m // restarts))
     ledger.charge("nearest neighbours", len(starts) * m**2)
@@ -165,9 +200,9 @@ def _greedy(distance: Array, first: int) -> Order:
 
 
 def _two_opt(distance: Array, path: Order, ledger: Ledger) -> Order:
-    """Reverse stretches of an open path, those at its ends included, for as long as that shortens it."""
+    """Reverse sections of an open path, those at its ends included, as long as that shortens it."""
     m = len(path)
-    # A node of distance 0 to all stands before the first and after the last: an open path becomes a tour.
+    # An extra node at distance 0 from all others, before the first and after the last, turns the path into a tour.
     padded = np.zeros((m + 1, m + 1))
     padded[:m, :m] = distance
     path = np.concatenate([[m], path, [m]])
@@ -188,7 +223,7 @@ def _two_opt(distance: Array, path: Order, ledger: Ledger) -> Order:
 
 
 def _layouts(atoms: Array, latent_dim: int, ledger: Ledger) -> Iterator[tuple[str, Callable[[], Array]]]:
-    """Layouts (K, L) of atoms (K, D) that keep neighbours together, by methods that fail on different shapes."""
+    """Layouts (K, L) of atoms (K, D) that keep neighbours together, by methods with different failures."""
     ledger.charge("distinct", atoms.size * (np.log2(len(atoms)) + 6))
     if _distinct(atoms) <= min(ISOMAP_NEIGHBOURS):
         yield "principal axes", partial(_principal_axes, atoms, latent_dim, ledger)
@@ -205,9 +240,9 @@ def _layout(atoms: Array, latent_dim: int, ledger: Ledger, name: str, embed: Cal
 
 @contextmanager
 def _sealed() -> Iterator[None]:
-    """Keeps scikit-learn from warning of neighbour graphs in several parts, and from numpy's global generator.
+    """Silence warnings about disconnected neighbour graphs, and restore numpy's global generator afterwards.
 
-    Data in clusters are no mistake. Isomap's eigensolver draws its start, and takes no generator but the global one.
+    Clustered data are no mistake. Isomap's eigensolver draws its start from the global generator, and accepts no other.
     """
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
@@ -221,11 +256,17 @@ def _sealed() -> Iterator[None]:
 
 
 def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
-    """What a layout is charged: pairwise distances, and then its own work at its iteration limits.
+    """The FLOPs of a layout: pairwise distances, and then its own work at its iteration limits.
 
-    Isomap: N shortest-path searches (N k log2 N each), centring, and 30 products of an N x N matrix with L vectors, or
-    for few data a dense eigensolver. t-SNE: 500 steps on 3 x perplexity neighbours and a Barnes-Hut tree (10 flops
-    a pair).
+    Isomap: n shortest-path searches (n k log2 n each), centring, and 30 products of an n x n matrix with L vectors, or
+    for n <= 200 a dense eigensolver. t-SNE: 500 steps on 3 x perplexity neighbours and a Barnes-Hut tree (10 FLOPs a
+    pair).
+
+    Args:
+        name: The name of the layout, isomap-k or tsne-p, with k neighbours or perplexity p.
+        n: Number of points.
+        data_dim: D.
+        latent_dim: L.
     """
     kind, _, size = name.partition("-")
     pairs = 3.0 * n * n * data_dim
@@ -249,7 +290,18 @@ def _embedders(n: int, latent_dim: int) -> Iterator[tuple[str, Callable[[Array],
 
 
 def transport(layout: Array, codes: Array, ledger: Ledger) -> Order:
-    """The assignment of a layout (N, L) to codes (N, L) that moves it least, once both are standardised: (N,)."""
+    """The optimal transport of a layout to codes: the assignment with the least sum of squared distances.
+
+    The layout is standardised first, since codes follow the standard normal prior.
+
+    Args:
+        layout: The points of the layout, (N, L).
+        codes: The codes, (N, L).
+        ledger: Where the work is accounted for.
+
+    Returns:
+        The index of the code of each point, (N,).
+    """
     from scipy.spatial.distance import cdist
 
     spread = layout.std(0)
@@ -259,7 +311,15 @@ def transport(layout: Array, codes: Array, ledger: Ledger) -> Order:
 
 
 def assignment(cost: Array, ledger: Ledger) -> Order:
-    """The column of each row, a permutation, at the least total cost (n, n): (n,)."""
+    """The one-to-one assignment of rows to columns with the least total cost.
+
+    Args:
+        cost: The costs, (n, n).
+        ledger: Where the work is accounted for.
+
+    Returns:
+        The column of each row, (n,).
+    """
     from scipy.optimize import linear_sum_assignment
 
     ledger.charge("transport", float(len(cost)) ** 3)

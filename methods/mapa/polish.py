@@ -1,7 +1,7 @@
-"""The polish: from MAPA's solution, on with the likelihood of the generative model itself, over a shared codebook.
+"""MAPA with a polish: from MAPA's solution, maximise the likelihood of the generative model over a shared codebook.
 
-From random weights the same objective often sticks in poor maxima; MAPA's solution is the start that it needs. Our own
-addition, and none of Yacoby et al.: the posterior is no longer fixed before training.
+From random weights the same objective often ends in poor local maxima; MAPA's solution is a good start. The polish is
+this project's own addition to Yacoby et al.: the posterior is no longer fixed before training.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ from methods.mapa.method import MAPA
 
 @dataclass(frozen=True)
 class PolishedMAPA(MAPA):
-    """MAPA, and then the likelihood over a shared codebook: full-batch L-BFGS, as in MAPA.
+    """MAPA, followed by full-batch L-BFGS on the likelihood over a shared codebook.
 
-    Its q(z | x) is the exact posterior of what was learned, but for the width of boxes.
+    Its q(z | x) is the exact posterior of the learned model, up to the width of grid cells.
 
-    codes: S, codes in the codebook. polish_steps: most L-BFGS steps of the polish, which ends when 25 of them gain less
-    than `polish_tolerance` nats. The others as for MAPA.
+    Args:
+        tolerance: MAPA's fit ends, and the polish starts, when 50 steps gain less than this, in nats per training
+            point.
+        codes: Number of codes in the codebook.
+        polish_steps: Most L-BFGS steps of the polish.
+        polish_tolerance: The polish ends when 25 steps gain less than this, in nats per training point.
+
+    Raises:
+        ValueError: If a hyperparameter is out of range.
     """
 
     tolerance: float = 0.2
@@ -34,13 +41,29 @@ class PolishedMAPA(MAPA):
         require(self, positive=("codes", "polish_steps"), not_negative=("polish_tolerance",))
 
     def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
-        """Why such data cannot be fitted, or None."""
+        """The reason why data of these sizes cannot be fitted: a codebook is dense enough for L <= 2 only.
+
+        Args:
+            latent_dim: L, the dimension of z.
+            data_dim: D, the dimension of x.
+            size: N, the number of training points.
+
+        Returns:
+            The reason in a few words; None if the method accepts them.
+        """
         return "no codebook is dense enough above 2 latent dimensions" if latent_dim > 2 else None
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yields whenever MAPA does, and then after each step of the polish.
+        """Fit as MAPA does, and then polish.
 
-        Raises what MAPA does.
+        Args:
+            task: The fitting problem.
+
+        Yields:
+            What has been learned, whenever MAPA yields, and then after each step of the polish.
+
+        Raises:
+            ValueError: If the placement or the optimiser is unknown.
         """
         yield from super().fit(task)
         model, train = task.model, task.train

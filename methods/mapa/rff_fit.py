@@ -1,4 +1,4 @@
-"""The fit where codes come from an embedding: least squares on a few nodes for each datum's posterior."""
+"""The fit with codes from an embedding (`rff_lvm.py`): least squares on a few nodes for the posterior of each point."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ FEW = 2000
 
 
 def signals_span(task: Task, x: Tensor) -> int:
-    """How many dimensions the signals of x (N, D) take, as far as noise lets that be told; D where that is small."""
+    """The number of dimensions in which training points vary more than noise alone could.
+
+    Args:
+        task: The fitting problem.
+        x: Training points, (N, D), of which at most the first 2,000 are used.
+
+    Returns:
+        At least L + 1 where D allows it; D itself if D <= L + 1.
+    """
     if x.shape[1] <= task.latent_dim + 1:
         return x.shape[1]
     noise = None if task.model.learns_noise else task.model.variance()
@@ -29,11 +37,23 @@ def signals_span(task: Task, x: Tensor) -> int:
 
 
 def fit_embedded(task: Task, x: Tensor, steps: int, history: int) -> Iterator[Fitted]:
-    """Yields before the embedding, after each step of the fit, and once the noise is estimated, if it is learned.
+    """Embed the training points, and then fit the decoder to the posteriors of their codes.
 
-    The posteriors of the codes are fixed before the decoder is touched. The fit ends after so many steps, or when for
-    60 of them the same loss on validation data, whose posteriors the embedding gives too, has not fallen; the decoder
-    that was best on them stands.
+    The posteriors are fixed before the decoder is trained. The fit ends after `steps`, or when the loss on validation
+    points has not fallen for 60 steps. The decoder with the least validation loss is kept.
+
+    Args:
+        task: The fitting problem. Its model is trained in place.
+        x: Training points, (N, D), float64.
+        steps: Most L-BFGS steps.
+        history: Number of pairs that L-BFGS remembers.
+
+    Yields:
+        What has been learned, before the embedding, after each step, and at the end with the kept decoder and, if it
+        is learned, the noise variance.
+
+    Raises:
+        ValueError: If L is not below both D and N.
     """
     model = task.model
     yield Fitted(model, Prior(task.latent_dim))
@@ -61,7 +81,7 @@ def fit_embedded(task: Task, x: Tensor, steps: int, history: int) -> Iterator[Fi
 
 
 def _regression(task: Task, codes: Codes, x: Tensor) -> Regression:
-    """Least squares of x (n, D) on nodes of the posteriors of its codes."""
+    """Least squares of x (n, D) on nodes of the posteriors of their codes."""
     nodes = codes.nodes(PAIRS, task.ledger).to(task.train)
     targets = x.to(task.train).repeat(len(nodes), 1)
     return Regression(nodes.flatten(0, 1), targets, torch.ones_like(targets[:, 0]), task.model.variance())

@@ -1,16 +1,17 @@
-"""Codes of the training data above two latent dimensions, where neither boxes of the prior nor kernels reach far.
+"""Codes of the training points by a latent variable model on random Fourier features, for three or more dimensions.
 
-There neighbours are further apart than the noise, so that a kernel of its width gives each datum to itself. Four steps
-that know nothing of the model's decoder take the place of index posterior and placement, each deterministic:
+Above two latent dimensions neighbours are further apart than the noise, so a kernel of the noise's width gives each
+point to itself. Four deterministic steps, which do not use the model's decoder, replace index posterior and placement:
 
-1. the signal subspace: principal axes whose variance noise alone does not explain, in which all else happens;
-2. codes by probabilistic principal component analysis (Tipping & Bishop 1999), a Gaussian posterior for each datum;
-3. expectation maximisation for a smooth map f from codes to data that is linear in random Fourier features, so that
-   its fit is ridge regression, with the posterior of each code by Gauss and Newton. The noise that f leaves stands for
-   s2 while it is the larger: it anneals the posteriors (Ueda & Nakano 1998) from where f is poor to where it is good;
-4. whitening of all codes at each step, so that their posteriors together have the moments of the prior.
+1. The signal subspace: the principal axes whose variance noise alone does not explain. All other steps work in it.
+2. Initial codes by probabilistic principal component analysis (Tipping & Bishop 1999): a Gaussian posterior for each
+   point.
+3. Expectation maximisation for a smooth map f from codes to data. The map is linear in random Fourier features, so its
+   fit is ridge regression; the posterior of each code is Gaussian, by Gauss-Newton. The residual variance of f
+   replaces s2 while it is larger. This anneals the posteriors (Ueda & Nakano 1998) while f improves.
+4. Whitening of all codes at each step, such that their posteriors together have the moments of the prior.
 
-What torch does not run here, or the cost model does not list, is charged by formula; CHARGES states what.
+Work that torch does not run, or that the cost model does not list, is charged by formula; CHARGES states the formulas.
 """
 
 from __future__ import annotations
@@ -45,33 +46,65 @@ CHARGES = {
 
 @dataclass(frozen=True)
 class Subspace:
-    """Where the signal is: shift (D,), orthonormal axes (D, r), and the mean square of x beyond them, per datum."""
+    """The affine subspace that contains the signal.
+
+    Args:
+        shift: Its origin, (D,), in data units.
+        axes: Its orthonormal axes, (D, r).
+        beyond: The mean squared distance of the training points from it, in squared data units.
+    """
 
     shift: Tensor
     axes: Tensor
     beyond: float
 
     def scores(self, x: Tensor) -> Tensor:
-        """Coordinates along the axes: (n, D) -> (n, r), float64, on the CPU."""
+        """Coordinates along the axes, float64, on the CPU.
+
+        Args:
+            x: Data, (n, D).
+
+        Returns:
+            Scores, (n, r), in data units.
+        """
         return (x.double().cpu() - self.shift) @ self.axes
 
 
 @dataclass(frozen=True)
 class Codes:
-    """A Gaussian posterior N(mean, covariance) of each datum's code: (n, L) and (n, L, L), float64."""
+    """A Gaussian posterior N(mean, covariance) for the code of each point, float64.
+
+    Args:
+        mean: Means, (n, L).
+        covariance: Covariances, (n, L, L).
+    """
 
     mean: Tensor
     covariance: Tensor
 
     def nodes(self, pairs: int, ledger: Ledger) -> Tensor:
-        """Antithetic draws that stand for each posterior, the same at each call: (2 pairs, n, L)."""
+        """Antithetic draws that represent each posterior, the same at each call.
+
+        Args:
+            pairs: Number of pairs of draws.
+            ledger: Where the work is accounted for.
+
+        Returns:
+            Codes, (2 pairs, n, L).
+        """
         generator = torch.Generator().manual_seed(0)
         draws = torch.randn(pairs, *self.mean.shape, generator=generator, dtype=torch.float64)
         shifts = (_roots(self.covariance, ledger) @ draws[..., None])[..., 0]
         return torch.cat([self.mean + shifts, self.mean - shifts])
 
     def whitened(self, ledger: Ledger) -> Codes:
-        """The codes under the linear map nearest to none that gives all posteriors together the prior's moments."""
+        """The codes, whitened: all posteriors together get mean 0 and covariance I, the moments of the prior.
+
+        Of all linear maps that do this, the symmetric one changes the codes least.
+
+        Args:
+            ledger: Where the work is accounted for.
+        """
         centred = self.mean - self.mean.mean(0)
         values, vectors = _eigenvectors(centred.T @ centred / len(centred) + self.covariance.mean(0), ledger)
         root = (vectors * values.rsqrt()) @ vectors.T
@@ -80,9 +113,12 @@ class Codes:
 
 @dataclass(frozen=True)
 class Embedding:
-    """The posteriors of the training data's codes, the posterior of any x, and the noise that they imply.
+    """What the embedding finds.
 
-    noise: s2 in squared data units, as given if it was.
+    Args:
+        codes: The posteriors of the codes of the training points.
+        posterior: The posterior q(z | x) for any x.
+        noise: The noise variance s2, in squared data units: the given one, or an estimate if it is unknown.
     """
 
     codes: Codes
@@ -91,9 +127,17 @@ class Embedding:
 
 
 def embed(x: Tensor, latent_dim: int, noise: float | None, ledger: Ledger, rounds: int = ROUNDS) -> Embedding:
-    """Embed x (n, D) in L dimensions, L < D and L < n, at a noise variance s2 that is known, or None.
+    """Embed training points in L dimensions.
 
-    Raises ValueError where L is not below both.
+    Args:
+        x: Training points, (n, D).
+        latent_dim: L.
+        noise: The noise variance s2, in squared data units; None if unknown.
+        ledger: Where the work is accounted for.
+        rounds: Number of rounds of expectation maximisation.
+
+    Raises:
+        ValueError: If L is not below both D and n.
     """
     n, data_dim = x.shape
     if not latent_dim < min(n, data_dim):
@@ -115,10 +159,20 @@ def embed(x: Tensor, latent_dim: int, noise: float | None, ledger: Ledger, round
 
 
 def signal_subspace(x: Tensor, latent_dim: int, noise: float | None, ledger: Ledger) -> tuple[Subspace, Tensor]:
-    """The axes along which x (n, D) varies more than noise alone could, at least L + 1 of them, and the variances (r,).
+    """The axes along which data vary more than noise alone could, and at least L + 1 of them if there are as many.
 
     Noise of variance s2 alone has no sample variance above s2 (1 + sqrt(D / n))^2 for large n and D (Marchenko & Pastur
-    1967). Where s2 is unknown it is the median variance over that of noise (Gavish & Donoho 2014, section III.E).
+    1967). An unknown s2 is estimated as the median sample variance divided by the median for unit noise (Gavish &
+    Donoho 2014, section III.E).
+
+    Args:
+        x: Data, (n, D).
+        latent_dim: L.
+        noise: The noise variance s2, in squared data units; None if unknown.
+        ledger: Where the work is accounted for.
+
+    Returns:
+        The subspace, and the sample variances along its axes, (r,), in descending order.
     """
     x = x.double().cpu()
     n, data_dim = x.shape
@@ -131,7 +185,11 @@ def signal_subspace(x: Tensor, latent_dim: int, noise: float | None, ledger: Led
 
 
 def median_noise_variance(ratio: float) -> float:
-    """The median of the positive sample variances of unit noise, for D / n = ratio (Marchenko & Pastur 1967)."""
+    """The median of the positive sample variances of unit noise (Marchenko & Pastur 1967).
+
+    Args:
+        ratio: D / n.
+    """
     low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
     angle = torch.linspace(0, math.pi, 2001, dtype=torch.float64)  # in which the density is smooth at both ends
     value = low + (high - low) * (1 - angle.cos()) / 2
@@ -142,7 +200,10 @@ def median_noise_variance(ratio: float) -> float:
 def principal_codes(scores: Tensor, variances: Tensor, width: float) -> Codes:
     """Posteriors of the codes under probabilistic principal component analysis (Tipping & Bishop 1999, section 3.2).
 
-    scores (n, r), in descending order of variance; variances (L,), those of the first L; width: the noise.
+    Args:
+        scores: Scores, (n, r), in descending order of variance.
+        variances: The variances of the first L scores, (L,).
+        width: The noise variance.
     """
     signal = (variances - width).clamp(min=SMALLEST * max(float(variances[0]), width))
     mean = scores[:, : len(signal)] * signal.sqrt() / (signal + width)
@@ -154,10 +215,14 @@ def principal_codes(scores: Tensor, variances: Tensor, width: float) -> Codes:
 class Surrogate:
     """A smooth map from codes to scores, linear in 1, z and cos(w_m^T z + b_m) (Rahimi & Recht 2007, algorithm 1).
 
-    1 and z are multiplied by 10, so that the ridge hardly touches the linear part: without that, linear data are bent.
+    1 and z are multiplied by 10, so the ridge hardly shrinks the linear part. Otherwise the map bends linear data.
+    The cosines approximate the kernel exp(-|z - z'|^2 / (2 l^2 L)) with l = 1.5, so within the bulk of the prior the
+    map bends about equally for any L.
 
-    frequency (L, M), phase (M,), coefficient (1 + L + M, r): the kernel that the cosines stand for is
-    exp(-|z - z'|^2 / (2 l^2 L)), l = 1.5, so that the map bends about as much within the prior's bulk at any L.
+    Args:
+        frequency: The frequencies w_m, (L, M).
+        phase: The phases b_m, (M,), in radians.
+        coefficient: The coefficients of the features, (1 + L + M, r).
     """
 
     frequency: Tensor
@@ -166,7 +231,12 @@ class Surrogate:
 
     @staticmethod
     def random(latent_dim: int, features: int = FEATURES) -> Surrogate:
-        """The same random features at each call, and no coefficients yet."""
+        """A map with random features, the same at each call, and no coefficients yet.
+
+        Args:
+            latent_dim: L.
+            features: M, the number of cosines.
+        """
         generator = torch.Generator().manual_seed(0)
         frequency = torch.randn(latent_dim, features, generator=generator, dtype=torch.float64)
         phase = 2 * math.pi * torch.rand(features, generator=generator, dtype=torch.float64)
@@ -174,24 +244,34 @@ class Surrogate:
         return Surrogate(frequency / (LENGTH_SCALE * math.sqrt(latent_dim)), phase, nothing)
 
     def features(self, z: Tensor) -> Tensor:
-        """(..., L) -> (..., 1 + L + M)."""
+        """The features of codes, (..., L) -> (..., 1 + L + M)."""
         waves = math.sqrt(2) * torch.cos(z @ self.frequency + self.phase)
         return torch.cat([PREFERENCE * torch.ones_like(z[..., :1]), PREFERENCE * z, waves], -1)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(..., L) -> (..., r)."""
+        """The scores to which the map takes codes, (..., L) -> (..., r)."""
         return self.features(z) @ self.coefficient
 
     def jacobian(self, z: Tensor) -> Tensor:
-        """Row a is the derivative along axis a of z: (n, L) -> (n, L, r)."""
+        """The Jacobian at each code, (n, L) -> (n, L, r). Row a is the derivative along axis a of z."""
         latent_dim = z.shape[1]
         slopes = -math.sqrt(2) * torch.sin(z @ self.frequency + self.phase)[:, None] * self.frequency
         return PREFERENCE * self.coefficient[1 : 1 + latent_dim] + slopes @ self.coefficient[1 + latent_dim :]
 
     def fit(self, codes: Codes, scores: Tensor, width: float, least: float, ledger: Ledger) -> tuple[Surrogate, float]:
-        """The map that is likeliest for scores (n, r) given codes, and the noise it leaves, or `least` if that is more.
+        """Fit the coefficients by ridge regression of scores on codes.
 
-        The ridge of each coordinate is set by evidence maximisation at noise `width` (MacKay 1992).
+        Evidence maximisation sets the ridge of each coordinate (MacKay 1992).
+
+        Args:
+            codes: The posteriors of the codes, of n points.
+            scores: Scores, (n, r).
+            width: The noise variance at which the evidence is maximised.
+            least: The lower bound of the residual variance.
+            ledger: Where the work is accounted for.
+
+        Returns:
+            The fitted map, and its residual variance or `least`, whichever is larger.
         """
         nodes = codes.nodes(1, ledger)
         features = self.features(nodes)
@@ -209,9 +289,17 @@ class Surrogate:
 
 
 def climb(surrogate: Surrogate, scores: Tensor, start: Tensor, width: float, steps: int, ledger: Ledger) -> Codes:
-    """Gaussian posteriors of codes at modes near `start` (n, L): N(m, (I + J^T J / width)^-1), J that of the map at m.
+    """Gaussian posteriors of codes: N(m, (I + J J^T / width)^-1), where m is a mode and J is the Jacobian there.
 
-    Levenberg-Marquardt up log p(scores, z) under noise `width`, with more damping where a step led down.
+    Levenberg-Marquardt maximises log p(scores, z). A step that lowers it is rejected, and the damping grows.
+
+    Args:
+        surrogate: The map from codes to scores.
+        scores: Scores, (n, r).
+        start: The codes to start from, (n, L).
+        width: The noise variance.
+        steps: Number of steps.
+        ledger: Where the work is accounted for.
     """
     mean, value = start, _log_joint(surrogate, scores, start, width)
     damping = torch.full_like(value, DAMPING)
@@ -234,15 +322,20 @@ def _precision(surrogate: Surrogate, z: Tensor, width: float) -> tuple[Tensor, T
 
 
 def _log_joint(surrogate: Surrogate, scores: Tensor, z: Tensor, width: float) -> Tensor:
-    """log p(scores, z) but for constants: (n,)."""
+    """log p(scores, z) up to a constant, (n,), in nats."""
     return -(scores - surrogate.decode(z)).square().sum(1) / (2 * width) - z.square().sum(1) / 2
 
 
 @dataclass(frozen=True)
 class SurrogatePosterior(Posterior):
-    """q(z | x) = N(m, S) at the mode that is climbed under the surrogate from the code of the nearest training datum.
+    """q(z | x) = N(m, S) at a mode under the surrogate map. The search starts at the code of the nearest training point.
 
-    width: the noise in the subspace. scores (n, r) and codes: those of the training data.
+    Args:
+        subspace: The signal subspace, of r dimensions.
+        surrogate: The map from codes to scores.
+        width: The noise variance in the subspace, in squared data units.
+        scores: The scores of the N training points, (N, r).
+        codes: The posteriors of the codes of the training points.
     """
 
     subspace: Subspace
@@ -252,13 +345,17 @@ class SurrogatePosterior(Posterior):
     codes: Codes
 
     def gaussian(self, x: Tensor) -> Codes:
-        """The posterior of each x (n, D), on the CPU."""
+        """The posterior of each x, on the CPU.
+
+        Args:
+            x: Data, (n, D).
+        """
         scores = self.subspace.scores(x)
         nearest = torch.cdist(scores, self.scores).argmin(1)
         return climb(self.surrogate, scores, self.codes.mean[nearest], self.width, CLIMBS_ANEW, NullLedger())
 
     def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws (count, n, L) and their log-densities (count, n), float64."""
+        """Draws of q(z | x), (count, n, L), with their log-densities in nats, (count, n), float64."""
         q = self.gaussian(x)
         noise = torch.randn(count, *q.mean.shape, generator=generator, dtype=torch.float64, device=generator.device)
         root = torch.linalg.cholesky(q.covariance).to(noise.device)
@@ -266,7 +363,15 @@ class SurrogatePosterior(Posterior):
         return z, standard_normal_log_prob(noise) - root.diagonal(dim1=1, dim2=2).log().sum(1)
 
     def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
-        """Standard normal quantiles of u, mapped by the root of each covariance: (n, D), (m, L) -> (m, n, L)."""
+        """Map u to codes: normal quantiles, scaled by the Cholesky factor of each covariance and shifted by the mean.
+
+        Args:
+            x: Data, (n, D).
+            u: Points of the unit cube, (m, L).
+
+        Returns:
+            Codes, (m, n, L), float64.
+        """
         q = self.gaussian(x)
         normal = ndtri(u.double().cpu())[:, None, :, None]
         return (q.mean + (torch.linalg.cholesky(q.covariance) @ normal)[..., 0]).to(u.device)
@@ -291,7 +396,7 @@ def _eigenvectors(symmetric: Tensor, ledger: Ledger) -> tuple[Tensor, Tensor]:
 
 
 def _inverses(matrices: Tensor, ledger: Ledger) -> Tensor:
-    """Those of matrices (n, L, L), by LAPACK."""
+    """The inverses of matrices (n, L, L), by LAPACK."""
     ledger.charge("inverses", 2.0 * len(matrices) * matrices.shape[1] ** 3)
     return torch.from_numpy(np.linalg.inv(matrices.numpy()))
 

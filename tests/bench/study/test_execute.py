@@ -56,7 +56,21 @@ def study(kept, tmp_path, compare, invented):
 def test_a_study_by_two_workers_from_the_command_line(tmp_path, compare, in_process, values):
     """What it leaves and says; this process finds the same values."""
     folder = tmp_path / "whole"
-    args = ("-m", "vae,mapa", "-d", "circle", "--seeds", "2", *SMALL, "--jobs", "2", "--out", str(folder))
+    args = (
+        "-m",
+        "vae,untrained",
+        "-d",
+        "circle",
+        "--seeds",
+        "2",
+        *SMALL,
+        "--n-test",
+        "20",
+        "--jobs",
+        "2",
+        "--out",
+        str(folder),
+    )
     command = [sys.executable, "-m", "bench", "compare", *args]
     end = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
     assert (end.returncode, "Traceback" in end.stderr) == (0, False), end.stderr
@@ -69,14 +83,13 @@ def test_a_study_by_two_workers_from_the_command_line(tmp_path, compare, in_proc
     assert str(folder / "report.html") in end.stdout
     lines = end.stderr.splitlines()
     assert all(text in lines[0] for text in ("4 runs", "2 at a time", "contended"))
-    assert all(re.match(rf"\[{n}/4\] circle / (vae|mapa) / seed [01]: test_ll -", lines[n]) for n in (1, 2, 3, 4))
+    assert all(re.match(rf"\[{n}/4\] circle / (vae|untrained) / seed [01]: test_ll -", lines[n]) for n in (1, 2, 3, 4))
     info = json.loads((folder / "study.json").read_text())
-    assert (info["schema"], info["settings"]["methods"]) == (tables.SCHEMA, ["vae", "mapa"])
-    assert info["settings"]["baseline"] == ["vae"]
-    assert {name: about["role"] for name, about in info["methods"].items()} == {"vae": "method", "mapa": "method"}
+    assert (info["schema"], info["settings"]["methods"]) == (tables.SCHEMA, ["vae", "untrained"])
+    assert {name: about["role"] for name, about in info["methods"].items()} == {"vae": "method", "untrained": "floor"}
     assert info["datasets"]["circle"]["latent_dim"] == 1
     assert info["provenance"]["started"] <= info["provenance"]["finished"]
-    end = compare(tmp_path / "here", "vae,mapa", "circle", 2)
+    end = compare(tmp_path / "here", "vae,untrained", "circle", 2, "--n-test", "20")
     assert (end.code, end.out, end.err, len(in_process)) == (0, "", "", 4)
     same_values(values(tmp_path / "here"), values(folder))
     contended = [tables.read_table(each, "runs")["concurrent"].tolist() for each in (tmp_path / "here", folder)]
@@ -228,7 +241,7 @@ def test_another_schema_is_refused_by_name(study, compare, unchanged, schema):
     with unchanged(study):
         end = compare(study, "vae,mapa", "circle", 2)
     assert end.code == 2
-    assert all(text in end.err for text in (repr(schema), str(tables.SCHEMA), str(study), "--fresh"))
+    assert all(text in end.err for text in (repr(schema), str(tables.SCHEMA), str(study)))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"schema": 1}', f'{{"schema": {tables.SCHEMA}}}'])

@@ -10,6 +10,7 @@ import torch
 import datasets
 from datasets.base import draw
 from methods.common.latent_grid import GridPosterior
+from methods.contract.method import NullLedger
 from methods.mapa import MAPA, method
 from methods.mapa.assignment import Attempt
 from methods.mapa.method import POOR_FIT
@@ -265,3 +266,32 @@ def test_the_posterior_of_a_datum_finds_its_neighbours(make_task):
         z, _ = fitted.posterior.sample(new, 100, torch.Generator().manual_seed(0))
         away = (fitted.model.decode(z) - new).square().sum(-1).mean()
     assert away < 8 * NOISE
+
+
+class Charges(NullLedger):
+    """A ledger that keeps every charge."""
+
+    def __init__(self):
+        self.made = {}
+
+    def charge(self, name, flops):
+        self.made.setdefault(name, []).append(flops)
+
+
+def test_paths_of_a_curve_are_charged(make_task, short):
+    """12 starts of a path through 45 centres, and at least one sweep of 2-opt for each."""
+    ledger = Charges()
+    last(short(MAPA()).fit(make_task("circle", ledger=ledger)))
+    assert ledger.made["nearest neighbours"] == [12 * 45**2]
+    assert len(ledger.made["2-opt"]) >= 12
+    assert set(ledger.made["2-opt"]) == {2.5 * 45**2}
+
+
+def test_optimal_transport_of_a_surface_is_charged(make_task, short):
+    """Once for each of three layouts, and once for each time that codes are reassigned."""
+    ledger = Charges()
+    mapa = short(MAPA())
+    last(mapa.fit(make_task("s_curve", ledger=ledger)))
+    assert mapa.replacements == 1
+    assert ledger.made["transport"] == [60.0**3] * 4
+    assert ledger.made["distances"] == [3 * 60.0**2 * 2] * 3
