@@ -1,4 +1,8 @@
-"""Studies made on different machines, joined into one: the union of their runs, where these agree."""
+"""Studies made on different machines, joined into one: the union of their runs, where these agree.
+
+Result files are compared as a whole, since the joined study keeps them. A report over several studies has their tables
+alone, and keeps apart what disagrees (`bench.store.join`).
+"""
 
 from __future__ import annotations
 
