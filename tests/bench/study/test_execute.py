@@ -89,7 +89,7 @@ def test_a_study_by_two_workers_from_the_command_line(tmp_path, compare, in_proc
     assert {name: about["role"] for name, about in info["methods"].items()} == {"vae": "method", "untrained": "floor"}
     assert info["datasets"]["circle"]["latent_dim"] == 1
     assert info["provenance"]["started"] <= info["provenance"]["finished"]
-    end = compare(tmp_path / "here", "vae,untrained", "circle", 2, "--n-test", "20")
+    end = compare(tmp_path / "here", "vae,untrained", "circle", 2)
     assert (end.code, end.out, end.err, len(in_process)) == (0, "", "", 4)
     same_values(values(tmp_path / "here"), values(folder))
     contended = [tables.read_table(each, "runs")["concurrent"].tolist() for each in (tmp_path / "here", folder)]
