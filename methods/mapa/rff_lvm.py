@@ -328,7 +328,7 @@ def _log_joint(surrogate: Surrogate, scores: Tensor, z: Tensor, width: float) ->
 
 @dataclass(frozen=True)
 class SurrogatePosterior(Posterior):
-    """q(z | x) = N(m, S) at a mode under the surrogate map. The search starts at the code of the nearest training point.
+    """q(z | x) = N(m, S) at a mode under the surrogate map, searched from the code of the nearest training point.
 
     Args:
         subspace: The signal subspace, of r dimensions.
