@@ -90,19 +90,19 @@ class MAPA(Method):
         not_negative = ("smoothing", "weight_steps", "atom_steps", "tolerance", "replacements")
         require(self, positive=positive, not_negative=not_negative)
 
-    def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:
+    def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:
         """The reason why data of these sizes cannot be fitted: above two latent dimensions, L must be below D and N.
 
         Args:
             latent_dim: L, the dimension of z.
             data_dim: D, the dimension of x.
-            size: N, the number of training points.
+            n_train: N, the number of training points.
 
         Returns:
             The reason in a few words; None if the method accepts them.
         """
-        if latent_dim > 2 and latent_dim >= min(data_dim, size):
-            return f"mapa embeds in fewer dimensions than there are coordinates ({data_dim}) and data ({size})"
+        if latent_dim > 2 and latent_dim >= min(data_dim, n_train):
+            return f"mapa embeds in fewer dimensions than there are coordinates ({data_dim}) and data ({n_train})"
         return None
 
     def fit(self, task: Task) -> Iterator[Fitted]:

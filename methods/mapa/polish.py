@@ -40,13 +40,13 @@ class PolishedMAPA(MAPA):
         super().__post_init__()
         require(self, positive=("codes", "polish_steps"), not_negative=("polish_tolerance",))
 
-    def skip(self, latent_dim: int, data_dim: int, size: int) -> str | None:  # noqa: ARG002
+    def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
         """The reason why data of these sizes cannot be fitted: a codebook is dense enough for L <= 2 only.
 
         Args:
             latent_dim: L, the dimension of z.
             data_dim: D, the dimension of x.
-            size: N, the number of training points.
+            n_train: N, the number of training points.
 
         Returns:
             The reason in a few words; None if the method accepts them.
