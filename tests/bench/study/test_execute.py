@@ -56,22 +56,8 @@ def study(kept, tmp_path, compare, invented):
 def test_a_study_by_two_workers_from_the_command_line(tmp_path, compare, in_process, values):
     """What it leaves and says; this process finds the same values."""
     folder = tmp_path / "whole"
-    args = (
-        "-m",
-        "vae,untrained",
-        "-d",
-        "circle",
-        "--seeds",
-        "2",
-        *SMALL,
-        "--n-test",
-        "20",
-        "--jobs",
-        "2",
-        "--out",
-        str(folder),
-    )
-    command = [sys.executable, "-m", "bench", "compare", *args]
+    asked = ("-m", "vae,untrained", "-d", "circle", "--seeds", "2", *SMALL)
+    command = [sys.executable, "-m", "bench", "compare", *asked, "--jobs", "2", "--out", str(folder)]
     end = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
     assert (end.returncode, "Traceback" in end.stderr) == (0, False), end.stderr
     both = ("runs", "measurements", "diagnostics", "work")
