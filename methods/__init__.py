@@ -1,6 +1,6 @@
 """Inference schemes for one generative model.
 
-This module is the registry and stays importable without torch, so that listing the methods is instant.
+This module is the registry. It is importable without torch, so that listing the methods is instant.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from importlib import import_module
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered method: where its class is, and what `list` says of it."""
+    """A registered method.
+
+    Args:
+        target: The class, as "module:class".
+        summary: What the method does, in a few words.
+        source: The paper, or what else defines the method.
+    """
 
     target: str
     summary: str
@@ -24,7 +30,7 @@ BUILTIN: dict[str, Entry] = {
     "mapa": Entry("methods.mapa:MAPA", "posterior fixed before training, then the decoder alone", _MAPA),
     "mapa-polished": Entry(
         "methods.mapa.polish:PolishedMAPA",
-        "mapa, then the exact likelihood over a shared codebook",
+        "mapa, then L-BFGS on the exact likelihood over a shared codebook",
         "our own addition to mapa",
     ),
     "vae": Entry(
@@ -39,7 +45,7 @@ BUILTIN: dict[str, Entry] = {
     ),
     "iwae-dreg": Entry(
         "methods.iwae:DoublyReparameterisedIWAE",
-        "the same bound, with encoder gradients of less variance",
+        "iwae with encoder gradients of less variance",
         "Tucker et al. 2019, Doubly Reparameterized Gradient Estimators, arXiv 1810.04152",
     ),
     "iterative": Entry(
@@ -49,7 +55,7 @@ BUILTIN: dict[str, Entry] = {
     ),
     "semi-amortised": Entry(
         "methods.semi_amortised:SemiAmortisedVAE",
-        "vae whose posterior is refined by gradient steps for each datum",
+        "vae whose posterior is refined by gradient steps for each point",
         "Kim et al. 2018, Semi-Amortized Variational Autoencoders, arXiv 1802.02550",
     ),
     "flow": Entry(
@@ -59,17 +65,17 @@ BUILTIN: dict[str, Entry] = {
     ),
     "pyro-vae": Entry(
         "methods.pyro_svi:PyroVAE",
-        "vae by Pyro, to check ours against",
+        "Pyro's vae, a reference implementation",
         "Bingham et al. 2019, Pyro, arXiv 1810.09538",
     ),
     "pyro-iwae": Entry(
         "methods.pyro_svi:PyroIWAE",
-        "iwae by Pyro, to check ours against",
+        "Pyro's iwae, a reference implementation",
         "Bingham et al. 2019, Pyro, arXiv 1810.09538; Li & Turner 2016, arXiv 1602.02311",
     ),
     "exact-mle": Entry(
         "methods.exact:ExactMLE",
-        "maximum likelihood by quadrature from several starts: the ceiling on the training data",
+        "maximum likelihood by quadrature from several starts: the ceiling on the training points",
         "our own; starts by successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943",
     ),
     "oracle": Entry("methods.baselines:Oracle", "the true model: no method can beat it on average", "ceiling"),
@@ -78,6 +84,10 @@ BUILTIN: dict[str, Entry] = {
 
 
 def load(name: str) -> type:
-    """The class of the built-in method `name`; raises KeyError for an unknown name."""
+    """The class of a built-in method.
+
+    Raises:
+        KeyError: If there is no such method.
+    """
     module, attribute = BUILTIN[name].target.split(":")
     return getattr(import_module(module), attribute)

@@ -16,7 +16,7 @@ from zuko.lazy import LazyComposedTransform
 from methods.common.posteriors import Amortised
 from methods.common.training import Objective, train_jointly
 from methods.contract.architecture import ACTIVATION
-from methods.contract.decoder import GaussianModel, Standardiser, gaussian_log_joint, mlp, standard_normal_log_prob
+from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
 from methods.contract.method import Fitted, Method, Task, require
 from methods.contract.search_space import Choice, Range, Uniform
 from methods.vae import VAE
@@ -100,7 +100,7 @@ def tempered_elbo(model: GaussianModel, posterior: SplineFlow, x: Tensor, noise:
         weight: The factor of log p(x, z) in the surrogate.
     """
     z, log_q = posterior.push(x, noise)
-    log_joint = gaussian_log_joint(x - model.decode(z), z, model.log_noise)
+    log_joint = model.log_likelihood(x, z) + standard_normal_log_prob(z)
     return Objective((log_joint - log_q).mean(0).detach(), (weight * log_joint - log_q).mean(0))
 
 

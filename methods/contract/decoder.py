@@ -145,17 +145,6 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
     return -z.square().sum(-1) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi)
 
 
-def gaussian_log_joint(residual: Tensor, z: Tensor, log_noise: Tensor) -> Tensor:
-    """log p(x, z) = log p(x | z) + log p(z) in nats.
-
-    Args:
-        residual: x - f(z), (..., D).
-        z: Codes, (..., L).
-        log_noise: log s2, a scalar.
-    """
-    return gaussian_log_prob(residual, log_noise) + standard_normal_log_prob(z)
-
-
 def build_model(
     train: Tensor,
     latent_dim: int,
