@@ -32,7 +32,7 @@ def make_task():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def short():
     """A function that makes a method of few steps, of which each kind that it knows is taken."""
 

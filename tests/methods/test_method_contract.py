@@ -2,10 +2,12 @@
 
 import copy
 import dataclasses
+import functools
 import inspect
 import math
-from itertools import islice
+from itertools import chain
 
+import docstring_parser
 import numpy as np
 import pytest
 import torch
@@ -16,8 +18,8 @@ from bench.metrics import Evaluator, TrueModel
 from bench.metrics.likelihood import learned_likelihood
 from datasets.base import draw
 from methods.common.posteriors import Prior
-from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
-from methods.contract.method import Fitted, Method
+from methods.contract.decoder import GaussianModel, gaussian_log_prob, standard_normal_log_prob
+from methods.contract.method import DecoderModel, Fitted, Method, NullLedger, Task
 
 NAMES = list(methods.BUILTIN)
 REFERENCES = ("oracle", "untrained")
@@ -30,7 +32,7 @@ def problem(request):
     return datasets.load(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start(make_task, short):
     """A function that gives a method's task and its fit, not yet begun."""
 
@@ -63,6 +65,36 @@ def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A whole short fit, and what there was before it."""
+
+    task: Task
+    data: tuple[torch.Tensor, torch.Tensor]
+    before: GaussianModel
+    first: DecoderModel
+    fitted: Fitted
+    fingerprint: list[torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def whole(start):
+    """A function that gives the whole short fit of a method to a problem, which is run once for all tests."""
+
+    @functools.cache
+    def run(name, data):
+        problem = datasets.load(data)
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        task, fit = start(name, problem)
+        copies = (task.train.clone(), task.validation.clone()), copy.deepcopy(task.model)
+        first = next(fit)
+        fitted = last(chain([first], fit))
+        return Whole(task, *copies, first.model, fitted, fingerprint(fitted, problem))
+
+    return lambda name, problem: run(name, problem.name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_is_a_frozen_dataclass_of_defaults(name):
     cls = methods.load(name)
@@ -73,6 +105,46 @@ def test_is_a_frozen_dataclass_of_defaults(name):
     assert method == cls()
     assert inspect.isgeneratorfunction(cls.fit)
     assert {type(getattr(method, f.name)) for f in dataclasses.fields(method)} <= {int, float, str, bool}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_hyperparameter_is_documented(name):
+    """`list NAME` reads the Args sections of the class and its bases."""
+    fields = {field.name for field in dataclasses.fields(methods.load(name))}
+    documented = set()
+    for cls in methods.load(name).__mro__:
+        documented |= {
+            p.arg_name for p in docstring_parser.parse(inspect.getdoc(cls) or "").params if p.args[0] == "param"
+        }
+    assert fields <= documented
+    own = docstring_parser.parse(inspect.getdoc(methods.load(name))).params
+    assert {p.arg_name for p in own if p.args[0] == "param"} <= fields
+
+
+class Watched(NullLedger):
+    """A ledger that keeps the encoders."""
+
+    def __init__(self):
+        self.encoders = []
+
+    def watch(self, *, decoder=None, encoder=None):
+        self.encoders += [encoder] if encoder is not None else []
+
+
+def widths(network):
+    return [layer.out_features for layer in network if isinstance(layer, torch.nn.Linear)][:-1]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_decoder_and_encoder_have_the_hidden_layers_asked_for(name, start):
+    ledger = Watched()
+    _, fit = start(name, datasets.load("circle"), hidden=(7, 5, 3), activation="relu", ledger=ledger)
+    network = next(fit).model.network
+    assert widths(network) == [7, 5, 3]
+    assert {type(layer) for layer in network[1::2]} == {torch.nn.ReLU}
+    assert [widths(encoder) for encoder in ledger.encoders] == [[7, 5, 3]] * len(ledger.encoders)
+    has_encoder = name not in ("mapa", "mapa-polished", "exact-mle")
+    assert len(ledger.encoders) == has_encoder
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,11 +168,10 @@ def test_yields_a_model_and_a_posterior_of_the_right_shapes(name, problem, start
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_posterior_has_the_density_that_it_states(name, start):
+def test_the_posterior_has_the_density_that_it_states(name, whole):
     """L = 1: integrating the stated density over the sorted draws gives the draws' own distribution function."""
     problem = datasets.load("circle")
-    _, fit = start(name, problem)
-    fitted = last(fit)
+    fitted = whole(name, problem).fitted
     count = 40_000
     with torch.no_grad():
         z, log_q = fitted.posterior.sample(
@@ -117,18 +188,17 @@ def test_the_posterior_has_the_density_that_it_states(name, start):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_seed_decides_everything_whatever_the_global_generators(name, problem, start):
-    found = []
-    for elsewhere in (1, 2):
-        torch.manual_seed(elsewhere)
-        np.random.seed(elsewhere)  # noqa: NPY002
-        before = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
-        _, fit = start(name, problem)
-        found.append(fingerprint(last(fit), problem))
-        assert torch.equal(before[0], torch.get_rng_state())
-        after = np.random.get_state()  # noqa: NPY002
-        assert all(np.array_equal(a, b) for a, b in zip(before[1], after, strict=True))
-    assert same(*found)
+def test_a_seed_decides_everything_whatever_the_global_generators(name, problem, start, whole):
+    first = whole(name, problem)
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    _, fit = start(name, problem)
+    second = fingerprint(last(fit), problem)
+    assert torch.equal(before[0], torch.get_rng_state())
+    after = np.random.get_state()  # noqa: NPY002
+    assert all(np.array_equal(a, b) for a, b in zip(before[1], after, strict=True))
+    assert same(first.fingerprint, second)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -142,36 +212,31 @@ def test_the_global_generator_of_numpy_is_left_alone_above_200_data(name, start)
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_another_seed_gives_another_result(name, start):
+def test_another_seed_gives_another_result(name, start, whole):
     problem = datasets.load("circle")
-    first, second = (fingerprint(last(start(name, problem, seed=seed)[1]), problem) for seed in (0, 1))
-    assert not torch.equal(first[0], second[0])
+    other = fingerprint(last(start(name, problem, seed=1)[1]), problem)
+    assert not torch.equal(whole(name, problem).fingerprint[0], other[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_looking_changes_nothing(name, problem, start):
-    unseen = fingerprint(last(start(name, problem)[1]), problem)
+def test_looking_changes_nothing(name, problem, start, whole):
     evaluator = Evaluator(problem, draw(problem, 3, 1, 1, 4), seed=0)
     for step, fitted in enumerate(start(name, problem)[1]):
-        if step % 25 < 2:
+        if step == 1 or step % 50 == 0:
             evaluator.evaluate_checkpoint(fitted)
-    assert same(unseen, fingerprint(fitted, problem))
+    assert same(whole(name, problem).fingerprint, fingerprint(fitted, problem))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_data_are_not_modified(name, problem, start):
-    task, fit = start(name, problem)
-    train, validation = task.train.clone(), task.validation.clone()
-    last(fit)
-    assert torch.equal(train, task.train)
-    assert torch.equal(validation, task.validation)
+def test_data_are_not_modified(name, problem, whole):
+    run = whole(name, problem)
+    assert same(run.data, (run.task.train, run.task.validation))
 
 
-@pytest.mark.parametrize("steps", [1, 60])
+@pytest.mark.parametrize("when", ["first", "last"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_bound_is_below_the_likelihood(name, steps, problem, start):
-    _, fit = start(name, problem)
-    *_, fitted = islice(fit, steps)
+def test_the_bound_is_below_the_likelihood(name, when, problem, start, whole):
+    fitted = next(start(name, problem)[1]) if when == "first" else whole(name, problem).fitted
     x = draw(problem, 4, 1, 1, 100).test
     with torch.no_grad():
         z, log_q = fitted.posterior.sample(x.float(), 200, torch.Generator().manual_seed(1))
@@ -186,21 +251,21 @@ def test_the_bound_is_below_the_likelihood(name, steps, problem, start):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_training_pays(name, problem, start):
+def test_training_pays(name, problem, whole):
     """Few steps already raise the held-out likelihood far above that of the initial weights."""
     x = draw(problem, 4, 1, 1, 100).test
-    task, fit = start(name, problem)
-    before = Fitted(copy.deepcopy(task.model), Prior(problem.latent_dim))
+    run = whole(name, problem)
+    before = Fitted(run.before, Prior(problem.latent_dim))
     untrained, trained = (
-        learned_likelihood(each, x, problem.latent_dim, 0).value.mean() for each in (before, last(fit))
+        learned_likelihood(each, x, problem.latent_dim, 0).value.mean() for each in (before, run.fitted)
     )
     assert trained > untrained + 5
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_known_noise_stays_and_noise_to_be_learned_moves(name, start):
+def test_known_noise_stays_and_noise_to_be_learned_moves(name, start, whole):
     problem = datasets.load("circle")
-    known = last(start(name, problem)[1]).model.variance()
+    known = whole(name, problem).fitted.model.variance()
     assert known == pytest.approx(problem.noise_variance, rel=1e-6)
     task, fit = start(name, problem, noise="learned")
     before = task.model.variance()
@@ -209,11 +274,10 @@ def test_known_noise_stays_and_noise_to_be_learned_moves(name, start):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_fitted_is_a_live_view_of_the_model_given(name, start):
-    task, fit = start(name, datasets.load("circle"))
-    first = next(fit)
-    assert first.model is task.model
-    assert last(fit).model is task.model
+def test_fitted_is_a_live_view_of_the_model_given(name, problem, whole):
+    run = whole(name, problem)
+    assert run.first is run.task.model
+    assert run.fitted.model is run.task.model
 
 
 def test_the_oracle_refuses_a_task_without_truth(make_task):
