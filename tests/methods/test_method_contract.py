@@ -107,18 +107,18 @@ def test_is_a_frozen_dataclass_of_defaults(name):
     assert {type(getattr(method, f.name)) for f in dataclasses.fields(method)} <= {int, float, str, bool}
 
 
+def documented(cls):
+    parsed = docstring_parser.parse(inspect.getdoc(cls) or "").params
+    return {each.arg_name for each in parsed if each.args[0] == "param"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_hyperparameter_is_documented(name):
     """`list NAME` reads the Args sections of the class and its bases."""
-    fields = {field.name for field in dataclasses.fields(methods.load(name))}
-    documented = set()
-    for cls in methods.load(name).__mro__:
-        documented |= {
-            p.arg_name for p in docstring_parser.parse(inspect.getdoc(cls) or "").params if p.args[0] == "param"
-        }
-    assert fields <= documented
-    own = docstring_parser.parse(inspect.getdoc(methods.load(name))).params
-    assert {p.arg_name for p in own if p.args[0] == "param"} <= fields
+    cls = methods.load(name)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    assert fields <= set().union(*map(documented, cls.__mro__))
+    assert documented(cls) <= fields
 
 
 class Watched(NullLedger):
