@@ -601,7 +601,9 @@ def test_a_missing_table_is_named(tmp_path, missing):
         write(tmp_path)
 
 
-@pytest.mark.parametrize(("schema", "advice"), [(1, "make the study again"), (2, "make the study again"), (9, "version")])
+@pytest.mark.parametrize(
+    ("schema", "advice"), [(1, "make the study again"), (2, "make the study again"), (9, "version")]
+)
 def test_a_folder_of_another_schema_is_refused_by_name(tmp_path, schema, advice):
     folder = Tables().run("a", "mapa").study(tmp_path, schema=schema)
     with pytest.raises(ValueError, match=rf"^{folder} has schema {schema}, but .* reads schema {SCHEMA}; .*{advice}"):
