@@ -9,8 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from methods.contract.architecture import HIDDEN
-
 PositiveInt = Annotated[int, Meta(ge=1)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Activation = Literal["tanh", "silu", "relu", "gelu"]
@@ -44,7 +42,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     hidden: Annotated[
         Annotated[tuple[PositiveInt, ...], Meta(min_length=1)],
         _about("Widths of the hidden layers of decoder and encoder.", "W,W,..."),
-    ] = HIDDEN
+    ] = (64, 64)
     activation: Annotated[Activation, _about("Activation of the decoder's hidden layers.")] = "tanh"
     device: Annotated[Literal["cpu", "cuda"], _about("Where methods run.")] = "cpu"
     max_flops: Annotated[PositiveFloat | None, _about("Stop each fit once it has spent F FLOPs.", "F")] = None
