@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# For benchmarks, which is not installed. It is last, so that all else is what is installed.
+sys.path.append(str(Path(__file__).parents[1]))
+
 from benchmarks import fits, posterior, quality
 
 ROOT = Path(__file__).parents[1]
