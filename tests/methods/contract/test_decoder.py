@@ -5,14 +5,19 @@ from typing import get_args
 import pytest
 import torch
 
-from bench.config.schema import Activation
-from methods.contract.architecture import ACTIVATION, ACTIVATIONS
+from bench.config.schema import Activation, Conditions
+from methods.contract.architecture import ACTIVATION, ACTIVATIONS, HIDDEN
 from methods.contract.decoder import build_model, mlp
 
 
 def test_a_study_can_ask_for_every_activation():
     assert sorted(get_args(Activation)) == sorted(ACTIVATIONS)
     assert ACTIVATION in ACTIVATIONS
+
+
+def test_a_study_has_the_default_architecture_of_methods():
+    defaults = Conditions()
+    assert (defaults.hidden, defaults.activation) == (HIDDEN, ACTIVATION)
 
 
 def test_an_unknown_activation_is_refused_with_those_available():
