@@ -31,7 +31,7 @@ MARGIN = 0.2
 DATASETS = ("circle", "absolute", "s_curve")
 SEEDS = range(6)
 DATA, HELD_OUT = 200, 60
-SHORT = {"steps": 200, "batch_size": 100, "learning_rate": 1e-2}
+SHORT = {"steps": 80, "batch_size": 100, "learning_rate": 1e-2}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -71,12 +72,26 @@ def installed(kind: str) -> Iterator[Entry]:
     Args:
         kind: "methods" or "datasets".
     """
-    for point in metadata.entry_points(group=GROUPS[kind]):
+    for point in _entry_points(tuple(map(_dated, sys.path))).select(group=GROUPS[kind]):
         origin = f"package {point.dist.name}" if point.dist else point.value
         version = f"{point.dist.name} {point.dist.version}" if point.dist else ""
         missing = "" if util.find_spec(point.module.partition(".")[0]) else ", which is not installed"
         load = partial(_load_point, point, origin)
         yield Entry(point.name, f"from {point.value}{missing}", origin, origin, load, point.module, None, version)
+
+
+@cache
+def _entry_points(path: tuple[tuple[str, int], ...]) -> metadata.EntryPoints:  # noqa: ARG001 - the key of the cache
+    """All entry points of the packages on a path. They are read again once a folder of the path has changed."""
+    return metadata.entry_points()
+
+
+def _dated(folder: str) -> tuple[str, int]:
+    """A folder and when packages were last added to it or removed; 0 if it is gone."""
+    try:
+        return folder, os.stat(folder).st_mtime_ns  # noqa: PTH116 - the folder may be ""
+    except OSError:
+        return folder, 0
 
 
 def _load_point(point: metadata.EntryPoint, origin: str) -> Any:

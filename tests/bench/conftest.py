@@ -49,6 +49,20 @@ def offer(monkeypatch):
     return put
 
 
+@pytest.fixture
+def full_evaluation():
+    """Evaluate as studies do."""
+
+
+@pytest.fixture(autouse=True)
+def small_evaluation(request, monkeypatch):
+    """Evaluate with coarse plots and few draws, unless `full_evaluation` is asked for."""
+    if "full_evaluation" in request.fixturenames:
+        return
+    monkeypatch.setattr("bench.metrics.evaluator.GRID_POINTS", 20)
+    monkeypatch.setattr("bench.metrics.samples.DRAWS", 100)
+
+
 def run_here(monkeypatch, run):
     ran = []
 

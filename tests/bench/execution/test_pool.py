@@ -44,6 +44,7 @@ def gone(process, within=5.0):
     return not Path(f"/proc/{process}/stat").exists()
 
 
+@pytest.mark.usefixtures("full_evaluation")
 def test_a_run_is_the_same_in_a_child(run_spec, workers, tmp_path):
     """With plugins that are not on its machine: they travel with what they import, and the run keeps their path."""
     files = (("mine.py", b"from parts.own import Own\nMETHODS = {'mine': Own}\n"),

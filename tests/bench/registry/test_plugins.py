@@ -134,14 +134,9 @@ def point(name, value, group):
 @pytest.fixture
 def install(monkeypatch):
     """Pretend that packages are installed which offer these entry points."""
-    plain = metadata.entry_points
 
     def put(*points):
-        def entry_points(**wanted):
-            mine = [p for p in points if p.group == wanted.get("group")]
-            return mine if str(wanted.get("group", "")).startswith("mapa_bench.") else plain(**wanted)
-
-        monkeypatch.setattr(metadata, "entry_points", entry_points)
+        monkeypatch.setattr("bench.registry.plugins._entry_points", lambda path: metadata.EntryPoints(points))
 
     return put
 

@@ -53,6 +53,7 @@ def study(kept, tmp_path, compare, invented):
     return shutil.copytree(kept / "out", tmp_path / "copy")
 
 
+@pytest.mark.usefixtures("full_evaluation")
 def test_a_study_by_two_workers_from_the_command_line(tmp_path, compare, in_process, values):
     """What it leaves and says; this process finds the same values."""
     folder = tmp_path / "whole"
