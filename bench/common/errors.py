@@ -54,6 +54,9 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> UsageError:
 
 
 def describe(error: BaseException) -> str:
-    """An exception on one line."""
-    text = " ".join(str(error).split())
+    """An exception on one line, whatever its `str` does."""
+    try:
+        text = " ".join(str(error).split())
+    except BaseException as unreadable:
+        text = f"its message cannot be read ({type(unreadable).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

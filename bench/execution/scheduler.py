@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from bench.common.errors import InterruptedStudyError, UsageError
 from bench.config.schema import Execution
-from bench.execution.pool import Workers, run_isolated
-from bench.execution.worker import Job, RunCrashedError, environment
+from bench.execution.job import Job, RunCrashedError, environment
+from bench.execution.pool import RunServer, run_isolated
 from bench.registry.fingerprints import plugin_file
 from bench.registry.plugins import PluginFile
 from bench.store import tables
@@ -141,19 +141,19 @@ def _death(error: Exception) -> RunCrashedError:
 
 
 def _executor(how: Execution, runs: int) -> contextlib.AbstractContextManager[Run]:
-    """A context that carries out jobs: threads that watch child processes, here or in the workers of a cluster."""
+    """A context that carries out jobs, each in a fresh process of this machine or of a worker of a cluster."""
     return _here(min(how.jobs or 1, runs)) if how.scheduler is None else _on_cluster(how.scheduler)
 
 
 @contextlib.contextmanager
 def _here(jobs: int) -> Iterator[Run]:
-    workers = Workers()
+    server = RunServer()
     threads = ThreadPoolExecutor(jobs)
     try:
-        yield lambda job: threads.submit(workers.run, job)
+        yield lambda job: threads.submit(server.run, job)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
-        workers.end()
+        server.end()
         threads.shutdown()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import resource
+import signal
 import time
 from collections.abc import Generator, Iterable, Iterator
 
@@ -16,6 +17,7 @@ from bench.common.errors import describe
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.memory import PeakMemory
 from bench.metrics import BaseEvaluator, Evaluator, Measurement, TrueModel
+from bench.metrics.nuts import Shared
 from bench.metrics.validation import ValidationEvaluator
 from bench.process.containment import Containment, contained, silenced
 from bench.registry.registry import registry
@@ -29,31 +31,36 @@ WARM_UP_POINTS = 32
 WARM_UP_STEPS = 3
 
 
-def run_one(spec: RunSpec, concurrent: bool = False) -> RunResult:
-    """Carry out a run. An error or exit of the method makes the result `failed`; what it prints is dropped.
+def run_one(spec: RunSpec, concurrent: bool = False, shared: str = "") -> RunResult:
+    """Carry out a run. Whatever the method raises makes the result `failed`; what it prints is dropped.
 
     What the method changes in the process is undone, and named in the result's notes (`bench.process.containment`).
 
     Args:
         spec: The run.
         concurrent: Whether other runs are carried out at the same time.
+        shared: A folder for what all runs of a dataset and seed are scored with; none if it is empty.
+
+    Raises:
+        KeyboardInterrupt: If this process listens to the keyboard.
     """
     torch.set_num_threads(1)
     result = RunResult(spec, concurrent=concurrent)
     with contained(spec.seed), silenced() as output:
         containment = Containment()
         try:
-            _carry_out(result, containment)
-        except (Exception, SystemExit) as error:
+            _carry_out(result, containment, shared)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+                raise
             last = output.last_line()
             result.status = "failed"
             result.message = f"{describe(error)} (last on standard error: {last})" if last else describe(error)
-        result.notes = "; ".join(filter(None, (containment.undone(), left := containment.left_behind())))
-        result.process_is_clean = not left
+        result.notes = "; ".join(filter(None, (containment.undone(), containment.left_behind())))
     return result
 
 
-def _carry_out(result: RunResult, containment: Containment) -> None:
+def _carry_out(result: RunResult, containment: Containment, shared: str) -> None:
     spec, known = result.spec, registry(result.spec.plugins)
     method = known.make_method(spec.method, dict(spec.parameters))
     result.parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
@@ -66,7 +73,8 @@ def _carry_out(result: RunResult, containment: Containment) -> None:
     with containment.method():
         _warm_up(method, source, spec)
     containment.begin_anew()
-    with contextlib.closing(_Runner(result, method, source, containment)) as runner:
+    built_in = type(method).__module__.partition(".")[0] == "methods"
+    with contextlib.closing(_Runner(result, method, source, containment, Shared(shared, built_in))) as runner:
         runner.run()
 
 
@@ -138,15 +146,17 @@ class _Runner:
     The last state is always a checkpoint, and on validation data the only one.
     """
 
-    def __init__(self, result: RunResult, method: Method, source: DataSource, containment: Containment):
+    def __init__(self, result: RunResult, method: Method, source: DataSource, containment: Containment, shared: Shared):
         spec = result.spec
         self.result, self.spec, self.source, self.containment = result, spec, source, containment
         on_test = spec.scored_on == "test"
         split = draw(source, spec.seed, spec.n_train, spec.n_train, spec.n_test if on_test else 0)
         self.evaluator: BaseEvaluator
         with self._not_timed():
-            evaluator = Evaluator if on_test else ValidationEvaluator
-            self.evaluator = evaluator(source, split, spec.seed, spec.device)
+            if on_test:
+                self.evaluator = Evaluator(source, split, spec.seed, spec.device, shared)
+            else:
+                self.evaluator = ValidationEvaluator(source, split, spec.seed, spec.device)
         self.ledger = CountingLedger()
         self.memory = PeakMemory(spec.device)
         self.fit = begun_when_resumed(method, make_task(method, source, split, spec, self.ledger))

@@ -19,7 +19,7 @@ from bench.metrics.likelihood import (
     true_likelihood,
 )
 from bench.metrics.measurement import Measurement, mean
-from bench.metrics.nuts import NutsDraws, nuts_draws
+from bench.metrics.nuts import NutsDraws, Shared, nuts_draws
 from bench.metrics.posterior import (
     GAP_POINTS,
     gap_split,
@@ -117,10 +117,18 @@ class Evaluator(BaseEvaluator):
         split: Its data.
         seed: The seed of the evaluation's own random draws, the same for every model.
         device: Where the models are.
+        shared: Where draws of the true posterior are kept for other runs.
     """
 
-    def __init__(self, source: DataSource, split: Split, seed: int, device: str = "cpu"):
-        self.source, self.split, self.seed = source, split, seed
+    def __init__(
+        self,
+        source: DataSource,
+        split: Split,
+        seed: int,
+        device: str = "cpu",
+        shared: Shared = Shared(),  # noqa: B008
+    ):
+        self.source, self.split, self.seed, self.shared = source, split, seed, shared
         self.problem = source if isinstance(source, Problem) else None
         self.exact = by_quadrature(source.latent_dim, source.data_dim)
         points = None if self.exact else SAMPLED_POINTS
@@ -233,7 +241,7 @@ class Evaluator(BaseEvaluator):
         if self.problem is None or self.exact:
             return None
         points = NUTS_POINTS if self.source.data_dim <= EXACT_DATA_DIM else FEWER_NUTS_POINTS
-        return nuts_draws(self.problem, self.split.test[:points], self.seed)
+        return nuts_draws(self.problem, self.split.test[:points], self.seed, self.shared)
 
     def _likelihood(self, fitted: Fitted, points: int | None = None) -> Likelihood:
         """log p(x) of the first test points under a learned model."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from threading import RLock
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,20 +50,47 @@ class NutsDraws:
         return [(i, rhat, ess, z) for i, (rhat, ess, draws) in enumerate(by_point) for z in draws]
 
 
-def nuts_draws(problem: Problem, x: Tensor, seed: int) -> NutsDraws:
+@dataclass(frozen=True)
+class Shared:
+    """A folder in which the runs of a study share draws of true posteriors.
+
+    Args:
+        folder: Its path; empty if nothing is shared.
+        adds: Whether this run may add to it. One whose method is not built in only reads.
+    """
+
+    folder: str = ""
+    adds: bool = False
+
+
+def nuts_draws(problem: Problem, x: Tensor, seed: int, shared: Shared = Shared()) -> NutsDraws:
     """Draws of the true p(z | x) by Pyro's NUTS (Hoffman & Gelman 2014), with 4 chains per point.
 
     All points and chains are independent and form one target, so that a step of the sampler is one call of the decoder.
     Chains start at prior draws weighted by the likelihood at four times the noise variance: in every relevant mode, and
-    overdispersed. If more than a tenth of the points have not converged after 500 draws per chain, 2,000 are drawn. The
-    result is computed once per process, since all methods at a seed are scored with it.
+    overdispersed. If more than a tenth of the points have not converged after 500 draws per chain, 2,000 are drawn. All
+    methods at a seed are scored with the same draws.
 
     Args:
         problem: The data source.
         x: Points, (n, D).
         seed: The seed of the chains.
+        shared: Where the draws are kept for other runs.
     """
-    return _cached_draws(_Target(x.numpy().tobytes(), seed, problem, x))
+    target = _Target(x.numpy().tobytes(), seed, problem, x)
+    if not shared.folder:
+        return _cached_draws(target)
+    name = hashlib.sha256(f"{problem.name} {seed} ".encode() + target.content).hexdigest()[:32]
+    path = Path(shared.folder, f"nuts-{name}.npz")
+    if path.exists():
+        with np.load(path, allow_pickle=False) as kept:
+            return NutsDraws(*(torch.from_numpy(kept[each]) for each in ("draws", "rhat", "ess")))
+    found = _cached_draws(target)
+    if shared.adds:
+        temporary = path.with_name(f"{path.stem}-{os.getpid()}.tmp.npz")
+        np.savez(temporary, draws=found.draws.numpy(), rhat=found.rhat.numpy(), ess=found.ess.numpy())
+        temporary.replace(path)
+    return found
 
 
 @dataclass(frozen=True)

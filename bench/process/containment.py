@@ -161,7 +161,7 @@ class Containment:
 
     def __init__(self) -> None:
         self.home = self._own = GlobalState.capture()
-        self._before = {**_threads(), **_children()}
+        self._before: set[Any] = {*_threads(), *children()}
         self._changed: dict[str, None] = {}
 
     @contextlib.contextmanager
@@ -186,11 +186,11 @@ class Containment:
 
     def left_behind(self) -> str:
         """The threads and child processes that the method left running, which cannot be ended; empty if none."""
-        found = (("threads", _threads), ("child processes", _children))
+        found = (("threads", _threads), ("child processes", children))
         left = [f"{kind} ({', '.join(names)})" for kind, find in found if (names := self._left(find))]
         return f"it left running: {', '.join(left)}" if left else ""
 
-    def _left(self, find: Callable[[], Mapping[object, str]]) -> list[str]:
+    def _left(self, find: Callable[[], Mapping[Any, str]]) -> list[str]:
         """The names of new threads or processes that do not end by themselves within 0.2 seconds."""
         deadline = time.monotonic() + GRACE_S
         while True:
@@ -205,14 +205,14 @@ def _threads() -> dict[object, str]:
     return {each: f"{each.name}{' (daemon)' if each.daemon else ''}" for each in threading.enumerate()}
 
 
-def _children() -> dict[object, str]:
+def children() -> dict[int, str]:
     """The live child processes by number, with their names; Linux only (proc(5))."""
-    found: dict[object, str] = {}
+    found: dict[int, str] = {}
     for tasks in Path("/proc/self/task").glob("*/children"):
         for number in _read(tasks).split():
             name, _, rest = _read(Path("/proc") / number / "stat").partition("(")[2].rpartition(")")
             if rest.split()[:1] not in ([], ["Z"]):
-                found[number] = name
+                found[int(number)] = name
     return found
 
 

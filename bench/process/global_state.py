@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import gc
+import math
 import os
 import random
+import resource
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, cast
 
+SHOWN = 5
 CUDNN_FLAGS = ("enabled", "benchmark", "deterministic", "allow_tf32")
 
 
@@ -23,11 +29,17 @@ class Setting:
         change: What messages say if it was changed.
         get: Reads its value.
         put: Sets its value.
+        which: The names of what differs between two values, to be added to `change`.
     """
 
     change: str
     get: Callable[[], Any]
     put: Callable[[Any], None]
+    which: Callable[[Any, Any], str] = lambda before, after: ""  # noqa: ARG005
+
+    def named(self, before: Any, after: Any) -> str:
+        """The change from one value to another, in words."""
+        return " ".join(filter(None, (self.change, self.which(before, after))))
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,8 @@ class GlobalState:
     def changes(self, since: GlobalState) -> tuple[str, ...]:
         """What has changed since an earlier state, in words."""
         before = dict(since.values)
-        return tuple(each.change for each, value in self.values if each in before and before[each] != value)
+        pairs = ((each, before[each], value) for each, value in self.values if each in before)
+        return tuple(each.named(earlier, value) for each, earlier, value in pairs if earlier != value)
 
 
 def seed_generators(seed: int) -> None:
@@ -90,13 +103,80 @@ def _set_filters(filters: tuple[Any, ...]) -> None:
     cast(list[Any], warnings.filters)[:] = filters
 
 
+def _set_directory(directory: str | None) -> None:
+    with contextlib.suppress(OSError):  # it was deleted
+        os.chdir(directory or "/")
+
+
+LIMITS = tuple(getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_"))
+
+
+def _limits() -> tuple[tuple[int, int], ...]:
+    return tuple(map(resource.getrlimit, LIMITS))
+
+
+def _set_limits(limits: tuple[tuple[int, int], ...]) -> None:
+    for limit, values in zip(LIMITS, limits, strict=True):
+        with contextlib.suppress(OSError, ValueError):  # a hard limit that was lowered stays so
+            resource.setrlimit(limit, values)
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
+
+
+class Namespaces:
+    """The functions of modules and classes that all code in a process shares.
+
+    Two are equal unless a name stands for something else in the later one, or is gone.
+
+    Args:
+        owners: The modules and classes.
+    """
+
+    def __init__(self, owners: tuple[Any, ...]):
+        self.found = tuple((owner, {k: v for k, v in vars(owner).items() if _is_function(v)}) for owner in owners)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Namespaces) and not self.replaced(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def replaced(self, later: Namespaces) -> list[tuple[Any, str]]:
+        """The owners and names that stand for something else later."""
+        return [
+            (owner, name)
+            for (owner, before), (_, after) in zip(self.found, later.found, strict=False)
+            if before != after
+            for name, value in before.items()
+            if after.get(name) is not value
+        ]
+
+    def restore(self) -> None:
+        """Let each name stand for what it did."""
+        for owner, name in self.replaced(Namespaces(tuple(owner for owner, _ in self.found))):
+            setattr(owner, name, dict(self.found)[owner][name])
+
+
+def _replaced(owners: Callable[[], tuple[Any, ...]]) -> Setting:
+    def which(before: Namespaces, after: Namespaces) -> str:
+        names = [f"{owner.__name__}.{name}" for owner, name in before.replaced(after)]
+        return ", ".join(names[:SHOWN]) + (" and more" if len(names) > SHOWN else "")
+
+    return Setting("replaced", lambda: Namespaces(owners()), Namespaces.restore, which)
+
+
 FILTERS = Setting("changed the warning filters", lambda: tuple(warnings.filters), _set_filters)
 ENVIRONMENT = Setting("changed environment variables", lambda: dict(os.environ), _set_environment)
 OF_PYTHON = (
     Setting("drew from Python's global generator", random.getstate, random.setstate),
     FILTERS,
     ENVIRONMENT,
-    Setting("changed the working directory", _directory, os.chdir),
+    Setting("changed the working directory", _directory, _set_directory),
+    Setting("changed resource limits", _limits, _set_limits),
+    Setting("changed Python's recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+    Setting("switched Python's garbage collection", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    _replaced(lambda: (builtins, math, os, random, time)),
 )
 
 
@@ -119,13 +199,14 @@ def _of_numpy() -> tuple[Setting, ...]:
     return (
         Setting("drew from numpy's global generator", state, set_state),
         Setting("changed numpy's error handling", np.geterr, set_errors),
+        _replaced(lambda: (np, np.linalg, np.random)),
     )
 
 
 @cache
 def _of_torch() -> tuple[Setting, ...]:
     import torch
-    from torch.utils import _device
+    from torch.utils import _device, _python_dispatch
 
     def anomaly() -> tuple[bool, bool]:
         return torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
@@ -139,7 +220,25 @@ def _of_torch() -> tuple[Setting, ...]:
     def device() -> torch.device | None:
         return _device.CURRENT_DEVICE  # None if it was never set: calls are then faster than with "cpu"
 
+    def owners() -> tuple[Any, ...]:
+        nn = torch.nn
+        return (
+            torch,
+            torch.Tensor,
+            torch.linalg,
+            torch.autograd,
+            torch.distributions,
+            nn,
+            nn.functional,
+            nn.Module,
+            nn.Linear,
+        )
+
     return (
+        _replaced(owners),
+        _of_modes("function", torch.overrides),
+        _of_modes("dispatch", _python_dispatch),
+        Setting("left global hooks on torch's modules", _hooks, _set_hooks),
         Setting("changed torch's default device", device, torch.set_default_device),
         Setting("changed torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
         Setting("changed torch's number of threads", torch.get_num_threads, torch.set_num_threads),
@@ -181,6 +280,51 @@ def _of_cudnn(flag: str) -> Setting:
     from torch.backends import cudnn
 
     return Setting(f"changed cudnn.{flag}", partial(getattr, cudnn, flag), partial(setattr, cudnn, flag))
+
+
+def _of_modes(kind: str, module: Any) -> Setting:
+    """The modes that see every call of torch, outermost first, but for the one of the default device."""
+    from torch.utils._device import DeviceContext
+
+    def stack() -> list[Any]:
+        return cast(list[Any], getattr(module, f"_get_current_{kind}_mode_stack")())
+
+    def get() -> tuple[Any, ...]:
+        return tuple(mode for mode in stack() if not isinstance(mode, DeviceContext))
+
+    def put(modes: tuple[Any, ...]) -> None:
+        devices = [mode for mode in stack() if isinstance(mode, DeviceContext)]
+        while stack():
+            module._pop_mode()
+        for mode in (*devices, *modes):
+            module._push_mode(mode)
+
+    return Setting(f"left a {kind} mode of torch open", get, put)
+
+
+def _hooks() -> tuple[dict[Any, Any], ...]:
+    """The hooks on all modules, of each kind."""
+    from torch.nn.modules import module
+
+    return tuple(dict(vars(module)[name]) for name in _kinds_of_hooks())
+
+
+def _set_hooks(hooks: tuple[dict[Any, Any], ...]) -> None:
+    from torch.nn.modules import module
+
+    for name, kept in zip(_kinds_of_hooks(), hooks, strict=True):
+        found = vars(module)[name]
+        found.clear()
+        found.update(kept)
+
+
+@cache
+def _kinds_of_hooks() -> tuple[str, ...]:
+    from torch.nn.modules import module
+
+    return tuple(
+        name for name, value in vars(module).items() if name.startswith("_global_") and isinstance(value, dict)
+    )
 
 
 def _generators() -> tuple[bytes, ...]:

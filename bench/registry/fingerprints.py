@@ -11,7 +11,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -244,8 +244,14 @@ def data_digest(source: DataSource, seed: int, n_train: int, n_test: int) -> str
 
 def project_digest() -> str:
     """A digest of the project's files, which a worker must share with the process that starts a study."""
+    files = [file for package in PROJECT for file in sorted((ROOT / package).rglob("*.py"))]
+    return _digest_of(tuple((file, (found := file.stat()).st_mtime_ns, found.st_size) for file in files))
+
+
+@cache
+def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """A digest of files, which are read again once their time or size has changed."""
     digest = hashlib.sha256()
-    for package in PROJECT:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            digest.update(file.read_bytes())
+    for file, *_ in files:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -81,7 +81,7 @@ def installed(kind: str) -> Iterator[Entry]:
 
 
 @cache
-def _entry_points(path: tuple[tuple[str, int], ...]) -> metadata.EntryPoints:  # noqa: ARG001 - the key of the cache
+def _entry_points(path: tuple[tuple[str, int], ...]) -> Any:  # noqa: ARG001 - the key of the cache
     """All entry points of the packages on a path. They are read again once a folder of the path has changed."""
     return metadata.entry_points()
 

@@ -113,7 +113,6 @@ class RunResult:
         status: done, failed, skipped or timeout.
         message: Why it did not finish, or which budget ended it.
         notes: What the method changed in its process, and what it left running.
-        process_is_clean: Whether the method left nothing running, so that its process can carry out another run.
         cost: The total cost of fitting.
         formula_flops: The part of its FLOPs that is charged by formula, not counted.
         peak_memory_mb: The most memory that fitting held beyond what it began with, in 1e6 bytes.
@@ -136,7 +135,6 @@ class RunResult:
     status: str = "done"
     message: str = ""
     notes: str = ""
-    process_is_clean: bool = True
     cost: Cost = field(default_factory=Cost)
     formula_flops: float = 0.0
     peak_memory_mb: float = math.nan

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.common.errors import UsageError, describe
 from bench.config.schema import CONDITIONS, Settings, TimingSettings
-from bench.execution.worker import THREAD_VARIABLES
+from bench.execution.pool import THREAD_VARIABLES
 from bench.registry.fingerprints import project_digest
 from bench.store import provenance
 from bench.study.plan import Plan, resolve

@@ -172,13 +172,13 @@ def unchanged(tree):
     return hold
 
 
-# What stands for `bench.execution.worker.serve` where a child must not take seconds to import torch: it makes
-# results up from the runs' keys, and does beside that what a run's parameters say.
+# The program of a server whose runs do not import torch: they make results up from their keys, and do beside that what
+# their parameters say.
 INSTANT = """
 import json, os, random, sys, time
-sys.path[:] = json.loads(sys.argv[3])
-from multiprocessing.connection import Connection
+sys.path[:] = json.loads(sys.argv[2])
 from pathlib import Path
+from bench.execution.server import serve
 from bench.store.records import RunResult, Cost, Row
 
 def act(how, value):
@@ -195,29 +195,35 @@ def act(how, value):
             kept.append(bytearray(os.urandom(1000) * 2000))
     if how == "fork" and not os.fork():
         time.sleep(value)
+    if how == "daemon" and not os.fork():
+        os.setsid()
+        if not os.fork():
+            time.sleep(value)
+        os._exit(0)
+    if how == "copy":
+        os.fork()
     if how == "count":
         with Path(value).open("a") as file:
             file.write("ran ")
 
-pipe = Connection(int(sys.argv[1]))
-pipe.send(("code of the test",))
-while True:
-    job = pipe.recv()
+def carry_out(job):
     result = RunResult(job.spec, concurrent=job.concurrent, message=f"process {os.getpid()}")
     for how, value in job.spec.parameters:
         act(how, value)
-        if how in ("status", "process_is_clean"):
+        if how in ("status", "notes"):
             setattr(result, how, value)
     value = random.Random(job.spec.key).random()
     result.rows = [Row(0, name, value, 0.1, "nats", Cost(1.0, 1.0, 10.0)) for name in ("test_ll", "oracle_gap")]
-    pipe.send(result)
+    return result
+
+serve(int(sys.argv[1]), carry_out, lambda: ("code of the test",))
 """
 
 
 @pytest.fixture
 def instant(monkeypatch):
     """Let child processes make results up, and do what a run's parameters say; the program that does so."""
-    monkeypatch.setattr("bench.execution.worker.PROGRAM", INSTANT)
+    monkeypatch.setattr("bench.execution.pool.PROGRAM", INSTANT)
     return INSTANT
 
 

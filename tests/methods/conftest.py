@@ -37,7 +37,15 @@ def short():
     """A function that makes a method of few steps, of which each kind that it knows is taken."""
 
     def make(method, steps=60):
-        few = {"steps": steps, "trial_steps": 10, "replacements": 1, "polish_steps": 10, "window": 2, "most_inner": 4, "box": 6.0}
+        few = {
+            "steps": steps,
+            "trial_steps": 10,
+            "replacements": 1,
+            "polish_steps": 10,
+            "window": 2,
+            "most_inner": 4,
+            "box": 6.0,
+        }
         names = {field.name for field in dataclasses.fields(method)}
         return dataclasses.replace(method, **{name: few[name] for name in names & few.keys()})
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from bench.config.schema import Execution
-from bench.execution import scheduler, worker
+from bench.execution import pool, scheduler
 from bench.execution.scheduler import run_all
 from bench.store.records import RunSpec
 
@@ -13,23 +13,22 @@ MOST = 0.56
 OVERHEAD_S = 0.05
 PROGRAM = """
 import json, sys, time
-sys.path[:] = json.loads(sys.argv[3])
-from multiprocessing.connection import Connection
+sys.path[:] = json.loads(sys.argv[2])
+from bench.execution.server import serve
 from bench.store.records import RunResult
 
-pipe = Connection(int(sys.argv[1]))
-pipe.send(("code of the test",))
-while True:
-    job = pipe.recv()
+def carry_out(job):
     time.sleep(dict(job.spec.parameters)["sleep"])
-    pipe.send(RunResult(job.spec))
+    return RunResult(job.spec)
+
+serve(int(sys.argv[1]), carry_out, lambda: ("code of the test",))
 """
 
 
 @pytest.fixture
 def seconds(tmp_path, monkeypatch):
     """How long a study of runs takes that do nothing but sleep."""
-    monkeypatch.setattr(worker, "PROGRAM", PROGRAM)
+    monkeypatch.setattr(pool, "PROGRAM", PROGRAM)
     monkeypatch.setattr(scheduler, "environment", lambda: ("code of the test",))
     (tmp_path / "runs").mkdir()
 

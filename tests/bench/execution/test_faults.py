@@ -10,12 +10,13 @@ import signal
 import sys
 import time
 
+import psutil
 import pytest
 
 from bench.cli import app
 from bench.common.errors import InterruptedStudyError, UsageError
 from bench.config.schema import Execution, Settings
-from bench.execution import scheduler, worker
+from bench.execution import pool, scheduler
 from bench.store import files, tables
 from bench.study.execute import execute
 from bench.study.log import Silent
@@ -121,23 +122,23 @@ def test_two_processes_that_ask_for_other_runs_lose_none(run, tmp_path):
     assert set(json.loads((tmp_path / "study.json").read_text())["settings"]["methods"]) == {*METHODS, "oracle"}
 
 
-class KillsAWorker(Silent):
-    """Kills the children of the study once, while they are at runs."""
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_servers_watchers_and_runs_cost_nothing(run, whole, values, tmp_path, jobs):
+    """One of the processes under the study is killed after each result; a run is repeated if it was hit."""
+    moments, killed = random.Random(0), []
 
-    def __init__(self):
-        self.killed = []
+    class Kills(Silent):
+        def finish(self, result):
+            below = psutil.Process().children(recursive=True)
+            if below and len(killed) < 10:
+                killed.append(moments.choice(below))
+                killed[-1].kill()
 
-    def finish(self, result):
-        process = int(result.message.split()[1])
-        if not self.killed:
-            self.killed.append(process)
-            os.kill(process, signal.SIGKILL)
-
-
-def test_a_killed_worker_costs_nothing(run, whole, values, tmp_path):
-    log = KillsAWorker()
-    run(tmp_path / "out", Execution(), log)
-    assert log.killed
+    results = run(tmp_path / "out", Execution(jobs=jobs), Kills())
+    assert len(killed) == 10
+    lost = [result for result in results if result.status != "done"]
+    assert all("in each of 2 attempts" in result.message for result in lost)
+    run(tmp_path / "out", Execution(jobs=jobs, retry_failed=True))
     assert same(told(tmp_path / "out", values), whole)
 
 
@@ -203,8 +204,8 @@ def test_a_study_that_is_told_to_end_writes_its_tables_and_is_resumed(
     tmp_path, instant, start, cli, request, monkeypatch, number, code
 ):
     """By the command that it says."""
-    slow = instant.replace("pipe.send(result)", "time.sleep(0.2); pipe.send(result)")
-    monkeypatch.setattr(worker, "PROGRAM", slow)
+    slow = instant.replace("return result", "time.sleep(0.2); return result")
+    monkeypatch.setattr(pool, "PROGRAM", slow)
     monkeypatch.setattr(scheduler, "environment", lambda: ("code of the test",))
     out, said = tmp_path / "out", tmp_path / "said"
     asked = ("compare", "-m", "vae", "-d", "circle", "--seeds", "9", "--n-train", "40", "--n-test", "50")

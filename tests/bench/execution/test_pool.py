@@ -1,4 +1,4 @@
-"""Runs in child processes: what is handed over, what becomes of a child, and what a limit does."""
+"""Runs in processes of their own: what is handed over, what becomes of a process, and what a limit does."""
 
 import subprocess
 import sys
@@ -6,19 +6,22 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
+import psutil
 import pytest
 
 from bench.common.errors import UsageError
-from bench.execution import worker
-from bench.execution.pool import Workers
-from bench.execution.worker import Job, RunCrashedError, environment
+from bench.execution import server
+from bench.execution.job import Job, Outcome, RunCrashedError, environment
+from bench.execution.pool import RunServer
 from bench.fit.runner import run_one
 from bench.registry.plugins import PluginFile
+from bench.store.records import RunResult
 
 
 @pytest.fixture
 def workers():
-    made = Workers()
+    made = RunServer()
     yield made
     made.end()
 
@@ -62,36 +65,99 @@ def test_a_run_is_the_same_in_a_child(run_spec, workers, tmp_path):
     assert not Path(plugin.path).exists()
 
 
-def test_a_child_does_not_outlive_its_parent():
-    """Which may be killed, while a run is being made."""
-    main = "from bench.execution.worker import Worker\nprint(Worker().process.pid, flush=True)\nwhile True: pass"
-    with subprocess.Popen([sys.executable, "-c", main], stdout=subprocess.PIPE, text=True) as parent:
-        child = int(parent.stdout.readline())
-        time.sleep(1.0)  # until the child has begun to watch its parent
-        assert not gone(child, 0)
+OUTLIVED = """
+import sys
+from bench.execution import pool
+from bench.execution.job import Job
+from bench.store.records import RunSpec
+pool.PROGRAM = sys.argv[1]
+pool.RunServer().run(Job(RunSpec(dataset="circle", method="vae", seed=0, parameters=(("sleep", 60),))))
+"""
+
+
+def below(process, most):
+    """All processes below one: those of a server and of the watcher and process of a run."""
+    deadline, found = time.monotonic() + 20, []
+    while len(found) < most and time.monotonic() < deadline:
+        time.sleep(0.01)
+        found = psutil.Process(process).children(recursive=True)
+    return [each.pid for each in found]
+
+
+def test_a_run_does_not_outlive_the_process_that_asked_for_it(instant_program):
+    """Which may be killed at any time."""
+    with subprocess.Popen([sys.executable, "-c", OUTLIVED, instant_program]) as parent:
+        processes = below(parent.pid, 3)
+        assert len(processes) == 3
         parent.kill()
-    assert gone(child, 30.0)
+    assert all(map(gone, processes))
 
 
-def test_a_child_serves_run_after_run(workers, job, instant):
+def test_a_run_does_not_outlive_its_watcher(workers, job, instant):
+    def kill():
+        (watcher,) = psutil.Process(workers._process.pid).children()
+        processes.extend([watcher.pid, *(each.pid for each in watcher.children())])
+        watcher.kill()
+
+    processes = []
+    timer = threading.Timer(1.0, kill)
+    timer.start()
+    with pytest.raises(RunCrashedError, match="the watcher of the run ended"):
+        workers.run(job(("sleep", 60)))
+    assert len(processes) == 2
+    assert all(map(gone, processes))
+
+
+def test_each_run_has_a_process_of_its_own(workers, job, instant):
     first, second = (workers.run(job()) for _ in range(2))
-    assert process_of(first) == process_of(second)
-
-
-def test_a_child_is_started_anew_for_other_plugins(workers, job, instant, tmp_path):
-    (tmp_path / "mine.py").write_bytes(b"old")
-    files = [PluginFile(str(tmp_path / "mine.py"), (("mine.py", text),)) for text in (b"old", b"new")]
-    first, second = (workers.run(job(plugins=(each,))) for each in files)
     assert process_of(first) != process_of(second)
-    assert gone(process_of(first))
+    assert all(gone(process_of(each)) for each in (first, second))
 
 
-def test_a_child_that_is_not_clean_is_not_used_again(workers, job, instant):
+def test_a_server_that_was_killed_is_started_anew(workers, job, instant):
     workers.run(job())
-    (before,) = workers._idle
-    workers.run(job(("process_is_clean", False)))
-    assert gone(before.process.pid)
-    assert workers._idle == []
+    workers._process.kill()
+    workers._process.wait()
+    assert workers.run(job()).status == "done"
+
+
+@pytest.mark.parametrize("act", ["fork", "daemon"])
+def test_what_a_run_leaves_running_is_ended_and_named(workers, job, instant, act):
+    """A child, and a grandchild that has left the session and whose parent has ended."""
+    result = workers.run(job((act, 60)))
+    assert result.status == "done"
+    assert result.notes.startswith("ended after it: python")
+    assert workers.run(job()).notes == ""
+
+
+def test_a_copy_of_the_run_sends_no_result(workers, job, instant):
+    """A method that forks: its copy goes through the rest of the run, and its result is not that of any run."""
+    copied = workers.run(job(("copy", None), ("sleep", 0.1)))
+    assert copied.status == "done"
+    assert workers.run(job(("status", "skipped"))).status == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"process": 8}, "sent the result of another run"),
+        ({"key": "of another"}, "sent the result of another run"),
+        ({"result": {"spec": 1}}, "its result cannot be read"),
+    ],
+)
+def test_a_reply_is_believed_only_from_its_own_run(job, changed, reason):
+    asked = job()
+    reply = {"process": 7, "key": asked.spec.key, "result": RunResult(asked.spec)} | changed
+    outcome = server._checked(msgspec.msgpack.encode(tuple(reply.values())), asked, 7)
+    assert (outcome.result, outcome.status) == (None, "failed")
+    assert reason in outcome.reason
+
+
+def test_a_reply_of_the_run_itself_is_believed(job):
+    asked = job()
+    result = RunResult(asked.spec, message="its own", peak_memory_mb=1.0)
+    content = msgspec.msgpack.encode((7, asked.spec.key, result))
+    assert server._checked(content, asked, 7) == Outcome(result)
 
 
 @pytest.mark.parametrize(
@@ -109,17 +175,15 @@ def test_a_child_that_dies(workers, job, instant, act, reason):
     assert workers.run(job()).status == "done"
 
 
-def test_a_child_that_dies_and_leaves_another_behind(workers, job, instant, monkeypatch):
+def test_a_child_that_dies_and_leaves_another_behind(workers, job, instant):
     """That one keeps the pipe open, so that nothing is heard of the death."""
-    monkeypatch.setattr(worker, "LOOK_S", 0.1)
     began = time.monotonic()
     with pytest.raises(RunCrashedError, match="signal 9"):
         workers.run(job(("fork", 60), ("kill", "")))
     assert time.monotonic() - began < 20
 
 
-def test_a_run_that_takes_too_long(workers, job, instant, monkeypatch):
-    monkeypatch.setattr(worker, "LOOK_S", 0.05)
+def test_a_run_that_takes_too_long(workers, job, instant):
     began = time.monotonic()
     with pytest.raises(RunCrashedError) as death:
         workers.run(job(("sleep", 60), timeout=0.5))
@@ -143,7 +207,7 @@ def test_other_code_is_refused(workers, job, instant):
 
 
 def test_the_end_ends_all_that_runs(job, instant):
-    workers, ends = Workers(), []
+    workers, ends = RunServer(), []
 
     def run():
         with pytest.raises(RunCrashedError):
@@ -152,9 +216,9 @@ def test_the_end_ends_all_that_runs(job, instant):
 
     thread = threading.Thread(target=run)
     thread.start()
-    while not workers._busy or not workers._busy[0].environment:
+    while workers._process is None:
         time.sleep(0.01)
-    children = [each.process.pid for each in workers._busy]
+    children = below(workers._process.pid, 2)
     workers.end()
     thread.join(20)
     assert ends

@@ -43,7 +43,7 @@ def cluster(instant_program, tmp_path_factory):
     from distributed import LocalCluster
 
     preload = tmp_path_factory.mktemp("cluster") / "answer_at_once.py"
-    preload.write_text(f"from bench.execution import worker\n\nworker.PROGRAM = {instant_program!r}\n")
+    preload.write_text(f"from bench.execution import pool\n\npool.PROGRAM = {instant_program!r}\n")
     settings = {"distributed.scheduler.allowed-failures": 0, "distributed.comm.timeouts.connect": "20s"}
     with (
         dask.config.set(settings),
@@ -174,7 +174,14 @@ def test_what_another_process_runs_is_left_to_it(run_spec, folder):
     assert messages[given_up].startswith("process ")
 
 
-def test_two_that_share_a_folder_run_each_run_once(run_spec, folder, tmp_path):
+def test_two_that_share_a_folder_run_each_run_once(run_spec, folder, tmp_path, monkeypatch):
+    class Listed(scheduler.RunServer):
+        def run(self, job):
+            servers.append(self)
+            return super().run(job)
+
+    servers = []
+    monkeypatch.setattr(scheduler, "RunServer", Listed)
     count = tmp_path / "count"
     count.touch()
     specs = runs(run_spec, *[(("count", str(count)), ("sleep", 0.05))] * 8)
@@ -192,7 +199,7 @@ def test_two_that_share_a_folder_run_each_run_once(run_spec, folder, tmp_path):
         thread.join(60)
     assert [len(each) for each in found] == [8, 8]
     assert count.read_text() == 8 * "ran "
-    assert len({result.message for result in found[0]}) == 2
+    assert len(set(servers)) == 2
 
 
 def test_no_more_at_a_time_than_there_may_be(run_spec, folder, monkeypatch):
@@ -262,10 +269,10 @@ def test_a_cluster_without_dask(monkeypatch):
 
 
 def test_an_executor_that_cannot_run_ones_ends_the_study(run_spec, folder, monkeypatch):
-    class Broken(scheduler.Workers):
+    class Broken(scheduler.RunServer):
         def run(self, job):
             raise ModuleNotFoundError("No module named 'bench'")
 
-    monkeypatch.setattr(scheduler, "Workers", Broken)
+    monkeypatch.setattr(scheduler, "RunServer", Broken)
     with pytest.raises(InterruptedStudyError, match="ModuleNotFoundError: No module named 'bench'"):
         list(run_all(runs(run_spec, ()), Execution(), folder))

@@ -136,7 +136,7 @@ def install(monkeypatch):
     """Pretend that packages are installed which offer these entry points."""
 
     def put(*points):
-        monkeypatch.setattr("bench.registry.plugins._entry_points", lambda path: metadata.EntryPoints(points))
+        monkeypatch.setattr("bench.registry.plugins._entry_points", lambda _: metadata.EntryPoints(points))
 
     return put
 

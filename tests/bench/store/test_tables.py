@@ -36,7 +36,6 @@ def test_a_run_returns_as_it_was(folder, run_spec):
         spec,
         message="é \n |",
         notes="undone: it drew",
-        process_is_clean=False,
         peak_memory_mb=3.5,
         diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
         work=[Work("k-means", 2, 1e6, "formula")],

@@ -1,0 +1,74 @@
+"""A run as it is sent to the process that carries it out, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+
+import msgspec
+
+from bench.registry.fingerprints import project_digest
+from bench.registry.plugins import PluginFile
+from bench.store.records import RunResult, RunSpec
+
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as it is sent to the machine that carries it out.
+
+    Args:
+        spec: The run.
+        concurrent: Whether other runs are carried out at the same time.
+        plugins: The plugin files that it needs.
+        environment: The code and packages that the machine must have.
+        timeout: Seconds that the run may take in all, evaluation included.
+        memory: Bytes that its process may hold.
+        shared: A folder for what all runs of a dataset and seed are scored with; none if it is empty.
+    """
+
+    spec: RunSpec
+    concurrent: bool = False
+    plugins: tuple[PluginFile, ...] = ()
+    environment: tuple[str, ...] = ()
+    timeout: float | None = None
+    memory: int | None = None
+    shared: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a run ended.
+
+    Args:
+        result: Its result; None if its process crashed or was stopped.
+        status: The status of a run without a result.
+        reason: Why it has none.
+        ended: The processes that it left running, which were then ended.
+        environment: The code and packages that it was carried out with.
+    """
+
+    result: RunResult | None = None
+    status: str = "failed"
+    reason: str = ""
+    ended: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+
+
+class RunCrashedError(Exception):
+    """A run whose process died or was stopped.
+
+    Args:
+        status: The status of its row.
+        reason: Why it ended.
+    """
+
+    def __init__(self, status: str, reason: str):
+        super().__init__(status, reason)
+        self.status, self.reason = status, reason
+
+
+def environment() -> tuple[str, ...]:
+    """The code and the packages that two processes must share for a run to have the same values in both."""
+    versions = tuple(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    return (f"mapa-bench code {project_digest()}", *versions)
