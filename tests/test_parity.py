@@ -30,8 +30,8 @@ from methods.vae import VAE
 MARGIN = 0.2
 DATASETS = ("circle", "absolute", "s_curve")
 SEEDS = range(6)
-DATA, HELD_OUT = 200, 60
-SHORT = {"steps": 80, "batch_size": 100, "learning_rate": 1e-2}
+DATA, HELD_OUT = 100, 20
+SHORT = {"steps": 25, "batch_size": 50, "learning_rate": 1e-2}
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,8 @@ def _seconds_elsewhere() -> float:
 
 
 def _operators(ledger: CountingLedger, recount: CountingLedger) -> str:
+    if unknown := sorted(ledger.unlisted | recount.unlisted):
+        raise FailedError(f"the FLOPs of {', '.join(unknown)} are not known; expected operators of the cost model")
     counted = ledger.flops - ledger.formula_flops
     if counted != recount.flops:
         raise FailedError(

@@ -14,6 +14,8 @@ TRANSCENDENTAL = 10
 DRAW = 10
 SOFTMAX = 13
 UNLISTED = 1
+COMPLEX_PRODUCT = 4  # a product and a sum of complex numbers are 4 real ones of each
+COMPLEX_OTHER = 6  # a product is 4 products and 2 sums
 
 
 def _names(text: str) -> frozenset[str]:
@@ -26,6 +28,8 @@ def _each(flops: int, text: str) -> dict[str, int]:
 
 FREE = _names(
     """
+    _conj _linalg_check_errors _neg_view imag is_nonzero numpy_T real resolve_conj resolve_neg
+    view_as_complex view_as_real
     _local_scalar_dense _reshape_alias _to_copy _unsafe_view alias arange as_strided cat clone
     constant_pad_nd contiguous copy detach diag_embed diagonal diagonal_backward empty empty_like empty_permuted
     empty_strided expand eye fill fill_diagonal flatten flip full full_like gather index index_select is_same_size lift
@@ -74,12 +78,26 @@ PER_DRAW: dict[str, int] = _each(
 )
 PER_READ: dict[str, int] = {
     **_each(1, "_is_all_true all amax amin aminmax any argmax argmin count_nonzero cummax cummin cumprod cumsum"),
-    **_each(1, "bincount max mean min nansum prod sum trace"),
+    **_each(1, "bincount equal max mean min nansum prod sum trace"),
     **_each(2, "linalg_vector_norm norm"),
+    **_each(8, "_native_batch_norm_legit native_batch_norm native_group_norm native_layer_norm"),
+    **_each(15, "native_batch_norm_backward native_group_norm_backward native_layer_norm_backward"),
     **_each(4, "_softmax_backward_data std std_mean var var_mean"),
     **_each(SOFTMAX, "_log_softmax _log_softmax_backward_data _softmax logcumsumexp logsumexp"),
 }
 PER_PARAMETER: dict[str, int] = {"_fused_adam": 13, "_fused_adamw": 15}
+COMPLEX: dict[str, int] = {
+    **_each(1, "_fft_c2c _fft_c2r _fft_r2c"),
+    **_each(2, "add mean neg rsub sub sum"),
+    **_each(
+        COMPLEX_PRODUCT,
+        """
+        _linalg_det _linalg_eigh _linalg_eigvals _linalg_slogdet _linalg_solve_ex _linalg_svd addmv cholesky_inverse
+        cholesky_solve dot linalg_cholesky_ex linalg_eig linalg_householder_product linalg_inv_ex linalg_ldl_factor_ex
+        linalg_lstsq linalg_lu linalg_lu_factor_ex linalg_lu_solve linalg_qr linalg_solve_triangular mv vdot
+        """,
+    ),
+}
 SORTS = _names("_unique2 argsort kthvalue median mode msort nanmedian sort topk unique_dim")
 
 PRODUCTS = "mm, bmm, convolutions, attention", "2 m k n", "product of m x k by k x n"
@@ -93,6 +111,22 @@ FORMULAS: dict[str, tuple[str, str]] = {
     "_cdist_forward, _pdist_forward": ("3 D + 1", "pair of points in D dimensions"),
     "_cdist_backward": ("4 D", "pair of points in D dimensions"),
     "_linalg_eigh": ("9 n^3, eigenvectors included", "symmetric n x n"),
+    "linalg_cholesky, linalg_cholesky_ex, linalg_ldl_factor_ex": ("n^3 / 3", "symmetric n x n"),
+    "_linalg_det, _linalg_slogdet, linalg_lu, linalg_lu_factor_ex": ("m n^2 - n^3 / 3", "m x n, m >= n"),
+    "cholesky_inverse": ("2 n^3 / 3", "n x n"),
+    "linalg_inv_ex": ("2 n^3", "n x n"),
+    "_linalg_solve_ex": ("2 n^3 / 3 + 2 n^2 r", "n x n with r right-hand sides"),
+    "cholesky_solve, linalg_lu_solve": ("2 n^2 r", "n x n with r right-hand sides"),
+    "linalg_lstsq": ("2 m n^2 - 2 n^3 / 3 + (4 m n - n^2) r", "m x n with r right-hand sides"),
+    "linalg_qr": ("4 m n^2 - 4 n^3 / 3; half of it without Q", "m x n, m >= n"),
+    "linalg_householder_product": ("2 m n^2 - 2 n^3 / 3", "m x n"),
+    "_linalg_svd": ("6 m n^2 + 20 n^3; 4 m n^2 - 4 n^3 / 3 without vectors", "m x n, m >= n"),
+    "linalg_eig, _linalg_eigvals": ("25 n^3, 10 n^3", "n x n"),
+    "_fft_c2c, _fft_r2c, _fft_c2r": ("5 log2 n, and half of it for real numbers", "number of a transform of length n"),
+    "_scaled_dot_product_flash_attention_for_cpu": ("2 (d + e) + 13", "pair of a query and a key, of d and e numbers"),
+    "mkldnn_rnn_layer": ("2 for each weight, and 62 for each state", "row and step of a layer of an LSTM"),
+    "mkldnn_rnn_layer_backward": ("4 for each weight, and 62 for each state", "row and step of a layer of an LSTM"),
+    "_sparse_addmm, _sparse_mm, _sparse_sparse_matmul, sspaddmm": ("2", "stored number and column of the result"),
     "linalg_solve_triangular": ("n^2 (n^2 / 2 multiply-adds)", "right-hand side of n x n"),
     "index_put, _index_put_impl": ("1 if it accumulates, else 0", "value put"),
     "index_add, scatter_add": ("1", "value added"),

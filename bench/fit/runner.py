@@ -29,6 +29,7 @@ from methods.contract.method import Fitted, Ledger, Method, Task
 CHECKPOINTS_PER_DECADE = 3
 WARM_UP_POINTS = 32
 WARM_UP_STEPS = 3
+ELSEWHERE, ELSEWHERE_S = 0.05, 0.02
 
 
 def run_one(spec: RunSpec, concurrent: bool = False, shared: str = "") -> RunResult:
@@ -56,7 +57,8 @@ def run_one(spec: RunSpec, concurrent: bool = False, shared: str = "") -> RunRes
             last = output.last_line()
             result.status = "failed"
             result.message = f"{describe(error)} (last on standard error: {last})" if last else describe(error)
-        result.notes = "; ".join(filter(None, (containment.undone(), containment.left_behind())))
+        found = (result.notes, containment.undone(), containment.left_behind())
+        result.notes = "; ".join(filter(None, found))
     return result
 
 
@@ -163,6 +165,7 @@ class _Runner:
         self.fitted: Fitted | None = None
         self.evaluated_at = -1.0
         self.changed = False
+        self.elsewhere_s = 0.0
         self.next_checkpoint = -math.inf if on_test else math.inf
 
     def run(self) -> None:
@@ -214,12 +217,13 @@ class _Runner:
         cost, overhead = self.result.cost, self.ledger.overhead_s
         self._synchronise()
         self.ledger.start()
-        wall, cpu = time.perf_counter(), cpu_seconds()
+        wall, cpu, here = time.perf_counter(), cpu_seconds(), time.thread_time()
         try:
             fitted = next(self.fit, None)
             self._synchronise()
         finally:
             wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+            self.elsewhere_s += cpu - (time.thread_time() - here)
             self.ledger.stop()
             ledger = self.ledger
             counting = ledger.overhead_s - overhead
@@ -249,9 +253,22 @@ class _Runner:
             result.overrun_s = result.cost.wall_s - spec.max_seconds
         return bool(result.message)
 
+    def _uncounted(self) -> str:
+        """The operators whose cost is not known, in words."""
+        unknown = ", ".join(sorted(self.ledger.unlisted))
+        return f"FLOPs not known of: {unknown}" if unknown else ""
+
+    def _elsewhere(self) -> str:
+        """What other threads and processes did, in words, if it is more than a twentieth of the fit."""
+        seconds, cpu = self.elsewhere_s, self.result.cost.cpu_s
+        if seconds <= max(ELSEWHERE_S, ELSEWHERE * cpu):
+            return ""
+        return f"FLOPs not counted: other threads or processes used {seconds:.2g} of {cpu:.2g} CPU seconds"
+
     def _account(self) -> None:
         """Where the FLOPs and the memory went."""
         self.result.formula_flops = self.ledger.formula_flops
+        self.result.notes = "; ".join(filter(None, (self._uncounted(), self._elsewhere())))
         self.result.work = self.ledger.account()
         self.result.peak_memory_mb = self.memory.peak / 1e6
 

@@ -46,7 +46,7 @@ SHAPES = {
 @pytest.mark.parametrize("name", [*datasets.CURVES, *datasets.SURFACES])
 def test_mean_log_density_is_the_tabulated_one(name):
     problem = datasets.load(name)
-    n = 10_000 if problem.latent_dim == 1 else 2_000
+    n = 4_000 if problem.latent_dim == 1 else 1_000
     found = problem.log_prob(draw(problem, 41, 1, 1, n).test)
     value, error = float(found.value.mean()), float(found.error.mean())
     expected, stderr = datasets.BUILTIN[name].expected_log_prob
@@ -65,8 +65,8 @@ def test_the_table_agrees_with_other_code(name):
 def test_pinwheel_agrees_with_an_integral_over_its_arms():
     """Given the radius r, x is Gaussian in closed form, which leaves a mean over arms and an integral over r."""
     problem = datasets.load("pinwheel")
-    x = draw(problem, 42, 1, 1, 300).test.numpy()
-    r = np.linspace(1 - 8 * 0.35, 1 + 8 * 0.35, 12_001)
+    x = draw(problem, 42, 1, 1, 100).test.numpy()
+    r = np.linspace(1 - 8 * 0.35, 1 + 8 * 0.35, 6_001)
     log_weight = -(((r - 1) / 0.35) ** 2) / 2 - math.log(0.35 * math.sqrt(2 * math.pi)) + math.log(r[1] - r[0])
     terms = []
     for arm in range(5):
@@ -168,13 +168,11 @@ def test_decoders_are_finite_far_out_in_latent_space(name, code):
     assert torch.isfinite(problem.decoder(torch.full((1, problem.latent_dim), code, dtype=torch.float64))).all()
 
 
+HEAVY = "sum(m.split('.')[0] in ('torch', 'sklearn', 'scipy') for m in sys.modules)"
+
+
 def test_registries_are_importable_without_torch():
-    """Listing must be instant; and the check sees torch where it is."""
-    check = "; import sys; print(sum(m.split('.')[0] in ('torch', 'sklearn', 'scipy') for m in sys.modules))"
-
-    def heavy(module):
-        command = [sys.executable, "-c", f"import {module}{check}"]
-        return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-
-    assert heavy("datasets, methods") == 0
-    assert heavy("datasets.base") > 0
+    """Listing must be instant; and the check sees torch where it is, as in this process."""
+    command = [sys.executable, "-c", f"import datasets, methods, sys; print({HEAVY})"]
+    assert int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) == 0
+    assert eval(HEAVY) > 0

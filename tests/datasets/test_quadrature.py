@@ -43,12 +43,12 @@ def brute_force(decode, noise, x, latent, nodes, radius):
 
 
 CASES = {
-    "network on a line": (network(1, 2, 3.0, 0), 0.02, 1, 1_000_001, 9.0),
-    "steep network on a line": (network(1, 3, 20.0, 1), 0.001, 1, 1_000_001, 9.0),
-    "spiral_dots": (datasets.load("spiral_dots").decoder, 0.08, 1, 1_000_001, 9.0),
-    "network on a plane": (network(2, 3, 1.5, 2), 0.02, 2, 1001, 7.0),
-    "crumpled network on a plane": (network(2, 3, 4.0, 3), 0.02, 2, 1001, 7.0),
-    "steps on a plane": (steps, 0.08, 2, 1801, 7.0),
+    "network on a line": (network(1, 2, 3.0, 0), 0.02, 1, 200_001, 9.0),
+    "steep network on a line": (network(1, 3, 20.0, 1), 0.001, 1, 200_001, 9.0),
+    "spiral_dots": (datasets.load("spiral_dots").decoder, 0.08, 1, 200_001, 9.0),
+    "network on a plane": (network(2, 3, 1.5, 2), 0.02, 2, 701, 7.0),
+    "crumpled network on a plane": (network(2, 3, 4.0, 3), 0.02, 2, 701, 7.0),
+    "steps on a plane": (steps, 0.08, 2, 1201, 7.0),
 }
 
 
@@ -56,7 +56,7 @@ CASES = {
 def case(request):
     decode, noise, latent, nodes, radius = CASES[request.param]
     generator = torch.Generator().manual_seed(11)
-    z = torch.randn(20 if latent == 1 else 8, latent, generator=generator, dtype=torch.float64)
+    z = torch.randn(10 if latent == 1 else 6, latent, generator=generator, dtype=torch.float64)
     mean = decode(z)
     x = mean + math.sqrt(noise) * torch.randn(mean.shape, generator=generator, dtype=torch.float64)
     return decode, noise, x, latent, brute_force(decode, noise, x, latent, nodes, radius)
@@ -104,13 +104,12 @@ def test_an_outlier_at_the_ends_of_latent_space(name):
 @pytest.mark.parametrize("name", ["figure8", "spiral_dots", "s_curve", "pinwheel"])
 def test_a_point_alone_is_worth_what_it_is_in_company(name):
     problem = datasets.load(name)
-    x = draw(problem, 1, 1, 1, 100).test
+    x = draw(problem, 1, 1, 1, 40).test
     together = problem.log_prob(x)
-    for i in range(0, 100, 60):
-        alone = problem.log_prob(x[i : i + 1])
-        gap = abs(float(alone.value[0] - together.value[i]))
-        assert gap <= float(alone.error[0] + together.error[i]) + 1e-9
-        assert float(alone.error[0]) <= 1e-3
+    alone = problem.log_prob(x[25:26])
+    gap = abs(float(alone.value[0] - together.value[25]))
+    assert gap <= float(alone.error[0] + together.error[25]) + 1e-9
+    assert float(alone.error[0]) <= 1e-3
 
 
 def test_log_mass_of_boxes_is_right_where_the_mass_underflows():
@@ -128,7 +127,7 @@ def test_log_mass_of_boxes_is_right_where_the_mass_underflows():
 def test_many_points_under_little_noise(latent):
     """Their densities differ by more than a float can hold, in whatever order boxes come."""
     problem = linear_gaussian(latent, 2, 1e-3)
-    x = draw(problem, 0, 1, 1, 2000 if latent == 1 else 30).test
+    x = draw(problem, 0, 1, 1, 1000 if latent == 1 else 8).test
     expected = problem.log_prob(x).value
     found = log_marginal(problem.decoder, 1e-3, x, latent)
     assert (found.value - expected).abs().mean() <= 1e-3
@@ -139,7 +138,7 @@ def test_many_points_under_little_noise(latent):
 def test_boxes_may_come_one_by_one_or_all_at_once(latent, monkeypatch):
     """Values are kept relative to the greatest so far, which must not depend on when it is met."""
     problem = linear_gaussian(latent, 2, 0.002 if latent == 1 else 0.02)
-    x = draw(problem, 0, 1, 1, 10).test
+    x = draw(problem, 0, 1, 1, 3).test
     at_once = log_marginal(problem.decoder, problem.noise_variance, x, latent)
     monkeypatch.setattr("datasets.quadrature.INTEGRANDS_AT_ONCE", 1)
     one_by_one = log_marginal(problem.decoder, problem.noise_variance, x, latent)
@@ -150,7 +149,7 @@ def test_boxes_may_come_one_by_one_or_all_at_once(latent, monkeypatch):
 @pytest.mark.parametrize("size", ["GROUP_SIZE", "POINTS_AT_ONCE", "DECODED_AT_ONCE"])
 def test_no_size_of_a_batch_matters(size, monkeypatch):
     problem = datasets.load("s_curve")
-    x = draw(problem, 2, 1, 1, 40).test
+    x = draw(problem, 2, 1, 1, 28).test
     usual = problem.log_prob(x)
     monkeypatch.setattr(f"datasets.quadrature.{size}", 25)
     small = problem.log_prob(x)
@@ -182,7 +181,7 @@ def test_boxes_are_decoded_once_for_all_points():
         log_marginal(counted, 0.02, decode(torch.randn(n, 2, generator=torch.Generator().manual_seed(0)).double()), 2)
         return sum(decoded)
 
-    assert nodes(2000) < 2 * nodes(100)
+    assert nodes(1000) < 2 * nodes(50)
 
 
 @pytest.mark.parametrize("width", [0.006, 0.0005])
@@ -205,7 +204,7 @@ def test_a_decoder_that_gives_nan_has_no_likelihood(monkeypatch):
 
 def test_order_of_points_does_not_matter():
     problem = datasets.load("torus")
-    x = draw(problem, 1, 1, 1, 300).test
+    x = draw(problem, 1, 1, 1, 150).test
     forward, backward = problem.log_prob(x), problem.log_prob(x.flip(0))
     gap = (forward.value - backward.value.flip(0)).abs()
     assert (gap <= forward.error + backward.error.flip(0)).all()
@@ -222,9 +221,9 @@ def test_the_error_is_the_same_whichever_axis_it_comes_from():
 
 def test_density_integrates_to_one():
     problem = datasets.load("figure8")
-    axes = torch.linspace(-2, 2, 81, dtype=torch.float64), torch.linspace(-2, 2, 81, dtype=torch.float64)
+    axes = torch.linspace(-2, 2, 61, dtype=torch.float64), torch.linspace(-2, 2, 61, dtype=torch.float64)
     density = problem.log_prob(torch.cartesian_prod(*axes)).value.exp()
-    assert abs(float(density.sum()) * (4 / 80) ** 2 - 1) < 1e-4
+    assert abs(float(density.sum()) * (4 / 60) ** 2 - 1) < 1e-4
 
 
 def test_moving_the_decoder_and_the_points_alike_changes_nothing():

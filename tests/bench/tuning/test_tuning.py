@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 import datasets.base
+from bench.fit import runner
 from bench.fit.runner import run_one
 from bench.registry.registry import registry
 from bench.store import tables
@@ -45,9 +47,10 @@ class Point(Method):
 
 
 @pytest.fixture
-def tune(cli, in_process, offer):
-    """`tune` of Point, offered as 'point', on small data, with its runs run here."""
+def tune(cli, in_process, offer, monkeypatch):
+    """`tune` of Point, offered as 'point', on small data, with its runs run here, without a warm-up."""
     offer("point", Point())
+    monkeypatch.setattr(runner, "_warm_up", lambda *_: None)
 
     def run(out, *more, datasets="circle", trials=5):
         small = ("--trials", trials, "--seeds", 2, "--n-train", 40, "--jobs", 1)
@@ -55,6 +58,21 @@ def tune(cli, in_process, offer):
         return cli("tune", *args, *more)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def tuned(tune, kept, tmp_path, in_process):
+    """A folder in which Point is tuned on circle; the runs made for that are not in `in_process`."""
+    if not (kept / "out").exists():
+        assert tune(kept / "out", "--quiet").code == 0
+        assert len(in_process) == 4 * 2  # three choices and the defaults
+        in_process.clear()
+    return shutil.copytree(kept / "out", tmp_path / "out")
 
 
 def log_density_of_a_point(x, train, shift, noise):
@@ -104,9 +122,8 @@ def test_a_point_that_repeats_another_is_no_trial(offer):
     assert {trial.label for trial in found} == {"point", "point[shift=-1]", "point[shift=0]", "point[shift=1]"}
 
 
-def test_a_trial_scores_the_mean_log_likelihood_of_validation_data(tune, tmp_path):
-    assert tune(tmp_path / "out", "--quiet").code == 0
-    rows = tables.read_table(tmp_path / "out", "trials")
+def test_a_trial_scores_the_mean_log_likelihood_of_validation_data(tuned):
+    rows = tables.read_table(tuned, "trials")
     problem = registry().make_problem("circle", None)
     assert len(rows) == 4 * 2
     assert set(rows["seed"]) == {1000, 1001}
@@ -209,34 +226,29 @@ def test_the_median_over_seeds_decides(offer, scores, trial, best):
     assert found.flops == np.size(scores)
 
 
-def test_the_same_again_runs_nothing_and_a_lost_run_is_run_again(tune, tmp_path, in_process):
-    out = tmp_path / "out"
-    tune(out, "--quiet")
-    first = tables.read_table(out, "trials")
-    assert len(in_process) == 4 * 2  # three choices and the defaults
-    tune(out, "--quiet")
-    assert len(in_process) == 8
-    sorted((out / "runs").iterdir())[0].unlink()
-    tune(out, "--quiet")
-    assert len(in_process) == 9
+def test_the_same_again_runs_nothing_and_a_lost_run_is_run_again(tune, tuned, in_process):
+    first = tables.read_table(tuned, "trials")
+    tune(tuned, "--quiet")
+    assert in_process == []
+    sorted((tuned / "runs").iterdir())[0].unlink()
+    tune(tuned, "--quiet")
+    assert len(in_process) == 1
     kept = ["dataset", "method", "trial", "seed", "score", "p_shift"]
-    pd.testing.assert_frame_equal(tables.read_table(out, "trials")[kept], first[kept])
+    pd.testing.assert_frame_equal(tables.read_table(tuned, "trials")[kept], first[kept])
 
 
-def test_a_dataset_is_added_to_what_is_chosen(tune, tmp_path, in_process):
-    tune(tmp_path / "out", "--quiet")
-    ran = len(in_process)
-    tune(tmp_path / "out", "--quiet", datasets="absolute")
-    assert all(name.startswith("absolute / ") for name in in_process[ran:])
-    assert set(json.loads((tmp_path / "out" / "tuned.json").read_text())["datasets"]) == {"circle", "absolute"}
+def test_a_dataset_is_added_to_what_is_chosen(tune, tuned, in_process):
+    tune(tuned, "--quiet", datasets="absolute")
+    assert len(in_process) == 4 * 2
+    assert all(name.startswith("absolute / ") for name in in_process)
+    assert set(json.loads((tuned / "tuned.json").read_text())["datasets"]) == {"circle", "absolute"}
 
 
-def test_another_budget_does_not_mix(tune, tmp_path, unchanged, compare):
-    tune(tmp_path / "out", "--quiet")
-    with unchanged(tmp_path):
-        assert "holds a study with --trials 5, got 6" in tune(tmp_path / "out", trials=6).err
-        assert "--set point nothing, got idle=1" in tune(tmp_path / "out", "--set", "point.idle=1").err
-        assert "holds results of `tune`, not of `compare`" in compare(tmp_path / "out", "point").err
+def test_another_budget_does_not_mix(tune, tuned, unchanged, compare):
+    with unchanged(tuned):
+        assert "holds a study with --trials 5, got 6" in tune(tuned, trials=6).err
+        assert "--set point nothing, got idle=1" in tune(tuned, "--set", "point.idle=1").err
+        assert "holds results of `tune`, not of `compare`" in compare(tuned, "point").err
 
 
 @pytest.mark.parametrize(

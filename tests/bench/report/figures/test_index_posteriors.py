@@ -64,7 +64,7 @@ def test_probabilities_are_in_the_order_of_codes_and_absent_ones_are_zero():
 def draw(posteriors, names):
     with style.figure_style():
         fig = over_truth(posteriors, names, styles(dict.fromkeys(names, "method")), "circle")
-        style.image(fig, "png")
+        fig.draw_without_rendering()
     return fig
 
 

@@ -63,7 +63,7 @@ def study(folder, methods, signals=None, datasets=("circle",)):
 def draw(signals, names):
     with style.figure_style():
         fig = over_truth(signals, names, styles(dict.fromkeys(names, "method")), "circle")
-        style.image(fig, "png")
+        fig.draw_without_rendering()
     return fig
 
 
