@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from bench.common.errors import describe
+from bench.fit.answers import Answers, Query, check_bound, check_log_index
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.memory import PeakMemory
 from bench.metrics import BaseEvaluator, Evaluator, Measurement, TrueModel
@@ -30,6 +31,7 @@ CHECKPOINTS_PER_DECADE = 3
 WARM_UP_POINTS = 32
 WARM_UP_STEPS = 3
 ELSEWHERE, ELSEWHERE_S = 0.05, 0.02
+LOOKED_AT = 3
 
 
 def run_one(spec: RunSpec, concurrent: bool = False, shared: str = "") -> RunResult:
@@ -161,7 +163,9 @@ class _Runner:
                 self.evaluator = ValidationEvaluator(source, split, spec.seed, spec.device)
         self.ledger = CountingLedger()
         self.memory = PeakMemory(spec.device)
-        self.fit = begun_when_resumed(method, make_task(method, source, split, spec, self.ledger))
+        task = make_task(method, source, split, spec, self.ledger)
+        self.train, self.asked = task.train.clone(), task.validation.clone()
+        self.fit = begun_when_resumed(method, task)
         self.fitted: Fitted | None = None
         self.evaluated_at = -1.0
         self.changed = False
@@ -184,7 +188,8 @@ class _Runner:
     def _finish(self, fitted: Fitted) -> None:
         """Score what is measured only once, and record what is looked at."""
         evaluator, result, name = self.evaluator, self.result, self.spec.method
-        with self._not_timed():
+        with self._not_timed(), self._asked(fitted):
+            check_log_index(fitted, self.train[:LOOKED_AT], len(self.train))
             self._record(evaluator.evaluate_final(fitted))
             if evaluator.nuts is not None:
                 result.references = evaluator.nuts.rows()
@@ -274,8 +279,11 @@ class _Runner:
 
     def _checkpoint(self, fitted: Fitted) -> None:
         checkpoint = self.result.rows[-1].checkpoint + 1 if self.result.rows else 0
-        with self._not_timed():
-            self._record(self.evaluator.evaluate_checkpoint(fitted), checkpoint)
+        with self._not_timed(), self._asked(fitted):
+            found = self.evaluator.evaluate_checkpoint(fitted)
+        if self.evaluator.exact:
+            check_bound(found)
+        self._record(found, checkpoint)
         flops = self.result.cost.flops
         self.evaluated_at, self.changed = flops, False
         step = math.floor(CHECKPOINTS_PER_DECADE * math.log10(max(flops, 1.0))) + 1
@@ -291,6 +299,18 @@ class _Runner:
             result.diagnostics += [
                 Diagnostic(checkpoint, m.metric, name, value) for name, value in m.diagnostics.items()
             ]
+
+    @contextlib.contextmanager
+    def _asked(self, fitted: Fitted) -> Iterator[None]:
+        """Asks a fitted model before and after it is scored, and notes the cost of a query, the largest so far."""
+        result = self.result
+        with torch.no_grad():
+            answers = Answers(fitted, self.asked, self.source.latent_dim, self.spec.seed)
+        cost = answers.cost.most(Query(result.query_flops, result.query_s))
+        result.query_flops, result.query_s = cost.flops, cost.seconds
+        yield
+        with torch.no_grad():
+            answers.check_unchanged()
 
     @contextlib.contextmanager
     def _not_timed(self) -> Iterator[None]:

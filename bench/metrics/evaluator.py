@@ -46,7 +46,13 @@ DensityRow = tuple[str, float, float, float]
 
 
 class BaseEvaluator(ABC):
-    """Scores fitted models on held-out data, with random generators of its own. Only checkpoints must be scored."""
+    """Scores fitted models on held-out data, with random generators of its own. Only checkpoints must be scored.
+
+    Attributes:
+        exact: Whether log p(x) is exact up to its standard error.
+    """
+
+    exact = False
 
     @abstractmethod
     def evaluate_checkpoint(self, fitted: Fitted) -> list[Measurement]:

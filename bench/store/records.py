@@ -118,6 +118,8 @@ class RunResult:
         peak_memory_mb: The most memory that fitting held beyond what it began with, in 1e6 bytes.
         overrun_flops: FLOPs spent beyond the budget that ended the fit.
         overrun_s: Seconds spent beyond the budget that ended the fit.
+        query_flops: FLOPs of a draw of q(z | x) for one x and of its decoding, the most over the checkpoints.
+        query_s: Seconds of the same.
         evaluation_s: Seconds of evaluation.
         concurrent: Whether other runs were carried out beside it, so that its seconds are contended.
         rows: The measurements.
@@ -140,6 +142,8 @@ class RunResult:
     peak_memory_mb: float = math.nan
     overrun_flops: float = 0.0
     overrun_s: float = 0.0
+    query_flops: float = 0.0
+    query_s: float = 0.0
     evaluation_s: float = 0.0
     concurrent: bool = False
     rows: list[Row] = field(default_factory=list)

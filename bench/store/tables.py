@@ -139,7 +139,7 @@ def _references(results: list[RunResult]) -> list[dict[str, Any]]:
 
 
 def _run(result: RunResult) -> dict[str, Any]:
-    totals = ("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent")
+    names = "formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent"
     return {
         **_of_run(result),
         "role": result.spec.role,
@@ -147,7 +147,7 @@ def _run(result: RunResult) -> dict[str, Any]:
         "message": result.message,
         "notes": result.notes,
         **asdict(result.cost),
-        **{name: getattr(result, name) for name in totals},
+        **{name: getattr(result, name) for name in names.split()},
         "key": result.spec.key,
         **{name: _plain(getattr(result.spec, name)) for name in CONDITIONS},
         **{f"p_{name}": value for name, value in result.parameters.items()},

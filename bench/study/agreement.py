@@ -9,6 +9,7 @@ from typing import Any
 FOUND = (
     "formula_flops",
     "overrun_flops",
+    "query_flops",
     "diagnostics",
     "work",
     "parameters",

@@ -15,7 +15,8 @@ from bench.store.schema import RESULTS, TABLES
 RUNS = (
     *("dataset", "method", "seed", "role", "status", "message", "notes"),
     *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
-    *("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s", "evaluation_s", "concurrent", "key"),
+    *("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s"),
+    *("query_flops", "query_s", "evaluation_s", "concurrent", "key"),
 )
 
 
