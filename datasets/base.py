@@ -67,7 +67,8 @@ class Problem(DataSource):
         """n draws of the codes, (n, L), with the data generated from them, (n, D), float64."""
         z = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float64)
         noise = torch.randn(n, self.data_dim, generator=generator, dtype=torch.float64)
-        return z, self.decoder(z) + math.sqrt(self.noise_variance) * noise
+        with torch.no_grad():  # a decoder that is a module would put its graph on the data
+            return z, self.decoder(z) + math.sqrt(self.noise_variance) * noise
 
     def log_prob(self, x: Tensor, tolerance: float = 1e-3) -> LogProb:
         """log p(x) with its numerical error: in closed form if there is one, else by quadrature.

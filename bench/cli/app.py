@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
@@ -11,6 +12,7 @@ import click
 
 from bench.cli.options import SettingsCommand
 from bench.common.errors import INTERRUPTED, StoppedError, UsageError, unknown
+from bench.common.text import plain
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -327,24 +329,30 @@ def check_(**options: Any) -> None:
 
 def main() -> NoReturn:
     """Run the command line. Bad usage is one line on standard error and exit code 2."""
+    for console in (sys.stdout, sys.stderr):
+        if isinstance(console, io.TextIOWrapper):  # one that cannot encode a character shows a replacement
+            console.reconfigure(errors="backslashreplace" if console is sys.stderr else "replace")
     try:
         code = cli.main(standalone_mode=False, prog_name="python -m bench")
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except StoppedError as stop:
-        click.echo(str(stop), err=True)
+        click.echo("\n".join(map(plain, str(stop).split("\n"))), err=True)
         code = stop.code
     except UsageError as error:
         code = _complain(str(error))
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            code = _complain(f"{error.filename or 'the disk'}: {error.strerror}; finished runs are kept")
+        elif error.filename is None:
             raise
-        code = _complain(f"{error.filename or 'the disk'}: {error.strerror}; finished runs are kept")
+        else:
+            code = _complain(f"{error.filename}: {error.strerror}")
     except click.ClickException as error:
         code = _complain(error.format_message())
     sys.exit(code)
 
 
 def _complain(message: str) -> int:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {plain(message)}", err=True)
     return 2

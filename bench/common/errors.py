@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from bench.common.text import MOST, plain
+
+NAME = 100  # characters of the name of an exception
 INTERRUPTED = 130  # the exit code of a command that was stopped from the keyboard, by convention 128 + SIGINT
 TERMINATED = 143  # and of one that was told to end, 128 + SIGTERM
 
@@ -54,9 +57,10 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> UsageError:
 
 
 def describe(error: BaseException) -> str:
-    """An exception on one line, whatever its `str` does."""
+    """An exception as plain text, whatever its `str` does."""
     try:
-        text = " ".join(str(error).split())
+        text = plain(str(error))
     except BaseException as unreadable:
         text = f"its message cannot be read ({type(unreadable).__name__})"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name = plain(type(error).__name__, NAME)
+    return f"{name}: {text}"[:MOST] if text else name

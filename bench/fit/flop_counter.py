@@ -16,6 +16,7 @@ from torch import Tensor, nn, strided
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from bench.common.text import plain
 from bench.fit import cost_model
 from bench.store.records import Work
 
@@ -26,6 +27,7 @@ Arguments = tuple[Any, ...]
 Rule = Callable[[Arguments, Mapping[str, Any], Any], int]
 
 OTHER = "other operators"
+NAME = 200  # characters of the name of a kind of work
 POWERS = {1: 0, 2: 1, 3: 2, 0.5: 1, -0.5: 1, -1: 1, -2: 2}
 
 
@@ -327,7 +329,9 @@ class CountingLedger:
         Operators within `run` are listed under the name of that work, or of the innermost one; all other operators are
         listed as 'other operators', each as one call.
         """
-        return [Work(name, t.calls, float(t.flops), by) for (name, by), t in self._tallies.items() if t.calls]
+        return [
+            Work(plain(name, NAME), t.calls, float(t.flops), by) for (name, by), t in self._tallies.items() if t.calls
+        ]
 
     def start(self) -> None:
         """Start counting."""

@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from bench.common.errors import describe
+from bench.common.text import plain
 from bench.fit.answers import Answers, Query, check_bound, check_log_index
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.memory import PeakMemory
@@ -58,9 +59,9 @@ def run_one(spec: RunSpec, concurrent: bool = False, shared: str = "") -> RunRes
                 raise
             last = output.last_line()
             result.status = "failed"
-            result.message = f"{describe(error)} (last on standard error: {last})" if last else describe(error)
+            result.message = plain(f"{describe(error)} (last on standard error: {last})" if last else describe(error))
         found = (result.notes, containment.undone(), containment.left_behind())
-        result.notes = "; ".join(filter(None, found))
+        result.notes = plain("; ".join(filter(None, found)))
     return result
 
 
@@ -72,7 +73,7 @@ def _carry_out(result: RunResult, containment: Containment, shared: str) -> None
     with containment.method():
         reason = reason_to_skip(source, method, spec)
     if reason:
-        result.status, result.message = "skipped", reason
+        result.status, result.message = "skipped", plain(reason)
         return
     with containment.method():
         _warm_up(method, source, spec)

@@ -167,7 +167,8 @@ class Registry:
         Raises:
             UsageError: If the dataset breaks the contract, or has no such dimension or parameter.
         """
-        from datasets.base import DataSource, Problem
+        from bench.registry.sources import checked
+        from datasets.base import Problem
 
         asked = DatasetLabel.parse(label)
         parameters = dict(asked.parameters)
@@ -180,14 +181,15 @@ class Registry:
             raise UsageError(str(error)) from None
         except (Exception, SystemExit) as error:
             raise UsageError(f"dataset {label!r} cannot be made: {describe(error)}") from error
-        if not isinstance(made, DataSource):
-            found = type(made).__name__
-            raise UsageError(f"dataset {asked.name!r} must give a datasets.base.Problem or Observations, got {found}")
+        with contained():
+            made = checked(made, asked.name)
         if noise is None:
             return made
         if not isinstance(made, Problem):
             raise UsageError(f"dataset {asked.name!r} has no true noise to be set")
-        return dataclasses.replace(made, noise_variance=float(noise), exact_log_prob=None)
+        changed = dataclasses.replace(made, noise_variance=noise, exact_log_prob=None)
+        with contained():
+            return checked(changed, label)
 
 
 def _noise_to_set(name: str, factory: Any, parameters: dict[str, Any]) -> float | None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from bench.common.errors import UsageError
 
+PARTS = ("runs", "locks", "figures", "tables", "tuned")  # the folders within a study
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -33,6 +35,22 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse symbolic links inside a study, through which files outside it would be written.
+
+    Args:
+        folder: The study's folder, which may itself lie behind a link.
+
+    Raises:
+        UsageError: Names the link.
+    """
+    for path in (folder, *(folder / name for name in PARTS)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise UsageError(f"{entry.path} is a symbolic link; a study must hold its files itself")
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:

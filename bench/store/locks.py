@@ -17,14 +17,17 @@ import fcntl
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from bench.common.errors import UsageError
 from bench.store import provenance
 
 FOLDER = "locks"
+KEY = re.compile(r"[0-9a-f]{16}")
 WAIT_S = 0.05
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -47,8 +50,11 @@ class RunLocks:
 
         Raises:
             OSError: If the folder cannot be written to.
+            UsageError: If the lock's file is another one, which is left as it is.
         """
         self.folder.mkdir(exist_ok=True)
+        if not _is_ours(self._path(key)):
+            raise UsageError(f"{self._path(key)} is not a lock of this study; use another --out")
         handle = _lock(self._path(key))
         if handle is None:
             return False
@@ -74,7 +80,7 @@ class RunLocks:
         for key in list(self._held):
             self.release(key)
         for path in self.folder.glob("*.json"):
-            if (handle := _lock(path)) is not None:
+            if _is_ours(path) and (handle := _lock(path)) is not None:
                 _unlock(path, handle)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -82,7 +88,7 @@ class RunLocks:
 
 def held(folder: Path) -> set[str]:
     """The keys of the runs of a study that are running, in any process; locks of dead processes do not count."""
-    return {path.stem for path in (folder / FOLDER).glob("*.json") if _is_locked(path)}
+    return {path.stem for path in (folder / FOLDER).glob("*.json") if _is_ours(path) and _is_locked(path)}
 
 
 @contextlib.contextmanager
@@ -97,10 +103,23 @@ def alone(folder: Path) -> Iterator[None]:
         _unlock(path, handle)
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a lock, by its name and content, or is not there."""
+    if KEY.fullmatch(path.stem) is None or path.is_symlink():
+        return False
+    try:
+        content = path.read_bytes()
+        return not content or {"host", "process", "since"} == json.loads(content).keys()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _lock(path: Path) -> int | None:
     """The descriptor of a locked file, created if needed; None if another process has locked it."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             if not _locked(handle, fcntl.LOCK_EX):
                 os.close(handle)

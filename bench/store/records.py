@@ -12,6 +12,8 @@ import msgspec
 
 from bench.config.schema import Conditions
 
+STATUSES = ("done", "failed", "skipped", "timeout")
+
 
 class RunSpec(Conditions, frozen=True, kw_only=True):
     """A fully specified run.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.store.files import refuse_links
 from bench.store.schema import SCHEMA, TABLES, check_schema
 
 NEEDED = ("measurements", "runs")
@@ -97,10 +98,12 @@ def read(folder: Path) -> Study:
         folder: The folder of a study, or of a report over several studies.
 
     Raises:
+        UsageError: For a symbolic link in the folder.
         FileNotFoundError: If a needed file is missing.
         ValueError: If a file is damaged, lacks a column or has another schema, if there are no runs, or if the study
             was not scored on test data.
     """
+    refuse_links(folder)
     info = _info(folder)
     tables = {name: _table(folder, name) for name in READ}
     if tables["runs"].empty:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bench.common.errors import InterruptedStudyError
+from bench.common.text import plain
 from bench.config.labels import spell_value
 from bench.config.schema import CONDITIONS
 from bench.store.files import read_json as read_json
 from bench.store.files import replacing as replacing
 from bench.store.files import write_json as write_json
-from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec, Work
+from bench.store.records import STATUSES, Row, RunResult, RunSpec
 from bench.store.schema import RUN as RUN
 from bench.store.schema import SCHEMA as SCHEMA
 from bench.store.schema import TABLES as TABLES
@@ -40,35 +42,61 @@ def run_path(folder: Path, spec: RunSpec) -> Path:
     return folder / "runs" / f"{spec.key}.json"
 
 
+WRITTEN = {"schema", "digest", *(field.name for field in fields(RunResult))}
+
+
 def write_run(folder: Path, result: RunResult) -> None:
     """Write a run's result; its file is complete or absent."""
     content = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "spec"}
     spec = msgspec.to_builtins(result.spec)
-    write_json(run_path(folder, result.spec), {"schema": SCHEMA, "spec": spec, **msgspec.to_builtins(content)})
+    sealed = seal({"schema": SCHEMA, "spec": spec, **msgspec.to_builtins(content)})
+    write_json(run_path(folder, result.spec), sealed)
+
+
+def seal(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a run's file with a digest of all else that is in it."""
+    rest = {name: value for name, value in content.items() if name != "digest"}
+    return rest | {"digest": hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()[:32]}
 
 
 def read_run(folder: Path, spec: RunSpec) -> RunResult | None:
-    """A run's result; None if there is none, or its file is damaged or has another schema."""
-    path = run_path(folder, spec)
+    """A run's result; None if there is none, or its file is not believed.
+
+    A file is believed if it has the schema, the run's own key, the digest of its content, and values of the right
+    types. Its texts are made plain.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("schema") != SCHEMA:
+        content = msgspec.json.decode(run_path(folder, spec).read_bytes())
+        if content.keys() != WRITTEN or content["schema"] != SCHEMA or seal(content) != content:
+            return None
+        if msgspec.convert(content["spec"], RunSpec).key != spec.key:
             return None
         content |= {
             "spec": spec,
-            "cost": Cost(**content["cost"]),
+            "message": plain(content["message"]),
+            "notes": plain(content["notes"]),
             "peak_memory_mb": _number(content["peak_memory_mb"]),
-            "rows": [Row(**{**r, "stderr": _number(r["stderr"]), "cost": Cost(**r["cost"])}) for r in content["rows"]],
-            "diagnostics": [Diagnostic(**{**d, "value": _number(d["value"])}) for d in content["diagnostics"]],
-            "work": [Work(**each) for each in content["work"]],
-            "densities": [(name, x1, x2, value) for name, x1, x2, value in content["densities"]],
-            "posteriors": [(name, n, i, code, x, p) for name, n, i, code, x, p in content["posteriors"]],
-            "signals": [(name, n, j, x, signal) for name, n, j, x, signal in content["signals"]],
-            "references": [(point, rhat, ess, z) for point, rhat, ess, z in content["references"]],
+            "rows": [row | {"stderr": _number(row["stderr"])} for row in content["rows"]],
+            "diagnostics": [row | {"value": _number(row["value"])} for row in content["diagnostics"]],
         }
-        return RunResult(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        result = msgspec.convert(content, RunResult)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    return result if result.status in STATUSES else None
+
+
+def set_aside(folder: Path, spec: RunSpec) -> Path | None:
+    """Rename the file of a run that is not believed, so that the run can be made again and nothing is lost.
+
+    Returns:
+        Its new path; None if there is no such file.
+    """
+    path = run_path(folder, spec)
+    if not path.is_file():
+        return None
+    aside = next(each for n in count(1) if not (each := path.with_name(f"{path.stem}.not-believed-{n}.json")).exists())
+    path.rename(aside)
+    return aside
 
 
 def _number(value: float | None) -> float:

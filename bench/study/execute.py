@@ -18,7 +18,7 @@ from bench.store.locks import alone
 from bench.store.records import RunResult, RunSpec
 from bench.study import file
 from bench.study.folder import describe_study, extended, made
-from bench.study.log import StudyLog
+from bench.study.log import StudyLog, write_event
 from bench.study.plan import Plan
 
 RETRIED = ("failed", "timeout")
@@ -87,9 +87,13 @@ def with_jobs(how: Execution) -> Execution:
 
 
 def _kept(folder: Path, spec: RunSpec, how: Execution) -> RunResult | None:
-    """A run's result; None, and removed from the folder, if it is to be repeated."""
+    """A run's result; None if it is to be made: a file that is not believed is set aside, one to repeat is removed."""
     result = tables.read_run(folder, spec)
-    if result is None or not (how.retry_failed and result.status in RETRIED):
+    if result is None:
+        if (aside := tables.set_aside(folder, spec)) is not None:
+            write_event(folder, f"{spec.name}: its file is not believed, and is now {aside.name}; it is run again")
+        return None
+    if not (how.retry_failed and result.status in RETRIED):
         return result
     tables.run_path(folder, spec).unlink(missing_ok=True)
     return None

@@ -15,11 +15,12 @@ from bench.config import labels
 from bench.config.fields import flag
 from bench.config.schema import CONDITIONS, STUDIES, Settings
 from bench.store import provenance
-from bench.store.files import read_json, replacing
+from bench.store.files import read_json, refuse_links, replacing
 from bench.store.schema import SCHEMA, check_schema
 from bench.study.plan import Pair, Plan, resolve
 
 OURS = re.compile(r"runs|locks|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
+OF_A_RUN = re.compile(r"[0-9a-f]{16}(\.not-believed-\d+)?\.json|\..*\.tmp")
 SET_ASIDE = "use another --out, or --fresh to set it aside"
 
 
@@ -45,9 +46,17 @@ def made(folder: Path) -> Path:
 
 def _check_is_study(folder: Path) -> None:
     """Raise UsageError if a folder holds anything but a study."""
+    refuse_links(folder)
     names = [path.name for path in folder.iterdir() if not OURS.fullmatch(path.name)]
+    if not (folder / "study.json").exists():
+        names += [f"{part}/{path.name}" for part in ("runs", "locks") for path in _foreign(folder / part)]
     if names and not (folder / "study.json").exists():
         raise UsageError(f"{folder} is not empty and holds no study ({names[0]}, ...); use another --out")
+
+
+def _foreign(folder: Path) -> list[Path]:
+    """The files in a folder for runs or locks that are neither."""
+    return [path for path in folder.glob("*") if OF_A_RUN.fullmatch(path.name) is None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +91,7 @@ def held(folder: Path) -> Held:
     Raises:
         UsageError: Where there is no study, for one of another schema, and for one that is damaged.
     """
+    refuse_links(folder)
     if not (folder / "study.json").is_file():
         raise UsageError(f"{folder} holds no study: there is no study.json in it")
     info = read_json(folder / "study.json")

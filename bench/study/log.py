@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from bench.common.text import plain
 from bench.common.units import quantity
 from bench.store import provenance
 from bench.store.records import Row, RunResult, RunSpec
@@ -87,7 +88,7 @@ class StudyLog:
 def write_event(folder: Path, event: str) -> None:
     """Append an event to a study's log.txt, on one line with the time in UTC."""
     with (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"{provenance.now()} {' '.join(event.split())}\n")
+        file.write(f"{provenance.now()} {plain(event)}\n")
 
 
 def workload(total: int, waiting: int, jobs: int) -> str:
@@ -108,7 +109,7 @@ def workload(total: int, waiting: int, jobs: int) -> str:
 def outcome(result: RunResult) -> str:
     """The result of a run, on one line."""
     if result.status != "done":
-        return f"{result.spec.name}: {result.status} - {' '.join(result.message.split())}"
+        return f"{result.spec.name}: {result.status} - {plain(result.message)}"
     last = final(result)
     remarks = "; ".join(filter(None, (result.message, result.notes)))
     note = f" ({remarks})" if remarks else ""

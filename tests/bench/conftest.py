@@ -18,7 +18,7 @@ from bench.registry.registry import Registry
 from bench.store import tables
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 
-OF_THE_MACHINE = ("wall_s", "cpu_s", "evaluation_s", "overrun_s", "peak_memory_mb", "concurrent")
+OF_THE_MACHINE = ("wall_s", "cpu_s", "evaluation_s", "overrun_s", "query_s", "peak_memory_mb", "concurrent")
 SMALL = ("--n-train", "40", "--n-test", "50", "--max-flops", "1e7")
 
 

@@ -22,6 +22,8 @@ with RunLocks(Path(sys.argv[1])) as mine:
     time.sleep(60)
 """
 
+A, B = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
+
 
 @pytest.fixture
 def another(tmp_path):
@@ -42,64 +44,64 @@ def another(tmp_path):
 
 def test_a_run_is_locked_once(tmp_path):
     with RunLocks(tmp_path) as first, RunLocks(tmp_path) as second:
-        assert first.take("a")
-        assert not second.take("a")
-        assert second.take("b")
-        first.release("a")
-        assert second.take("a")
-        assert not first.take("a")
+        assert first.take(A)
+        assert not second.take(A)
+        assert second.take(B)
+        first.release(A)
+        assert second.take(A)
+        assert not first.take(A)
 
 
 def test_nothing_is_left_of_locks(tmp_path):
     with RunLocks(tmp_path) as first:
         with RunLocks(tmp_path) as second:
-            assert first.take("a")
-            assert second.take("b")
-        assert held(tmp_path) == {"a"}
+            assert first.take(A)
+            assert second.take(B)
+        assert held(tmp_path) == {A}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_says_whose_it_is(tmp_path):
     with RunLocks(tmp_path) as mine:
-        mine.take("a")
-        content = json.loads((tmp_path / "locks" / "a.json").read_text())
+        mine.take(A)
+        content = json.loads((tmp_path / "locks" / f"{A}.json").read_text())
     assert content["process"] == os.getpid()
     assert set(content) == {"host", "process", "since"}
 
 
 def test_a_lock_ends_with_its_process_and_not_before(tmp_path, another):
-    process = another("a")
+    process = another(A)
     with RunLocks(tmp_path) as mine:
-        assert not mine.take("a")
-        assert held(tmp_path) == {"a"}
+        assert not mine.take(A)
+        assert held(tmp_path) == {A}
         process.kill()
         process.wait()
-        assert (tmp_path / "locks" / "a.json").exists()
+        assert (tmp_path / "locks" / f"{A}.json").exists()
         assert held(tmp_path) == set()
-        assert mine.take("a")
+        assert mine.take(A)
 
 
 @pytest.mark.parametrize("shift", [-1e9, 1e9])
 def test_clocks_do_not_matter(tmp_path, another, shift, monkeypatch):
-    process, path = another("a"), tmp_path / "locks" / "a.json"
+    process, path = another(A), tmp_path / "locks" / f"{A}.json"
     os.utime(path, (time.time() + shift, time.time() + shift))
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + shift)
     with RunLocks(tmp_path) as mine:
-        assert not mine.take("a")
+        assert not mine.take(A)
         process.kill()
         process.wait()
-        assert mine.take("a")
+        assert mine.take(A)
 
 
 def test_a_child_does_not_keep_a_lock(tmp_path):
     """What its holder started may live on, and must not hold what the holder held."""
     ours, theirs = Pipe()
     with RunLocks(tmp_path) as mine:
-        mine.take("a")
+        mine.take(A)
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[theirs.fileno()])
     with RunLocks(tmp_path) as again:
-        assert again.take("a")
+        assert again.take(A)
     child.communicate(b"\n")
     ours.close()
     theirs.close()
@@ -107,7 +109,7 @@ def test_a_child_does_not_keep_a_lock(tmp_path):
 
 def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path, monkeypatch):
     """The last holder may remove the file after we opened it and before we lock it."""
-    plain, path = fcntl.flock, tmp_path / "locks" / "a.json"
+    plain, path = fcntl.flock, tmp_path / "locks" / f"{A}.json"
 
     def late(handle, kind):
         monkeypatch.setattr(fcntl, "flock", plain)
@@ -116,8 +118,8 @@ def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path, monkeypatch):
 
     with RunLocks(tmp_path) as mine, RunLocks(tmp_path) as other:
         monkeypatch.setattr(fcntl, "flock", late)
-        assert mine.take("a")
-        assert not other.take("a")
+        assert mine.take(A)
+        assert not other.take(A)
 
 
 def test_a_file_system_without_locks_is_accepted(tmp_path, monkeypatch):
@@ -126,7 +128,7 @@ def test_a_file_system_without_locks_is_accepted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with RunLocks(tmp_path) as mine:
-        assert mine.take("a")
+        assert mine.take(A)
 
 
 def test_alone_is_alone(tmp_path):

@@ -35,7 +35,7 @@ def test_a_run_returns_as_it_was(folder, run_spec):
     spec = run_spec()
     before = result(
         spec,
-        message="é \n |",
+        message="é |",
         notes="undone: it drew",
         peak_memory_mb=3.5,
         diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
@@ -76,19 +76,54 @@ def test_a_run_cut_short_anywhere_is_missing(folder, run_spec):
         lambda content: content.pop("cost"),
         lambda content: content.update(novelty=1),
         lambda content: content["rows"][0].pop("value"),
-        lambda content: content["cost"].update(flips=1),
+        lambda content: content["rows"][0].update(value="1.0"),
+        lambda content: content["cost"].update(flops="many"),
         lambda content: content.update(rows=None),
         lambda content: content.update(rows=[None]),
+        lambda content: content.update(status="weird"),
+        lambda content: content.update(message=3),
+        lambda content: content["spec"].update(seed=7),
+        lambda content: content["spec"].update(dataset="figure8"),
     ],
 )
-def test_a_run_of_another_form_is_missing(folder, run_spec, change):
+def test_a_run_of_another_form_is_not_believed(folder, run_spec, change):
+    """Though it has the right digest."""
     spec = run_spec()
     tables.write_run(folder, result(spec))
     path = tables.run_path(folder, spec)
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(tables.seal(content)))
     assert tables.read_run(folder, spec) is None
+
+
+def test_a_run_that_was_edited_is_not_believed(folder, run_spec):
+    spec = run_spec()
+    tables.write_run(folder, result(spec))
+    path = tables.run_path(folder, spec)
+    path.write_text(path.read_text().replace("-1.5", "-1.4", 1))
+    assert tables.read_run(folder, spec) is None
+
+
+def test_a_run_under_another_name_is_not_believed(folder, run_spec):
+    one, other = run_spec(seed=0), run_spec(seed=1)
+    tables.write_run(folder, result(one))
+    tables.run_path(folder, other).write_bytes(tables.run_path(folder, one).read_bytes())
+    assert tables.read_run(folder, other) is None
+
+
+def test_a_run_nested_without_end_is_not_believed(folder, run_spec):
+    tables.run_path(folder, run_spec()).write_text('{"schema":' + "[" * 100_000 + "]" * 100_000 + "}")
+    assert tables.read_run(folder, run_spec()) is None
+
+
+def test_what_is_not_believed_is_set_aside_and_not_lost(folder, run_spec):
+    for number in (1, 2):
+        tables.run_path(folder, run_spec()).write_text(f"foreign {number}")
+        aside = tables.set_aside(folder, run_spec())
+        assert aside.name == f"{run_spec().key}.not-believed-{number}.json"
+        assert aside.read_text() == f"foreign {number}"
+    assert tables.set_aside(folder, run_spec()) is None
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "\x00", "é"])

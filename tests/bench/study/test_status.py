@@ -94,7 +94,9 @@ def test_every_state(folder, show):
 def test_a_lock_of_a_dead_process_is_not_running(folder):
     lose(folder, "circle / vae / seed 0")
     (folder / "locks").mkdir()
-    (folder / "locks" / f"{specs(folder)['circle / vae / seed 0'].key}.json").write_text('{"host": "x", "pid": 1}')
+    (folder / "locks" / f"{specs(folder)['circle / vae / seed 0'].key}.json").write_text(
+        '{"host": "x", "process": 1, "since": "then"}'
+    )
     assert [run.state for run in status.read(folder).runs].count("missing") == 1
 
 
