@@ -16,6 +16,7 @@ from bench.common.text import plain
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 FULL = (errno.ENOSPC, errno.EDQUOT)
+HELP = ("-h", "--help")
 KINDS = ("methods", "datasets", "metrics", "costs")
 
 
@@ -36,7 +37,7 @@ def _out(folder: str) -> Callable[[Decorated], Decorated]:
     return click.option("--out", default=folder, show_default=True, metavar="DIR", help="Folder of the study.")
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings={"help_option_names": list(HELP), "max_content_width": 100})
 @click.version_option(package_name="mapa-bench", message="mapa-bench %(version)s")
 def cli() -> None:
     """Which inference scheme for variational autoencoders is worth its compute?
@@ -325,6 +326,10 @@ def check_(**options: Any) -> None:
     from bench.cli import commands
 
     sys.exit(commands.check(**options))
+
+
+for _command in cli.commands.values():  # click forgets the names of -h once a command was asked outside its group
+    _command.context_settings.setdefault("help_option_names", list(HELP))
 
 
 def main() -> NoReturn:

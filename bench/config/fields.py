@@ -90,6 +90,8 @@ def _read(field: Field, raw: Any, spelled: Callable[[Field], str], text: bool) -
         found = msgspec.convert(value, field.kind)
         if isinstance(found, float) and not math.isfinite(found):
             raise ValueError
+        if any("\0" in text for text in (found if isinstance(found, tuple) else (found,)) if isinstance(text, str)):
+            raise ValueError
         return found
     except (ValueError, OverflowError):
         shown = raw if text and isinstance(raw, str) and raw.strip() else reprlib.repr(raw)
@@ -108,9 +110,10 @@ def _from_text(field: Field, value: Any) -> Any:
     plain = _plain(field.kind)
     if get_origin(plain) is tuple:
         of_numbers = get_args(plain)[0] is not str
-        return tuple(map(int, value.replace("x", ",").split(","))) if of_numbers else labels.split(value)
+        parts = value.replace("x", ",").split(",")
+        return tuple(labels.number(part, int) for part in parts) if of_numbers else labels.split(value)
     if plain in (int, float):
-        return plain(value)
+        return labels.number(value, plain)
     return value
 
 
@@ -131,6 +134,13 @@ def _limits(kind: Any) -> list[Meta]:
     return [meta for each in args for meta in _limits(each)] if get_origin(kind) in UNIONS else []
 
 
+def _range(metas: list[Meta]) -> str:
+    """The limits of a number, in words."""
+    least = next((meta.ge for meta in metas if meta.ge is not None), 0)
+    most = next((f" and at most {meta.le:,}" for meta in metas if meta.le is not None), "")
+    return f"of at least {least}{most}"
+
+
 def choices(field: Field) -> tuple[str, ...]:
     """The values that a field can have, if there are only a few."""
     kind = _plain(field.kind)
@@ -144,10 +154,12 @@ def expected(field: Field) -> str:  # noqa: PLR0911 - one line for each kind
         return "a number of bytes such as 512MB or 2GB"
     if get_origin(kind) is Literal:
         return f"one of {', '.join(choices(field))}"
+    if get_origin(kind) is tuple and get_args(kind)[0] is str:
+        return "a list of names"
     if get_origin(kind) is tuple:
-        return "a list of names" if get_args(kind)[0] is str else "whole numbers of at least 1, such as 64,64"
+        return f"1 to 100 whole numbers, such as 64,64, each {_range(_limits(get_args(kind)[0]))}"
     if kind is int:
-        return f"a whole number of at least {next((meta.ge for meta in metas if meta.ge is not None), 0)}"
+        return f"a whole number {_range(metas)}"
     if kind is float:
         return "a positive number"
     if kind is bool:

@@ -15,13 +15,33 @@ from bench.common.errors import UsageError, unknown
 NAME = re.compile(r"[\w.+-]+")
 BETWEEN = re.compile(r",(?![^\[]*\])")
 FORM = re.compile(r"(?P<name>[^\[\]]*)(?:\[(?P<parameters>[^\[\]]+)\])?")
+DIGITS = 400
 WORDS = {"true": True, "false": False, "none": None}
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "none"}
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The labels of a list with commas between them; commas within brackets separate parameters."""
-    return tuple(stripped for part in BETWEEN.split(text) if (stripped := part.strip()))
+    """The labels of a list with commas between them; commas within brackets separate parameters.
+
+    Raises:
+        UsageError: If a name is missing between commas.
+    """
+    parts = [part.strip() for part in BETWEEN.split(text)]
+    if any(parts) and not all(parts):
+        raise UsageError(f"a name is missing between the commas of {text!r}")
+    return tuple(filter(None, parts))
+
+
+def number(text: str, kind: type[int] | type[float]) -> int | float:
+    """A number in plain digits; raises ValueError for any other text, and for a whole number beyond 64 bits."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    if len(text) > DIGITS:
+        raise ValueError(text)
+    value = kind(text)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(text)
+    return value
 
 
 def parse(label: str) -> tuple[str, dict[str, str]]:
@@ -95,7 +115,7 @@ def _converted(text: str, kind: Any) -> Any:
         if not isinstance(WORDS.get(text.lower(), text), kind):
             raise ValueError(text)
         return WORDS[text.lower()]
-    value = kind(text)
+    value = number(text, kind) if kind in (int, float) else kind(text)
     if kind is float and not math.isfinite(value):
         raise ValueError(text)
     return value

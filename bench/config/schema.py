@@ -9,7 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-PositiveInt = Annotated[int, Meta(ge=1)]
+LARGEST = 2**31 - 1  # of seeds and of counts that have no closer limit
+PositiveInt = Annotated[int, Meta(ge=1, le=LARGEST)]
+Points = Annotated[int, Meta(ge=1, le=10**8)]
+TestPoints = Annotated[int, Meta(ge=2, le=10**7)]  # a standard error needs two
+LatentDim = Annotated[int, Meta(ge=1, le=1000)]
+Width = Annotated[int, Meta(ge=1, le=100_000)]
+Seed = Annotated[int, Meta(ge=0, le=LARGEST)]
+Seeds = Annotated[int, Meta(ge=1, le=10**6)]
+Jobs = Annotated[int, Meta(ge=1, le=10_000)]
+Trials = Annotated[int, Meta(ge=1, le=100_000)]
+Bytes = Annotated[int, Meta(ge=1, le=2**62)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Activation = Literal["tanh", "silu", "relu", "gelu"]
 
@@ -28,19 +38,19 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     IN_LABEL: ClassVar[tuple[str, ...]] = ("n_train", "latent_dim", "hidden", "activation")
 
     n_train: Annotated[
-        PositiveInt,
+        Points,
         _about("Training points, and as many validation points.", "N", report="{} training points"),
     ] = 500
-    n_test: Annotated[PositiveInt, _about("Test points, for evaluation only.", "N", report="{} test points")] = 2000
+    n_test: Annotated[TestPoints, _about("Test points, for evaluation only.", "N", report="{} test points")] = 2000
     latent_dim: Annotated[
-        PositiveInt | None, _about("Latent dimension of the models.", "L", default="the dataset's own")
+        LatentDim | None, _about("Latent dimension of the models.", "L", default="the dataset's own")
     ] = None
     observation_noise: Annotated[
         Literal["known", "learned"],
         _about("Whether methods are given the noise variance or learn it.", report="{} observation noise"),
     ] = "known"
     hidden: Annotated[
-        Annotated[tuple[PositiveInt, ...], Meta(min_length=1)],
+        Annotated[tuple[Width, ...], Meta(min_length=1, max_length=100)],
         _about("Widths of the hidden layers of decoder and encoder.", "W,W,..."),
     ] = (64, 64)
     activation: Annotated[Activation, _about("Activation of the decoder's hidden layers.")] = "tanh"
@@ -65,10 +75,8 @@ class Settings(Conditions, frozen=True, kw_only=True):
         tuple[str, ...],
         _about("The methods that the report compares with every other one.", "NAMES", default="the first method"),
     ] = ()
-    seeds: Annotated[PositiveInt, _about("Number of seeds.", "N")] = 3
-    first_seed: Annotated[
-        Annotated[int, Meta(ge=0)], _about("The first seed, so that several machines can divide the seeds.", "K")
-    ] = 0
+    seeds: Annotated[Seeds, _about("Number of seeds.", "N")] = 3
+    first_seed: Annotated[Seed, _about("The first seed, so that several machines can divide the seeds.", "K")] = 0
     set: Annotated[
         dict[str, dict[str, Any]],
         _about(
@@ -104,12 +112,12 @@ class TuneSettings(Settings, frozen=True, kw_only=True):
         tuple[str, ...],
         _about("Methods to tune, separated by commas; 'all' for every tunable method.", "NAMES", short="-m"),
     ] = ("all",)
-    seeds: Annotated[PositiveInt, _about("Number of seeds, from 1000 on.", "N")] = 1
+    seeds: Annotated[Seeds, _about("Number of seeds, from 1000 on.", "N")] = 1
     first_seed: int = 1000
     budget: Annotated[
         PositiveFloat, _about("FLOPs for each method on each dataset, over all trials and seeds.", "F")
     ] = 6e11
-    trials: Annotated[PositiveInt, _about("The most trials of each method; the first trial is its defaults.", "N")] = 64
+    trials: Annotated[Trials, _about("The most trials of each method; the first trial is its defaults.", "N")] = 64
 
     @property
     def scored_on(self) -> str:
@@ -141,8 +149,10 @@ class TimingSettings(Conditions, frozen=True, kw_only=True):
         _about("Two methods or more; the first is compared with each other one.", "NAMES", short="-m"),
     ] = ("mapa", "vae")
     dataset: Annotated[str, _about("One dataset.", "NAME", short="-d")] = "figure8"
-    seed: Annotated[Annotated[int, Meta(ge=0)], _about("Seed of data, weights, draws and the order of fits.", "N")] = 0
-    rounds: Annotated[Annotated[int, Meta(ge=5)], _about("Rounds that count; each fits every method twice.", "N")] = 10
+    seed: Annotated[Seed, _about("Seed of data, weights, draws and the order of fits.", "N")] = 0
+    rounds: Annotated[
+        Annotated[int, Meta(ge=5, le=10_000)], _about("Rounds that count; each fits every method twice.", "N")
+    ] = 10
     max_steps: Annotated[PositiveInt | None, _about("Stop each fit after N steps.", "N", default="whole fits")] = None
     plugins: Annotated[
         tuple[str, ...],
@@ -154,7 +164,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """How runs are executed. It changes no value."""
 
     jobs: Annotated[
-        PositiveInt | None,
+        Jobs | None,
         _about(
             "Runs at a time, one thread each; 1 for seconds that are not contended.",
             "N",
@@ -166,7 +176,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         None
     )
     run_memory: Annotated[
-        PositiveInt | None,
+        Bytes | None,
         _about("Stop a run whose process holds more memory than SIZE, such as 2GB.", "SIZE", parse="bytes"),
     ] = None
     scheduler: Annotated[
@@ -174,6 +184,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         _about("Execute runs on the Dask cluster of this scheduler.", "tcp://HOST:PORT"),
     ] = None
     retry_failed: Annotated[bool, _about("Repeat runs that failed or timed out before.")] = False
+    yes: Annotated[bool, _about("Make a study of more than 100,000 runs.")] = False
 
 
 STUDIES: dict[str, type[Settings]] = {each.KIND: each for each in (Settings, TuneSettings, SweepSettings)}

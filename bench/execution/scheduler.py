@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import socket
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
@@ -28,6 +29,7 @@ ATTEMPTS = 2
 LOOK_S = 0.5
 LAST = 3  # runs a worker, of which the longest are begun first
 CONNECT_S = 20.0
+ANSWER_S = 2.0
 
 Run = Callable[[Job], "Future[RunResult]"]
 
@@ -193,6 +195,12 @@ def connected(address: str) -> Client:
         from distributed import Client
     except ImportError:
         raise UsageError("--scheduler needs Dask: pip install 'mapa-bench[distributed]'") from None
+    if address.startswith("tcp://"):  # distributed would go on trying, and log
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+        except (OSError, ValueError, OverflowError) as error:
+            raise UsageError(f"--scheduler {address} cannot be reached: {error}") from None
     for name in ("distributed", "distributed.client"):  # they log tracebacks of what is reported here in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:

@@ -98,7 +98,9 @@ def _load_point(point: metadata.EntryPoint, origin: str) -> Any:
     try:
         with importing(origin):
             return point.load()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UsageError(f"{origin} cannot be imported: {describe(error)}") from error
 
 
@@ -164,6 +166,8 @@ def load_plugin(file: str) -> ModuleType:
             sys.path.append(str(path.parent))
         with importing(f"plugin {path.name}"):
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UsageError(f"plugin {file} cannot be imported: {describe(error)}") from error
     return module

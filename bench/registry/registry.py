@@ -233,10 +233,9 @@ def registry(plugins: Iterable[str] = ()) -> Registry:
         UsageError: For a plugin file that is missing, fails on import or offers nothing, and for a name taken twice.
     """
     if not hasattr(datasets, "BUILTIN") or not hasattr(methods, "BUILTIN"):
-        where = getattr(datasets, "__file__", None) or getattr(methods, "__file__", None)
-        raise UsageError(
-            f"another package hides mapa-bench's 'datasets' or 'methods' ({where}); use an environment of its own"
-        )
+        other = methods if hasattr(datasets, "BUILTIN") else datasets
+        where = getattr(other, "__file__", None) or next(iter(other.__path__), "?")
+        raise UsageError(f"{where} hides mapa-bench's package {other.__name__!r}: rename it or use another environment")
     found: dict[str, dict[str, Entry]] = {
         "methods": {name: _builtin(name, entry) for name, entry in methods.BUILTIN.items()},
         "datasets": {name: _builtin(name, entry) for name, entry in datasets.BUILTIN.items()},

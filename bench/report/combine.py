@@ -57,7 +57,7 @@ def check_out(out: Path, folders: Sequence[Path]) -> None:
 def _is_combination(path: Path) -> bool:
     try:
         return json.loads(path.read_text(encoding="utf-8"))["kind"] == KIND
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

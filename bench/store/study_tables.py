@@ -116,7 +116,7 @@ def _info(folder: Path) -> dict[str, Any]:
     path = _existing(folder, "study.json")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if isinstance(info, dict):
         check_schema(folder, info.get("schema", SCHEMA))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.common.errors import INTERRUPTED, TERMINATED, InterruptedStudyError, TerminatedError
+from bench.common.errors import INTERRUPTED, TERMINATED, InterruptedStudyError, TerminatedError, UsageError
 from bench.config.schema import Execution
 from bench.execution import scheduler
 from bench.store import provenance, tables
@@ -22,6 +22,7 @@ from bench.study.log import StudyLog, write_event
 from bench.study.plan import Plan
 
 RETRIED = ("failed", "timeout")
+MANY = 100_000
 
 
 def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: str) -> list[RunResult]:
@@ -43,6 +44,8 @@ def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: st
         UsageError: For a folder that does not fit the plan.
         InterruptedStudyError: If the study is stopped; what is finished is kept.
     """
+    if plan.size > MANY and not how.yes:
+        raise UsageError(f"the study has {plan.size:,} runs; a study of more than {MANY:,} needs --yes")
     how = with_jobs(how)
     with alone(made(folder)):
         plan, before = extended(plan, folder)
@@ -80,10 +83,8 @@ def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: st
 
 def with_jobs(how: Execution) -> Execution:
     """The same with a number of jobs: as many as this machine has cores, or the cluster has threads."""
-    if how.jobs is not None:
-        return how
-    jobs = os.cpu_count() or 1 if how.scheduler is None else max(1, scheduler.threads_of(how.scheduler))
-    return msgspec.structs.replace(how, jobs=jobs)
+    there = os.cpu_count() or 1 if how.scheduler is None else max(1, scheduler.threads_of(how.scheduler))
+    return how if how.jobs is not None else msgspec.structs.replace(how, jobs=there)
 
 
 def _kept(folder: Path, spec: RunSpec, how: Execution) -> RunResult | None:

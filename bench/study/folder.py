@@ -28,7 +28,7 @@ def made(folder: Path) -> Path:
     """The folder itself, created if needed.
 
     Raises:
-        UsageError: If it cannot be written to, or holds something other than a study.
+        UsageError: If it cannot be written to, holds something other than a study, or a damaged one.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; --out needs a folder")
@@ -38,6 +38,8 @@ def made(folder: Path) -> Path:
             probe.write_text("")
         (folder / "writable").unlink(missing_ok=True)  # which another process may have done
         _check_is_study(folder)
+        if (folder / "study.json").exists():
+            held(folder)
         (folder / "runs").mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written to: {error.strerror}") from None

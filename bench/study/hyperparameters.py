@@ -103,7 +103,7 @@ def read(file: str | Path) -> Hyperparameters:
         words, seeds = _in_words(budget), _seeds(budget)
     except OSError as error:
         raise UsageError(f"--tuned {file} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"--tuned {file} is not a tuned.json that `python -m bench tune` wrote") from None
     if schema not in range(1, SCHEMA + 1):
         raise UsageError(f"--tuned {file} has schema {schema!r}; this version reads schemas 1 to {SCHEMA}")

@@ -53,6 +53,12 @@ class Plan:
         """The runs: dataset by dataset, then seed by seed."""
         return tuple(self._runs())
 
+    @property
+    def size(self) -> int:
+        """The number of runs, without making them."""
+        pairs = len(self.datasets) * len(self.methods) if self.pairs is None else len(self.pairs)
+        return pairs * self.settings.seeds
+
     def _runs(self) -> Iterator[RunSpec]:
         settings, fingerprints = self.settings, Fingerprints()
         for dataset, dataset_entry in self.datasets.items():

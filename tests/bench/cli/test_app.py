@@ -78,7 +78,10 @@ NAMES = [
     (("sweep", "-m", "vae", "--vary", "steps"), "--vary takes FACTOR=LEVEL,LEVEL,..., each factor once, got 'steps'"),
     (("sweep", "-m", "vae", "--vary", "steps=1", "--vary", "steps=2"), "each factor once, got 'steps=2'"),
     (("sweep", "-m", "vae", "--vary", "stps=3"), "unknown parameter of 'vae' 'stps' - did you mean 'steps'?"),
-    (("sweep", "-m", "vae", "--vary", "n_train=0"), "must be a whole number of at least 1, got 0"),
+    (
+        ("sweep", "-m", "vae", "--vary", "n_train=0"),
+        "a whole number of at least 1 and at most 100,000,000, got 0",
+    ),
     (
         ("sweep", "-m", "vae", "--vary", "noise_variance=ax"),
         "the multiple in noise_variance=ax must be a finite number",

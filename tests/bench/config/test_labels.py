@@ -27,7 +27,19 @@ class Typed:
 
 
 def test_commas_within_brackets_do_not_separate():
-    assert labels.split(" mapa,mapa[a=1,b=2] ,, vae[c=3]") == ("mapa", "mapa[a=1,b=2]", "vae[c=3]")
+    assert labels.split(" mapa,mapa[a=1,b=2] , vae[c=3]") == ("mapa", "mapa[a=1,b=2]", "vae[c=3]")
+
+
+@pytest.mark.parametrize("text", ["mapa,,vae", "mapa,", ",mapa", "mapa[a=1,b=2], ,vae"])
+def test_a_name_that_is_missing_is_refused(text):
+    with pytest.raises(UsageError, match="a name is missing between the commas of"):
+        labels.split(text)
+
+
+@pytest.mark.parametrize("text", ["1_000", "\uff11\uff12", "9" * 19, "9" * 401, "1e5", ""])
+def test_whole_numbers_have_plain_digits_and_64_bits(text):
+    with pytest.raises(ValueError, match=r".*"):
+        labels.number(text, int)
 
 
 def test_a_label_is_a_name_and_parameters():
@@ -131,7 +143,7 @@ def test_a_dataset_passes_its_parameters_on(offer):
 
     def factory(latent_dim=None, width=1, word="a"):
         seen.append((latent_dim, width, word))
-        return Problem("own", latent_dim or 1, 2, 0.1, lambda z: z)
+        return Problem("own", latent_dim or 1, latent_dim or 1, 0.1, lambda z: z)
 
     offer("own", factory, "datasets")
     known = registries.registry()

@@ -297,7 +297,7 @@ BAD = [
     (("-d", "circel"), "unknown dataset 'circel' - did you mean 'circle'?"),
     (("-d", "circle,torus"), "--dataset takes exactly one name, got 'circle,torus'"),
     (("-d", ""), "--dataset takes exactly one name, got ''"),
-    (("--rounds", "4"), "--rounds must be a whole number of at least 5, got 4"),
+    (("--rounds", "4"), "--rounds must be a whole number of at least 5 and at most 10,000, got 4"),
     (("--plugin", "nowhere.py"), "nowhere.py is not a file"),
     (("--quiet",), "--quiet without --out"),
     (("--out", "full"), "full is not empty (study.json, ...); use another --out"),

@@ -257,7 +257,7 @@ def test_another_budget_does_not_mix(tune, tuned, unchanged, compare):
         (("-m", "oracle"), "method 'oracle' declares nothing to tune (available: "),
         (("-m", "vae[steps=3]"), "tune takes methods by name, got 'vae[steps=3]'"),
         (("-m", "vae", "--set", "vae.batch_size=3"), "--set vae.batch_size: tune searches it"),
-        (("-m", "vae", "--trials", "0"), "--trials must be a whole number of at least 1, got 0"),
+        (("-m", "vae", "--trials", "0"), "--trials must be a whole number of at least 1 and at most 100,000, got 0"),
         (("-m", "vae", "--tuned", "x"), "--tuned"),
         (("-m", "vea",), "unknown method 'vea' - did you mean 'vae'?"),
     ],
