@@ -121,10 +121,6 @@ def _set_limits(limits: tuple[tuple[int, int], ...]) -> None:
             resource.setrlimit(limit, values)
 
 
-def _is_function(value: Any) -> bool:
-    return callable(value) and not isinstance(value, type)
-
-
 class Namespaces:
     """The functions of modules and classes that all code in a process shares.
 
@@ -135,21 +131,22 @@ class Namespaces:
     """
 
     def __init__(self, owners: tuple[Any, ...]):
-        self.found = tuple((owner, {k: v for k, v in vars(owner).items() if _is_function(v)}) for owner in owners)
+        self.found = tuple((owner, dict(vars(owner))) for owner in owners)
+        self.identities = tuple(tuple(map(id, names.values())) for _, names in self.found)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Namespaces) and not self.replaced(other)
+        same = isinstance(other, Namespaces) and self.identities == other.identities
+        return same or (isinstance(other, Namespaces) and not self.replaced(other))
 
     __hash__ = None  # type: ignore[assignment]
 
     def replaced(self, later: Namespaces) -> list[tuple[Any, str]]:
-        """The owners and names that stand for something else later."""
+        """The owners and names of functions that stand for something else later."""
         return [
             (owner, name)
             for (owner, before), (_, after) in zip(self.found, later.found, strict=False)
-            if before != after
             for name, value in before.items()
-            if after.get(name) is not value
+            if after.get(name) is not value and callable(value) and not isinstance(value, type)
         ]
 
     def restore(self) -> None:

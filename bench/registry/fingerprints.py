@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PROJECT = ("bench", "methods", "datasets")
 EVALUATION = "bench.fit.runner"
+DRAWN = 200  # points of each set, for a digest
 # These hold names, help texts and messages. What they say that matters to a run is in its key by value.
 NO_VALUES = ("bench", "bench.common", "bench.config", "methods", "datasets")
 # These packages print, parse or show progress; they compute nothing.
@@ -218,23 +219,26 @@ def plugin_file(path: str) -> PluginFile:
     return PluginFile(path, tuple((str(file.relative_to(home)), file.read_bytes()) for file in beside))
 
 
-def data_digest(source: DataSource, seed: int, n_train: int, n_test: int) -> str:
-    """A digest of the data that a run draws, to six significant digits, so that it is the same on other machines.
+def data_digest(source: DataSource) -> str:
+    """A digest of a source's data, to six significant digits, so that it is the same on other machines.
+
+    It covers all observations, or draws at one seed: whatever changes a true model changes these.
 
     Args:
         source: What the data come from.
-        seed: The seed.
-        n_train: Number of training points, and of validation points.
-        n_test: Number of test points.
     """
     import numpy as np
 
-    from datasets.base import draw
+    from datasets.base import Observations, draw
 
     digest = hashlib.sha256()
     try:
-        split = draw(source, seed, n_train, n_train, n_test)
-        for part in (split.train, split.validation, split.test):
+        if isinstance(source, Observations):
+            parts = [source.data]
+        else:
+            split = draw(source, 0, DRAWN, 0, DRAWN)
+            parts = [split.train, split.test]
+        for part in parts:
             bits = np.ascontiguousarray(part.detach().double().numpy().astype(np.float32)).view(np.int32)
             digest.update(repr(part.shape).encode() + ((bits.astype(np.int64) + 8) >> 4).tobytes())
     except (Exception, SystemExit) as error:  # the run itself will fail, with this reason

@@ -19,7 +19,7 @@ from bench.config.schema import CONDITIONS
 from bench.store.files import read_json as read_json
 from bench.store.files import replacing as replacing
 from bench.store.files import write_json as write_json
-from bench.store.records import STATUSES, Row, RunResult, RunSpec
+from bench.store.records import STATUSES, Cost, Diagnostic, Row, RunResult, RunSpec, Work
 from bench.store.schema import RUN as RUN
 from bench.store.schema import SCHEMA as SCHEMA
 from bench.store.schema import TABLES as TABLES
@@ -110,16 +110,18 @@ def write_tables(folder: Path, results: list[RunResult]) -> None:
     """Write the tables as Parquet and, except the large ones, as CSV."""
     import pandas as pd
 
+    tables = {
+        "measurements": _measurements(results),
+        "diagnostics": _long(results, "diagnostics", Diagnostic),
+        "work": _long(results, "work", Work),
+    }
     rows: dict[str, list[dict[str, Any]]] = {
-        "measurements": [_measurement(result, row) for result in results for row in result.rows],
-        "diagnostics": [_of_run(result) | asdict(row) for result in results for row in result.diagnostics],
-        "work": [_of_run(result) | asdict(row) for result in results for row in result.work],
         "densities": [_density(result, row) for result in results for row in result.densities],
         "posteriors": [_posterior(result, row) for result in results for row in result.posteriors],
         "signals": [_signal(result, row) for result in results for row in result.signals],
         "references": _references(results),
     }
-    tables = {name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in TABLES.items() if name in rows}
+    tables |= {name: pd.DataFrame(found, columns=list(TABLES[name])) for name, found in rows.items()}
     tables["densities"] = tables["densities"].drop_duplicates([*RUN, "x1", "x2"])
     tables["posteriors"] = tables["posteriors"].drop_duplicates([*RUN, "point", "index"])
     tables["signals"] = tables["signals"].drop_duplicates([*RUN, "point", "draw"])
@@ -135,10 +137,33 @@ def _of_run(result: RunResult) -> dict[str, Any]:
     return {name: getattr(result.spec, name) for name in RUN}
 
 
-def _measurement(result: RunResult, row: Row) -> dict[str, Any]:
-    fields = asdict(row)
-    cost = fields.pop("cost")
-    return {**_of_run(result), **fields, **cost, "concurrent": result.concurrent}
+def _measurements(results: list[RunResult]) -> pd.DataFrame:
+    """A row for each measurement, column by column: there may be a million."""
+    import pandas as pd
+
+    table = _long(results, "rows", Row)
+    costs = table.pop("cost")
+    for field in fields(Cost):
+        table[field.name] = [getattr(cost, field.name) for cost in costs]
+    table["concurrent"] = _repeated([result.concurrent for result in results], [len(r.rows) for r in results])
+    return pd.DataFrame(table, columns=list(TABLES["measurements"]))
+
+
+def _long(results: list[RunResult], name: str, kind: type) -> pd.DataFrame:
+    """A row for each entry of a list of every result, with the columns of its run."""
+    import pandas as pd
+
+    lists = [getattr(result, name) for result in results]
+    lengths, entries = [len(each) for each in lists], [entry for each in lists for entry in each]
+    columns = {key: _repeated([getattr(result.spec, key) for result in results], lengths) for key in RUN}
+    columns |= {field.name: [getattr(entry, field.name) for entry in entries] for field in fields(kind)}
+    return pd.DataFrame(columns)
+
+
+def _repeated(values: list[Any], times: list[int]) -> Any:
+    import numpy as np
+
+    return np.repeat(np.array(values, dtype=object), times)
 
 
 def _density(result: RunResult, row: tuple[str, float, float, float]) -> dict[str, Any]:

@@ -68,9 +68,8 @@ class Plan:
                 method: self._of_method(dataset, method, fingerprints.of(self.methods[method], dataset_entry))
                 for method in chosen
             }
-            digest = self._data_digest(dataset, conditions)
-            for seed in settings.every_seed if chosen else ():
-                data = digest(seed)
+            data = self._data_digest(dataset, conditions) if chosen else ""
+            for seed in settings.every_seed:
                 for method, given in of_methods.items():
                     yield RunSpec(
                         dataset=dataset,
@@ -98,16 +97,10 @@ class Plan:
             "versions": found.versions,
         }
 
-    def _data_digest(self, dataset: str, conditions: Mapping[str, Any]) -> Callable[[int], str]:
-        """The digest of a dataset's data at a seed."""
-        n_test = conditions["n_test"] if self.settings.scored_on == "test" else 0
+    def _data_digest(self, dataset: str, conditions: Mapping[str, Any]) -> str:
         source = self.registry.make_problem(dataset, conditions["latent_dim"])
-
-        def digest(seed: int) -> str:
-            with contained():
-                return data_digest(source, seed, conditions["n_train"], n_test)
-
-        return digest
+        with contained():
+            return data_digest(source)
 
     def with_pairs(self, pairs: tuple[Pair, ...]) -> Plan:
         """The plan of certain pairs of dataset and method, whose labels may differ from those of this plan."""
