@@ -71,16 +71,16 @@ def curve(method: str, seeds: list[tuple[Array, Array]]) -> Curve | None:
 
 def curves(rows: pd.DataFrame, cost: str) -> list[Curve]:
     """One curve per method, in order of appearance, from the finished rows of one dataset and metric."""
-    found = (
-        curve(str(method), [_ordered(seed, cost) for _, seed in group.groupby("seed")])
-        for method, group in rows.groupby("method", sort=False)
-    )
+    found = (curve(str(method), _by_seed(group, cost)) for method, group in rows.groupby("method", sort=False))
     return [each for each in found if each is not None]
 
 
-def _ordered(rows: pd.DataFrame, cost: str) -> tuple[Array, Array]:
-    rows = rows.sort_values("checkpoint")
-    return rows[cost].to_numpy(dtype=float), rows["value"].to_numpy(dtype=float)
+def _by_seed(rows: pd.DataFrame, cost: str) -> list[tuple[Array, Array]]:
+    """Costs and values of each seed, in the order of its checkpoints."""
+    rows = rows.sort_values(["seed", "checkpoint"])
+    ends = np.flatnonzero(np.diff(rows["seed"].to_numpy(dtype=float))) + 1
+    columns = (np.split(rows[name].to_numpy(dtype=float), ends) for name in (cost, "value"))
+    return list(zip(*columns, strict=True))
 
 
 def limits(values: Array, ends: Array, level: float | None = None) -> tuple[float, float]:

@@ -48,9 +48,9 @@ def final(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def metric_names(measurements: pd.DataFrame) -> list[str]:
     """The metrics that were measured, and the ratio of two of them, in the order of the schema."""
-    names = set(measurements["metric"])
-    derived = ["index_kl_ratio"] if {"index_kl", "index_kl_floor"} <= names else []
-    return in_order([*measurements["metric"], *derived])
+    names = list(measurements["metric"].unique())
+    derived = ["index_kl_ratio"] if {"index_kl", "index_kl_floor"} <= set(names) else []
+    return in_order([*names, *derived])
 
 
 def oracle_levels(measurements: pd.DataFrame, runs: pd.DataFrame) -> dict[str, float]:

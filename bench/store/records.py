@@ -12,6 +12,7 @@ import msgspec
 
 from bench.config.schema import Conditions
 
+NOT_IN_KEY = ("plugins", "role")
 STATUSES = ("done", "failed", "skipped", "timeout")
 
 
@@ -45,8 +46,7 @@ class RunSpec(Conditions, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """A hash of all that can change the run's values. Paths, machines and order do not."""
-        content = msgspec.to_builtins(self)
-        del content["plugins"], content["role"]
+        content = {name: value for name, value in msgspec.to_builtins(self).items() if name not in NOT_IN_KEY}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

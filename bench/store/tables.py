@@ -19,7 +19,7 @@ from bench.config.schema import CONDITIONS
 from bench.store.files import read_json as read_json
 from bench.store.files import replacing as replacing
 from bench.store.files import write_json as write_json
-from bench.store.records import STATUSES, Cost, Diagnostic, Row, RunResult, RunSpec, Work
+from bench.store.records import NOT_IN_KEY, STATUSES, Cost, Diagnostic, Row, RunResult, RunSpec, Work
 from bench.store.schema import RUN as RUN
 from bench.store.schema import SCHEMA as SCHEMA
 from bench.store.schema import TABLES as TABLES
@@ -69,7 +69,8 @@ def read_run(folder: Path, spec: RunSpec) -> RunResult | None:
         content = msgspec.json.decode(run_path(folder, spec).read_bytes())
         if content.keys() != WRITTEN or content["schema"] != SCHEMA or seal(content) != content:
             return None
-        if msgspec.convert(content["spec"], RunSpec).key != spec.key:
+        stored = msgspec.convert(content["spec"], RunSpec)
+        if msgspec.structs.replace(stored, **{name: getattr(spec, name) for name in NOT_IN_KEY}) != spec:
             return None
         content |= {
             "spec": spec,
