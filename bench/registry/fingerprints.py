@@ -236,8 +236,8 @@ def data_digest(source: DataSource) -> str:
         if isinstance(source, Observations):
             parts = [source.data]
         else:
-            split = draw(source, 0, DRAWN, 0, DRAWN)
-            parts = [split.train, split.test]
+            split = draw(source, 0, DRAWN, DRAWN, 0)  # no test set, which `tune` must not see
+            parts = [split.train, split.validation]
         for part in parts:
             bits = np.ascontiguousarray(part.detach().double().numpy().astype(np.float32)).view(np.int32)
             digest.update(repr(part.shape).encode() + ((bits.astype(np.int64) + 8) >> 4).tobytes())

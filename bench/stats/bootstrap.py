@@ -15,6 +15,7 @@ LEAST_SEEDS = 6
 RESAMPLES = 1999  # of medians, means and ranks
 PAIRED_RESAMPLES = 9999  # of paired differences, on which verdicts rest
 CURVE_RESAMPLES = 999  # of costs to a target and profiles, of which there are many; enough for less than a seed's step
+MANY_SEEDS, LEAST_RESAMPLES = 200, 499  # of more seeds fewer resamples are drawn: their intervals are narrow already
 NEVER = 1e150  # stands for infinity, whose quantiles would be NaN
 _BATCH = 2_000_000  # values held at once
 
@@ -29,7 +30,8 @@ def bounds(samples: Sequence[Array], statistic: Callable[..., Any], resamples: i
     Args:
         samples: One array (..., seeds) per dataset.
         statistic: Takes the samples and `axis`, and reduces that axis.
-        resamples: Number of bootstrap resamples.
+        resamples: Number of bootstrap resamples, for at most 200 seeds; of more, as many as take the same time, but at
+            least 499.
 
     Returns:
         The lower and the upper ends, each (...); NaN if any dataset has fewer than six seeds.
@@ -39,6 +41,8 @@ def bounds(samples: Sequence[Array], statistic: Callable[..., Any], resamples: i
     if not samples or min(sample.shape[-1] for sample in samples) < LEAST_SEEDS:
         shape = samples[0].shape[:-1] if samples else ()
         return np.full(shape, np.nan), np.full(shape, np.nan)
+    seeds = max(sample.shape[-1] for sample in samples)
+    resamples = max(min(resamples, LEAST_RESAMPLES), resamples * MANY_SEEDS // max(seeds, MANY_SEEDS))
     finite = tuple(np.clip(sample, -NEVER, NEVER) for sample in samples)
     found = bootstrap(
         finite,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from itertools import count
@@ -42,6 +43,7 @@ def run_path(folder: Path, spec: RunSpec) -> Path:
     return folder / "runs" / f"{spec.key}.json"
 
 
+KEY = re.compile(r"[0-9a-f]{16}")  # of a run, which names its file
 WRITTEN = {"schema", "digest", *(field.name for field in fields(RunResult))}
 
 
@@ -59,14 +61,19 @@ def seal(content: dict[str, Any]) -> dict[str, Any]:
     return rest | {"digest": hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()[:32]}
 
 
-def read_run(folder: Path, spec: RunSpec) -> RunResult | None:
+def read_run(folder: Path, spec: RunSpec, key: str | None = None) -> RunResult | None:
     """A run's result; None if there is none, or its file is not believed.
 
     A file is believed if it has the schema, the run's own key, the digest of its content, and values of the right
     types. Its texts are made plain.
+
+    Args:
+        folder: The study's folder.
+        spec: The run.
+        key: Its key, if it is known already.
     """
     try:
-        content = msgspec.json.decode(run_path(folder, spec).read_bytes())
+        content = msgspec.json.decode((folder / "runs" / f"{key or spec.key}.json").read_bytes())
         if content.keys() != WRITTEN or content["schema"] != SCHEMA or seal(content) != content:
             return None
         stored = msgspec.convert(content["spec"], RunSpec)

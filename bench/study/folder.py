@@ -236,6 +236,7 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
                 "latent_dim": entry.latent_dim,
                 "data_dim": entry.data_dim,
                 "expected_log_prob": entry.expected_log_prob,
+                "data": plan.data(label),
             }
             for label, entry in plan.datasets.items()
         },

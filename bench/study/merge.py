@@ -6,7 +6,6 @@ alone, and keeps apart what disagrees (`bench.store.join`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ from bench.study.folder import Held, describe_study, different_conditions, exten
 from bench.study.log import write_event
 from bench.study.plan import Plan, resolve
 
-KEY = re.compile(r"[0-9a-f]{16}")
 SHOWN = 10
 
 
@@ -103,7 +101,7 @@ def _read(folder: Path) -> Part:
     if kind != "compare":
         raise UsageError(f"{folder} holds results of `{kind}`; only studies of `compare` can be merged")
     listed = _listed(folder)
-    runs = [_run(path, folder) for path in sorted((folder / "runs").glob("*.json")) if KEY.fullmatch(path.stem)]
+    runs = [_run(path, folder) for path in sorted((folder / "runs").glob("*.json")) if tables.KEY.fullmatch(path.stem)]
     current = tuple(run for run in runs if listed.get(run.spec.name, run.spec.key) == run.spec.key)
     return Part(folder, found, current)
 

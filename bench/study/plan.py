@@ -51,7 +51,32 @@ class Plan:
     @cached_property
     def runs(self) -> tuple[RunSpec, ...]:
         """The runs: dataset by dataset, then seed by seed."""
-        return tuple(self._runs())
+        return tuple(self._runs(lambda method: self.registry.make_method(method).role, self.data))
+
+    def runs_as_described(self, info: Mapping[str, Any]) -> tuple[RunSpec, ...]:
+        """The runs with the roles and digests of data that study.json states, so that nothing heavy is imported.
+
+        Args:
+            info: The content of study.json.
+
+        Raises:
+            KeyError: If it states none.
+        """
+        return tuple(
+            self._runs(lambda name: info["methods"][name]["role"], lambda name: info["datasets"][name]["data"])
+        )
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {}
+
+    def data(self, dataset: str) -> str:
+        """The digest of a dataset's data."""
+        if dataset not in self._digests:
+            source = self.registry.make_problem(dataset, self.conditions(dataset)["latent_dim"])
+            with contained():
+                self._digests[dataset] = data_digest(source)
+        return self._digests[dataset]
 
     @property
     def size(self) -> int:
@@ -59,16 +84,17 @@ class Plan:
         pairs = len(self.datasets) * len(self.methods) if self.pairs is None else len(self.pairs)
         return pairs * self.settings.seeds
 
-    def _runs(self) -> Iterator[RunSpec]:
+    def _runs(self, role: Callable[[str], str], digest: Callable[[str], str]) -> Iterator[RunSpec]:
         settings, fingerprints = self.settings, Fingerprints()
         for dataset, dataset_entry in self.datasets.items():
             chosen = [m for m in self.methods if self.pairs is None or (dataset, m) in self.pairs]
             conditions = self.conditions(dataset)
             of_methods = {
-                method: self._of_method(dataset, method, fingerprints.of(self.methods[method], dataset_entry))
+                method: {"role": role(method)}
+                | self._of_method(dataset, method, fingerprints.of(self.methods[method], dataset_entry))
                 for method in chosen
             }
-            data = self._data_digest(dataset, conditions) if chosen else ""
+            data = digest(dataset) if chosen else ""
             for seed in settings.every_seed:
                 for method, given in of_methods.items():
                     yield RunSpec(
@@ -87,20 +113,14 @@ class Plan:
         return {name: getattr(self.settings, name) for name in CONDITIONS} | DatasetLabel.parse(dataset).conditions
 
     def _of_method(self, dataset: str, method: str, found: Fingerprint) -> dict[str, Any]:
-        """What a run takes from its method: hyperparameters, role, code and versions."""
+        """What a run takes from its method: hyperparameters, code and versions."""
         tuned = {} if self.tuned is None else self.tuned.parameters(dataset, method)
         under = {**tuned, **self.settings.set.get(labels.name_of(method), {})}
         return {
             "parameters": tuple(self.registry.parameters(method, under).items()),
-            "role": self.registry.make_method(method).role,
             "code": found.code,
             "versions": found.versions,
         }
-
-    def _data_digest(self, dataset: str, conditions: Mapping[str, Any]) -> str:
-        source = self.registry.make_problem(dataset, conditions["latent_dim"])
-        with contained():
-            return data_digest(source)
 
     def with_pairs(self, pairs: tuple[Pair, ...]) -> Plan:
         """The plan of certain pairs of dataset and method, whose labels may differ from those of this plan."""

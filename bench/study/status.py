@@ -47,24 +47,28 @@ class Status:
 
 
 def read(folder: Path) -> Status:
-    """How far the study in a folder is.
+    """How far the study in a folder is, as far as its study.json describes its data: they are not drawn again.
 
     Raises:
         UsageError: Where there is no study, or its plugins cannot be loaded.
     """
     before = held(folder)
-    specs = resolve(before.settings, before.pairs).runs
-    running = locks.held(folder)
-    runs = tuple(_run(folder, spec, running) for spec in specs)
+    plan = resolve(before.settings, before.pairs)
+    try:
+        specs = plan.runs_as_described(before.info)
+    except (KeyError, TypeError):
+        specs = plan.runs
+    keys, running = [spec.key for spec in specs], locks.held(folder)
+    runs = tuple(_run(folder, spec, key, running) for spec, key in zip(specs, keys, strict=True))
     files = {path.stem for path in (folder / "runs").glob("*.json")}
-    return Status(folder, runs, len(files - {spec.key for spec in specs}))
+    return Status(folder, runs, len({name for name in files if tables.KEY.fullmatch(name)}.difference(keys)))
 
 
-def _run(folder: Path, spec: RunSpec, running: set[str]) -> Run:
-    result = tables.read_run(folder, spec)
+def _run(folder: Path, spec: RunSpec, key: str, running: set[str]) -> Run:
+    result = tables.read_run(folder, spec, key)
     if result is not None:
         return Run(spec, result.status, result)
-    return Run(spec, "running" if spec.key in running else "missing", None)
+    return Run(spec, "running" if key in running else "missing", None)
 
 
 class TimeLeft:

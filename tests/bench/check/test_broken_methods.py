@@ -272,6 +272,12 @@ class WorkInThread(Good):
         thread.join()
 
 
+class UnknownOperator(Good):
+    def loss(self, task, encoder, x):
+        torch.linalg.matrix_exp(torch.zeros(20, 20))
+        return super().loss(task, encoder, x)
+
+
 class OutsideTheState(Good):
     def encoder(self, task):
         found = super().encoder(task)
@@ -407,6 +413,7 @@ BROKEN = {
     EncoderUnwatched: "cost",
     DecoderUnwatched: "cost",
     WorkInThread: "cost",
+    UnknownOperator: "cost",
     OutsideTheState: "saving",
     TwiceTheKL: "optimum",
     LearnsKnownNoise: "optimum",
@@ -430,6 +437,7 @@ SEEN = {
     EncoderUnwatched: "0 encoder passes",
     DecoderUnwatched: "0 decoder passes",
     WorkInThread: "threads or processes",
+    UnknownOperator: "the FLOPs of linalg_matrix_exp are not known",
     TwiceTheKL: "below the maximum likelihood",
     LearnsKnownNoise: "exceeds its maximum",
     PeeksThroughFrames: "another test set",

@@ -213,6 +213,7 @@ def test_a_study_that_is_told_to_end_writes_its_tables_and_is_resumed(
     asked = ("compare", "-m", "vae", "-d", "circle", "--seeds", "9", "--n-train", "40", "--n-test", "50")
 
     def command():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
         sys.argv = ["bench", *asked, "--out", str(out), "-j", "1"]
         with said.open("w") as sys.stderr:
             app.main()

@@ -181,3 +181,18 @@ def test_intervals_are_the_same_each_time_and_hold_the_estimate():
 def test_nothing_fitted_gives_empty_tables():
     empty = tables({("a", "oracle"): [1.0]}, "oracle_gap")
     assert len(aggregate(*empty)) == len(ranks(*empty)) == 0
+
+
+def test_intervals_of_very_many_seeds_take_no_longer_and_are_as_wide():
+    """From 200 seeds on fewer resamples are drawn; the interval of a mean is still the normal one."""
+    drawn = []
+
+    def statistic(values, axis=-1):
+        drawn.append(values.size)
+        return np.mean(values, axis=axis)
+
+    values = np.random.default_rng(0).standard_normal(20_000)
+    low, high = bounds([values], statistic)
+    expected = stats.norm.ppf(0.9925) * values.std() / np.sqrt(len(values))
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
+    assert sum(drawn) <= 2 * 499 * len(values)

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -211,3 +213,13 @@ def test_folders_that_do_not_fit(cli, tmp_path, monkeypatch, unchanged, args):
         end = cli("status", *args)
     assert (end.code, end.out) == (2, "")
     assert re.fullmatch(r"error: [^\n]+\n", end.err)
+
+
+def test_a_study_is_looked_at_without_torch(folder):
+    """What its data and roles are stands in study.json."""
+    code = (
+        f"import sys; from pathlib import Path; from bench.study import status; s = status.read(Path({str(folder)!r}))"
+    )
+    code += "; print(len(s.runs), sum(run.state == 'done' for run in s.runs), 'torch' in sys.modules)"
+    end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert end.stdout == "12 12 False\n"
