@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import re
 from collections.abc import Iterator
@@ -91,6 +92,18 @@ def read_run(folder: Path, spec: RunSpec, key: str | None = None) -> RunResult |
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return result if result.status in STATUSES else None
+
+
+@contextlib.contextmanager
+def many() -> Iterator[None]:
+    """Within, many results are read: Python's garbage collection, which would walk them again and again, rests."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def set_aside(folder: Path, spec: RunSpec) -> Path | None:

@@ -51,7 +51,8 @@ def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: st
         plan, before = extended(plan, folder)
         info = describe_study(plan, folder, command, before)
         write_json(folder / "study.json", info)
-    found = {spec: _kept(folder, spec, how) for spec in plan.runs}
+    with tables.many():
+        found = {spec: _kept(folder, spec, how) for spec in plan.runs}
     waiting = [spec for spec, result in found.items() if result is None]
     try:
         with tables.writing(folder):

@@ -59,7 +59,8 @@ def read(folder: Path) -> Status:
     except (KeyError, TypeError):
         specs = plan.runs
     keys, running = [spec.key for spec in specs], locks.held(folder)
-    runs = tuple(_run(folder, spec, key, running) for spec, key in zip(specs, keys, strict=True))
+    with tables.many():
+        runs = tuple(_run(folder, spec, key, running) for spec, key in zip(specs, keys, strict=True))
     files = {path.stem for path in (folder / "runs").glob("*.json")}
     return Status(folder, runs, len({name for name in files if tables.KEY.fullmatch(name)}.difference(keys)))
 
