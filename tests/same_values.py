@@ -2,9 +2,8 @@
 
 python -m tests.same_values [DIR]
 
-Run it before and after a change that must not alter results. It takes about five minutes: one run at a time, since
-the two reference implementations of Pyro count up to 0.07 % more or fewer FLOPs in a process that made other runs
-before. DIR holds the repeated study; the default is a temporary folder.
+Run it before and after a change that must not alter results. It takes about six minutes, one run at a time. DIR holds
+the repeated study; the default is a temporary folder.
 """
 
 import sys
