@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.store.files import replacing
 from datasets.base import Problem, stream
 
 CHAINS = 4
@@ -87,9 +87,8 @@ def nuts_draws(problem: Problem, x: Tensor, seed: int, shared: Shared = Shared()
             return NutsDraws(*(torch.from_numpy(kept[each]) for each in ("draws", "rhat", "ess")))
     found = _cached_draws(target)
     if shared.adds:
-        temporary = path.with_name(f"{path.stem}-{os.getpid()}.tmp.npz")
-        np.savez(temporary, draws=found.draws.numpy(), rhat=found.rhat.numpy(), ess=found.ess.numpy())
-        temporary.replace(path)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, draws=found.draws.numpy(), rhat=found.rhat.numpy(), ess=found.ess.numpy())
     return found
 
 

@@ -17,7 +17,6 @@ import fcntl
 import json
 import os
 import platform
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +24,9 @@ from types import TracebackType
 
 from bench.common.errors import UsageError
 from bench.store import provenance
+from bench.store.records import KEY
 
 FOLDER = "locks"
-KEY = re.compile(r"[0-9a-f]{16}")
 WAIT_S = 0.05
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 
 from bench.config.schema import Conditions
 
+KEY = re.compile(r"[0-9a-f]{16}")  # the form of a run's key, which names its files
 NOT_IN_KEY = ("plugins", "role")
 STATUSES = ("done", "failed", "skipped", "timeout")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from itertools import count
@@ -21,6 +20,7 @@ from bench.config.schema import CONDITIONS
 from bench.store.files import read_json as read_json
 from bench.store.files import replacing as replacing
 from bench.store.files import write_json as write_json
+from bench.store.records import KEY as KEY
 from bench.store.records import NOT_IN_KEY, STATUSES, Cost, Diagnostic, Row, RunResult, RunSpec, Work
 from bench.store.schema import RUN as RUN
 from bench.store.schema import SCHEMA as SCHEMA
@@ -44,7 +44,6 @@ def run_path(folder: Path, spec: RunSpec) -> Path:
     return folder / "runs" / f"{spec.key}.json"
 
 
-KEY = re.compile(r"[0-9a-f]{16}")  # of a run, which names its file
 WRITTEN = {"schema", "digest", *(field.name for field in fields(RunResult))}
 
 

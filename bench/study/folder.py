@@ -16,11 +16,12 @@ from bench.config.fields import flag
 from bench.config.schema import CONDITIONS, STUDIES, Settings
 from bench.store import provenance
 from bench.store.files import read_json, refuse_links, replacing
+from bench.store.records import KEY
 from bench.store.schema import SCHEMA, check_schema
 from bench.study.plan import Pair, Plan, resolve
 
 OURS = re.compile(r"runs|locks|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
-OF_A_RUN = re.compile(r"[0-9a-f]{16}(\.not-believed-\d+)?\.json|\..*\.tmp")
+OF_A_RUN = re.compile(rf"{KEY.pattern}(\.not-believed-\d+)?\.json|\..*\.tmp")
 SET_ASIDE = "use another --out, or --fresh to set it aside"
 
 

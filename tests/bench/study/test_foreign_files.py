@@ -5,24 +5,12 @@ import shutil
 
 import pytest
 
+from bench.common.errors import UsageError
 from bench.store import tables
+from bench.store.locks import RunLocks
 from bench.study import status
 
 KEY = "0123456789abcdef"
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    return tmp_path_factory.mktemp("studies")
-
-
-@pytest.fixture
-def study(kept, tmp_path, compare, invented):
-    """A study of two methods and two seeds."""
-    if not (kept / "out").exists():
-        assert compare(kept / "out", "vae,mapa", "circle", 2).code == 0
-    del invented[:]
-    return shutil.copytree(kept / "out", tmp_path / "copy")
 
 
 FOREIGN = {
@@ -96,9 +84,6 @@ def test_a_lock_that_is_not_ours_is_not_taken(study, compare, invented, unchange
     path.unlink()
     (study / "locks").mkdir()
     (study / "locks" / path.name).write_text('{"my": "notes"}')
-    from bench.common.errors import UsageError
-    from bench.store.locks import RunLocks
-
     with pytest.raises(UsageError, match="is not a lock of this study"), RunLocks(study) as locks:
         locks.take(path.stem)
     assert (study / "locks" / path.name).read_text() == '{"my": "notes"}'
