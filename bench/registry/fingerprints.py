@@ -30,7 +30,7 @@ DRAWN = 200  # points of each set, for a digest
 # These hold names, help texts and messages. What they say that matters to a run is in its key by value.
 NO_VALUES = ("bench", "bench.common", "bench.config", "methods", "datasets")
 # These packages print, parse or show progress; they compute nothing.
-WITHOUT_VALUES = ("click", "msgspec", "psutil", "rich", "tqdm")
+WITHOUT_VALUES = ("click", "msgspec", "rich", "tqdm")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 INSTALLED = "site-packages"
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "pyro": "pyro-ppl"}
