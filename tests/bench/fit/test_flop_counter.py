@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from bench.fit import cost_model, flop_counter, runner
 from bench.fit.cost_model import cost_table
@@ -351,6 +352,26 @@ def test_known_work_within_other_work_is_counted_once():
     ledger.stop()
     assert totals == [44, 88, 132]
     assert ledger.flops == 172
+
+
+def test_known_work_runs_without_a_dispatch_mode():
+    """Under one, each of its operators would take several times as long."""
+    ledger, modes = CountingLedger(), []
+
+    def inner(x):
+        modes.append(_get_current_dispatch_mode_stack())
+        return x.neg()
+
+    def outer(x):
+        modes.append(_get_current_dispatch_mode_stack())
+        return ledger.run("inner", inner, x)
+
+    ledger.start()
+    for _ in range(3):
+        ledger.run("outer", outer, full(4))
+    ledger.stop()
+    assert modes[:2] == [[ledger._mode]] * 2
+    assert modes[2:] == [[]] * 4
 
 
 def test_a_charge_within_known_work_is_counted_once():
