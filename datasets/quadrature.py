@@ -5,7 +5,8 @@
 Boxes of latent space are bisected, one axis at a time, until a Kronrod rule and its nested Gauss rule agree on each box
 (QUADPACK, Piessens et al. 1983). Agreement means nothing where both rules step over a feature of f. So the error of a
 box whose decoded nodes are further apart than the noise includes all that the box could contribute. Each box is decoded
-once for all points, but it is integrated and bisected only for those groups of neighbouring points that need it.
+once for all points, but it is integrated and bisected only for those groups of neighbouring points that need it. A box
+too far from a group to matter is left out, and the most that it could contribute is part of the error.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ KRONROD = {
 }
 RULE = {1: 15, 2: 7}
 POINTS_AT_ONCE = 2048
-GROUP_SIZE = 64
+GROUP_SIZE = 32
 DECODED_AT_ONCE = 16_384
 INTEGRANDS_AT_ONCE = 100_000
 MAX_NODES = 400_000
 PROBES = 256
 FIRST_WIDTH = {1: 1 / 32, 2: 1 / 4}
 RESOLVED_STEP = 2.0
+NEGLIGIBLE = 30.0
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ class _Boxes:
         rows: (b, k^L, D + 2); the product with the columns of a group is the log of the integrand.
         volume: (b,), in units of a box with sides of 2.
         step: The largest distance of neighbouring decoded nodes along each axis, (b, L).
+        middle: The decoded centre, (b, D).
+        reach: The largest distance from there within the box, as far as the nodes tell, (b,).
         log_prior: The log of the smallest prior density at a node, (b,).
         log_mass: The log of the box's prior mass, (b,).
     """
@@ -177,6 +181,8 @@ class _Boxes:
     rows: Tensor
     volume: Tensor
     step: Tensor
+    middle: Tensor
+    reach: Tensor
     log_prior: Tensor
     log_mass: Tensor
 
@@ -194,6 +200,8 @@ class _Integral:
     ):
         self.decode, self.noise_variance, self.weight, self.latent_dim = decode, noise_variance, weight, latent_dim
         self.nodes, self.rule = _rule(latent_dim)
+        self.middle = points.mean(1)
+        self.reach = (points - self.middle[:, None]).norm(dim=2).amax(1)
         square = (points**2).sum(2, keepdim=True)
         self.columns = torch.cat(
             [points / noise_variance, torch.ones_like(square), -square / (2 * noise_variance)], 2
@@ -202,13 +210,13 @@ class _Integral:
     def log_value(self, guess: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """The log of the integral and its error, (g, m) each, over a domain that is wide enough.
 
-        A guess of the log, (g, m), only avoids trying narrower domains.
+        A guess of the log, (g, m), saves work: narrower domains, and boxes that do not matter.
         """
         value, radius = guess, 8.0
         while True:
             while (self.weight * self._outside(radius, value)).sum() > tolerance / 10:
                 radius *= 1.5
-            value, error = self._integrate(radius, 0.9 * tolerance)
+            value, error = self._integrate(radius, 0.9 * tolerance, value)
             outside = self._outside(radius, value)
             if not (self.weight * outside).sum() > tolerance / 10:  # also true for nan
                 return value, error + outside
@@ -218,7 +226,7 @@ class _Integral:
         one_tail = float(log_ndtr(torch.tensor(-radius, dtype=torch.float64)))
         return (math.log(2 * self.latent_dim) + one_tail - value).exp().clamp(max=1.0)
 
-    def _integrate(self, radius: float, tolerance: float) -> tuple[Tensor, Tensor]:
+    def _integrate(self, radius: float, tolerance: float, guess: Tensor) -> tuple[Tensor, Tensor]:
         """The log of the integral and its error over the cube of half-width `radius`, breadth first."""
         value, error = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         scale = torch.full_like(value, -math.inf)
@@ -226,10 +234,16 @@ class _Integral:
         box, group = torch.cartesian_prod(torch.arange(len(half)), torch.arange(len(value))).T
         evaluated = 0
         while len(box):
-            share, doubt, raised = self._evaluate(self._decoded(centre, half), box, group, scale)
+            boxes = self._decoded(centre, half)
+            near, log_most = self._near(boxes, box, group, guess)
+            far, log_most = group[~near], log_most[~near, None]
+            box, group = box[near], group[near]
+            share, doubt, raised = self._evaluate(boxes, box, group, scale)
             evaluated += len(box) * len(self.nodes)
             value, error, scale = value * (scale - raised).exp(), error * (scale - raised).exp(), raised
-            per_nat = self.weight / value.index_add(0, group, share)
+            error.index_add_(0, far, (log_most - scale[far]).exp())
+            total = value.index_add(0, group, share)
+            guess, per_nat = total.log() + scale, self.weight / total
             cost = (doubt * per_nat[group, None]).sum(2)
             # If p(x) turns out smaller than estimated, relative errors grow and can exceed the tolerance.
             spare = max(tolerance - float((per_nat * error).sum()), tolerance / 100)
@@ -262,12 +276,27 @@ class _Integral:
         square = (mean**2).sum(2, keepdim=True)
         log_prior = -(z**2).sum(2) / 2 - self.latent_dim / 2 * math.log(2 * math.pi)
         rows = torch.cat([mean, log_prior[..., None] - square / (2 * self.noise_variance), torch.ones_like(square)], 2)
-        return _Boxes(rows, half.prod(1), self._steps(mean), log_prior.amin(1), _log_mass(centre, half))
+        step, middle = self._steps(mean), mean[:, len(self.nodes) // 2]
+        reach = (mean - middle[:, None]).norm(dim=2).amax(1) + step.sum(1)
+        return _Boxes(rows, half.prod(1), step, middle, reach, log_prior.amin(1), _log_mass(centre, half))
 
     def _steps(self, mean: Tensor) -> Tensor:
         per_axis = mean.unflatten(1, (RULE[self.latent_dim],) * self.latent_dim)
         steps = [per_axis.diff(dim=1 + axis).norm(dim=-1).flatten(1).amax(1) for axis in range(self.latent_dim)]
         return torch.stack(steps, 1)
+
+    def _near(self, boxes: _Boxes, box: Tensor, group: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+        """Which pairs of a box and a group matter, (p,), and the log of the most that each can contribute, (p,).
+
+        It is the mass of the box times the density at the least distance that its points can have from the group's. A
+        pair matters unless that is far below the guess of the log of the integral, (g, m), at all points of the group.
+        """
+        between = (boxes.middle[box] - self.middle[group]).norm(dim=1)
+        distance = (between - boxes.reach[box] - self.reach[group]).clamp(min=0)
+        log_most = boxes.log_mass[box] - distance**2 / (2 * self.noise_variance)
+        highest = torch.full_like(guess[:, 0], -math.inf).scatter_reduce(0, group, log_most, "amax")
+        least = torch.minimum(guess.amin(1), highest) - NEGLIGIBLE
+        return ~(log_most < least[group]), log_most  # nan matters
 
     def _evaluate(self, boxes: _Boxes, box: Tensor, group: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The contribution of pairs of a box and a group, (p,) each, to the integral, its error, and the new scale.

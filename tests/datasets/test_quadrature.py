@@ -11,6 +11,7 @@ from datasets.base import draw
 from datasets.linear import linear_gaussian
 from datasets.quadrature import KRONROD, RULE, _bisect, _log_mass, _neighbourhoods, _rule, log_marginal
 
+PROBLEMS = ["circle", "figure8", "absolute", "clusters", "spiral_dots", "swiss_roll", "s_curve", "torus", "pinwheel"]
 FAR = torch.tensor([[30.0, 0.0]], dtype=torch.float64)
 
 
@@ -48,7 +49,7 @@ CASES = {
     "spiral_dots": (datasets.load("spiral_dots").decoder, 0.08, 1, 200_001, 9.0),
     "network on a plane": (network(2, 3, 1.5, 2), 0.02, 2, 701, 7.0),
     "crumpled network on a plane": (network(2, 3, 4.0, 3), 0.02, 2, 701, 7.0),
-    "steps on a plane": (steps, 0.08, 2, 1201, 7.0),
+    "steps on a plane": (steps, 0.08, 2, 2401, 7.0),
 }
 
 
@@ -195,6 +196,38 @@ def test_a_bump_between_the_first_nodes_is_found(width):
     x = torch.tensor([[3.0, 0.0]], dtype=torch.float64)
     expected = brute_force(decode, 0.01, x, 1, 1_000_001, 9.0)
     assert abs(float(log_marginal(decode, 0.01, x, 1).value - expected)) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["circle", "spiral_dots", "s_curve", "pinwheel"])
+def test_boxes_that_are_left_out_do_not_matter(name, monkeypatch):
+    problem = datasets.load(name)
+    x = torch.cat([draw(problem, 3, 1, 1, 60).test, torch.full((1, problem.data_dim), 2.5, dtype=torch.float64)])
+    found = problem.log_prob(x)
+    monkeypatch.setattr("datasets.quadrature.NEGLIGIBLE", math.inf)
+    whole = problem.log_prob(x)
+    gap = (found.value - whole.value).abs()
+    assert (gap <= found.error + whole.error).all()
+    assert gap.mean() < 1e-5
+
+
+def test_a_box_left_out_too_early_shows_in_the_error(monkeypatch):
+    problem = datasets.load("circle")
+    x = draw(problem, 3, 1, 1, 200).test
+    exact = problem.log_prob(x, 1e-6).value
+    monkeypatch.setattr("datasets.quadrature.NEGLIGIBLE", 2.0)
+    found = problem.log_prob(x)
+    assert (exact - found.value).max() > 1e-2
+    assert (exact - found.value <= found.error + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_values_of_every_problem_agree_with_a_much_finer_rule(name):
+    problem = datasets.load(name)
+    x = draw(problem, 4, 1, 1, 200).test
+    found, fine = problem.log_prob(x), problem.log_prob(x, 1e-5)
+    gap = (found.value - fine.value).abs()
+    assert (gap <= found.error + fine.error + 1e-9).all()
+    assert gap.mean() < 1e-5
 
 
 def test_a_decoder_that_gives_nan_has_no_likelihood(monkeypatch):
