@@ -62,7 +62,7 @@ class RunSpec(Conditions, frozen=True, kw_only=True):
         return self.seed == 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What fitting has cost so far: seconds, FLOPs, and rows passed forward through decoder and encoder."""
 
@@ -73,7 +73,7 @@ class Cost:
     encoder_passes: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A measurement at a checkpoint, with the cost up to it."""
 
@@ -85,7 +85,7 @@ class Row:
     cost: Cost
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """What tells whether the estimator of a metric worked at a checkpoint."""
 
@@ -95,7 +95,7 @@ class Diagnostic:
     value: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Work:
     """A kind of work: how often it was done, and its FLOPs.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-from collections.abc import Iterator
-from dataclasses import asdict, fields
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,50 @@ def read_run(folder: Path, spec: RunSpec, key: str | None = None) -> RunResult |
     return result if result.status in STATUSES else None
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Args:
+        status: Its status.
+        message: Why it did not finish, or which budget ended it.
+        seconds: The seconds of its fit and evaluation.
+    """
+
+    status: str
+    message: str
+    seconds: float
+
+
+def read_ending(folder: Path, spec: RunSpec, key: str | None = None) -> Ending | None:
+    """How a run ended; None if its file is absent or not believed. The arguments are those of `read_run`."""
+    result = read_run(folder, spec, key)
+    return None if result is None else Ending(result.status, result.message, result.cost.wall_s + result.evaluation_s)
+
+
+def endings(folder: Path) -> dict[str, Ending]:
+    """How runs ended as the table of runs tells it, by key, without opening thousands of files.
+
+    Only those are told of whose files are older than the table, since a file that was changed later may say something
+    else. Their digests are not checked, so this is for a look at a study, not for a decision on what to run again.
+    """
+    from pyarrow.parquet import ParquetFile  # a third of the time of pandas
+
+    path, columns = folder / "runs.parquet", ["key", "status", "message", "wall_s", "evaluation_s"]
+    try:
+        made = path.stat().st_mtime_ns
+        with ParquetFile(path) as file, os.scandir(folder / "runs") as entries:
+            rows = zip(*file.read(columns).to_pydict().values(), strict=True)
+            older = {entry.name for entry in entries if entry.stat().st_mtime_ns < made}
+            return {
+                key: Ending(status, message, wall_s + evaluation_s)
+                for key, status, message, wall_s, evaluation_s in rows
+                if f"{key}.json" in older
+            }
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 @contextlib.contextmanager
 def many() -> Iterator[None]:
     """Within, many results are read: Python's garbage collection, which would walk them again and again, rests."""
@@ -128,29 +173,31 @@ PARQUET_ONLY = ("densities", "posteriors", "signals", "references")
 
 def write_tables(folder: Path, results: list[RunResult]) -> None:
     """Write the tables as Parquet and, except the large ones, as CSV."""
-    import pandas as pd
-
-    tables = {
-        "measurements": _measurements(results),
-        "diagnostics": _long(results, "diagnostics", Diagnostic),
-        "work": _long(results, "work", Work),
-    }
-    rows: dict[str, list[dict[str, Any]]] = {
-        "densities": [_density(result, row) for result in results for row in result.densities],
-        "posteriors": [_posterior(result, row) for result in results for row in result.posteriors],
-        "signals": [_signal(result, row) for result in results for row in result.signals],
-        "references": _references(results),
-    }
-    tables |= {name: pd.DataFrame(found, columns=list(TABLES[name])) for name, found in rows.items()}
-    tables["densities"] = tables["densities"].drop_duplicates([*RUN, "x1", "x2"])
-    tables["posteriors"] = tables["posteriors"].drop_duplicates([*RUN, "point", "index"])
-    tables["signals"] = tables["signals"].drop_duplicates([*RUN, "point", "draw"])
-    tables["runs"] = pd.DataFrame([_run(result) for result in results])
-    for name in [name for name in tables["runs"] if str(name).startswith("p_")]:
-        tables["runs"][name] = of_one_type(tables["runs"][name])
-    for name, table in tables.items():
+    for name, table in _tables(results):
         for suffix in ("parquet",) if name in PARQUET_ONLY else ("parquet", "csv"):
             write_table(folder / f"{name}.{suffix}", table)
+
+
+def _tables(results: list[RunResult]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each table by name, made when it is asked for, so that one is held at a time."""
+    import pandas as pd
+
+    yield "measurements", _measurements(results)
+    yield "diagnostics", _long(results, "diagnostics", Diagnostic)
+    yield "work", _long(results, "work", Work)
+    shown: dict[str, tuple[Callable[[RunResult, Any], dict[str, Any]], list[str]]] = {
+        "densities": (_density, ["x1", "x2"]),
+        "posteriors": (_posterior, ["point", "index"]),
+        "signals": (_signal, ["point", "draw"]),
+    }
+    for table, (row, same) in shown.items():
+        rows = [row(result, each) for result in results for each in getattr(result, table)]
+        yield table, pd.DataFrame(rows, columns=list(TABLES[table])).drop_duplicates([*RUN, *same])
+    yield "references", pd.DataFrame(_references(results), columns=list(TABLES["references"]))
+    runs = pd.DataFrame([_run(result) for result in results])
+    for name in [name for name in runs if str(name).startswith("p_")]:
+        runs[name] = of_one_type(runs[name])
+    yield "runs", runs
 
 
 def _of_run(result: RunResult) -> dict[str, Any]:
@@ -219,7 +266,7 @@ def _run(result: RunResult) -> dict[str, Any]:
         "status": result.status,
         "message": result.message,
         "notes": result.notes,
-        **asdict(result.cost),
+        **{field.name: getattr(result.cost, field.name) for field in fields(Cost)},
         **{name: getattr(result, name) for name in names.split()},
         "key": result.spec.key,
         **{name: _plain(getattr(result.spec, name)) for name in CONDITIONS},

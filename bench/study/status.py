@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 
 from bench.config import labels
 from bench.store import locks, tables
-from bench.store.records import RunResult, RunSpec
+from bench.store.records import RunSpec
+from bench.store.tables import Ending
 from bench.study.folder import held
 from bench.study.plan import resolve
 
@@ -23,12 +25,12 @@ class Run:
     Args:
         spec: The run.
         state: One of STATES, or another status of its result.
-        result: Its result, if it has one.
+        result: How it ended, if it did.
     """
 
     spec: RunSpec
     state: str
-    result: RunResult | None
+    result: Ending | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Status:
 def read(folder: Path) -> Status:
     """How far the study in a folder is, as far as its study.json describes its data: they are not drawn again.
 
+    Of runs that the table of runs has, it is read there; files of runs are read only if they were changed since.
+
     Raises:
         UsageError: Where there is no study, or its plugins cannot be loaded.
     """
@@ -58,18 +62,19 @@ def read(folder: Path) -> Status:
         specs = plan.runs_as_described(before.info)
     except (KeyError, TypeError):
         specs = plan.runs
-    keys, running = [spec.key for spec in specs], locks.held(folder)
-    with tables.many():
-        runs = tuple(_run(folder, spec, key, running) for spec, key in zip(specs, keys, strict=True))
+    keys, running, told = [spec.key for spec in specs], locks.held(folder), tables.endings(folder)
+    runs = tuple(
+        _run(spec, told.get(key) or tables.read_ending(folder, spec, key), key in running)
+        for spec, key in zip(specs, keys, strict=True)
+    )
     files = {path.stem for path in (folder / "runs").glob("*.json")}
     return Status(folder, runs, len({name for name in files if tables.KEY.fullmatch(name)}.difference(keys)))
 
 
-def _run(folder: Path, spec: RunSpec, key: str, running: set[str]) -> Run:
-    result = tables.read_run(folder, spec, key)
+def _run(spec: RunSpec, result: Ending | None, running: bool) -> Run:
     if result is not None:
         return Run(spec, result.status, result)
-    return Run(spec, "running" if key in running else "missing", None)
+    return Run(spec, "running" if running else "missing", None)
 
 
 class TimeLeft:
@@ -78,19 +83,18 @@ class TimeLeft:
     def __init__(self, runs: Iterable[Run]):
         every = list(runs)
         self.at_a_time = max(1, sum(run.state == "running" for run in every))
-        self.spent: dict[str, list[float]] = {}
+        spent: dict[str, list[float]] = {}
         for run in every:
             if run.result is not None and run.state == "done":
-                seconds = run.result.cost.wall_s + run.result.evaluation_s
-                self.spent.setdefault(_method(run), []).append(seconds)
+                spent.setdefault(_name(run.spec.method), []).append(run.result.seconds)
+        self.usual = {method: median(seconds) for method, seconds in spent.items()}
 
     def seconds(self, runs: Iterable[Run]) -> float | None:
         """The seconds left for the missing and running runs, divided by how many run at a time; None if not known."""
-        waiting = [_method(run) for run in runs if run.result is None]
-        if not all(name in self.spent for name in waiting):
+        waiting = [_name(run.spec.method) for run in runs if run.result is None]
+        if not all(name in self.usual for name in waiting):
             return None
-        return sum(median(self.spent[name]) for name in waiting) / self.at_a_time
+        return sum(self.usual[name] for name in waiting) / self.at_a_time
 
 
-def _method(run: Run) -> str:
-    return labels.name_of(run.spec.method)
+_name = lru_cache(labels.name_of)  # of a method, which thousands of runs share

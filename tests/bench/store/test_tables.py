@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import os
+import time
+import weakref
 
 import pandas as pd
 import pytest
@@ -231,3 +234,48 @@ def test_methods_may_differ_in_the_type_of_a_hyperparameter(folder, run_spec, fi
         [None if value is None else str(value) for value in (first, second)],
         [None if value is None else str(float(value)) for value in (first, second) if not isinstance(value, str)],
     )
+
+
+def test_the_table_of_runs_tells_how_runs_ended_as_their_files_do(folder, run_spec):
+    specs = [run_spec(seed=seed) for seed in range(3)]
+    results = [result(specs[0], evaluation_s=0.5), result(specs[1], status="failed", message="no"), result(specs[2])]
+    for each in results[:2]:
+        tables.write_run(folder, each)
+    assert tables.endings(folder) == {}
+    tables.write_tables(folder, results)
+    os.utime(folder / "runs.parquet", ns=(0, time.time_ns() + 10**9))
+    found = tables.endings(folder)  # the file of the third is not there
+    assert found == {spec.key: tables.read_ending(folder, spec) for spec in specs[:2]}
+    assert found[specs[0].key] == tables.Ending("done", "", 2.5)
+    assert tables.read_ending(folder, specs[2]) is None
+
+
+def test_the_table_of_runs_tells_nothing_of_files_that_are_no_older(folder, run_spec):
+    spec = run_spec()
+    tables.write_run(folder, result(spec))
+    tables.write_tables(folder, [result(spec)])
+    for apart, known in ((-1, 1), (0, 0), (1, 0)):
+        os.utime(tables.run_path(folder, spec), ns=(0, (folder / "runs.parquet").stat().st_mtime_ns + apart))
+        assert len(tables.endings(folder)) == known
+
+
+@pytest.mark.parametrize("columns", [None, ["key"]])
+def test_a_table_of_runs_that_cannot_be_read_tells_nothing(folder, run_spec, columns):
+    tables.write_run(folder, result(run_spec()))
+    path = folder / "runs.parquet"
+    pd.DataFrame(columns=columns).to_parquet(path) if columns else path.write_bytes(b"PAR1")
+    assert tables.endings(folder) == {}
+
+
+def test_a_table_is_written_before_the_next_is_made(folder, run_spec, monkeypatch):
+    """So that thousands of runs are not held as eight tables at once."""
+    seen, most = [], []
+
+    def write(path, table):
+        seen.append(weakref.ref(table))
+        most.append(len({id(each()) for each in seen if each() is not None}))
+
+    monkeypatch.setattr(tables, "write_table", write)
+    tables.write_tables(folder, [result(run_spec())])
+    assert len(most) == 12
+    assert max(most) <= 2

@@ -163,6 +163,60 @@ def test_a_tuned_study_and_one_of_another_command(tmp_path, compare, cli, invent
     assert show(tmp_path / "sweep")[2:] == ["torus vae 1 –", "1 run: 1 done"]
 
 
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of the runs whose files are read."""
+    names, read = [], tables.read_run
+
+    def reading(folder, spec, key=None):
+        names.append(spec.name)
+        return read(folder, spec, key)
+
+    monkeypatch.setattr(tables, "read_run", reading)
+    return names
+
+
+def test_runs_that_the_table_has_are_not_read_again(folder, show, opened):
+    lines = show(folder)
+    assert lines[-1] == "12 runs: 12 done"
+    assert opened == []
+    (folder / "runs.parquet").unlink()
+    assert show(folder) == lines
+    assert len(opened) == 12
+
+
+def test_files_that_changed_since_the_table_was_made_are_read(folder, show, opened):
+    replace(folder, "circle / vae / seed 1", status="failed", message="too slow")
+    replace(folder, "torus / vae / seed 1", cost=Cost(wall_s=5.0))
+    lines = show(folder)
+    assert lines[-1] == "12 runs: 11 done, 1 failed"
+    assert opened == ["circle / vae / seed 1", "torus / vae / seed 1"]
+
+
+def test_code_is_followed_once_for_each_pair_and_each_module(folder, monkeypatch):
+    of, parsed, asked, sources = fingerprints.Fingerprints.of, fingerprints.ast.parse, [], []
+
+    def counted(self, method, dataset):
+        asked.append((method.name, dataset.name))
+        return of(self, method, dataset)
+
+    monkeypatch.setattr(fingerprints.Fingerprints, "of", counted)
+    monkeypatch.setattr(fingerprints.ast, "parse", lambda source: sources.append(source) or parsed(source))
+    fingerprints._parsed.cache_clear()
+    status.read(folder)
+    assert sorted(asked) == [(m, d) for m in ("untrained", "vae") for d in ("circle", "torus")]
+    assert 0 < len(sources) == len(set(sources))
+
+
+def test_the_usual_time_of_a_method_is_found_once(folder, monkeypatch):
+    lose(folder, *(f"circle / {method} / seed {seed}" for method in ("vae", "untrained") for seed in range(3)))
+    runs, found = status.read(folder).runs, []
+    monkeypatch.setattr(status, "median", lambda seconds: found.append(seconds) or 2.0)
+    left = status.TimeLeft(runs)
+    assert left.seconds(runs) == left.seconds(iter(runs)) == 12.0
+    assert len(found) == 2
+
+
 def edit(act):
     def edited(folder):
         info = json.loads((folder / "study.json").read_text())
