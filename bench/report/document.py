@@ -35,7 +35,7 @@ from bench.report.citations import cited
 from bench.report.gallery import Picture
 from bench.report.hyperparameters import settings_used
 from bench.stats.comparisons import Comparison, Margin, comparisons
-from bench.stats.cost_to_target import SHOWN, TARGET_COSTS, targets
+from bench.stats.cost_to_target import SHOWN, targets
 from bench.stats.estimates import aggregate, estimates, ranks
 from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE, Match
 from bench.stats.summary import fitted, metric_names, oracle_levels, work_shares
@@ -287,8 +287,7 @@ def _by_seed(match: Match) -> str:
 def _costs(study: Study, curves: Sequence[Picture]) -> list[Block]:
     found = targets(study.measurements, study.runs)
     cells = {
-        (str(row["dataset"]), str(row["method"]), row["cost"], row["delta"]): row
-        for row in found[found["cost"].isin(TARGET_COSTS)].to_dict("records")
+        (str(row["dataset"]), str(row["method"]), row["cost"], row["delta"]): row for row in found.to_dict("records")
     }
     known = {key[:2] for key in cells}
     pairs = [(d, m) for d in study.datasets for m in study.methods if (d, m) in known]

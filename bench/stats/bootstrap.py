@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,22 @@ def bounds(samples: Sequence[Array], statistic: Callable[..., Any], resamples: i
     Returns:
         The lower and the upper ends, each (...); NaN if any dataset has fewer than six seeds.
     """
-    from scipy.stats import bootstrap
-
     if not samples or min(sample.shape[-1] for sample in samples) < LEAST_SEEDS:
         shape = samples[0].shape[:-1] if samples else ()
         return np.full(shape, np.nan), np.full(shape, np.nan)
+    contents = tuple((sample.shape, np.asarray(sample, dtype=float).tobytes()) for sample in samples)
+    low, high = _bounds(contents, statistic, resamples)
+    return low.copy(), high.copy()
+
+
+@lru_cache(maxsize=64)
+def _bounds(
+    contents: tuple[tuple[tuple[int, ...], bytes], ...], statistic: Callable[..., Any], resamples: int
+) -> tuple[Array, Array]:
+    """The ends for samples of such shapes and values. Kept, because parts of a report ask for the same intervals."""
+    from scipy.stats import bootstrap
+
+    samples = [np.frombuffer(values).reshape(shape) for shape, values in contents]
     seeds = max(sample.shape[-1] for sample in samples)
     resamples = max(min(resamples, LEAST_RESAMPLES), resamples * MANY_SEEDS // max(seeds, MANY_SEEDS))
     finite = tuple(np.clip(sample, -NEVER, NEVER) for sample in samples)

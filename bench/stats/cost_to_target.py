@@ -56,14 +56,22 @@ def survival_median(costs: Array, axis: int = -1) -> Array:
         costs: Costs, (..., seeds); those with a minus sign are right-censored.
         axis: The axis of seeds.
     """
-    costs = np.moveaxis(costs, axis, -1)
-    missed, spent = np.signbit(costs), np.abs(costs)
-    order = np.lexsort((missed, spent), axis=-1)  # at equal cost, seeds that reach it precede censored ones
-    missed, spent = np.take_along_axis(missed, order, -1), np.take_along_axis(spent, order, -1)
-    left = np.arange(costs.shape[-1], 0, -1)
+    missed, spent = _by_cost(np.moveaxis(costs, axis, -1))
+    left = np.arange(spent.shape[-1], 0, -1)
     share = np.cumprod(np.where(missed, 1, 1 - 1 / left), axis=-1)
     tolerance = 1e-9
     return (_first(spent, share < 0.5 + tolerance) + _first(spent, share < 0.5 - tolerance)) / 2
+
+
+def _by_cost(costs: Array) -> tuple[NDArray[np.bool_], Array]:
+    """Which costs (..., seeds) are censored, and their sizes, both by size; at equal cost the censored come last.
+
+    The bits of numbers above zero, read as integers, are in the order of the numbers. With the mark of censored costs
+    as the last bit one sort of integers does for both.
+    """
+    one = np.uint64(1)
+    keys = np.sort(np.abs(costs).view(np.uint64) << one | np.signbit(costs), axis=-1)
+    return (keys & one).astype(bool), (keys >> one).view(np.float64)
 
 
 def _first(values: Array, where: NDArray[np.bool_]) -> Array:
@@ -78,12 +86,13 @@ def targets(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     total cost.
 
     Returns:
-        A row per dataset, fitted method, delta and cost with median, low, high, reached and seeds. Medians are
-        Kaplan-Meier medians, infinite if half of the seeds or more are not observed to reach the target. Intervals at
-        95% resample seeds; they are NaN below six seeds.
+        A row per dataset, fitted method, delta and cost of TARGET_COSTS with median, low, high, reached and seeds.
+        Medians are Kaplan-Meier medians, infinite if half of the seeds or more are not observed to reach the target.
+        Intervals at 95% resample seeds; they are NaN below six seeds.
     """
-    tables = {delta: censored(measurements, runs, delta) for delta in DELTAS}
-    wide = pd.concat(tables, names=["delta"]).rename_axis(columns="cost").unstack("seed").stack("cost")
+    tables = pd.concat({delta: censored(measurements, runs, delta) for delta in DELTAS}, names=["delta"])
+    shown = tables[[cost for cost in TARGET_COSTS if cost in tables]]
+    wide = shown.rename_axis(columns="cost").unstack("seed").stack("cost")
     found = _alike(pd.DataFrame(wide))
     columns = ["dataset", "method", "delta", "cost", "median", "low", "high", "reached", "seeds"]
     if not found:

@@ -11,14 +11,14 @@ from bench.stats.bootstrap import Array, bounds, iqm, mean_of_means
 from bench.stats.summary import final, fitted
 from bench.store.schema import MAIN_METRICS
 
-ESTIMATES = ("median", "median_low", "median_high", "iqm", "iqm_low", "iqm_high")
+ESTIMATES = ("median", "median_low", "median_high")
 
 
 def estimates(measurements: pd.DataFrame, runs: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:
-    """Median and interquartile mean of final values over finished seeds (Agarwal et al. 2021, arXiv 2108.13264).
+    """The median of final values over finished seeds, with its interval.
 
     Returns:
-        A row per dataset, method and metric with median, median_low, median_high, iqm, iqm_low, iqm_high and seeds.
+        A row per dataset, method and metric with median, median_low, median_high and seeds.
         Intervals are at 95%, and NaN below six seeds. All are NaN if the value of a seed is NaN.
     """
     ends = final(measurements, runs)
@@ -36,16 +36,16 @@ def _every(samples: list[Array]) -> list[tuple[list[list[float]], int]]:
     """ESTIMATES of each row of each sample (metrics, seeds), and its seeds; samples with equally many at once."""
     counts = [sample.shape[-1] for sample in samples]
     found = {
-        count: iter(_both(np.stack([sample for sample in samples if sample.shape[-1] == count])).tolist())
+        count: iter(_medians(np.stack([sample for sample in samples if sample.shape[-1] == count])).tolist())
         for count in set(counts)
     }
     return [(next(found[count]), count) for count in counts]
 
 
-def _both(values: Array) -> Array:
-    """ESTIMATES of values (pairs, metrics, seeds): (pairs, metrics, 6)."""
+def _medians(values: Array) -> Array:
+    """ESTIMATES of values (pairs, metrics, seeds): (pairs, metrics, 3)."""
     known = np.nan_to_num(values)  # percentiles refuse NaN
-    ends = (np.median(known, axis=-1), *bounds([known], np.median), iqm(known), *bounds([known], iqm))
+    ends = (np.median(known, axis=-1), *bounds([known], np.median))
     return np.where(np.isnan(values).any(axis=-1), np.nan, np.stack(ends)).transpose(1, 2, 0)
 
 

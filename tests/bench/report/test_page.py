@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 import bench.stats.comparisons
 from bench.report import sentences
 from bench.report.gallery import gallery
 from bench.report.page import markdown, write
 from bench.report.sentences import answers, matching, sentence
-from bench.stats.bootstrap import bounds
+from bench.stats.bootstrap import _bounds, bounds
 from bench.stats.comparisons import comparisons, pairs
 from bench.stats.paired import interval
 from bench.stats.summary import final, oracle_levels, summary
@@ -421,6 +422,24 @@ def test_the_page_loads_nothing_from_anywhere(page):
     assert len(loads) > 3
     assert all(load.startswith(("data:image/png;base64,", "#")) for load in loads)
     assert not re.search(r"url\((?!#)|@import|https?://", html)
+
+
+def test_no_interval_of_a_report_is_drawn_twice(tmp_path, monkeypatch):
+    """The page, its figures and its tables in LaTeX share them; drawing them takes most of the time of many seeds."""
+    tables = Tables()
+    for seed, apart in enumerate(np.random.default_rng(5).standard_normal(7)):
+        for dataset in ("circle", "torus"):
+            tables.run(dataset, "mapa", seed, -1.5 + apart / 9).run(dataset, "vae", seed, -1.6 - apart / 7)
+    drawn, bootstrap = [], scipy.stats.bootstrap
+
+    def counted(samples, statistic, **how):
+        drawn.append((*(each.tobytes() for each in samples), statistic, how["n_resamples"]))
+        return bootstrap(samples, statistic, **how)
+
+    monkeypatch.setattr(scipy.stats, "bootstrap", counted)
+    _bounds.cache_clear()
+    write(tables.study(tmp_path), ("html", "md", "latex"))
+    assert 0 < len(drawn) == len(set(drawn))
 
 
 def test_names_and_messages_are_escaped_in_html(page):

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from bench.stats import cost_to_target
-from bench.stats.cost_to_target import AXES, _interval, profile, survival_median, targets
+from bench.stats.cost_to_target import AXES, TARGET_COSTS, _by_cost, _interval, profile, survival_median, targets
 
 STUDIES = 400
 ROLES = {"oracle": "ceiling", "untrained": "floor"}
@@ -82,6 +82,17 @@ def test_taking_totals_for_costs_would_not():
     assert ((low <= math.log(2)) & (math.log(2) <= high)).mean() < 0.8
 
 
+def test_at_equal_cost_seeds_that_reach_it_come_before_censored_ones():
+    """As two sorts would have it, whatever the costs: none at all, whole numbers beyond 2^52, infinite."""
+    random = np.random.default_rng(0)
+    sizes = np.array([0.0, 5e-324, 1.0, np.nextafter(1.0, 2.0), 2.0**53, 2.0**53 + 2, 1e150, np.inf])
+    costs = random.choice(sizes, (40, 3, 25)) * random.choice([1.0, -1.0], (40, 3, 25))
+    missed, spent = _by_cost(costs)
+    order = np.lexsort((np.signbit(costs), np.abs(costs)), axis=-1)
+    np.testing.assert_array_equal(missed, np.take_along_axis(np.signbit(costs), order, -1))
+    np.testing.assert_array_equal(spent, np.take_along_axis(np.abs(costs), order, -1))
+
+
 # Targets
 
 
@@ -90,7 +101,7 @@ def test_the_first_look_within_delta_counts_whatever_follows():
     spent = {delta: one(found, delta=delta, cost="flops")["median"] for delta in (0.05, 0.1, 0.2)}
     assert spent == {0.05: 8, 0.1: 8, 0.2: 4}
     assert set(found["method"]) == {"m"}
-    assert set(found["cost"]) == set(AXES)
+    assert set(found["cost"]) == set(TARGET_COSTS)
 
 
 def test_misses_are_censored_at_their_own_total():
