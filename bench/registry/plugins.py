@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.common.errors import UsageError, describe
+from bench.common.text import plain
 from bench.config import labels
 from bench.process.containment import importing
 
@@ -99,9 +100,17 @@ def _load_point(point: metadata.EntryPoint, origin: str) -> Any:
         with importing(origin):
             return point.load()
     except KeyboardInterrupt:
+        _interrupted(origin)
         raise
     except BaseException as error:
         raise UsageError(f"{origin} cannot be imported: {describe(error)}") from error
+
+
+def _interrupted(what: str) -> None:
+    """Say what was being imported, since the command that is interrupted ends without another word."""
+    import click
+
+    click.echo(f"interrupted while {plain(what)} was imported", err=True)
 
 
 def offered(file: str) -> dict[str, list[Entry]]:
@@ -167,6 +176,7 @@ def load_plugin(file: str) -> ModuleType:
         with importing(f"plugin {path.name}"):
             spec.loader.exec_module(module)
     except KeyboardInterrupt:
+        _interrupted(f"plugin {file}")
         raise
     except BaseException as error:
         raise UsageError(f"plugin {file} cannot be imported: {describe(error)}") from error

@@ -95,6 +95,14 @@ def test_a_method_and_a_dataset_of_ones_own(compare, in_process, plugins, tmp_pa
     assert info["methods"]["mine"]["summary"] == "A plain variational autoencoder"
 
 
+@pytest.mark.parametrize("command", [("list", "methods"), ("check", "vae"), ("compare", "--methods", "vae")])
+def test_a_plugin_that_interrupts_its_import_ends_the_command_in_a_line(cli, tmp_path, command):
+    (tmp_path / "mine.py").write_text('raise KeyboardInterrupt("enough\\nof this")')
+    end = cli(*command, "--plugin", tmp_path / "mine.py")
+    assert (end.code, end.out) == (130, "")
+    assert end.err.strip() == f"interrupted while plugin {tmp_path / 'mine.py'} was imported"
+
+
 def test_a_plugin_is_listed(cli, plugins):
     end = cli("list", "--plugin", plugins[0], "--plugin", plugins[1])
     assert end.code == 0
