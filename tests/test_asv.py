@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from benchmarks import fits, posterior, quality
 
 ROOT = Path(__file__).parents[1]
-LIGHT = ("time_help", r"step\('vae'\)")
+LIGHT = ("time_help",)
 
 
 @pytest.fixture

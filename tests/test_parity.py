@@ -28,9 +28,9 @@ from methods.pyro_svi import PyroIWAE, PyroVAE, train
 from methods.vae import VAE
 
 MARGIN = 0.2
-DATASETS = ("circle", "absolute", "s_curve")
+DATASETS = ("circle", "s_curve")
 SEEDS = range(6)
-DATA, HELD_OUT = 100, 20
+DATA, HELD_OUT = 100, 10
 SHORT = {"steps": 25, "batch_size": 50, "learning_rate": 1e-2}
 
 

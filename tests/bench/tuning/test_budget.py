@@ -141,7 +141,7 @@ def test_the_budget_binds_before_the_limit(tune, tmp_path, in_process):
 
 
 def test_uneven_costs_stay_within_the_budget(tune, tmp_path):
-    for budget in (150, 250, 400):
+    for budget in (150, 400):
         out = tmp_path / str(budget)
         assert tune(out, "uneven", budget, "--quiet").code == 0
         rows = tables.read_table(out, "trials")
@@ -206,7 +206,7 @@ def whole(tune_two, kept):
     return chosen(kept / "whole")
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, 6])
+@pytest.mark.parametrize("after", [1, 6])
 def test_an_interrupted_tuning_chooses_the_same(whole, tune_two, tmp_path, monkeypatch, after):
     plain = scheduler.run_all
     interrupting(monkeypatch, after)
