@@ -144,11 +144,11 @@ def every_step_costs_the_same():
 
 
 def counting_is_off_the_clocks():
-    """With an operator that takes 2 ms to count, a run of some 10 ms has seconds of its own only."""
+    """With an operator that takes 1 ms to count, a run of some 10 ms has seconds of its own only."""
     count, counted = CountingLedger._count, []
 
     def slow(self, *call):
-        end = time.process_time() + 2e-3
+        end = time.process_time() + 1e-3
         while time.process_time() < end:
             counted.append(1)
         count(self, *call)

@@ -23,7 +23,7 @@ from methods.contract.method import DecoderModel, Fitted, Method, NullLedger, Ta
 NAMES = list(methods.BUILTIN)
 REFERENCES = ("oracle", "untrained")
 TRAINED = [name for name in NAMES if name not in REFERENCES]
-PROBLEMS = ("circle", "s_curve")
+PROBLEMS = {"circle": 60, "s_curve": 40}  # data of each
 STEPS = 30
 LOOKS = (1, 20, 48)
 
@@ -37,9 +37,9 @@ def problem(request):
 def start(make_task, short):
     """A function that gives a method's task and its fit, not yet begun."""
 
-    def begin(name, problem, n=60, **options):
+    def begin(name, problem, n=None, **options):
         method = short(methods.load(name)(), STEPS)
-        task = make_task(problem.name, n, **options)
+        task = make_task(problem.name, n or PROBLEMS[problem.name], **options)
         if method.sees_truth:
             task = dataclasses.replace(task, truth=TrueModel(problem))
         return task, method.fit(task)
@@ -272,7 +272,8 @@ def untrained(make_task):
     @functools.cache
     def of(data):
         problem = datasets.load(data)
-        return likelihood(Fitted(make_task(data).model, Prior(problem.latent_dim)), problem).value.mean()
+        fitted = Fitted(make_task(data, PROBLEMS[data]).model, Prior(problem.latent_dim))
+        return likelihood(fitted, problem).value.mean()
 
     return of
 
