@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from bench.metrics.wasserstein import squared_w2
+from bench.metrics.wasserstein import _spread, squared_w2
 
 
 def sets(*shape, seed=0):
@@ -40,3 +40,12 @@ def test_between_gaussians_on_a_line():
     z = torch.special.ndtri(u)[None, :, None]
     assert float(squared_w2(z[:, ::4], (1.5 + 2 * z)[:, ::4])) == pytest.approx(1.5**2 + 1, abs=0.02)
     assert math.sqrt(float(squared_w2(z[:, ::4], z[:, ::4]))) == 0
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 500])
+def test_the_order_of_points_only_saves_work(count):
+    order = _spread(count)
+    assert sorted(order) == list(range(count))
+    assert count < 64 or min(abs(a - b) for a, b in itertools.pairwise(order)) > 1
+    first, second = sets(2, count, 2), sets(2, count, 2, seed=1)
+    torch.testing.assert_close(squared_w2(first, second), squared_w2(first.flip(1), second))
