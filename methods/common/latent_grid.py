@@ -19,6 +19,8 @@ COARSEST = 256
 LEAST_MASS = 1e-9
 MOST_CELLS = 60_000
 NODES_PER_CELL = 4
+CELLS_AT_ONCE = 256
+NEGLIGIBLE = 1e-30
 
 
 @dataclass(frozen=True)
@@ -198,11 +200,12 @@ def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> 
 
 def posterior_on(model: DecoderModel, grid: LatentGrid) -> GridPosterior:
     """The posterior of a model at its present weights on a given grid, from its likelihood at the cells' codes."""
-    decoded, log_mass, noise = model.decode(grid.codes).double(), grid.mass.log(), model.variance()
+    decoded, noise = model.decode(grid.codes).double(), model.variance()
+    bias = grid.mass.log().to(decoded.device) - decoded.square().sum(1) / (2 * noise)
 
     def log_index(x: Tensor) -> Tensor:
-        distance = torch.cdist(x.double(), decoded.to(x.device))
-        return torch.log_softmax(log_mass.to(x.device) - distance.square() / (2 * noise), 1)
+        # Less |x|^2 / (2 s2), which is the same for all cells.
+        return torch.log_softmax(torch.addmm(bias.to(x.device), x.double() / noise, decoded.to(x.device).T), 1)
 
     return GridPosterior(log_index, grid)
 
@@ -220,10 +223,16 @@ def index_without_codes(posterior: GridPosterior, train: Tensor) -> Callable[[Te
     Returns:
         log q(i | x), (n, D) -> (n, N), in nats.
     """
-    of_train = cache(lambda: posterior.log_index(train).exp())
+    of_train, grid_mass = cache(lambda: posterior.log_index(train).exp()), posterior.grid.mass
 
     def log_index(x: Tensor) -> Tensor:
-        joint = (posterior.log_index(x) - posterior.log_mass.to(x.device)).exp() @ of_train().T
+        same = x.shape == train.shape and bool((x == train).all())
+        of_x = of_train() if same else posterior.log_index(x).exp()
+        joint = torch.zeros(len(x), len(train), dtype=of_x.dtype, device=x.device)
+        blocks = (each.split(CELLS_AT_ONCE, -1) for each in (of_x, of_train(), grid_mass.to(x.device)))
+        for left, right, mass in zip(*blocks, strict=True):
+            rows, columns = ((each.amax(1) > NEGLIGIBLE).nonzero()[:, 0] for each in (left, right))
+            joint[rows[:, None], columns] += (left[rows] / mass) @ right[columns].T
         return torch.log(joint / joint.sum(1, keepdim=True))
 
     return log_index

@@ -12,7 +12,7 @@ import datasets
 from bench.metrics import TrueModel
 from datasets.base import draw
 from datasets.linear import linear_gaussian
-from methods.common.latent_grid import GridPosterior, LatentGrid, exact_posterior
+from methods.common.latent_grid import GridPosterior, LatentGrid, exact_posterior, index_without_codes
 
 SIZES = [1, 2, 3, 5, 7, 64, 500]
 
@@ -211,3 +211,16 @@ def test_the_best_weights_of_boxes_are_the_best(latent):
     assert gap.min() > -0.01
     assert gap.mean() < 0.02
     assert (elbo(best) - elbo(GridPosterior(lambda _: moved, grid)) > 0.01).all()
+
+
+@pytest.mark.parametrize("name", ["circle", "s_curve", "pinwheel"])
+def test_the_index_without_codes_is_the_sum_over_all_cells(name):
+    """Cells without mass at a point are left out, and points that are the training points are not asked twice."""
+    problem = datasets.load(name)
+    split = draw(problem, 0, 30, 1, 10)
+    posterior = exact_posterior(TrueModel(problem), problem.latent_dim)
+    log_index = index_without_codes(posterior, split.train)
+    of_train = posterior.log_index(split.train).exp()
+    for x in (split.test, split.train):
+        joint = (posterior.log_index(x) - posterior.log_mass).exp() @ of_train.T
+        torch.testing.assert_close(log_index(x).exp(), joint / joint.sum(1, keepdim=True))
