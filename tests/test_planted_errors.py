@@ -435,11 +435,11 @@ def error_of_one_point(patch):
 def distance_in_latent_space(patch):
     right = posterior._points
 
-    def wrong(fitted, problem, truth, x, count, seed):
-        sides = (right(q, x, count, problem.latent_dim, seed).transpose(0, 1) for q in (truth, fitted.posterior))
-        return wasserstein.squared_w2(*sides)
+    def wrong(fitted, problem, truth, x, counts, seed):
+        sides = (right(q, x, counts, problem.latent_dim, seed) for q in (truth, fitted.posterior))
+        return [tuple(z.transpose(0, 1) for z in pair) for pair in zip(*sides, strict=True)]
 
-    patch.setattr(posterior, "_squared", wrong)
+    patch.setattr(posterior, "signals", wrong)
 
 
 def mean_of_roots(patch):

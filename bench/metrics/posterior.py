@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -159,7 +159,7 @@ def signal_distance(fitted: Fitted, problem: Problem, truth: Posterior, x: Tenso
     """
     x = x[:SIGNAL_POINTS]
     count = NODES[problem.latent_dim]
-    fine, coarse = (_squared(fitted, problem, truth, x, m, seed) for m in (count, count // 2))
+    fine, coarse = (squared_w2(*each) for each in signals(fitted, problem, truth, x, (count, count // 2), seed))
     return [root_mean("signal_w2", fine, abs(float((fine - coarse).mean())), "data units")]
 
 
@@ -196,14 +196,9 @@ def signal_distance_from_draws(fitted: Fitted, problem: Problem, nuts: NutsDraws
     return [replace(found, diagnostics=diagnostics)]
 
 
-def _squared(fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, count: int, seed: int) -> Tensor:
-    """The squared distance for each x (n, D) between posteriors represented by `count` points each: (n,)."""
-    return squared_w2(*signals(fitted, problem, truth, x, count, seed))
-
-
 def signals(
-    fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, count: int, seed: int
-) -> tuple[Tensor, Tensor]:
+    fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, counts: Sequence[int], seed: int
+) -> list[tuple[Tensor, Tensor]]:
     """Equally weighted points of the posterior of the noiseless signal f(z), true and learned.
 
     Args:
@@ -211,23 +206,25 @@ def signals(
         problem: The data source.
         truth: The true p(z | x).
         x: Points, (n, D).
-        count: Number of points per posterior.
+        counts: Numbers of points per posterior.
         seed: The seed of the draws.
 
     Returns:
-        Points of the true p(f(z) | x) and of the learned one under q, (n, count, D) each.
+        For each count, points of the true p(f(z) | x) and of the learned one under q, (n, count, D) each.
     """
-    true = problem.decoder(_points(truth, x.cpu(), count, problem.latent_dim, seed))
-    learned = fitted.model.decode(_points(fitted.posterior, x, count, problem.latent_dim, seed)).double().cpu()
-    return true.transpose(0, 1), learned.transpose(0, 1)
+    true = [problem.decoder(z) for z in _points(truth, x.cpu(), counts, problem.latent_dim, seed)]
+    drawn = _points(fitted.posterior, x, counts, problem.latent_dim, seed)
+    learned = [fitted.model.decode(z).double().cpu() for z in drawn]
+    return [(a.transpose(0, 1), b.transpose(0, 1)) for a, b in zip(true, learned, strict=True)]
 
 
-def _points(posterior: Posterior, x: Tensor, count: int, latent_dim: int, seed: int) -> Tensor:
-    """Equally weighted points that represent q(z | x) for each x (n, D): (count, n, L)."""
-    points = posterior.from_uniform(x, cube_points(count, latent_dim).to(x.device))
+def _points(posterior: Posterior, x: Tensor, counts: Sequence[int], latent_dim: int, seed: int) -> Sequence[Tensor]:
+    """For each count, equally weighted points that represent q(z | x) for each x (n, D): (count, n, L)."""
+    cube = torch.cat([cube_points(count, latent_dim) for count in counts])
+    points = posterior.from_uniform(x, cube.to(x.device))
     if points is not None:
-        return points
-    return posterior.sample(x, count, torch.Generator(x.device).manual_seed(seed))[0]
+        return points.split(list(counts))
+    return [posterior.sample(x, count, torch.Generator(x.device).manual_seed(seed))[0] for count in counts]
 
 
 def cube_points(count: int, dim: int) -> Tensor:

@@ -84,7 +84,8 @@ def signal_posteriors(
     if problem.data_dim not in SEEN_DIMS:
         return []
     points = _spread(test[:, 0])
-    found = zip((TRUTH, name), signals(fitted, problem, truth, test[points], SIGNALS, seed), strict=True)
+    (both,) = signals(fitted, problem, truth, test[points], (SIGNALS,), seed)
+    found = zip((TRUTH, name), both, strict=True)
     asked = list(zip(points, test[points].tolist(), strict=True))
     return [
         (whose, point, j, x, signal)

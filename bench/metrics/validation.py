@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bench.metrics.evaluator import SAMPLED_POINTS, BaseEvaluator
+from bench.metrics.evaluator import DRAWS, SAMPLED_POINTS, BaseEvaluator
 from bench.metrics.likelihood import by_quadrature, learned_likelihood
 from bench.metrics.measurement import Measurement, mean
 from datasets.base import DataSource, Split
@@ -27,11 +27,12 @@ class ValidationEvaluator(BaseEvaluator):
         self.validation = split.validation[:points].to(device)
 
     @torch.no_grad()
-    def evaluate_checkpoint(self, fitted: Fitted) -> list[Measurement]:
+    def evaluate_checkpoint(self, fitted: Fitted, draws: int = DRAWS) -> list[Measurement]:  # noqa: ARG002
         """validation_ll, the mean of log p(x) in nats.
 
         Args:
             fitted: What the method has learned so far.
+            draws: Not used, as no ELBO is measured.
 
         Raises:
             NotFiniteError: If it is not a finite number.

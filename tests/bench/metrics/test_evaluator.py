@@ -10,12 +10,14 @@ from torch.distributions import Normal, kl_divergence
 import methods
 from bench.fit.runner import run_one
 from bench.metrics import Evaluator, NotFiniteError, TrueModel, density_grid, likelihood, measurement
-from bench.metrics.evaluator import DRAWS
+from bench.metrics import evaluator as evaluator_module
+from bench.metrics.evaluator import DRAWS, LAST_DRAWS
 from datasets import load
-from datasets.base import draw
+from datasets.base import draw, stream
 from datasets.linear import linear_gaussian
 from methods.common.latent_grid import exact_posterior
 from methods.common.posteriors import Prior
+from methods.contract.decoder import build_model
 from methods.contract.method import Fitted, Posterior
 
 
@@ -195,6 +197,51 @@ def test_the_order_of_large_test_sets_is_kept(monkeypatch):
     _, parts = scores(n=50)
     assert parts["test_ll"] == whole["test_ll"]
     assert parts["elbo"].value == pytest.approx(whole["elbo"].value)
+
+
+def test_more_draws_give_the_same_bound_with_less_noise():
+    problem = linear_gaussian(1)
+    split, model = draw(problem, 0, 1, 1, 200), Linear.of(problem)
+    posterior = Near(model, 0.5, 1.5)
+    evaluators = [Evaluator(problem, split, seed) for seed in range(5)]
+
+    def bounds(draws):
+        return torch.tensor(
+            [by_name(e.evaluate_checkpoint(Fitted(model, posterior), draws))["elbo"].value for e in evaluators]
+        )
+
+    few, many = bounds(DRAWS), bounds(LAST_DRAWS)
+    assert many.std() < few.std()
+    assert abs(float(few.mean() - many.mean())) < 4 * float(few.std())
+    assert evaluators[0].evaluate_checkpoint(Fitted(model, posterior)) == evaluators[0].evaluate_checkpoint(
+        Fitted(model, posterior), DRAWS
+    )
+
+
+def test_a_likelihood_is_computed_once_for_a_model_and_anew_for_another(monkeypatch):
+    problem, asked = load("circle"), []
+    evaluator = Evaluator(problem, draw(problem, 0, 1, 1, 20), 0)
+    learned = evaluator_module.learned_likelihood
+    monkeypatch.setattr(evaluator_module, "learned_likelihood", lambda *a: asked.append(len(a[1])) or learned(*a))
+    model = build_model(problem.sample(20, stream("a", 0, "a")).float(), 1, 0.01, stream("a", 0, "b"))
+    fitted = Fitted(model, Prior(1))
+    first = evaluator.evaluate_checkpoint(fitted)
+    assert evaluator.evaluate_checkpoint(fitted) == first
+    evaluator.evaluate_final(fitted)
+    assert asked == [20]
+    with torch.no_grad():
+        model.network[-1].bias += 0.1
+    assert by_name(evaluator.evaluate_checkpoint(fitted))["test_ll"] != by_name(first)["test_ll"]
+    assert asked == [20, 20]
+
+
+def test_the_true_posterior_is_computed_once_for_a_problem_and_anew_for_another():
+    posteriors = [
+        Evaluator(load(name), draw(load(name), seed, 1, 1, 5), seed).true_posterior
+        for name, seed in (("circle", 0), ("circle", 1), ("figure8", 0))
+    ]
+    assert posteriors[0] is posteriors[1]
+    assert posteriors[0] is not posteriors[2]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
