@@ -52,6 +52,8 @@ MAX_NODES = 400_000
 PROBES = 256
 FIRST_WIDTH = {1: 1 / 32, 2: 1 / 4}
 RESOLVED_STEP = 2.0
+PREDICTED_GAP = 0.01
+MERGED_STEP = 1.0
 NEGLIGIBLE = 30.0
 
 
@@ -116,7 +118,8 @@ def _log_marginal(
     """
     points = torch.cat([x.double(), probes])
     weight = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in (x, probes)])
-    guess = torch.logsumexp(torch.cdist(points, probes).square() / (-2 * noise_variance), 1) - math.log(PROBES)
+    squared = points.square().sum(1) + (probes.square().sum(1) - 2 * points @ probes.T).amin(1)
+    guess = squared.clamp(min=0) / (-2 * noise_variance) - math.log(PROBES)
     index = _neighbourhoods(points, GROUP_SIZE)
     integral = _Integral(decode, noise_variance, points[index], weight[index], latent_dim)
     value, error = torch.empty_like(weight), torch.empty_like(weight)
@@ -231,6 +234,8 @@ class _Integral:
         value, error = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         scale = torch.full_like(value, -math.inf)
         centre, half = self._first_boxes(radius)
+        if self.latent_dim == 1:
+            centre, half = self._merged(centre, half, radius)
         box, group = torch.cartesian_prod(torch.arange(len(half)), torch.arange(len(value))).T
         evaluated = 0
         while len(box):
@@ -269,10 +274,40 @@ class _Integral:
             halves = _bisect(centre[split], half[split], half[split].argmax(1))
             centre, half = torch.cat([centre[~split], halves[0]]), torch.cat([half[~split], halves[1]])
 
-    def _decoded(self, centre: Tensor, half: Tensor) -> _Boxes:
+    def _merged(self, centre: Tensor, half: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+        """The boxes (b, 1) that halve a box, replaced by it where its nodes tell what theirs are, again and again.
+
+        They do where the polynomial through its decoded nodes is within a hundredth of a standard deviation of the
+        noise at the nodes of its halves, and its nodes are no further apart than the noise.
+        """
+        noise, interpolate = math.sqrt(self.noise_variance), _to_halves(self.nodes[:, 0])
+        order = centre[:, 0].argsort()
+        centre, half = centre[order], half[order]
+        mean = self._means(centre, half)
+        while True:
+            even = ((centre[:-1] + radius) / (2 * half[:-1])).floor() % 2 == 0
+            left = (even & (half[:-1] == half[1:]))[:, 0].nonzero()[:, 0]
+            whole = self._means(centre[left] + half[left], 2 * half[left])
+            gap = (interpolate @ whole - torch.cat([mean[left], mean[left + 1]], 1)).norm(dim=2).amax(1)
+            good = (gap <= PREDICTED_GAP * noise) & (self._steps(whole)[:, 0] <= MERGED_STEP * noise)
+            if not good.any():
+                return centre, half
+            left, whole = left[good], whole[good]
+            centre[left] += half[left]
+            half[left] *= 2
+            mean[left] = whole
+            kept = torch.ones(len(half), dtype=torch.bool).index_fill_(0, left + 1, False)
+            centre, half, mean = centre[kept], half[kept], mean[kept]
+
+    def _means(self, centre: Tensor, half: Tensor) -> Tensor:
+        """The decoded nodes of boxes, (b, k^L, D)."""
         z = centre[:, None] + half[:, None] * self.nodes
         parts = [self.decode(part).double() for part in z.flatten(0, 1).split(DECODED_AT_ONCE)]
-        mean = torch.cat(parts).unflatten(0, z.shape[:2])
+        return torch.cat(parts).unflatten(0, z.shape[:2])
+
+    def _decoded(self, centre: Tensor, half: Tensor) -> _Boxes:
+        z = centre[:, None] + half[:, None] * self.nodes
+        mean = self._means(centre, half)
         square = (mean**2).sum(2, keepdim=True)
         log_prior = -(z**2).sum(2) / 2 - self.latent_dim / 2 * math.log(2 * math.pi)
         rows = torch.cat([mean, log_prior[..., None] - square / (2 * self.noise_variance), torch.ones_like(square)], 2)
@@ -335,6 +370,13 @@ class _Integral:
         distance = (nearest[:, None] - step[..., None]).clamp(min=0)
         bound = (log_mass[:, None] - distance**2 / (2 * self.noise_variance)).clamp(max=600).exp()
         return bound * (step > RESOLVED_STEP * math.sqrt(self.noise_variance))[..., None]
+
+
+def _to_halves(nodes: Tensor) -> Tensor:
+    """From values at nodes (k,) of [-1, 1] to those of their polynomial at the nodes of both halves, (2 k, k)."""
+    halves = torch.cat([nodes - 1, nodes + 1]) / 2
+    at, there = (np.polynomial.legendre.legvander(each.numpy(), len(nodes) - 1) for each in (nodes, halves))
+    return torch.tensor(there @ np.linalg.inv(at))
 
 
 def _log_mass(centre: Tensor, half: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import datasets
 from datasets.base import draw
 from datasets.linear import linear_gaussian
-from datasets.quadrature import KRONROD, RULE, _bisect, _log_mass, _neighbourhoods, _rule, log_marginal
+from datasets.quadrature import KRONROD, RULE, _bisect, _Integral, _log_mass, _neighbourhoods, _rule, log_marginal
 
 PROBLEMS = ["circle", "figure8", "absolute", "clusters", "spiral_dots", "swiss_roll", "s_curve", "torus", "pinwheel"]
 FAR = torch.tensor([[30.0, 0.0]], dtype=torch.float64)
@@ -214,7 +214,7 @@ def test_a_box_left_out_too_early_shows_in_the_error(monkeypatch):
     problem = datasets.load("circle")
     x = draw(problem, 3, 1, 1, 200).test
     exact = problem.log_prob(x, 1e-6).value
-    monkeypatch.setattr("datasets.quadrature.NEGLIGIBLE", 2.0)
+    monkeypatch.setattr("datasets.quadrature.NEGLIGIBLE", -2.0)
     found = problem.log_prob(x)
     assert (exact - found.value).max() > 1e-2
     assert (exact - found.value <= found.error + 1e-9).all()
@@ -329,3 +329,20 @@ def test_bisection_halves_each_box_along_its_axis():
     centres, halves = _bisect(centre, half, torch.tensor([1, 0]))
     assert centres.tolist() == [[0, -1], [2.75, 1], [0, 1], [3.25, 1]]
     assert halves.tolist() == [[1, 1], [0.25, 1]] * 2
+
+
+def test_halves_are_merged_where_their_box_tells_what_they_hold():
+    """All of them under a decoder that hardly moves, and none that holds a bump between the nodes of its box."""
+
+    def boxes(decode):
+        integral = _Integral(decode, 0.01, torch.zeros(1, 1, 1).double(), torch.ones(1, 1).double(), 1)
+        return *integral._first_boxes(8.0), *integral._merged(*integral._first_boxes(8.0), 8.0)
+
+    centre, half, flat, wide = boxes(lambda z: 0.01 * z)
+    assert len(flat) == 1
+    assert wide.item() == 8.0
+    _, _, bumpy, narrow = boxes(lambda z: 0.01 * z + torch.exp(-(((z - 0.327) / 0.003) ** 2) / 2))
+    assert narrow.min() == half.min()
+    assert narrow[((bumpy - 0.327).abs() <= narrow)].item() == half.min()
+    assert float(narrow.sum()) == pytest.approx(8.0)
+    assert 1 < len(bumpy) < len(centre) / 4
