@@ -10,20 +10,26 @@ from bench.registry.registry import registry
 from bench.store.records import RunSpec
 from datasets.base import draw
 from methods import BUILTIN
-from methods.contract.method import Fitted, NullLedger
+from methods.contract.method import Fitted, NullLedger, Task
 
 METHODS = tuple(BUILTIN)
 N_TRAIN = 500
 STEPS = 500
 FIRST = 5
+BLOCK = 10
+
+
+def task(name: str, seed: int) -> Task:
+    """The task of the method on the circle."""
+    method, problem = registry().make_method(name), registry().make_problem("circle", None)
+    spec = RunSpec(dataset="circle", method=name, seed=seed, n_train=N_TRAIN, n_test=1)
+    split = draw(problem, spec.seed, spec.n_train, spec.n_train, spec.n_test)
+    return make_task(method, problem, split, spec, NullLedger())
 
 
 def begin(name: str, **changed: Any) -> Iterator[Fitted]:
     """A fit of the method, with some of its hyperparameters changed, to the circle at seed 0."""
-    method, problem = replace(registry().make_method(name), **changed), registry().make_problem("circle", None)
-    spec = RunSpec(dataset="circle", method=name, seed=0, n_train=N_TRAIN, n_test=1)
-    split = draw(problem, spec.seed, spec.n_train, spec.n_train, spec.n_test)
-    return iter(method.fit(make_task(method, problem, split, spec, NullLedger())))
+    return iter(replace(registry().make_method(name), **changed).fit(task(name, 0)))
 
 
 def shortened(name: str) -> dict[str, int]:
@@ -45,6 +51,25 @@ class Step:
         self.fit = begin(name)
         if sum(1 for _ in islice(self.fit, FIRST)) < FIRST:
             raise NotImplementedError(f"{name} takes no steps")
+
+    def time_step(self, _: str) -> None:
+        next(self.fit)
+
+
+class StepOfABlock:
+    """A step of ten seeds as one program, for methods that can: the mean of 25, after the first five."""
+
+    params = tuple(name for name in METHODS if registry().make_method(name).stacks)
+    param_names = ("method",)
+    number = 25
+    repeat = (3, 10, 5.0)
+    rounds = 1
+    warmup_time = 0.0
+
+    def setup(self, name: str) -> None:
+        self.fit = iter(registry().make_method(name).fit_together([task(name, seed) for seed in range(BLOCK)]))
+        for _ in range(FIRST):
+            next(self.fit)
 
     def time_step(self, _: str) -> None:
         next(self.fit)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.special import ndtri
 from zuko.flows import NSF
 from zuko.lazy import LazyComposedTransform
 
+from methods.common.amortised import AmortisedMethod
 from methods.common.posteriors import Amortised
-from methods.common.training import Objective, train_jointly
+from methods.common.training import Objective
 from methods.contract.architecture import ACTIVATION
 from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
-from methods.contract.method import Fitted, Method, Task, require
-from methods.contract.search_space import Choice, Range, Uniform
+from methods.contract.method import require
+from methods.contract.search_space import Choice, Range
 from methods.vae import VAE
+
+Distribution.set_default_validate_args(__debug__)  # importing zuko turns the checks off for the whole process
 
 CONTEXT = 32
 CONDITIONER = (64,)
@@ -105,43 +108,44 @@ def tempered_elbo(model: GaussianModel, posterior: SplineFlow, x: Tensor, noise:
 
 
 @dataclass(frozen=True)
-class FlowVAE(Method):
+class FlowVAE(AmortisedMethod):
     """Joint training of the decoder and a conditional spline flow on the ELBO (Rezende & Mohamed 2015, algorithm 1).
 
     Args:
-        bins: K, number of pieces of each spline.
-        samples: Number of codes per training point and step.
-        warm_up: Fraction of the steps during which the weight of log p(x, z) rises from 0.01 to 1.
         steps: Number of gradient steps.
         batch_size: Training points per step.
-        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+        learning_rate: Learning rate.
+        schedule: 'anytime', or 'cosine' for ablation.
+        bins: K, number of pieces of each spline.
+        samples: Number of codes per training point and step.
+        warm_up: Number of steps during which the weight of log p(x, z) rises from 0.01 to 1.
     """
 
-    bins: int = 8
-    samples: int = 4
-    warm_up: float = 0.3
-    steps: int = 6000
-    batch_size: int = 100
-    learning_rate: float = 1e-2
-
+    stacks: ClassVar[bool] = False
     search: ClassVar[Mapping[str, Range]] = {
         **VAE.search,
         "bins": Choice((4, 8, 16)),
         "samples": Choice((1, 2, 4)),
-        "warm_up": Uniform(0.05, 0.6),
+        "warm_up": Choice((100, 300, 1000)),
     }
 
+    bins: int = 8
+    samples: int = 4
+    warm_up: int = 300
+
     def __post_init__(self) -> None:
-        require(self, positive=("bins", "samples", "warm_up", "steps", "batch_size", "learning_rate"))
+        super().__post_init__()
+        require(self, positive=("bins", "samples", "warm_up"))
 
-    def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yield after every step."""
-        posterior = build_flow(task.model, task.generator, self.bins)
-        weights = (min(LEAST_WEIGHT + step / (self.warm_up * self.steps), 1.0) for step in count())
+    @property
+    def draws(self) -> int:
+        """Draws of noise for each x."""
+        return self.samples
 
-        def objective(x: Tensor) -> Objective:
-            shape = (self.samples, len(x), task.latent_dim)
-            noise = torch.randn(shape, generator=task.generator, device=x.device)
-            return tempered_elbo(task.model, posterior, x, noise, next(weights))
+    def encoder(self, model: GaussianModel, generator: torch.Generator) -> SplineFlow:
+        """A flow that is Gaussian at first."""
+        return build_flow(model, generator, self.bins)
 
-        yield from train_jointly(task, posterior, objective, self.steps, self.batch_size, self.learning_rate)
+    def objective(self, model: GaussianModel, posterior: SplineFlow, x: Tensor, noise: Tensor, step: int) -> Objective:
+        """The ELBO, a mean over the draws for each x."""
+        return tempered_elbo(model, posterior, x, noise, min(LEAST_WEIGHT + step / self.warm_up, 1.0))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from methods.common.posteriors import Gaussian, build_encoder
-from methods.common.training import Objective, train_jointly
+from methods.common.amortised import AmortisedMethod
+from methods.common.posteriors import Gaussian
+from methods.common.training import Objective
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Method, Task, require
+from methods.contract.method import require
 from methods.contract.search_space import Choice, Range
 from methods.vae import VAE
 
@@ -70,7 +71,7 @@ def log_mean_exp(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class IWAE(Method):
+class IWAE(AmortisedMethod):
     """Joint training of decoder and encoder on the importance weighted bound (Burda et al. 2016, eq. 8).
 
     The fitted posterior is the Gaussian of the encoder. Its ELBO is looser than the bound that is trained.
@@ -79,32 +80,28 @@ class IWAE(Method):
         samples: K, number of codes per training point and step.
         steps: Number of gradient steps.
         batch_size: Training points per step.
-        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+        learning_rate: Learning rate.
+        schedule: 'anytime', or 'cosine' for ablation.
     """
 
     colour_group: ClassVar[str] = "iwae"
+    search: ClassVar[Mapping[str, Range]] = {**VAE.search, "samples": Choice((5, 10, 20))}
+    estimator = staticmethod(importance_weighted)
 
     samples: int = 10
-    steps: int = 6000
-    batch_size: int = 100
-    learning_rate: float = 1e-2
-
-    search: ClassVar[Mapping[str, Range]] = {**VAE.search, "samples": Choice((5, 10, 20))}
-    objective = staticmethod(importance_weighted)
 
     def __post_init__(self) -> None:
-        require(self, positive=("samples", "steps", "batch_size", "learning_rate"))
+        super().__post_init__()
+        require(self, positive=("samples",))
 
-    def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yield after every step."""
-        posterior = build_encoder(task.model, task.generator)
+    @property
+    def draws(self) -> int:
+        """K, draws of noise for each x."""
+        return self.samples
 
-        def objective(x: Tensor) -> Objective:
-            shape = (self.samples, len(x), task.latent_dim)
-            noise = torch.randn(shape, generator=task.generator, device=x.device)
-            return self.objective(task.model, posterior, x, noise)
-
-        yield from train_jointly(task, posterior, objective, self.steps, self.batch_size, self.learning_rate)
+    def objective(self, model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
+        """The importance weighted bound of K draws for each x."""
+        return self.estimator(model, posterior, x, noise)
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,8 @@ class DoublyReparameterisedIWAE(IWAE):
         samples: K, number of codes per training point and step.
         steps: Number of gradient steps.
         batch_size: Training points per step.
-        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+        learning_rate: Learning rate.
+        schedule: 'anytime', or 'cosine' for ablation.
     """
 
-    objective = staticmethod(doubly_reparameterised)
+    estimator = staticmethod(doubly_reparameterised)

@@ -1,30 +1,38 @@
 """Reference implementations of `vae` and `iwae` by Pyro (Bingham et al. 2019).
 
-Networks, batches and the learning rate schedule are those of `vae` and `iwae`. The objective, its draws, its gradient
-and the optimiser step are Pyro's.
+Networks, batches and the rule of stopping are those of `vae` and `iwae`. The objective, its draws and its gradient are
+Pyro's, the optimiser that of the package `schedulefree`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO
-from pyro.optim.lr_scheduler import PyroLRScheduler
+from pyro.optim import PyroOptim
 from pyro.params.param_store import StateDict
+from schedulefree import AdamWScheduleFree
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
-from methods.common.posteriors import DiagonalGaussian, build_encoder
-from methods.common.training import batches, cosine
+from methods.common.amortised import VALIDATE_EVERY, VALIDATION_POINTS, compared
+from methods.common.optimisers import SECOND_MOMENT, Anytime
+from methods.common.posteriors import build_encoder
+from methods.common.replicas import Networks
+from methods.common.training import batches, elbo
 from methods.contract.decoder import GaussianModel
 from methods.contract.method import Fitted, Method, Task, require
+from methods.iwae import importance_bound
+
+Bound = Callable[[GaussianModel, Any, Tensor, Tensor], Tensor]
 
 
 def generative(model: GaussianModel, x: Tensor) -> None:
@@ -36,7 +44,7 @@ def generative(model: GaussianModel, x: Tensor) -> None:
         pyro.sample("x", dist.Normal(model.decode(z), (log_noise / 2).exp()).to_event(1), obs=x)
 
 
-def guide(posterior: DiagonalGaussian, x: Tensor) -> None:
+def guide(posterior: Any, x: Tensor) -> None:
     """q(z | x) for a batch x (n, D), as a Pyro guide."""
     pyro.module("encoder", posterior.network)
     with pyro.plate("data", len(x)):
@@ -58,44 +66,100 @@ def contained(generator: torch.Generator, parameters: StateDict) -> Iterator[Non
     outside = shared.get_rng_state()
     shared.set_rng_state(generator.get_state())
     try:
-        with pyro.get_param_store().scope(parameters):
+        # Whether arguments are checked is part of the cost, and other libraries change it for the whole process.
+        with pyro.validation_enabled(), pyro.get_param_store().scope(parameters):
             yield
     finally:
         generator.set_state(shared.get_rng_state())
         shared.set_rng_state(outside)
 
 
-def train(task: Task, objective: ELBO, steps: int, batch_size: int, learning_rate: float) -> Iterator[Fitted]:
+class ScheduleFreeAdam(AdamWScheduleFree):  # type: ignore[misc]
+    """Adam of the package `schedulefree`, ready to take steps, as Pyro makes one for each parameter."""
+
+    def __init__(self, parameters: list[Tensor], **settings: Any):
+        super().__init__(parameters, **settings)
+        self.train()
+
+
+@contextmanager
+def averaged(optimiser: PyroOptim) -> Iterator[None]:
+    """A context in which the parameters are the means of their iterates."""
+    each = list(optimiser.optim_objs.values())
+    for one in each:
+        one.eval()
+    try:
+        yield
+    finally:
+        for one in each:
+            one.train()
+
+
+def train(
+    task: Task,
+    objective: ELBO,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    bound: Bound = elbo,
+    shape: tuple[int, ...] = (),
+) -> Iterator[Fitted]:
     """Train the model of a task and an encoder by stochastic variational inference.
 
-    Pyro's objective is a sum over a batch and ours a mean. Adam is invariant to the scale.
+    Pyro's objective is a sum over a batch and ours a mean. Adam is invariant to the scale. Pyro sums bounds over data,
+    so that ours are looked at on validation points. What is shown follows the rule of `vae` and `iwae`.
 
     Args:
         task: The fitting problem.
         objective: Pyro's objective.
         steps: Number of gradient steps.
         batch_size: Training points per step.
-        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+        learning_rate: Learning rate.
+        bound: The bound of each validation point, of a model, a posterior, points and noise.
+        shape: The shape of the noise before its axes of points and codes.
 
     Yields:
         The fitted model, after every step.
     """
     posterior = build_encoder(task.model, task.generator)
     task.ledger.watch(encoder=posterior.network)
-    optimiser = {"optimizer": torch.optim.Adam, "optim_args": {"lr": learning_rate, "fused": True}}
-    schedule = PyroLRScheduler(LambdaLR, optimiser | {"lr_lambda": lambda step: cosine(step, steps)})
-    inference = SVI(lambda x: generative(task.model, x), lambda x: guide(posterior, x), schedule, objective)
+    shown = Networks(task.model, posterior)
+    live = copy.deepcopy(shown)
+    settings = {"lr": learning_rate, "betas": (Anytime.beta, SECOND_MOMENT), "r": Anytime.power, "foreach": False}
+    optimiser = PyroOptim(ScheduleFreeAdam, settings)
+    inference = SVI(lambda x: generative(live.model, x), lambda x: guide(live.encoder, x), optimiser, objective)
     parameters: StateDict = {"params": {}, "constraints": {}}
+    validation = task.validation[:VALIDATION_POINTS]
+    state = task.generator.get_state()
+    device = task.generator.device
+    noise = torch.randn(*shape, len(validation), task.latent_dim, generator=task.generator, device=device)
+    task.generator.set_state(state)
+    best, best_bounds = live.state_dict(), torch.full((1, len(validation)), -math.inf, device=device)
 
     def step(index: Tensor) -> None:
         with contained(task.generator, parameters):
             inference.step(task.train[index])
-        schedule.step()
+
+    def look(best_bounds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            found = bound(live.model, live.encoder, validation, noise)[None]
+            return found, *compared(best_bounds, found)
 
     fitted = Fitted(task.model, posterior)
     indices = batches(len(task.train), batch_size, task.generator, task.ledger)
-    for i, index in enumerate(islice(indices, steps)):
-        task.ledger.run("joint step" if i else "first step", step, index)  # the first has no gradients to zero
+    worse = False
+    for i, index in enumerate(islice(indices, steps), 1):
+        task.ledger.run("joint step" if i > 1 else "first step", step, index)  # the first makes the optimisers
+        with averaged(optimiser):
+            if i % VALIDATE_EVERY == 0:
+                bounds, gained, lost = task.ledger.run("validation", look, best_bounds)
+                worse = bool(lost)
+                if gained:
+                    best, best_bounds = copy.deepcopy(live.state_dict()), bounds
+                if worse:
+                    shown.load_state_dict(best)
+            if not worse:
+                shown.load_state_dict(live.state_dict())
         yield fitted
 
 
@@ -106,7 +170,7 @@ class PyroVAE(Method):
     Args:
         steps: Number of gradient steps.
         batch_size: Training points per step.
-        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+        learning_rate: Learning rate.
     """
 
     colour_group: ClassVar[str] = "vae"
@@ -131,7 +195,7 @@ class PyroIWAE(Method):
         samples: K, number of codes per training point and step.
         steps: Number of gradient steps.
         batch_size: Training points per step.
-        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+        learning_rate: Learning rate.
     """
 
     colour_group: ClassVar[str] = "iwae"
@@ -147,4 +211,5 @@ class PyroIWAE(Method):
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yield after every step."""
         bound = RenyiELBO(alpha=0, num_particles=self.samples, vectorize_particles=True, max_plate_nesting=1)
-        yield from train(task, bound, self.steps, self.batch_size, self.learning_rate)
+        settings = (self.steps, self.batch_size, self.learning_rate)
+        yield from train(task, bound, *settings, importance_bound, (self.samples,))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from methods.common.posteriors import DiagonalGaussian, Gaussian, build_encoder
-from methods.common.training import Objective, elbo, train_jointly
+from methods.common.posteriors import DiagonalGaussian, Gaussian
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Method, Task, require
+from methods.contract.method import require
 from methods.contract.search_space import Choice, Range, Uniform
 from methods.vae import VAE
 
@@ -49,7 +48,7 @@ class RefinedGaussian(Gaussian):
     def _refined(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
         """The moments after one more step."""
         axes = math.sqrt(mean.shape[-1]) * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
-        nodes = torch.cat([axes, -axes])[:, None]
+        nodes = torch.cat([axes, -axes]).view(-1, *[1] * (mean.dim() - 1), mean.shape[-1])
         scale = log_scale.exp()
         slopes = self._slopes(x, mean + scale * nodes)
         up = scale * (slopes.mean(0) - mean)
@@ -65,43 +64,34 @@ class RefinedGaussian(Gaussian):
 
 
 @dataclass(frozen=True)
-class SemiAmortisedVAE(Method):
+class SemiAmortisedVAE(VAE):
     """Joint training on the ELBO of q(z | x) refined for each training point (Kim et al. 2018, algorithm 1).
 
     The encoder is trained by the gradient through the refinement, which needs second derivatives of the decoder.
 
     Args:
-        refinements: K, number of refining gradient steps for each training point.
-        rate: alpha, the step size of the refinement, for natural gradients.
         steps: Number of gradient steps.
         batch_size: Training points per step.
-        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
+        learning_rate: Learning rate.
+        schedule: 'anytime', or 'cosine' for ablation.
+        refinements: K, number of refining gradient steps for each training point.
+        rate: alpha, the step size of the refinement, for natural gradients.
     """
 
-    refinements: int = 1
-    rate: float = 0.5
-    steps: int = 6000
-    batch_size: int = 100
-    learning_rate: float = 1e-2
-
+    colour_group: ClassVar[str] = ""
     search: ClassVar[Mapping[str, Range]] = {
         **VAE.search,
         "refinements": Choice((1, 2, 4)),
         "rate": Uniform(0.1, 1.0),
     }
 
+    refinements: int = 1
+    rate: float = 0.5
+
     def __post_init__(self) -> None:
-        require(self, positive=("rate", "steps", "batch_size", "learning_rate"), not_negative=("refinements",))
+        super().__post_init__()
+        require(self, positive=("rate",), not_negative=("refinements",))
 
-    def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yield after every step."""
-        encoder = build_encoder(task.model, task.generator)
-        posterior = RefinedGaussian(task.model, encoder, self.refinements, self.rate)
-
-        def objective(x: Tensor) -> Objective:
-            noise = torch.randn(len(x), task.latent_dim, generator=task.generator, device=x.device)
-            return Objective.of(elbo(task.model, posterior, x, noise))
-
-        fitted = Fitted(task.model, posterior)
-        for _ in train_jointly(task, encoder, objective, self.steps, self.batch_size, self.learning_rate):
-            yield fitted
+    def posterior(self, model: GaussianModel, encoder: DiagonalGaussian) -> RefinedGaussian:
+        """The encoder's Gaussian, refined."""
+        return RefinedGaussian(model, encoder, self.refinements, self.rate)

@@ -23,7 +23,7 @@ TABLES = {
     "measurements": (["dataset", "method", "seed", "checkpoint", "metric"], ["wall_s", "cpu_s"]),
     "runs": (
         ["dataset", "method", "seed"],
-        ["wall_s", "cpu_s", "evaluation_s", "overrun_s", "peak_memory_mb", "key"],
+        ["wall_s", "cpu_s", "evaluation_s", "overrun_s", "query_s", "peak_memory_mb", "key"],
     ),
     "work": (["dataset", "method", "seed", "name", "by"], []),
 }

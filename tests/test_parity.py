@@ -44,8 +44,8 @@ class ClosedForm(PyroVAE):
 
 PAIRS = {
     "vae": (VAE(**SHORT), ClosedForm(**SHORT)),
-    "drawn KL": (IWAE(1, **SHORT), PyroVAE(**SHORT)),
-    "iwae": (IWAE(5, **SHORT), PyroIWAE(5, **SHORT)),
+    "drawn KL": (IWAE(samples=1, **SHORT), PyroVAE(**SHORT)),
+    "iwae": (IWAE(samples=5, **SHORT), PyroIWAE(samples=5, **SHORT)),
 }
 
 
@@ -93,7 +93,7 @@ def test_a_kl_that_counts_twice_is_caught(monkeypatch):
 
 @pytest.mark.parametrize(
     ("pair", "mistaken"),
-    [("vae", VAE(**SHORT | {"learning_rate": 5e-3})), ("iwae", IWAE(1, **SHORT))],
+    [("vae", VAE(**SHORT | {"learning_rate": 5e-3})), ("iwae", IWAE(samples=1, **SHORT))],
     ids=["half the learning rate", "one sample"],
 )
 def test_a_wrong_hyperparameter_is_caught(pair, mistaken):

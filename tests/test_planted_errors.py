@@ -3,7 +3,6 @@
 A check is a small measurement with a known answer. It returns whether the answer is right.
 """
 
-import dataclasses
 import itertools
 import math
 import time
@@ -20,11 +19,12 @@ from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import run_one
 from bench.metrics import Evaluator, TrueModel, importance, likelihood, measurement, posterior, wasserstein
 from bench.registry.registry import registry
-from bench.store.records import Cost, RunSpec
+from bench.store.records import RunSpec
 from datasets import quadrature
 from datasets.base import draw, stream
 from datasets.linear import linear_gaussian
 from methods.common import training
+from methods.common.amortised import VALIDATE_EVERY
 from methods.common.latent_grid import exact_posterior
 from methods.common.posteriors import Prior, build_encoder
 from methods.contract.decoder import build_model
@@ -133,14 +133,16 @@ def an_update_of_adam_is_charged_for():
 
 
 def every_step_costs_the_same():
-    """Of a method whose steps are all alike, also when the ledger has long known them."""
+    """Of a method whose steps are all alike but for a look at validation data, also when the ledger knows them."""
     ledger = CountingLedger()
-    fit = registry().make_method("vae").fit(task(ledger=ledger))
+    fit = registry().make_method("vae").fit(task(n=60, ledger=ledger))
     ledger.start()
     costs = [(ledger.flops, ledger.encoder_passes) for _ in itertools.islice(fit, 250)]
     ledger.stop()
-    steps = {(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(costs[1:])}
-    return len(steps) == 1 and min(steps.pop()) > 0
+    each = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(costs)]
+    looks = {each.pop(step - 2) for step in (2 * VALIDATE_EVERY, VALIDATE_EVERY)}  # the first cost is that of step 2
+    (step, passes), (look, more), *others = *set(each), *looks
+    return not others and 0 < step < look and (passes, more) == (60, 120)
 
 
 def counting_is_off_the_clocks():
@@ -366,16 +368,16 @@ def encoder_passes_free_after_a_hundred_calls(patch):
 
 
 def cpu_seconds_that_include_counting(patch):
-    right = runner._Runner._advance
+    right = runner._Block._advance
 
     def wrong(self):
-        overhead = self.ledger.overhead_s
+        (replica,) = self.replicas
+        overhead = replica.ledger.overhead_s
         found = right(self)
-        spent = self.result.cost
-        self.result.cost = dataclasses.replace(spent, cpu_s=spent.cpu_s + self.ledger.overhead_s - overhead)
+        replica.spend(0.0, replica.ledger.overhead_s - overhead)
         return found
 
-    patch.setattr(runner._Runner, "_advance", wrong)
+    patch.setattr(runner._Block, "_advance", wrong)
 
 
 def evaluation_with_the_training_generator(patch):
@@ -387,9 +389,9 @@ def evaluation_with_the_training_generator(patch):
         seen.append(made.generator)
         return made
 
-    def wrong(self, fitted):
+    def wrong(self, fitted, *draws):
         torch.randn(3, generator=seen[-1])
-        return evaluate_checkpoint(self, fitted)
+        return evaluate_checkpoint(self, fitted, *draws)
 
     patch.setattr(runner, "make_task", remember)
     patch.setattr(Evaluator, "evaluate_checkpoint", wrong)
@@ -402,18 +404,17 @@ def leaked_test_set(patch):
 def clock_that_runs_on(patch):
     evaluate_checkpoint = Evaluator.evaluate_checkpoint
 
-    def slow(self, fitted):
+    def slow(self, fitted, *draws):
         time.sleep(0.2)
-        return evaluate_checkpoint(self, fitted)
+        return evaluate_checkpoint(self, fitted, *draws)
 
-    def wrong(self, fitted, evaluate=runner._Runner._checkpoint):
+    def wrong(self, fitted, *draws, evaluate=runner._Replica._checkpoint):
         start = time.perf_counter()
-        evaluate(self, fitted)
-        spent = self.result.cost
-        self.result.cost = Cost(spent.wall_s + time.perf_counter() - start, spent.cpu_s, spent.flops)
+        evaluate(self, fitted, *draws)
+        self.spend(time.perf_counter() - start, 0.0)
 
     patch.setattr(Evaluator, "evaluate_checkpoint", slow)
-    patch.setattr(runner._Runner, "_checkpoint", wrong)
+    patch.setattr(runner._Replica, "_checkpoint", wrong)
 
 
 def quantiles_for_nodes(patch):
@@ -471,13 +472,13 @@ def stale_weights(patch):
     evaluate_checkpoint = Evaluator.evaluate_checkpoint
     kept = {}
 
-    def wrong(self, fitted):
+    def wrong(self, fitted, *draws):
         state = {k: v.clone() for k, v in fitted.model.state_dict().items()}
         before = kept.get("state", state)
         kept["state"] = state
         fitted.model.load_state_dict(before)
         try:
-            return evaluate_checkpoint(self, fitted)
+            return evaluate_checkpoint(self, fitted, *draws)
         finally:
             fitted.model.load_state_dict(state)
 

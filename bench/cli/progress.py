@@ -11,10 +11,13 @@ from rich.markup import escape
 
 from bench.common.units import plural, quantity
 from bench.config.labels import name_of
-from bench.study.log import final, outcome, workload
+from bench.study.log import alone, final, outcome, workload
 
 if TYPE_CHECKING:
     from bench.store.records import RunResult, RunSpec
+
+
+ANSWERS = (2, 5, 10, 20)  # seeds after which a dataset's answer so far is printed
 
 
 class TimeLeft:
@@ -44,30 +47,43 @@ class TimeLeft:
 
 
 class Interim:
-    """Interim results: how many runs failed, and the best method on each dataset."""
+    """Interim results: how many runs failed, and which method is ahead on each dataset."""
 
     def __init__(self, waiting: list[RunSpec]):
         self.waiting = Counter(spec.dataset for spec in waiting)
         self.failed = 0
-        self.finals: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.open: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+        for spec in waiting:
+            self.open[spec.dataset][spec.method].add(spec.seed)
+        self.finals: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
 
     def finish(self, result: RunResult) -> None:
         """Count a finished run."""
         spec = result.spec
         self.waiting[spec.dataset] -= 1
+        self.open[spec.dataset][spec.method].discard(spec.seed)
         self.failed += result.status not in ("done", "skipped")
         last = final(result)
         if last and result.status == "done" and spec.role == "method":
-            self.finals[spec.dataset][spec.method].append(last.value)
+            self.finals[spec.dataset][spec.method][spec.seed] = last.value
 
-    def best(self, dataset: str) -> str:
-        """The method with the highest median final log-likelihood of the runs made here, references excluded."""
-        medians = {method: median(values) for method, values in self.finals[dataset].items()}
-        if not medians:
+    def shared(self, dataset: str) -> list[int]:
+        """The seeds that no method has still to finish, and of which every method with results has one."""
+        every = [set(values) for values in self.finals[dataset].values()]
+        return sorted(set.intersection(*every).difference(*self.open[dataset].values())) if every else []
+
+    def answer(self, dataset: str) -> str:
+        """Which method is ahead of which by how much, over the seeds that all have finished; references excluded."""
+        seeds, finals = self.shared(dataset), self.finals[dataset]
+        if not seeds:
             return ""
-        method = max(medians, key=lambda each: medians[each])
-        seeds = plural(len(self.finals[dataset][method]), "seed")
-        return f"best on {dataset} in this run: {method}, {medians[method]:.3f} nats over {seeds}"
+        medians = {method: median(values[seed] for seed in seeds) for method, values in finals.items()}
+        first, *others = sorted(medians, key=lambda method: -medians[method])
+        over = f"over {plural(len(seeds), 'seed')}"
+        if not others:
+            return f"{dataset}: {first} {medians[first]:.3f} nats {over}"
+        ahead = median(finals[first][seed] - finals[others[0]][seed] for seed in seeds)
+        return f"{dataset}: {first} against {others[0]} {ahead:+.3f} nats, the median difference {over} so far"
 
     def failures(self) -> str:
         """How many runs failed, if any did."""
@@ -80,7 +96,7 @@ class Lines:
     def begin(self, total: int, waiting: list[RunSpec], jobs: int) -> None:
         """Print how many runs are to be made."""
         self.total, self.done = total, total - len(waiting)
-        self.left, self.interim = TimeLeft(waiting, jobs), Interim(waiting)
+        self.left, self.interim, self.answered = TimeLeft(waiting, jobs), Interim(waiting), Counter[str]()
         self._say(workload(total, len(waiting), jobs))
 
     def finish(self, result: RunResult) -> None:
@@ -91,8 +107,14 @@ class Lines:
         ahead = ", ".join(filter(None, (self._time_left(), self.interim.failures())))
         self._say(f"[{self.done}/{self.total}] {outcome(result)}{'  ' if ahead else ''}{ahead}")
         dataset = result.spec.dataset
-        if not self.interim.waiting[dataset] and (best := self.interim.best(dataset)):
-            self._say(best)
+        before, now = self.answered[dataset], len(self.interim.shared(dataset))
+        if now > before and (now in ANSWERS or not self.interim.waiting[dataset]):
+            self.answered[dataset] = now
+            self._say(self.interim.answer(dataset))
+
+    def time(self, result: RunResult) -> None:
+        """Print what a fit took alone."""
+        self._say(alone(result))
 
     def _time_left(self) -> str:
         seconds = self.left.seconds()
@@ -136,7 +158,7 @@ class Bar(Lines):
     def finish(self, result: RunResult) -> None:
         """Advance the bar."""
         super().finish(result)
-        told = (self._time_left(), self.interim.failures(), self.interim.best(result.spec.dataset))
+        told = (self._time_left(), self.interim.failures(), self.interim.answer(result.spec.dataset))
         self.bar.update(self.task, advance=1, description=escape(", ".join(filter(None, told))))
 
     def close(self) -> None:

@@ -54,6 +54,10 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         _about("Widths of the hidden layers of decoder and encoder.", "W,W,..."),
     ] = (64, 64)
     activation: Annotated[Activation, _about("Activation of the decoder's hidden layers.")] = "tanh"
+    block: Annotated[
+        Seeds,
+        _about("Seeds that are fitted as one program, by methods that can; --seeds changes no value.", "N"),
+    ] = 10
     device: Annotated[Literal["cpu", "cuda"], _about("Where methods run.")] = "cpu"
     max_flops: Annotated[PositiveFloat | None, _about("Stop each fit once it has spent F FLOPs.", "F")] = None
     max_seconds: Annotated[PositiveFloat | None, _about("Stop each fit once it has run for S seconds.", "S")] = None
@@ -75,7 +79,7 @@ class Settings(Conditions, frozen=True, kw_only=True):
         tuple[str, ...],
         _about("The methods that the report compares with every other one.", "NAMES", default="the first method"),
     ] = ()
-    seeds: Annotated[Seeds, _about("Number of seeds.", "N")] = 3
+    seeds: Annotated[Seeds, _about("Number of seeds.", "N")] = 10
     first_seed: Annotated[Seed, _about("The first seed, so that several machines can divide the seeds.", "K")] = 0
     set: Annotated[
         dict[str, dict[str, Any]],
@@ -112,11 +116,11 @@ class TuneSettings(Settings, frozen=True, kw_only=True):
         tuple[str, ...],
         _about("Methods to tune, separated by commas; 'all' for every tunable method.", "NAMES", short="-m"),
     ] = ("all",)
-    seeds: Annotated[Seeds, _about("Number of seeds, from 1000 on.", "N")] = 1
+    seeds: Annotated[Seeds, _about("Number of seeds, from 1000 on.", "N")] = 3
     first_seed: int = 1000
     budget: Annotated[
         PositiveFloat, _about("FLOPs for each method on each dataset, over all trials and seeds.", "F")
-    ] = 6e11
+    ] = 1.8e12
     trials: Annotated[Trials, _about("The most trials of each method; the first trial is its defaults.", "N")] = 64
 
     @property

@@ -16,39 +16,46 @@ PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 
 @dataclass(frozen=True)
 class Job:
-    """A run as it is sent to the machine that carries it out.
+    """Runs as they are sent to the machine that carries them out, in one process.
 
     Args:
-        spec: The run.
+        specs: The runs: one, or those of a block.
         concurrent: Whether other runs are carried out at the same time.
         plugins: The plugin files that it needs.
         environment: The code and packages that the machine must have.
-        timeout: Seconds that the run may take in all, evaluation included.
+        timeout: Seconds that each run may take, evaluation included; all of a block share the sum.
         memory: Bytes that its process may hold.
         shared: A folder for what all runs of a dataset and seed are scored with; none if it is empty.
+        timed: Whether the fit is only timed, and nothing is scored.
     """
 
-    spec: RunSpec
+    specs: tuple[RunSpec, ...]
     concurrent: bool = False
     plugins: tuple[PluginFile, ...] = ()
     environment: tuple[str, ...] = ()
     timeout: float | None = None
     memory: int | None = None
     shared: str = ""
+    timed: bool = False
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the runs."""
+        return [spec.key for spec in self.specs]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a run ended.
+    """How the process of a job ended.
 
     Args:
-        result: Its result; None if its process crashed or was stopped.
-        status: The status of a run without a result.
-        reason: Why it has none.
+        results: The results of its runs; None if it crashed or was stopped.
+        status: The status of runs without a result.
+        reason: Why they have none.
         ended: The processes that it left running, which were then ended.
-        environment: The code and packages that it was carried out with.
+        environment: The code and packages that it had.
     """
 
-    result: RunResult | None = None
+    results: list[RunResult] | None = None
     status: str = "failed"
     reason: str = ""
     ended: tuple[str, ...] = ()

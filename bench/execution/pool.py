@@ -32,13 +32,17 @@ import json, sys
 sys.path[:] = json.loads(sys.argv[2])
 from bench.execution.job import environment
 from bench.execution.server import serve
-from bench.fit.runner import run_one
-serve(int(sys.argv[1]), lambda job: run_one(job.spec, job.concurrent, job.shared), environment)
+from bench.fit.runner import run_block, time_alone
+
+def carry_out(job):
+    return time_alone(job.specs[0]) if job.timed else run_block(job.specs, job.concurrent, job.shared)
+
+serve(int(sys.argv[1]), carry_out, environment)
 """
 
 
-def run_isolated(job: Job) -> RunResult:
-    """Carry out a run by the server of this process, whichever that is; raises what `RunServer.run` does."""
+def run_isolated(job: Job) -> list[RunResult]:
+    """Carry out a job by the server of this process, whichever that is; raises what `RunServer.run` does."""
     return _of_this_process().run(job)
 
 
@@ -57,8 +61,8 @@ class RunServer:
         self._control: socket.socket | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def run(self, job: Job) -> RunResult:
-        """Carry out a run in a fresh process.
+    def run(self, job: Job) -> list[RunResult]:
+        """Carry out a job in a fresh process.
 
         Raises:
             RunCrashedError: If its process dies or exceeds a limit.
@@ -66,15 +70,19 @@ class RunServer:
         """
         with self._connection() as connection:
             try:
-                spec = msgspec.structs.replace(job.spec, plugins=tuple(map(self._at_hand, job.plugins)))
-                connection.send(replace(job, spec=spec, plugins=(), shared=self._own_folder()))
+                here = tuple(map(self._at_hand, job.plugins))
+                specs = tuple(msgspec.structs.replace(spec, plugins=here) for spec in job.specs)
+                connection.send(replace(job, specs=specs, plugins=(), shared=self._own_folder()))
                 outcome = msgspec.msgpack.decode(connection.recv_bytes(), type=Outcome)
             except (EOFError, OSError):
                 raise RunCrashedError("failed", "the watcher of the run ended") from None
         _check(outcome.environment, job.environment)
-        if outcome.result is None:
+        if outcome.results is None:
             raise RunCrashedError(outcome.status, outcome.reason)
-        return replace(outcome.result, spec=job.spec, notes=_notes(outcome.result.notes, outcome.ended))
+        return [
+            replace(result, spec=spec, notes=_notes(result.notes, outcome.ended))
+            for spec, result in zip(job.specs, outcome.results, strict=True)
+        ]
 
     def end(self) -> None:
         """End all runs, which raise RunCrashedError, as do further ones."""

@@ -7,10 +7,12 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from bench.common.errors import InterruptedStudyError, UsageError
 from bench.config.schema import Execution
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2
 LOOK_S = 0.5
+EARLY = 2  # seeds
 LAST = 3  # runs a worker, of which the longest are begun first
 CONNECT_S = 20.0
 ANSWER_S = 2.0
 
-Run = Callable[[Job], "Future[RunResult]"]
+Block = tuple[RunSpec, ...]
+Run = Callable[[Job], "Future[list[RunResult]]"]
 
 
 def run_all(specs: list[RunSpec], how: Execution, folder: Path) -> Generator[RunResult]:
@@ -55,14 +59,43 @@ def run_all(specs: list[RunSpec], how: Execution, folder: Path) -> Generator[Run
                 yield from _Round(specs, how, submit, locks, folder).results()
 
 
+def blocks(specs: Iterable[RunSpec]) -> list[Block]:
+    """Runs that are carried out in one process: those of one block of seeds, and every other one by itself."""
+    found: dict[tuple[RunSpec, int], list[RunSpec]] = {}
+    for spec in specs:
+        found.setdefault((msgspec.structs.replace(spec, seed=0), spec.seed // spec.block), []).append(spec)
+    return [tuple(block) for block in found.values()]
+
+
+def early_first(waiting: Sequence[Block]) -> list[Block]:
+    """The same, those with one of the two lowest seeds first, so that every dataset soon has a first answer."""
+    early = sorted({spec.seed for block in waiting for spec in block})[:EARLY]
+    return sorted(waiting, key=lambda block: block[0].seed not in early)
+
+
+def time_alone(specs: list[RunSpec]) -> Generator[RunResult]:
+    """Time one fit after another with nothing beside it; what cannot be timed is left out.
+
+    Args:
+        specs: A run of each pair of dataset and method.
+    """
+    plugins: dict[str, PluginFile] = {}
+    with _here(1) as submit:
+        for spec in specs:
+            files = tuple(plugins.setdefault(path, plugin_file(path)) for path in spec.plugins)
+            with contextlib.suppress(RunCrashedError):
+                yield from submit(Job((spec,), False, files, environment(), timed=True)).result()
+
+
 class _Round:
     """The runs that wait and those being made; each is locked before it is submitted."""
 
     def __init__(self, specs: list[RunSpec], how: Execution, submit: Run, locks: RunLocks, folder: Path):
-        self.waiting, self.how, self.submit, self.locks, self.folder = list(specs), how, submit, locks, folder
+        self.waiting, self.how, self.submit = early_first(blocks(specs)), how, submit
+        self.locks, self.folder = locks, folder
         self.jobs, self.environment = how.jobs or 1, environment()
         self.plugins: dict[str, PluginFile] = {}
-        self.running: dict[Future[RunResult], tuple[Job, int]] = {}
+        self.running: dict[Future[list[RunResult]], tuple[Job, int]] = {}
         self.seconds: dict[str, float] = {}
 
     def results(self) -> Iterator[RunResult]:
@@ -75,31 +108,34 @@ class _Round:
 
     def _begun(self) -> Iterator[RunResult]:
         """Submit runs while there is room; yields the results of those that another process has made meanwhile."""
-        for spec in self._in_order():
+        for block in self._in_order():
             if len(self.running) == self.jobs:
                 return
             with tables.writing(self.folder):
-                if not self.locks.take(spec.key):
-                    continue
-            self.waiting.remove(spec)
-            if (found := tables.read_run(self.folder, spec)) is not None:
-                yield found
-            else:
-                self._submit(self._job(spec), 1)
+                taken = [spec for spec in block if self.locks.take(spec.key)]
+            if not taken:
+                continue
+            self.waiting.remove(block)
+            if len(taken) < len(block):
+                self.waiting.append(tuple(spec for spec in block if spec not in taken))
+            found = {spec: tables.read_run(self.folder, spec) for spec in taken}
+            yield from (result for result in found.values() if result is not None)
+            if missing := tuple(spec for spec, result in found.items() if result is None):
+                self._submit(self._job(missing), 1)
 
-    def _in_order(self) -> list[RunSpec]:
+    def _in_order(self) -> list[Block]:
         """The runs that wait, in order; the last ones by the time that their method took, longest first.
 
         Longest processing time first (Graham 1969): the last runs then fill the gaps that the long ones leave.
         """
         if self.jobs == 1 or len(self.waiting) > LAST * self.jobs:
             return self.waiting.copy()
-        return sorted(self.waiting, key=lambda spec: -self.seconds.get(spec.method, math.inf))
+        return sorted(self.waiting, key=lambda block: -len(block) * self.seconds.get(block[0].method, math.inf))
 
-    def _job(self, spec: RunSpec) -> Job:
+    def _job(self, specs: Block) -> Job:
         how = self.how
-        files = tuple(self.plugins.setdefault(path, plugin_file(path)) for path in spec.plugins)
-        return Job(spec, self.jobs > 1, files, self.environment, how.run_timeout, how.run_memory)
+        files = tuple(self.plugins.setdefault(path, plugin_file(path)) for path in specs[0].plugins)
+        return Job(specs, self.jobs > 1, files, self.environment, how.run_timeout, how.run_memory)
 
     def _submit(self, job: Job, attempt: int) -> None:
         self.running[self.submit(job)] = job, attempt
@@ -111,24 +147,23 @@ class _Round:
             return
         others = len(self.running) < self.jobs and self.waiting
         for future in wait(self.running, LOOK_S if others else None, FIRST_COMPLETED).done:
-            result = self._outcome(future, *self.running.pop(future))
-            yield from self._begun()  # so that the next run runs while this result is written
-            if result is not None:
-                yield result
+            results = self._outcome(future, *self.running.pop(future))
+            yield from self._begun()  # so that the next run runs while these results are written
+            yield from results
 
-    def _outcome(self, future: Future[RunResult], job: Job, attempt: int) -> RunResult | None:
-        """The result of a job that has ended; None if it is repeated."""
+    def _outcome(self, future: Future[list[RunResult]], job: Job, attempt: int) -> list[RunResult]:
+        """The results of a job that has ended; none if it is repeated."""
         try:
-            result = future.result()
-            self.seconds[job.spec.method] = result.cost.wall_s + result.evaluation_s
-            return result
+            results = future.result()
+            self.seconds[job.specs[0].method] = results[-1].cost.wall_s + results[-1].evaluation_s
+            return results
         except Exception as error:
             death = _death(error)
             if attempt < ATTEMPTS:
                 self._submit(job, attempt + 1)
-                return None
+                return []
             reason = f"{death.reason}, in each of {ATTEMPTS} attempts"
-            return RunResult(job.spec, death.status, reason, concurrent=job.concurrent)
+            return [RunResult(spec, death.status, reason, concurrent=job.concurrent) for spec in job.specs]
 
 
 def _death(error: Exception) -> RunCrashedError:
@@ -164,7 +199,7 @@ def _on_cluster(address: str) -> Iterator[Run]:
     with connected(address) as client:
         executor = client.get_executor(pure=False)  # else a second attempt would be given the result of the first
 
-        def submit(job: Job) -> Future[RunResult]:
+        def submit(job: Job) -> Future[list[RunResult]]:
             if client.status != "running":
                 raise InterruptedStudyError(f"the Dask scheduler at {address} was lost")
             return executor.submit(run_isolated, job)

@@ -36,8 +36,8 @@ from bench.execution.job import Job, Outcome
 from bench.process.containment import children
 from bench.store.records import RunResult
 
-CarryOut = Callable[[Job], RunResult]
-Reply = tuple[int, str, RunResult]
+CarryOut = Callable[[Job], list[RunResult]]
+Reply = tuple[int, list[str], list[RunResult]]
 
 LOOK_S = 1.0
 MEMORY_LOOK_S = 0.02
@@ -135,7 +135,7 @@ def _watch(
         _never_returns(partial(_run, job, reply, watcher, carry_out, imports))
     reply.close()
     outcome = _awaited(job, process, asked, replies)
-    outcome = msgspec.structs.replace(outcome, ended=_end(process, outcome.result is None), environment=here)
+    outcome = msgspec.structs.replace(outcome, ended=_end(process, outcome.results is None), environment=here)
     with contextlib.suppress(OSError):  # nobody may listen any more
         asked.send_bytes(msgspec.msgpack.encode(outcome))
 
@@ -147,14 +147,15 @@ def _run(job: Job, reply: Connection, watcher: int, carry_out: CarryOut, imports
     if os.getppid() != watcher:
         return
     process, send, encode, end = os.getpid(), reply.send_bytes, msgspec.msgpack.encode, os._exit
-    result = carry_out(job)
+    results = carry_out(job)
     if os.getpid() != process:  # a copy that the method has forked
         end(A_COPY)
     try:
-        content = encode((process, job.spec.key, result))
+        content = encode((process, job.keys, results))
     except Exception as error:
         reason = f"its result cannot be stored: {describe(error)}"
-        content = encode((process, job.spec.key, RunResult(job.spec, "failed", reason, concurrent=job.concurrent)))
+        failed = [RunResult(spec, "failed", reason, concurrent=job.concurrent) for spec in job.specs]
+        content = encode((process, job.keys, failed))
     send(content)
     imports.report()
 
@@ -179,12 +180,12 @@ def _awaited(job: Job, process: int, asked: Connection, replies: Connection) -> 
 def _checked(content: bytes, job: Job, process: int) -> Outcome:
     """A result, if it comes from the run's own process and is that of its run."""
     try:
-        sender, key, result = msgspec.msgpack.decode(content, type=Reply)
+        sender, keys, results = msgspec.msgpack.decode(content, type=Reply)
     except msgspec.MsgspecError as error:
         return Outcome(reason=f"its result cannot be read: {describe(error)}")
-    if (sender, key, result.spec.key) != (process, job.spec.key, job.spec.key):
+    if (sender, keys, [result.spec.key for result in results]) != (process, job.keys, job.keys):
         return Outcome(reason="its process sent the result of another run")
-    return Outcome(result)
+    return Outcome(results)
 
 
 def _how_it_died(process: int) -> str:
@@ -229,7 +230,7 @@ class _Limits:
 
     def __init__(self, job: Job, process: int):
         self.job, self.process, self.began = job, process, time.monotonic()
-        self.ends = math.inf if job.timeout is None else self.began + job.timeout
+        self.ends = math.inf if job.timeout is None else self.began + job.timeout * job.specs[0].block
 
     @property
     def look_s(self) -> float:
@@ -240,7 +241,7 @@ class _Limits:
         """The outcome of a run that exceeds one; None if it keeps to them."""
         timeout, memory = self.job.timeout, self.job.memory
         spent = time.monotonic() - self.began
-        if timeout is not None and spent >= timeout:
+        if time.monotonic() >= self.ends:
             return Outcome(status="timeout", reason=f"stopped after {spent:.3g} s by --run-timeout {timeout:g}")
         if memory is not None and _resident(self.process) > memory:
             return Outcome(reason=f"used more than {in_words(memory)} (--run-memory)")

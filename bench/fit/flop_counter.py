@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn, strided
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -280,6 +280,13 @@ class _Tally:
         self.calls = self.flops = 0
 
 
+class _Known(NamedTuple):
+    """What repeating a piece of work adds."""
+
+    changes: list[tuple[_Tally, int, int]]
+    passes: dict[str, int]
+
+
 class CountingLedger:
     """Counts the work between `start` and `stop`.
 
@@ -295,11 +302,11 @@ class CountingLedger:
     def __init__(self) -> None:
         self.passes = {"decoder": 0, "encoder": 0}
         self.overhead_s = 0.0
-        self.active = False
+        self.active = self._every = False
         self.unlisted: set[str] = set()
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._current = self._other = self._tally(OTHER, "operators")
-        self._known: dict[tuple[Any, ...], list[tuple[_Tally, int, int]]] = {}
+        self._known: dict[tuple[Any, ...], _Known] = {}
         self._within_known = False
         self._mode = _Counting(self)
 
@@ -333,15 +340,26 @@ class CountingLedger:
             Work(plain(name, NAME), t.calls, float(t.flops), by) for (name, by), t in self._tallies.items() if t.calls
         ]
 
-    def start(self) -> None:
-        """Start counting."""
-        self.active = True
-        self._mode.__enter__()
+    def start(self, every: bool = True) -> None:
+        """Start counting.
+
+        Args:
+            every: Whether all operators are counted, or only those under `run` and `repeat`.
+        """
+        self.active, self._every = True, every
+        self._listen(every)
 
     def stop(self) -> None:
         """Stop counting."""
-        self._mode.__exit__(None, None, None)
-        self.active = False
+        self._listen(False, self._every)
+        self.active = self._every = False
+
+    def _listen(self, on: bool, was: bool = False) -> None:
+        """Make every operator call the ledger, or no longer."""
+        if on and not was:
+            self._mode.__enter__()
+        elif was and not on:
+            self._mode.__exit__(None, None, None)
 
     def run(self, name: str, work: Callable[..., T], *args: Any) -> T:
         """Run repeated work at full speed: it is counted once for each name and set of argument shapes.
@@ -358,40 +376,65 @@ class CountingLedger:
             return work(*args)
         start = perf_counter()
         key = (name, *(a.shape if isinstance(a, Tensor) else None for a in args))
-        changes = self._known.get(key)
-        if changes is None:
+        known = self._known.get(key)
+        if known is None:
             return self._run_new(key, work, *args)
-        for tally, calls, flops in changes:
+        self._add(known)
+        return self._run_known(start, work, *args)
+
+    def repeat(self, name: str, alone: Callable[[], object]) -> None:
+        """Account for work that is done elsewhere, together with that of other seeds.
+
+        Args:
+            name: What the work is called in the tables.
+            alone: The same work done alone; it is run the first time that its name is seen, to count what it costs.
+        """
+        if not self.active:
+            return
+        known = self._known.get((name,))
+        if known is not None:
+            self._add(known)
+        else:
+            start = perf_counter()
+            self._run_new((name,), alone)
+            self.overhead_s += perf_counter() - start
+
+    def _add(self, known: _Known) -> None:
+        for tally, calls, flops in known.changes:
             tally.calls += calls
             tally.flops += flops
-        return self._run_known(start, work, *args)
+        for network, rows in known.passes.items():
+            self.passes[network] += rows
 
     def _run_known(self, start: float, work: Callable[..., T], *args: Any) -> T:
         self._within_known = True
-        self._mode.__exit__(None, None, None)
+        self._listen(False, self._every)
         self.overhead_s += perf_counter() - start
         try:
             return work(*args)
         finally:
             end = perf_counter()
-            self._mode.__enter__()
+            self._listen(self._every)
             self._within_known = False
             self.overhead_s += perf_counter() - end
 
     def _run_new(self, key: tuple[Any, ...], work: Callable[..., T], *args: Any) -> T:
         before = {tally: (tally.calls, tally.flops) for tally in self._tallies.values()}
+        passes = self.passes.copy()
         outer, self._current = self._current, self._tally(key[0], "operators")
         self._current.calls += 1
+        self._listen(True, self._every)
         try:
             result = work(*args)
         finally:
+            self._listen(self._every, True)
             self._current = outer
         changes = []
         for tally in self._tallies.values():
             calls, flops = before.get(tally, (0, 0))
             if tally.calls > calls:
                 changes.append((tally, tally.calls - calls, tally.flops - flops))
-        self._known[key] = changes
+        self._known[key] = _Known(changes, {name: rows - passes[name] for name, rows in self.passes.items()})
         return result
 
     def charge(self, name: str, flops: float) -> None:
@@ -424,7 +467,7 @@ class CountingLedger:
                 network.forward = functools.partial(self._pass, name, network.forward)
 
     def _pass(self, network: str, forward: Callable[..., T], rows: Tensor, *args: Any, **kwargs: Any) -> T:
-        if self.active:
+        if self.active and not self._within_known:
             start = perf_counter()
             self.passes[network] += rows.shape[:-1].numel()
             self.overhead_s += perf_counter() - start

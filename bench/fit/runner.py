@@ -8,7 +8,8 @@ import math
 import resource
 import signal
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 import torch
@@ -18,7 +19,7 @@ from bench.common.text import plain
 from bench.fit.answers import Answers, Query, check_bound, check_log_index
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.memory import PeakMemory
-from bench.metrics import BaseEvaluator, Evaluator, Measurement, TrueModel
+from bench.metrics import DRAWS, LAST_DRAWS, BaseEvaluator, Evaluator, Measurement, TrueModel
 from bench.metrics.nuts import Shared
 from bench.metrics.validation import ValidationEvaluator
 from bench.process.containment import Containment, contained, silenced
@@ -26,61 +27,109 @@ from bench.registry.registry import registry
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 from datasets.base import DataSource, Observations, Problem, Split, draw, stream
 from methods.contract.decoder import build_model
-from methods.contract.method import Fitted, Ledger, Method, Task
+from methods.contract.method import Fitted, Ledger, Method, NullLedger, Task
 
 CHECKPOINTS_PER_DECADE = 3
 WARM_UP_POINTS = 32
 WARM_UP_STEPS = 3
 ELSEWHERE, ELSEWHERE_S = 0.05, 0.02
 LOOKED_AT = 3
+ALONE_S, MOST_ALONE_S, ALONE_STEP_S, SETTLED = 2.0, 8.0, 0.02, 0.03
 
 
 def run_one(spec: RunSpec, concurrent: bool = False, shared: str = "") -> RunResult:
-    """Carry out a run. Whatever the method raises makes the result `failed`; what it prints is dropped.
+    """Carry out a run, as `run_block` does."""
+    return run_block([spec], concurrent, shared)[0]
 
-    What the method changes in the process is undone, and named in the result's notes (`bench.process.containment`).
+
+def run_block(specs: Sequence[RunSpec], concurrent: bool = False, shared: str = "") -> list[RunResult]:
+    """Carry out runs of one method on one dataset, which differ in their seeds alone, in one process.
+
+    Whatever the method raises makes the results `failed`; what it prints is dropped. What the method changes in the
+    process is undone, and named in the notes (`bench.process.containment`). Where `spec.block` is above 1, all seeds of
+    the block are fitted as one program, so that the values do not depend on which of them are asked for.
 
     Args:
-        spec: The run.
+        specs: The runs, of seeds of one block.
         concurrent: Whether other runs are carried out at the same time.
         shared: A folder for what all runs of a dataset and seed are scored with; none if it is empty.
 
     Raises:
         KeyboardInterrupt: If this process listens to the keyboard.
     """
+    results = [RunResult(spec, concurrent=concurrent or spec.block > 1) for spec in specs]
+    _carry_out(results, lambda block: block.run(), shared)
+    return results
+
+
+def time_alone(spec: RunSpec) -> list[RunResult]:
+    """Time the fit of a run by itself, without scoring it, until the cost of its steps no longer changes.
+
+    Args:
+        spec: The run.
+
+    Returns:
+        Its result, whose `alone` is filled; none if the fit failed.
+    """
+    timed = RunResult(msgspec.structs.replace(spec, block=1, scored_on="validation"))
+    _carry_out([timed], lambda block: block.time(), "")
+    return [RunResult(spec, alone=timed.alone)] if timed.status == "done" else []
+
+
+def _carry_out(results: Sequence[RunResult], act: Callable[[_Block], None], shared: str) -> None:
+    """Prepare the fit of runs of one block, and act on it, contained."""
     torch.set_num_threads(1)
-    result = RunResult(spec, concurrent=concurrent)
-    with contained(spec.seed), silenced() as output:
+    with contained(results[0].spec.seed), silenced() as output:
         containment = Containment()
         try:
-            _carry_out(result, containment, shared)
+            _prepare(results, containment, shared, output.last_line, act)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            if _of_keyboard(error):
                 raise
-            last = output.last_line()
-            result.status = "failed"
-            result.message = plain(f"{describe(error)} (last on standard error: {last})" if last else describe(error))
-        found = (result.notes, containment.undone(), containment.left_behind())
-        result.notes = plain("; ".join(filter(None, found)))
-    return result
+            for result in results:
+                _fail(result, error, output.last_line())
+        found = (containment.undone(), containment.left_behind())
+        for result in results:
+            result.notes = plain("; ".join(filter(None, (result.notes, *found))))
 
 
-def _carry_out(result: RunResult, containment: Containment, shared: str) -> None:
-    spec, known = result.spec, registry(result.spec.plugins)
+def _of_keyboard(error: BaseException) -> bool:
+    """Whether the user has ended the process, which listens to the keyboard."""
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+def _fail(result: RunResult, error: BaseException, last: str = "") -> None:
+    result.status = "failed"
+    result.message = plain(f"{describe(error)} (last on standard error: {last})" if last else describe(error))
+
+
+def _prepare(
+    results: Sequence[RunResult],
+    containment: Containment,
+    shared: str,
+    last_line: Callable[[], str],
+    act: Callable[[_Block], None],
+) -> None:
+    spec = results[0].spec
+    known = registry(spec.plugins)
     method = known.make_method(spec.method, dict(spec.parameters))
-    result.parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+    parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
     source = known.make_problem(spec.dataset, spec.latent_dim)
     with containment.method():
         reason = reason_to_skip(source, method, spec)
+    for result in results:
+        result.parameters = parameters.copy()
+        if reason:
+            result.status, result.message = "skipped", plain(reason)
     if reason:
-        result.status, result.message = "skipped", plain(reason)
         return
     with containment.method():
         _warm_up(method, source, spec)
     containment.begin_anew()
     built_in = type(method).__module__.partition(".")[0] == "methods"
-    with contextlib.closing(_Runner(result, method, source, containment, Shared(shared, built_in))) as runner:
-        runner.run()
+    replicas = [_Replica(result, source, containment, Shared(shared, built_in), last_line) for result in results]
+    with contextlib.closing(_Block(replicas, method, source, containment)) as block:
+        act(block)
 
 
 def reason_to_skip(source: DataSource, method: Method, spec: RunSpec) -> str | None:
@@ -106,13 +155,16 @@ def _plain(value: object) -> bool | int | float | str | None:
 
 
 def _warm_up(method: Method, source: DataSource, spec: RunSpec) -> None:
-    """A few counted steps on other data, so that imports and the first calls of kernels are not timed."""
+    """A few counted steps on other data, so that imports and the first calls of kernels are not timed.
+
+    They are those of one seed, or of two as one program if the run is one of a block.
+    """
     small = msgspec.structs.replace(spec, n_train=min(spec.n_train, WARM_UP_POINTS))
     split = draw(source, 0, small.n_train, small.n_train, 0)
     ledger = CountingLedger()
     with contextlib.suppress(Exception, SystemExit):
-        fit = begun_when_resumed(method, make_task(method, source, split, small, ledger))
-        ledger.start()
+        fit = _each(method, [make_task(method, source, split, small, ledger) for _ in range(min(spec.block, 2))])
+        ledger.start(every=spec.block == 1)
         try:
             for _ in zip(range(WARM_UP_STEPS), fit):  # noqa: B905 - stops at the shorter one
                 pass
@@ -144,50 +196,207 @@ def make_task(method: Method, source: DataSource, split: Split, spec: RunSpec, l
     return Task(train, validation, model, draws, ledger, truth)
 
 
-class _Runner:
-    """Fits a method while the clock runs, and scores it at checkpoints while the clock is stopped.
+class _Block:
+    """Fits a method to one seed, or to all seeds of a block, while the clock runs.
+
+    Args:
+        replicas: The runs that are asked for.
+        method: The method.
+        source: What the data come from.
+        containment: What is put back when the method has run.
+    """
+
+    def __init__(self, replicas: Sequence[_Replica], method: Method, source: DataSource, containment: Containment):
+        self.replicas, self.containment = replicas, containment
+        self.spec = spec = replicas[0].spec
+        self.memory = PeakMemory(spec.device)
+        first = spec.seed - spec.seed % spec.block
+        seeds = range(first, first + spec.block) if spec.block > 1 else [spec.seed]
+        asked = {each.spec.seed: each for each in replicas}
+        tasks = [
+            asked[seed].make_task(method) if seed in asked else _unasked(method, source, spec, seed) for seed in seeds
+        ]
+        self.places = [seeds.index(each.spec.seed) for each in replicas]
+        self.size = len(tasks)
+        self.fit = _each(method, tasks)
+        self.cpu_s = self.elsewhere_s = 0.0
+
+    def run(self) -> None:
+        """Fit to the end or to the budget. What the method raises fails the runs that have not ended by then."""
+        try:
+            while due := self._stretch():
+                for replica in due:
+                    replica.look()
+            for replica in self.replicas:
+                replica.finish()
+        except BaseException as error:
+            if _of_keyboard(error):
+                raise
+            for replica in self.replicas:
+                if not replica.ended:
+                    replica.fail(error)
+        finally:
+            for replica in self.replicas:
+                replica.account(self._elsewhere(), self.memory.peak / self.size)
+
+    def time(self) -> None:
+        """Note what the fit of one run costs along its way, until that is known, or to its end."""
+        (replica,) = self.replicas
+        with self.containment.method():
+            while self._advance() and not replica.due():
+                cost, alone = replica.result.cost, replica.result.alone
+                if not alone or cost.wall_s >= alone[-1][1] + ALONE_STEP_S:
+                    alone.append((cost.flops, cost.wall_s, cost.cpu_s))
+                    if _settled(alone):
+                        return
+            cost = replica.result.cost
+            replica.result.alone.append((cost.flops, cost.wall_s, cost.cpu_s))
+
+    def close(self) -> None:
+        """End the fit where it stands, so that it can put away what it holds; what it raises is too late to count."""
+        with self.containment.method():
+            _end(self.fit, self.replicas[0].ledger)
+
+    def _stretch(self) -> list[_Replica]:
+        """Fit up to the next checkpoint of any run: the runs that are due; none at the end."""
+        self.memory.begin()
+        try:
+            with self.containment.method():
+                while any(not each.ended for each in self.replicas) and self._advance():
+                    if due := [each for each in self.replicas if each.due()]:
+                        return due
+            return []
+        finally:
+            self.memory.end()
+
+    def _advance(self) -> bool:
+        """One resumption of the method, on the clock; whether it yielded."""
+        going = [(each, i) for each, i in zip(self.replicas, self.places, strict=True) if not each.ended]
+        ledgers = [each.ledger for each, _ in going]
+        overhead = sum(ledger.overhead_s for ledger in ledgers)
+        self._synchronise()
+        for ledger in ledgers:
+            ledger.start(every=self.size == 1)
+        wall, cpu, here = time.perf_counter(), cpu_seconds(), time.thread_time()
+        try:
+            fitted = next(self.fit, None)
+            self._synchronise()
+        finally:
+            wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+            self.elsewhere_s += cpu - (time.thread_time() - here)
+            for ledger in ledgers:
+                ledger.stop()
+            counting = sum(ledger.overhead_s for ledger in ledgers) - overhead
+            wall, cpu = max(wall - counting, 0.0), max(cpu - counting, 0.0)
+            self.cpu_s += cpu
+            for each, _ in going:
+                each.spend(wall / self.size, cpu / self.size)
+        if fitted is not None:
+            for each, i in going:
+                each.fitted, each.changed = fitted[i], True
+        return fitted is not None
+
+    def _synchronise(self) -> None:
+        if self.spec.device != "cpu":
+            torch.cuda.synchronize()
+
+    def _elsewhere(self) -> str:
+        """What other threads and processes did, in words, if it is more than a twentieth of the fit."""
+        seconds = self.elsewhere_s
+        if seconds <= max(ELSEWHERE_S, ELSEWHERE * self.cpu_s):
+            return ""
+        return f"FLOPs not counted: other threads or processes used {seconds:.2g} of {self.cpu_s:.2g} CPU seconds"
+
+
+class _Replica:
+    """One run: its cost, and what is measured of it at checkpoints while the clock is stopped.
 
     Checkpoints are spaced geometrically in FLOPs, which do not depend on the machine, on a grid that all runs share.
     The last state is always a checkpoint, and on validation data the only one.
     """
 
-    def __init__(self, result: RunResult, method: Method, source: DataSource, containment: Containment, shared: Shared):
+    def __init__(
+        self,
+        result: RunResult,
+        source: DataSource,
+        containment: Containment,
+        shared: Shared,
+        last_line: Callable[[], str],
+    ):
         spec = result.spec
         self.result, self.spec, self.source, self.containment = result, spec, source, containment
+        self.last_line = last_line
         on_test = spec.scored_on == "test"
-        split = draw(source, spec.seed, spec.n_train, spec.n_train, spec.n_test if on_test else 0)
+        self.split = draw(source, spec.seed, spec.n_train, spec.n_train, spec.n_test if on_test else 0)
         self.evaluator: BaseEvaluator
         with self._not_timed():
             if on_test:
-                self.evaluator = Evaluator(source, split, spec.seed, spec.device, shared)
+                self.evaluator = Evaluator(source, self.split, spec.seed, spec.device, shared)
             else:
-                self.evaluator = ValidationEvaluator(source, split, spec.seed, spec.device)
+                self.evaluator = ValidationEvaluator(source, self.split, spec.seed, spec.device)
         self.ledger = CountingLedger()
-        self.memory = PeakMemory(spec.device)
-        task = make_task(method, source, split, spec, self.ledger)
-        self.train, self.asked = task.train.clone(), task.validation.clone()
-        self.fit = begun_when_resumed(method, task)
         self.fitted: Fitted | None = None
         self.evaluated_at = -1.0
-        self.changed = False
-        self.elsewhere_s = 0.0
+        self.changed = self.ended = False
         self.next_checkpoint = -math.inf if on_test else math.inf
 
-    def run(self) -> None:
-        """Fit to the end or to the budget; raises what the method raises, with the cost up to there recorded."""
+    def make_task(self, method: Method) -> Task:
+        """The task of the run."""
+        task = make_task(method, self.source, self.split, self.spec, self.ledger)
+        self.train, self.asked = task.train.clone(), task.validation.clone()
+        return task
+
+    def spend(self, wall_s: float, cpu_s: float) -> None:
+        """Record what the last resumption of the method cost this run."""
+        cost, ledger = self.result.cost, self.ledger
+        self.result.cost = Cost(
+            cost.wall_s + wall_s, cost.cpu_s + cpu_s, ledger.flops, ledger.decoder_passes, ledger.encoder_passes
+        )
+
+    def due(self) -> bool:
+        """Whether the run is to be looked at."""
+        return not self.ended and (self._budget_reached() or self.result.cost.flops >= self.next_checkpoint)
+
+    def look(self) -> None:
+        """Score the present state, which is the last one if the budget is spent."""
+        if self.result.message:
+            self.finish()
+        elif self.fitted is not None:
+            self._scored(self._checkpoint)
+
+    def finish(self) -> None:
+        """Score the last state, what is measured only once, and record what is looked at."""
+        if not self.ended:
+            self.ended = True
+            self._scored(self._finish)
+
+    def _scored(self, score: Callable[[Fitted], None]) -> None:
+        """Score the present state. One that cannot be scored fails this run alone."""
         try:
-            while (fitted := self._stretch()) is not None:
-                self._checkpoint(fitted)
-        finally:
-            self._account()
-        if self.fitted is None:
-            raise RuntimeError("fit ended without yielding a fitted model")
-        if self.changed or self.evaluated_at < self.result.cost.flops:
-            self._checkpoint(self.fitted)
-        self._finish(self.fitted)
+            if self.fitted is None:
+                raise RuntimeError("fit ended without yielding a fitted model")
+            score(self.fitted)
+        except BaseException as error:
+            if _of_keyboard(error):
+                raise
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the run without a score."""
+        self.ended = True
+        _fail(self.result, error, self.last_line())
+
+    def account(self, elsewhere: str, peak_memory: float) -> None:
+        """Where the FLOPs and the memory went."""
+        self.result.formula_flops = self.ledger.formula_flops
+        self.result.notes = "; ".join(filter(None, (self._uncounted(), elsewhere)))
+        self.result.work = self.ledger.account()
+        self.result.peak_memory_mb = peak_memory / 1e6
 
     def _finish(self, fitted: Fitted) -> None:
-        """Score what is measured only once, and record what is looked at."""
+        if not self.changed and self.evaluated_at == self.result.cost.flops:
+            self._forget_last_look()
+        self._checkpoint(fitted, LAST_DRAWS)
         evaluator, result, name = self.evaluator, self.result, self.spec.method
         with self._not_timed(), self._asked(fitted):
             check_log_index(fitted, self.train[:LOOKED_AT], len(self.train))
@@ -198,55 +407,6 @@ class _Runner:
                 result.densities = evaluator.densities(name, fitted)
                 result.posteriors = evaluator.index_posteriors(name, fitted)
                 result.signals = evaluator.signal_posteriors(name, fitted)
-
-    def close(self) -> None:
-        """End the fit where it stands, so that it can put away what it holds; what it raises is too late to count."""
-        with self.containment.method():
-            _end(self.fit, self.ledger)
-
-    def _stretch(self) -> Fitted | None:
-        """Fit up to the next checkpoint: what is to be evaluated there; None at the end and at the budget."""
-        self.memory.begin()
-        try:
-            with self.containment.method():
-                while self._advance():
-                    if self._budget_reached():
-                        return None
-                    if self.result.cost.flops >= self.next_checkpoint:
-                        return self.fitted
-            return None
-        finally:
-            self.memory.end()
-
-    def _advance(self) -> bool:
-        """One resumption of the method, on the clock; whether it yielded."""
-        cost, overhead = self.result.cost, self.ledger.overhead_s
-        self._synchronise()
-        self.ledger.start()
-        wall, cpu, here = time.perf_counter(), cpu_seconds(), time.thread_time()
-        try:
-            fitted = next(self.fit, None)
-            self._synchronise()
-        finally:
-            wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
-            self.elsewhere_s += cpu - (time.thread_time() - here)
-            self.ledger.stop()
-            ledger = self.ledger
-            counting = ledger.overhead_s - overhead
-            self.result.cost = Cost(
-                cost.wall_s + max(wall - counting, 0.0),
-                cost.cpu_s + max(cpu - counting, 0.0),
-                ledger.flops,
-                ledger.decoder_passes,
-                ledger.encoder_passes,
-            )
-        if fitted is not None:
-            self.fitted, self.changed = fitted, True
-        return fitted is not None
-
-    def _synchronise(self) -> None:
-        if self.spec.device != "cpu":
-            torch.cuda.synchronize()
 
     def _budget_reached(self) -> bool:
         """Whether the budget is spent; the step that spent the last of it may have spent more, which is recorded."""
@@ -264,24 +424,16 @@ class _Runner:
         unknown = ", ".join(sorted(self.ledger.unlisted))
         return f"FLOPs not known of: {unknown}" if unknown else ""
 
-    def _elsewhere(self) -> str:
-        """What other threads and processes did, in words, if it is more than a twentieth of the fit."""
-        seconds, cpu = self.elsewhere_s, self.result.cost.cpu_s
-        if seconds <= max(ELSEWHERE_S, ELSEWHERE * cpu):
-            return ""
-        return f"FLOPs not counted: other threads or processes used {seconds:.2g} of {cpu:.2g} CPU seconds"
+    def _forget_last_look(self) -> None:
+        """Leave out the last checkpoint, whose state turned out to be the last and is scored with more draws."""
+        result, last = self.result, self.result.rows[-1].checkpoint
+        result.rows = [row for row in result.rows if row.checkpoint != last]
+        result.diagnostics = [each for each in result.diagnostics if each.checkpoint != last]
 
-    def _account(self) -> None:
-        """Where the FLOPs and the memory went."""
-        self.result.formula_flops = self.ledger.formula_flops
-        self.result.notes = "; ".join(filter(None, (self._uncounted(), self._elsewhere())))
-        self.result.work = self.ledger.account()
-        self.result.peak_memory_mb = self.memory.peak / 1e6
-
-    def _checkpoint(self, fitted: Fitted) -> None:
+    def _checkpoint(self, fitted: Fitted, draws: int = DRAWS) -> None:
         checkpoint = self.result.rows[-1].checkpoint + 1 if self.result.rows else 0
         with self._not_timed(), self._asked(fitted):
-            found = self.evaluator.evaluate_checkpoint(fitted)
+            found = self.evaluator.evaluate_checkpoint(fitted, draws)
         if self.evaluator.exact:
             check_bound(found)
         self._record(found, checkpoint)
@@ -322,12 +474,38 @@ class _Runner:
         self.result.evaluation_s += time.perf_counter() - start
 
 
+def _settled(alone: Sequence[tuple[float, float, float]]) -> bool:
+    """Whether a FLOP took as long in the last quarter of the time as in the quarter before, to 3 %."""
+    seconds = alone[-1][1]
+    if seconds < ALONE_S:
+        return False
+    half, quarter = (next(point for point in alone if point[1] >= at * seconds) for at in (0.5, 0.75))
+    rates = [(b[1] - a[1]) / max(b[0] - a[0], 1.0) for a, b in ((half, quarter), (quarter, alone[-1]))]
+    return seconds >= MOST_ALONE_S or abs(rates[1] - rates[0]) < SETTLED * rates[0]
+
+
+def _unasked(method: Method, source: DataSource, spec: RunSpec, seed: int) -> Task:
+    """The task of a seed that is fitted only because its block is: nothing of it is scored."""
+    other = msgspec.structs.replace(spec, seed=seed)
+    return make_task(method, source, draw(source, seed, spec.n_train, spec.n_train, 0), other, NullLedger())
+
+
+def _each(method: Method, tasks: Sequence[Task]) -> Generator[Sequence[Fitted], None, None]:
+    """What has been learned in each task: a method that is asked for one seed need not know of blocks."""
+    if len(tasks) > 1:
+        yield from method.fit_together(tasks)
+    else:
+        with contextlib.closing(begun_when_resumed(method, tasks[0])) as fit:
+            for fitted in fit:
+                yield (fitted,)
+
+
 def begun_when_resumed(method: Method, task: Task) -> Generator[Fitted, None, None]:
     """method.fit(task), called with the clock running: it need not be a generator, and may work before it yields."""
     yield from method.fit(task)
 
 
-def _end(fit: Generator[Fitted, None, None], ledger: CountingLedger) -> None:
+def _end(fit: Generator[Any, None, None], ledger: CountingLedger) -> None:
     """Close a fit while work is counted, as it always runs: torch's modes that it is within end as they began."""
     ledger.start()
     try:

@@ -218,6 +218,11 @@ def notes(study: Study, paired: bool) -> list[str]:
         )
     if study.runs["concurrent"].fillna(0).astype(bool).any():
         found.append("Some runs ran in parallel, so wall times are contended; compare CPU time and FLOPs instead.")
+    if "timed_seed" in study.runs and study.runs["timed_seed"].notna().any():
+        found.append(
+            "Seconds are those of one fit of each method and dataset with nothing beside it. Other seeds have the "
+            "seconds that this fit took for as many FLOPs."
+        )
     errors = _final_errors(study)
     if len(errors):
         middle, most = number(errors.median(), 4), number(errors.max(), 4)

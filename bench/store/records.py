@@ -26,6 +26,7 @@ class RunSpec(Conditions, frozen=True, kw_only=True):
         method: The method's label.
         seed: The seed of data, initial weights and draws.
         parameters: The hyperparameters that are given, by name; the others are the method's defaults.
+        block: Seeds that are fitted as one program, of which this is one: block k holds those from k * block on.
         scored_on: 'test', or 'validation' to choose hyperparameters by.
         code: A digest of the code that the values depend on.
         versions: The packages that this code uses, with versions.
@@ -38,6 +39,7 @@ class RunSpec(Conditions, frozen=True, kw_only=True):
     method: str
     seed: int
     parameters: tuple[tuple[str, Any], ...] = ()
+    block: int = 1
     scored_on: str = "test"
     code: str = ""
     versions: tuple[str, ...] = ()
@@ -125,7 +127,10 @@ class RunResult:
         query_flops: FLOPs of a draw of q(z | x) for one x and of its decoding, the most over the checkpoints.
         query_s: Seconds of the same.
         evaluation_s: Seconds of evaluation.
-        concurrent: Whether other runs were carried out beside it, so that its seconds are contended.
+        concurrent: Whether other runs were carried out beside it, or within the same program, so that its seconds are
+            not those of a fit alone.
+        timed_seed: The seed whose fit alone gave the seconds; None if they are the run's own.
+        alone: The cost along a fit of the same run with nothing beside it: FLOPs, wall seconds and CPU seconds so far.
         rows: The measurements.
         diagnostics: What shows whether their estimators worked.
         work: The FLOPs by kind of work.
@@ -150,6 +155,8 @@ class RunResult:
     query_s: float = 0.0
     evaluation_s: float = 0.0
     concurrent: bool = False
+    timed_seed: int | None = None
+    alone: list[tuple[float, float, float]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)

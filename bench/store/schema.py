@@ -211,7 +211,16 @@ TABLES: dict[str, tuple[str, ...]] = {
     "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
 }
 # Columns of runs beyond these are hyperparameters, which begin so, and conditions such as n_train.
-RESULTS = {*TABLES["runs"], "formula_flops", "overrun_flops", "overrun_s", "query_flops", "query_s", "evaluation_s"}
+RESULTS = {
+    *TABLES["runs"],
+    "formula_flops",
+    "overrun_flops",
+    "overrun_s",
+    "query_flops",
+    "query_s",
+    "evaluation_s",
+    "timed_seed",
+}
 HYPERPARAMETER = "p_"
 
 _KNOWN = {definition.name: definition for definition in (*METRICS, *COSTS, MEMORY)}

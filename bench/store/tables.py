@@ -259,7 +259,9 @@ def _references(results: list[RunResult]) -> list[dict[str, Any]]:
 
 
 def _run(result: RunResult) -> dict[str, Any]:
-    names = "formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent"
+    names = (
+        "formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent timed_seed"
+    )
     return {
         **_of_run(result),
         "role": result.spec.role,

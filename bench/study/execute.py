@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from bench.common.errors import INTERRUPTED, TERMINATED, InterruptedStudyError, TerminatedError, UsageError
 from bench.config.schema import Execution
 from bench.execution import scheduler
-from bench.store import provenance, tables
+from bench.store import provenance, seconds, tables
 from bench.store.files import write_json
 from bench.store.locks import alone
 from bench.store.records import RunResult, RunSpec
@@ -38,7 +39,7 @@ def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: st
         command: The command, for study.json.
 
     Returns:
-        The results of all runs that the folder holds.
+        The results of all runs that the folder holds, as its tables show them.
 
     Raises:
         UsageError: For a folder that does not fit the plan.
@@ -66,6 +67,7 @@ def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: st
                 with tables.writing(folder):
                     tables.write_run(folder, result)
                     log.finish(result)
+        _time(plan, folder, how, found, log)
     except TerminatedError:
         raise InterruptedStudyError("terminated", TERMINATED) from None
     except KeyboardInterrupt:
@@ -76,10 +78,36 @@ def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: st
             info = describe_study(plan, folder, command, now) | {"provenance": info["provenance"]}
             earlier = None if waiting or before is None else before.finished  # the end of what ran last
             info["provenance"]["finished"] = earlier or provenance.now()
-            done = _all_results(plan, folder, found)
+            done = seconds.quoted(_all_results(plan, folder, found))
             tables.write_tables(folder, done)
             write_json(folder / "study.json", info)
     return done
+
+
+def _time(plan: Plan, folder: Path, how: Execution, found: dict[RunSpec, RunResult | None], log: StudyLog) -> None:
+    """Time one fit of each dataset and method alone, where the seconds of its runs cannot be quoted.
+
+    Processes that share the folder time one after the other, and what one has timed no other times.
+    """
+    if how.scheduler is not None or plan.settings.scored_on != "test" or not _untimed(found):
+        return
+    with ExitStack() as held:
+        with tables.writing(folder):
+            held.enter_context(alone(folder / "runs"))
+        for spec in _untimed(found):
+            found[spec] = tables.read_run(folder, spec) or found[spec]
+        with closing(scheduler.time_alone(_untimed(found))) as results:
+            for timed in results:
+                result = found[timed.spec]
+                if result is not None:
+                    found[timed.spec] = result = dataclasses.replace(result, alone=timed.alone)
+                    with tables.writing(folder):
+                        tables.write_run(folder, result)
+                        log.time(timed)
+
+
+def _untimed(found: Mapping[RunSpec, RunResult | None]) -> list[RunSpec]:
+    return seconds.untimed(result for result in found.values() if result is not None)
 
 
 def with_jobs(how: Execution) -> Execution:

@@ -245,10 +245,16 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
     }
 
 
-def _method_info(plan: Plan, label: str) -> dict[str, str]:
+def _method_info(plan: Plan, label: str) -> dict[str, Any]:
     entry, method = plan.methods[label], plan.registry.make_method(label)
     group = method.colour_group or labels.name_of(label)
-    return {"summary": entry.summary, "source": entry.source, "role": method.role, "colour_group": group}
+    return {
+        "summary": entry.summary,
+        "source": entry.source,
+        "role": method.role,
+        "stacks": method.stacks,
+        "colour_group": group,
+    }
 
 
 def set_aside(folder: Path) -> Path | None:

@@ -32,6 +32,10 @@ class Progress(Protocol):
         """A run is finished and written."""
         ...
 
+    def time(self, result: RunResult) -> None:
+        """A fit was timed alone."""
+        ...
+
     def close(self) -> None:
         """The study has ended."""
         ...
@@ -44,6 +48,9 @@ class Silent:
         """Do nothing."""
 
     def finish(self, result: RunResult) -> None:
+        """Do nothing."""
+
+    def time(self, result: RunResult) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -74,6 +81,11 @@ class StudyLog:
         self.shown.finish(result)
         write_event(self.folder, outcome(result))
 
+    def time(self, result: RunResult) -> None:
+        """Log that a fit was timed alone."""
+        self.shown.time(result)
+        write_event(self.folder, alone(result))
+
     def __enter__(self) -> StudyLog:
         """Nothing is written before the study begins."""
         return self
@@ -102,7 +114,7 @@ def workload(total: int, waiting: int, jobs: int) -> str:
     if not waiting:
         return f"all {total} runs are done; nothing to run"
     kept = f" ({total - waiting} are done)" if waiting < total else ""
-    beside = f", {jobs} at a time: seconds are contended" if jobs > 1 else ""
+    beside = f", {jobs} at a time" if jobs > 1 else ""
     return f"{waiting} runs to do{kept}{beside}"
 
 
@@ -116,6 +128,12 @@ def outcome(result: RunResult) -> str:
     wall, flops = quantity("wall_s", result.cost.wall_s), quantity("flops", result.cost.flops)
     value = f"{last.metric} {last.value:.3f}" if last else "done"
     return f"{result.spec.name}: {value} in {wall}, {flops}{note}"
+
+
+def alone(result: RunResult) -> str:
+    """What a fit that was timed alone took, on one line."""
+    flops, wall, _ = result.alone[-1]
+    return f"{result.spec.name}: {quantity('wall_s', wall)} for {quantity('flops', flops)}, fitted alone"
 
 
 def final(result: RunResult) -> Row | None:

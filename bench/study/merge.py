@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bench.common.errors import StoppedError, UsageError
-from bench.store import provenance, tables
+from bench.store import provenance, seconds, tables
 from bench.store.files import read_json, replacing, write_json
 from bench.store.locks import alone
 from bench.store.records import RunResult, RunSpec
@@ -178,7 +178,7 @@ def _write(out: Path, plan: Plan, parts: Sequence[Part], runs: list[Run], comman
             with replacing(tables.run_path(out, run.spec)) as temporary:
                 temporary.write_bytes(tables.run_path(run.folder, run.spec).read_bytes())
     results = [run.result for run in runs]
-    tables.write_tables(out, results)
+    tables.write_tables(out, seconds.quoted(results))
     file.write(plan, out)
     write_event(out, f"merged: {command} ({len(runs)} runs)")
     return results

@@ -51,7 +51,7 @@ class Plan:
     @cached_property
     def runs(self) -> tuple[RunSpec, ...]:
         """The runs: dataset by dataset, then seed by seed."""
-        return tuple(self._runs(lambda method: self.registry.make_method(method).role, self.data))
+        return tuple(self._runs(self._made, self.data))
 
     def runs_as_described(self, info: Mapping[str, Any]) -> tuple[RunSpec, ...]:
         """The runs with the roles and digests of data that study.json states, so that nothing heavy is imported.
@@ -63,7 +63,10 @@ class Plan:
             KeyError: If it states none.
         """
         return tuple(
-            self._runs(lambda name: info["methods"][name]["role"], lambda name: info["datasets"][name]["data"])
+            self._runs(
+                lambda name: (info["methods"][name]["role"], info["methods"][name]["stacks"]),
+                lambda name: info["datasets"][name]["data"],
+            )
         )
 
     @cached_property
@@ -84,14 +87,20 @@ class Plan:
         pairs = len(self.datasets) * len(self.methods) if self.pairs is None else len(self.pairs)
         return pairs * self.settings.seeds
 
-    def _runs(self, role: Callable[[str], str], digest: Callable[[str], str]) -> Iterator[RunSpec]:
+    def _made(self, method: str) -> tuple[str, bool]:
+        """The role of a method, and whether it fits several seeds as one program."""
+        made = self.registry.make_method(method)
+        return made.role, made.stacks
+
+    def _runs(self, declared: Callable[[str], tuple[str, bool]], digest: Callable[[str], str]) -> Iterator[RunSpec]:
         settings, fingerprints = self.settings, Fingerprints()
         for dataset, dataset_entry in self.datasets.items():
             chosen = [m for m in self.methods if self.pairs is None or (dataset, m) in self.pairs]
             conditions = self.conditions(dataset)
             of_methods = {
-                method: {"role": role(method)}
+                method: conditions
                 | self._of_method(dataset, method, fingerprints.of(self.methods[method], dataset_entry))
+                | self._of_block(conditions, *declared(method))
                 for method in chosen
             }
             data = digest(dataset) if chosen else ""
@@ -105,8 +114,11 @@ class Plan:
                         data=data,
                         plugins=settings.plugins,
                         **given,
-                        **conditions,
                     )
+
+    def _of_block(self, conditions: Mapping[str, Any], role: str, stacks: bool) -> dict[str, Any]:
+        """A method's role, and its seeds in one program: 1 if it cannot, and where seconds end a fit."""
+        return {"role": role, "block": conditions["block"] if stacks and conditions["max_seconds"] is None else 1}
 
     def conditions(self, dataset: str) -> dict[str, Any]:
         """The conditions of a dataset: those of the settings, unless its label states others."""

@@ -1,18 +1,16 @@
-"""Stochastic training of amortised posteriors: the ELBO, batches and gradient steps."""
+"""What gradient steps raise: the ELBO, objectives, batches and one step."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from methods.common.posteriors import Amortised, Gaussian
+from methods.common.posteriors import Gaussian
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Ledger, Task
+from methods.contract.method import Ledger
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ def elbo(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) ->
     """
     mean, log_scale = posterior.moments(x)
     scale = log_scale.exp()
-    kl = 0.5 * (mean.square() + scale.square() - 1).sum(-1) - log_scale.sum(-1)
+    twice = torch.sub(mean.square() + scale.square(), log_scale, alpha=2).sum(-1)
+    kl = 0.5 * (twice - mean.shape[-1])
     return model.log_likelihood(x, mean + scale * noise) - kl
 
 
@@ -76,11 +75,6 @@ def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.opti
     return torch.optim.Adam([p for p in parameters if p.requires_grad], lr=learning_rate, fused=True)
 
 
-def cosine(step: int, steps: int) -> float:
-    """The factor of the learning rate at a step, which falls from 1 to 0 over `steps` along half a cosine."""
-    return 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
-
-
 def ascend(objective: Callable[[], Objective], *optimisers: torch.optim.Optimizer) -> Tensor:
     """Take one step of every optimiser up the mean of the surrogate; return the mean bound before the step."""
     for optimiser in optimisers:
@@ -90,39 +84,3 @@ def ascend(objective: Callable[[], Objective], *optimisers: torch.optim.Optimize
     for optimiser in optimisers:
         optimiser.step()
     return found.bound.mean()
-
-
-def train_jointly(
-    task: Task,
-    posterior: Amortised,
-    objective: Callable[[Tensor], Objective],
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-) -> Iterator[Fitted]:
-    """Train the model of a task and its posterior jointly.
-
-    Args:
-        task: The fitting problem.
-        posterior: The amortised posterior.
-        objective: From a batch, (n, D), to its objective.
-        steps: Number of gradient steps.
-        batch_size: Training points per step.
-        learning_rate: Initial learning rate of Adam. It falls to zero along half a cosine.
-
-    Yields:
-        The fitted model, after every step.
-    """
-    task.ledger.watch(encoder=posterior.network)
-    optimiser = adam([*task.model.parameters(), *posterior.parameters()], learning_rate)
-
-    def step(index: Tensor) -> None:
-        x = task.train[index]
-        ascend(lambda: objective(x), optimiser)
-
-    fitted = Fitted(task.model, posterior)
-    indices = batches(len(task.train), batch_size, task.generator, task.ledger)
-    for i, index in enumerate(islice(indices, steps)):
-        optimiser.param_groups[0]["lr"] = learning_rate * cosine(i, steps)
-        task.ledger.run("joint step", step, index)
-        yield fitted

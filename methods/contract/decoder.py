@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +41,20 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
 class _Linear(nn.Linear):
     """A linear layer that draws nothing from the global generator; `skip_init` would import torch's symbolic shapes."""
 
+    replica_axes: ClassVar[Mapping[str, int]] = {"weight": 0, "bias": 1}
+
     def reset_parameters(self) -> None:
         """Leave the parameters as they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (..., in) to (..., out); with an axis of R replicas in the weights, from (..., R, n, in)."""
+        if self.weight.dim() == 2:
+            return nn.functional.linear(x, self.weight, self.bias)
+        if x.dim() == 3:
+            return torch.baddbmm(self.bias, x, self.weight.mT)
+        together = x.movedim(-3, 0).flatten(1, -2)
+        made = torch.baddbmm(self.bias, together, self.weight.mT)
+        return made.view(len(made), *x.shape[:-3], x.shape[-2], -1).movedim(0, -3)
 
 
 class Standardiser(nn.Module):
@@ -51,6 +64,7 @@ class Standardiser(nn.Module):
         train: Training points, (N, D). Their mean is the shift, their root mean square deviation the scale.
     """
 
+    replica_axes: ClassVar[Mapping[str, int]] = {"shift": 1, "scale": 2}
     shift: Tensor
     scale: Tensor
 
@@ -90,6 +104,8 @@ class GaussianModel(nn.Module):
         activation: The decoder's activation.
         log_noise: log s2, a parameter that requires a gradient only if s2 is learned.
     """
+
+    replica_axes: ClassVar[Mapping[str, int]] = {"log_noise": 1}
 
     def __init__(
         self,
@@ -136,8 +152,8 @@ class GaussianModel(nn.Module):
 
 def gaussian_log_prob(residual: Tensor, log_noise: Tensor) -> Tensor:
     """log N(residual; 0, exp(log_noise) I) in nats: (..., D) -> (...)."""
-    constant = residual.shape[-1] / 2 * (math.log(2 * math.pi) + log_noise)
-    return -residual.square().sum(-1) / (2 * log_noise.exp()) - constant
+    constant = -residual.shape[-1] / 2 * (math.log(2 * math.pi) + log_noise)
+    return torch.addcmul(constant, residual.square().sum(-1), (-log_noise).exp(), value=-0.5)
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -126,6 +126,15 @@ class Ledger(Protocol):
         """
         ...
 
+    def repeat(self, name: str, alone: Callable[[], object]) -> None:
+        """Account for work that is done elsewhere, together with that of other seeds.
+
+        Args:
+            name: What the work is called in the tables.
+            alone: The same work done alone; it is run the first time that its name is seen, to count what it costs.
+        """
+        ...
+
     def charge(self, name: str, flops: float) -> None:
         """Add the FLOPs of work that torch does not run.
 
@@ -151,6 +160,9 @@ class NullLedger:
     def run(self, name: str, work: Callable[..., T], *args: Any) -> T:  # noqa: ARG002
         """Run the work and count nothing."""
         return work(*args)
+
+    def repeat(self, name: str, alone: Callable[[], object]) -> None:
+        """Do nothing."""
 
     def charge(self, name: str, flops: float) -> None:
         """Do nothing."""
@@ -212,6 +224,7 @@ class Method(ABC):
         sees_truth: Whether the method is given the true model. Only a reference should set it.
         role: "method" for an inference scheme. "ceiling" and "floor" mark references that learn nothing: they are
             drawn as lines, and take no part in comparisons, ranks and tuning.
+        stacks: Whether the method can fit several seeds as one program.
         colour_group: Methods of the same group have the same hue in every figure. Empty: the method's own name.
         exceptions: The checks of the conformance kit that the method cannot pass, each with the reason.
     """
@@ -220,6 +233,7 @@ class Method(ABC):
     ablation: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     sees_truth: ClassVar[bool] = False
     role: ClassVar[Role] = "method"
+    stacks: ClassVar[bool] = False
     colour_group: ClassVar[str] = ""
     exceptions: ClassVar[Mapping[str, str]] = {}
 
@@ -233,6 +247,19 @@ class Method(ABC):
         Yields:
             What has been learned, after each unit of work after which the harness may evaluate or stop the fit.
         """
+
+    def fit_together(self, tasks: Sequence[Task]) -> Iterator[Sequence[Fitted]]:
+        """Fit several seeds as one program, for a method that sets `stacks`.
+
+        Each seed must have the values that it has alone, up to rounding, whatever the other seeds are.
+
+        Args:
+            tasks: The fitting problems, of equal shapes.
+
+        Yields:
+            What has been learned in each of them, after each unit of work.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not fit several seeds as one program")
 
     def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
         """The reason why the method does not accept data of these sizes.

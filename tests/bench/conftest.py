@@ -12,13 +12,17 @@ import pytest
 
 import bench.registry.registry
 from bench.cli.app import main
-from bench.fit.runner import run_one
+from bench.execution.scheduler import blocks
+from bench.fit.runner import run_block, time_alone
 from bench.registry.plugins import Entry
 from bench.registry.registry import Registry
 from bench.store import tables
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 
-OF_THE_MACHINE = ("wall_s", "cpu_s", "evaluation_s", "overrun_s", "query_s", "peak_memory_mb", "concurrent")
+OF_THE_MACHINE = (
+    *("wall_s", "cpu_s", "evaluation_s", "overrun_s", "query_s"),
+    *("peak_memory_mb", "concurrent", "timed_seed"),
+)
 SMALL = ("--n-train", "40", "--n-test", "50", "--max-flops", "1e7")
 
 
@@ -63,22 +67,23 @@ def small_evaluation(request, monkeypatch):
     monkeypatch.setattr("bench.metrics.samples.DRAWS", 100)
 
 
-def run_here(monkeypatch, run):
+def run_here(monkeypatch, run, time, together):
     ran = []
 
     def run_all(specs, how, folder):
-        for spec in specs:
-            ran.append(spec.name)
-            yield run(spec, (how.jobs or 1) > 1)
+        for block in together(specs):
+            ran.extend(spec.name for spec in block)
+            yield from run(block, (how.jobs or 1) > 1)
 
     monkeypatch.setattr("bench.execution.scheduler.run_all", run_all)
+    monkeypatch.setattr("bench.execution.scheduler.time_alone", lambda specs: (t for spec in specs for t in time(spec)))
     return ran
 
 
 @pytest.fixture
 def in_process(monkeypatch):
     """Carry out runs here rather than in workers, which take seconds to start; the list of the runs made."""
-    return run_here(monkeypatch, run_one)
+    return run_here(monkeypatch, run_block, time_alone, blocks)
 
 
 def made_up(spec, concurrent):
@@ -100,7 +105,12 @@ def made_up(spec, concurrent):
 @pytest.fixture
 def invented(monkeypatch):
     """Make results up, each run's own and always the same, rather than run runs; the list of the runs asked for."""
-    return run_here(monkeypatch, made_up)
+    return run_here(
+        monkeypatch,
+        lambda block, concurrent: [made_up(spec, concurrent) for spec in block],
+        lambda spec: [RunResult(spec, alone=[(10.0, 1.0, 1.0)])],
+        lambda specs: [(spec,) for spec in specs],
+    )
 
 
 @pytest.fixture
@@ -206,15 +216,21 @@ def act(how, value):
         with Path(value).open("a") as file:
             file.write("ran ")
 
-def carry_out(job):
-    result = RunResult(job.spec, concurrent=job.concurrent, message=f"process {os.getpid()}")
-    for how, value in job.spec.parameters:
-        act(how, value)
+def made_up(job, spec):
+    result = RunResult(spec, concurrent=job.concurrent, message=f"process {os.getpid()}")
+    for how, value in spec.parameters:
         if how in ("status", "notes"):
             setattr(result, how, value)
-    value = random.Random(job.spec.key).random()
+    value = random.Random(spec.key).random()
     result.rows = [Row(0, name, value, 0.1, "nats", Cost(1.0, 1.0, 10.0)) for name in ("test_ll", "oracle_gap")]
     return result
+
+def carry_out(job):
+    for how, value in job.specs[0].parameters:
+        act(how, value)
+    if job.timed:
+        return [RunResult(spec, alone=[(10.0, 1.0, 1.0)]) for spec in job.specs]
+    return [made_up(job, spec) for spec in job.specs]
 
 serve(int(sys.argv[1]), carry_out, lambda: ("code of the test",))
 """

@@ -219,3 +219,8 @@ def test_points_from_the_cube_are_those_of_the_base_pushed(make_flow, latent):
     spare = torch.cat([ndtr(noise), torch.full((20, 1), 0.3, dtype=torch.float64)], 1)
     pushed = posterior.push(x, noise[:, None].expand(-1, len(x), -1))[0]
     torch.testing.assert_close(posterior.from_uniform(x, spare), pushed)
+
+
+def test_the_checks_of_distributions_are_as_they_were():
+    """Importing zuko turns them off for the whole process, and with them a part of what other methods cost."""
+    assert torch.distributions.Distribution._validate_args == __debug__

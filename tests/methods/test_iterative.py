@@ -1,56 +1,85 @@
 """Aggressive training, step by step, against the algorithm of He et al. (2019)."""
 
+import copy
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.special import ndtri
 
 from methods import iterative
+from methods.common.amortised import Trainer
 from methods.common.posteriors import DiagonalGaussian
 from methods.contract.decoder import Standardiser
+from methods.contract.method import NullLedger
 from methods.iterative import Iterative, mutual_information
 
 METHOD = Iterative(steps=250, batch_size=20, learning_rate=5e-3, window=3, most_inner=14)
 DATA = 60
 
 
-class Recorder:
-    """A ledger that notes each piece of work, what it returned, and which networks it changed."""
+def state(trainer):
+    """What each part of the networks is and remembers: its weights, their mean, and all that its optimiser holds."""
+    return {
+        part: {name: each.clone() if isinstance(each, Tensor) else copy.copy(each) for name, each in vars(held).items()}
+        for part, _, held in trainer.stepper.parts
+    }
+
+
+def changes(before, after, row=0):
+    """The names of what changed in each part of a replica, among what is kept for each replica."""
+    return {
+        part: {
+            name
+            for name, value in after[part].items()
+            if isinstance(value, Tensor | list) and not np.array_equal(value[row], before[part][name][row])
+        }
+        for part in after
+    }
+
+
+ALL = {"weights", "evaluated", "second", "iterate", "steps"}
+CHANGES = {
+    "encoder step": {"encoder": ALL, "decoder": set()},
+    "decoder step": {"encoder": set(), "decoder": ALL},
+    "joint step": {"encoder": ALL, "decoder": ALL},
+    "mutual information": {"encoder": set(), "decoder": set()},
+}
+
+
+class Recorder(NullLedger):
+    """A ledger that notes each step and each estimate: its name, what it returned, and what it changed."""
 
     def __init__(self):
-        self.notes, self.networks = [], {}
-
-    def watch(self, *, decoder=None, encoder=None):
-        self.networks |= {name: net for name, net in (("decoder", decoder), ("encoder", encoder)) if net}
+        self.notes, self.trainer = [], None
 
     def charge(self, name, flops):
         raise AssertionError(f"nothing is done outside torch, yet {name} is charged")
 
     def run(self, name, work, *args):
-        before = self._weights()
+        if name not in CHANGES:
+            return work(*args)
+        before = state(self.trainer)
         result = work(*args)
-        after = self._weights()
-        changed = {net for net in after if not torch.equal(before[net], after[net])}
-        if name not in ("shuffle", "window"):
-            self.notes.append((name, float(result), changed))
+        self.notes.append((name, float(result), changes(before, state(self.trainer))))
         return result
 
-    def _weights(self):
-        return {name: nn.utils.parameters_to_vector(net.parameters()).clone() for name, net in self.networks.items()}
+
+def recorded(task, ledger):
+    """Run METHOD; returns what it did and how often it yielded."""
+    ledger.trainer = Trainer(METHOD, [task])
+    yields = sum(1 for _ in ledger.trainer.run())
+    return ledger.notes, yields
 
 
 @pytest.fixture(scope="module", params=range(2))
 def record(request, make_task):
-    """What a run of 250 steps did: (name, value, changed networks) of each piece of work; and how often it yielded."""
+    """What a run of 250 steps did: (name, value, changes) of each piece of work; and how often it yielded."""
     ledger = Recorder()
-    task = make_task("circle", DATA, seed=request.param, ledger=ledger)
-    ledger.watch(decoder=task.model)
-    yields = sum(1 for _ in METHOD.fit(task))
-    return ledger.notes, yields
+    return recorded(make_task("circle", DATA, seed=request.param, ledger=ledger), ledger)
 
 
 def inner_length(bounds):
@@ -71,17 +100,11 @@ def test_every_step_is_charged_and_yielded_once(record):
     assert set(steps) == {"encoder step", "decoder step", "joint step"}
 
 
-def test_a_step_changes_the_networks_that_it_is_named_for(record):
-    expected = {
-        "encoder step": {"encoder"},
-        "decoder step": {"decoder"},
-        "joint step": {"encoder", "decoder"},
-        "mutual information": set(),
-    }
+def test_a_step_changes_the_networks_that_it_is_named_for_and_what_their_optimiser_holds(record):
     *notes, (last, _, _) = record[0]
     assert last == "joint step"
     for name, _, changed in notes:
-        assert changed == expected[name]
+        assert changed == CHANGES[name]
 
 
 def test_inner_loops_end_where_the_window_mean_falls_or_at_the_limit(record):
@@ -127,32 +150,17 @@ def test_held_networks_are_free_again_afterwards(make_task):
         assert not fitted.model.log_noise.requires_grad
 
 
-def moments(optimiser):
-    """Adam's count of steps and both moments of each parameter, as copies."""
-    return [
-        [optimiser.state[p][name].clone() for name in ("step", "exp_avg", "exp_avg_sq")]
-        for group in optimiser.param_groups
-        for p in group["params"]
-    ]
-
-
-def untouched(before, after):
-    return all(torch.equal(a, b) for a, b in zip(itertools.chain(*before), itertools.chain(*after), strict=True))
-
-
-def test_a_step_of_one_network_leaves_the_moments_of_the_other(make_task):
+def test_replicas_in_different_phases_change_each_what_its_phase_trains(make_task):
     """He et al. have an optimiser for each network, which joint training goes on with."""
-    run = iterative._Run(METHOD, make_task("circle", DATA))
-    optimisers = {"encoder": run.encoder_optimiser, "decoder": run.decoder_optimiser}
-    run.step("joint step", *optimisers.values())
-    for moved, held in itertools.permutations(optimisers):
-        before = {name: moments(optimiser) for name, optimiser in optimisers.items()}
-        network = run.posterior if held == "encoder" else run.task.model
-        run.step(f"{moved} step", optimisers[moved], held=network)
-        assert untouched(before[held], moments(optimisers[held]))
-        assert not untouched(before[moved], moments(optimisers[moved]))
-    next(run.joint())
-    assert {int(steps) for each in optimisers.values() for steps, *_ in moments(each)} == {3}
+    trainer = Trainer(METHOD, [make_task("circle", DATA, seed=seed) for seed in range(3)])
+    phases = [("joint",) * 3, ("encoder", "decoder", "joint"), ("encoder",) * 3, ("decoder", "encoder", "decoder")]
+    for step, kinds in enumerate(phases):
+        before = state(trainer)
+        trainer.stepper.step(step, kinds, *next(trainer.batches))
+        for row, kind in enumerate(kinds):
+            assert changes(before, state(trainer), row) == CHANGES[f"{kind} step"]
+    taken = {part: optimiser.steps for part, _, optimiser in trainer.stepper.parts}
+    assert taken == {"encoder": [3, 3, 3], "decoder": [2, 2, 3]}
 
 
 def test_mutual_information_is_that_of_all_validation_data(make_task, monkeypatch):
@@ -176,9 +184,7 @@ def test_joint_training_stays_though_mutual_information_would_rise_again(make_ta
     values = iter([1.0, 2.0, 1.5])
     monkeypatch.setattr(iterative, "mutual_information", lambda *_: next(values))
     ledger = Recorder()
-    for _ in METHOD.fit(make_task("circle", DATA, ledger=ledger)):
-        pass
-    names = [name for name, *_ in ledger.notes]
+    names = [name for name, *_ in recorded(make_task("circle", DATA, ledger=ledger), ledger)[0]]
     assert names.count("mutual information") == 3
     last = len(names) - names[::-1].index("mutual information")
     assert set(names[last:]) == {"joint step"}

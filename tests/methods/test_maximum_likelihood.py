@@ -18,7 +18,7 @@ METHODS = {
     "iwae-dreg": iwae.DoublyReparameterisedIWAE(samples=4, steps=300, **FAST),
     "iterative": iterative.Iterative(steps=600, window=5, most_inner=10, **FAST),
     "semi-amortised": semi_amortised.SemiAmortisedVAE(steps=300, **FAST),
-    "flow": flow.FlowVAE(steps=200, batch_size=250, learning_rate=0.1),
+    "flow": flow.FlowVAE(steps=300, batch_size=250, learning_rate=0.1, warm_up=100),
 }
 
 

@@ -11,6 +11,9 @@ from torch.nn.utils import parameters_to_vector
 
 from bench.fit.flop_counter import CountingLedger
 from methods import pyro_svi, vae
+from methods.common import amortised
+from methods.common.amortised import VALIDATE_EVERY
+from methods.common.optimisers import Anytime
 from methods.iwae import IWAE
 from methods.pyro_svi import PyroIWAE, PyroVAE
 from methods.vae import VAE
@@ -38,8 +41,8 @@ def path(method, task, steps=STEPS):
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(VAE, PyroVAE), (IWAE, PyroIWAE)])
-def test_hyperparameters_are_those_of_ours(ours, theirs):
-    assert dataclasses.asdict(ours()) == dataclasses.asdict(theirs())
+def test_hyperparameters_are_those_of_ours_but_for_the_schedule(ours, theirs):
+    assert dataclasses.asdict(ours()) == {**dataclasses.asdict(theirs()), "schedule": "anytime"}
     assert not theirs.search
     for name in dataclasses.asdict(theirs()):
         with pytest.raises(ValueError, match=f"^{name} must be positive, got 0$"):
@@ -60,20 +63,79 @@ PAIRS = {
 def test_each_step_is_ours(pair, name, noise, make_task):
     """At a seed both see the same batches and noise, so that every parameter goes the same way, up to rounding.
 
-    Adam moves a parameter by about the learning rate a step: by a thousandth of that they may differ.
+    What is compared are means of iterates, by our optimiser and by the package `schedulefree`. Adam moves a parameter
+    by about the learning rate a step: by a thousandth of that they may differ.
     """
     ours, theirs = (path(method, make_task(name, noise=noise)) for method in PAIRS[pair])
     assert (ours[-1] - ours[0]).abs().max() > 5 * SHORT["learning_rate"]
     assert (ours - theirs).abs().median() < 1e-3 * SHORT["learning_rate"]
 
 
-@pytest.mark.parametrize(
-    "other", [{"samples": 3}, {"learning_rate": 2.9e-3}, {"steps": 38}, {"batch_size": 19}], ids=lambda other: [*other]
-)
-def test_another_hyperparameter_is_another_path(other, make_task):
+def apart(make_task, **other):
+    """The median difference of two paths, of which the second has another hyperparameter."""
     ours, theirs = PAIRS["importance weighted"]
     paths = [path(method, make_task("circle")) for method in (ours, dataclasses.replace(theirs, **other))]
-    assert (paths[0] - paths[1]).abs().median() > 1e-3 * SHORT["learning_rate"]
+    return (paths[0] - paths[1]).abs().median()
+
+
+@pytest.mark.parametrize(
+    "other", [{"samples": 3}, {"learning_rate": 2.9e-3}, {"batch_size": 19}], ids=lambda other: [*other]
+)
+def test_another_hyperparameter_is_another_path(other, make_task):
+    assert apart(make_task, **other) > 1e-3 * SHORT["learning_rate"]
+
+
+def test_the_number_of_steps_to_come_leaves_the_path_as_it_is(make_task):
+    assert apart(make_task, steps=STEPS) < 1e-3 * SHORT["learning_rate"]
+
+
+@pytest.mark.parametrize("setting", [{"beta": 0.9}, {"power": 1}], ids=lambda setting: [*setting])
+def test_another_optimiser_is_another_path(setting, make_task, monkeypatch):
+    """Of theirs, whose settings are those of ours."""
+    expected = path(PAIRS["elbo"][0], make_task("circle"))
+    for name, value in setting.items():
+        monkeypatch.setattr(Anytime, name, value)
+    found = path(PAIRS["elbo"][1], make_task("circle"))
+    assert (found - expected).abs().median() > 1e-3 * SHORT["learning_rate"]
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair != "drawn KL"])  # whose looks are at other bounds
+def test_both_follow_the_same_rule_of_what_is_shown_and_no_generator_is_moved_by_it(pair, make_task, monkeypatch):
+    """With a look at every second step, which finds the present state worse each time."""
+    seen = {amortised: [], pyro_svi: []}
+
+    def noted(module):
+        def compared(best, found):
+            seen[module].append(float(found.mean()))
+            return torch.tensor([len(seen[module]) == 1]), torch.tensor([len(seen[module]) > 1])
+
+        return compared
+
+    states = [streams(method, make_task("circle")) for method in PAIRS[pair]]
+    for module in seen:
+        monkeypatch.setattr(module, "VALIDATE_EVERY", 2)
+        monkeypatch.setattr(module, "compared", noted(module))
+    states += [streams(method, make_task("circle")) for method in PAIRS[pair]]
+    ours, theirs = seen.values()
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert len(ours) == STEPS // 2
+    assert len(set(ours)) > 1
+    for others in states[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(states[0], others, strict=True))
+    for found in seen.values():
+        found.clear()
+    paths = [path(method, make_task("circle")) for method in PAIRS[pair]]
+    assert (paths[0] - paths[1]).abs().median() < 1e-3 * SHORT["learning_rate"]
+    for each in paths:  # the state of the first look is shown from the second look on
+        assert torch.equal(each[1], each[3])
+        assert torch.equal(each[1], each[-1])
+        assert not torch.equal(each[0], each[1])
+        assert not torch.equal(each[1], each[2])
+
+
+def streams(method, task):
+    """The state of a task's generator after each of some steps."""
+    return [task.generator.get_state() for _ in islice(method.fit(task), STEPS)]
 
 
 def test_a_kl_of_three_tenths_too_much_is_another_path(make_task, monkeypatch):
@@ -123,11 +185,11 @@ def test_they_are_put_back_after_a_step_that_fails(make_task, clean_pyro, monkey
     assert not [*pyro.get_param_store().keys()]
 
 
-def counted(method, make_task, ledger):
+def counted(method, make_task, ledger, steps):
     task = make_task("circle", ledger=ledger)
     ledger.watch(decoder=task.model.network)
     ledger.start()
-    for _ in islice(method.fit(task), 7):
+    for _ in islice(method.fit(task), steps):
         pass
     ledger.stop()
     return ledger
@@ -140,12 +202,19 @@ class Thorough(CountingLedger):
         return work(*args)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(VAE(**SHORT), METHODS[0]), (IWAE(samples=4, **SHORT), METHODS[1])])
+WHOLE = {"steps": 300, "batch_size": 60}
+LOOK = VALIDATE_EVERY + 1  # steps with one look at validation data
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(VAE(**WHOLE), PyroVAE(**WHOLE)), (IWAE(samples=4, **WHOLE), PyroIWAE(samples=4, **WHOLE))]
+)
 def test_work_is_counted_in_full_and_is_that_of_ours(ours, theirs, make_task):
-    """They differ by how the draws, the KL and the densities are computed, which networks outweigh by far."""
-    found = counted(theirs, make_task, CountingLedger())
-    assert found.flops == counted(theirs, make_task, Thorough()).flops
+    """They differ by how draws, KL, densities and means of iterates are computed, which networks outweigh by far."""
+    found = counted(theirs, make_task, CountingLedger(), LOOK)
+    assert found.flops == counted(theirs, make_task, Thorough(), LOOK).flops
     assert not found.unlisted
-    expected = counted(ours, make_task, CountingLedger())
+    expected = counted(ours, make_task, CountingLedger(), LOOK)
     assert found.passes == expected.passes
+    assert expected.passes == {"encoder": 60 * (LOOK + 1), "decoder": 60 * (LOOK + 1) * ours.draws}
     assert found.flops == pytest.approx(expected.flops, rel=0.02)

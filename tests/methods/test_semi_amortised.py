@@ -54,7 +54,7 @@ def networks(make_task):
 
     def make(latent, steps=60):
         task = make_task(DATA[latent], 100)
-        *_, fitted = VAE(steps=steps).fit(task)
+        *_, fitted = VAE(steps=steps, schedule="cosine").fit(task)
         return task.model.double(), fitted.posterior.double(), task.train[:20].double()
 
     return make

@@ -19,8 +19,8 @@ from bench.execution.server import serve
 from bench.store.records import RunResult
 
 def carry_out(job):
-    time.sleep(dict(job.spec.parameters)["sleep"])
-    return RunResult(job.spec)
+    time.sleep(dict(job.specs[0].parameters)["sleep"])
+    return [RunResult(spec) for spec in job.specs]
 
 serve(int(sys.argv[1]), carry_out, lambda: ("code of the test",))
 """

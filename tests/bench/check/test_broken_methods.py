@@ -16,8 +16,9 @@ from sklearn.cluster import KMeans
 import datasets
 from bench.check import CHECKS, MethodUnderTest, chosen, run
 from datasets.base import draw
+from methods.common.optimisers import cosine
 from methods.common.posteriors import DiagonalGaussian, Prior, build_encoder
-from methods.common.training import adam, cosine, elbo
+from methods.common.training import adam, elbo
 from methods.contract.decoder import build_model
 from methods.contract.method import Fitted, Method, require
 from methods.contract.search_space import Uniform
@@ -71,7 +72,7 @@ class Good(Method):
         self.watch(task, encoder)
         optimiser = adam(self.learned(task, encoder), self.learning_rate)
         for i in range(self.steps):
-            optimiser.param_groups[0]["lr"] = self.learning_rate * cosine(i, self.steps)
+            optimiser.param_groups[0]["lr"] = self.learning_rate * cosine(i / self.steps)
             task.ledger.run("step", self.step, task, encoder, optimiser)
             yield Fitted(task.model, encoder)
 

@@ -50,34 +50,44 @@ def test_lines(told, result):
         "[4/6] circle / mapa / seed 0: failed - ValueError: [red] no  about 2 s left, 1 failed",
         "[5/6] circle / vae / seed 1: test_ll -3.000 in 1 s, 1 MFLOP  1 failed",
         "[6/6] circle / mapa / seed 1: test_ll -2.500 in 1 s, 1 MFLOP  1 failed",
-        "best on circle in this run: vae, -2.000 nats over 2 seeds",
+        "circle: mapa against vae +0.500 nats, the median difference over 1 seed so far",
     ]
 
 
-def test_what_leads_is_told_once_a_dataset_is_over(told, result):
+def test_who_is_ahead_is_told_once_a_dataset_is_over(told, result):
     results = [
         result("vae", 0, -1.0), result("vae", 0, -4.0, "torus"),
         result("mapa", 0, -2.0, "torus"), result("mapa", 0, -2.0),
     ]  # fmt: skip
     lines = told(results)
-    assert lines[4] == "best on torus in this run: mapa, -2.000 nats over 1 seed"
-    assert lines[6] == "best on circle in this run: vae, -1.000 nats over 1 seed"
+    assert lines[4] == "torus: mapa against vae +2.000 nats, the median difference over 1 seed so far"
+    assert lines[6] == "circle: vae against mapa +1.000 nats, the median difference over 1 seed so far"
     assert len(lines) == 7
+
+
+def test_the_answer_so_far_is_told_after_two_and_five_seeds_of_all_methods(told, result):
+    seeds = range(6)
+    results = [result("vae", seed, -1.0) for seed in seeds] + [result("mapa", seed, -1.5 - seed) for seed in seeds]
+    answers = [line for line in told(results) if line.startswith("circle: ")]
+    assert answers == [
+        f"circle: vae against mapa +{ahead:.3f} nats, the median difference over {n} seeds so far"
+        for n, ahead in ((2, 1.0), (5, 2.5), (6, 3.0))
+    ]
 
 
 def test_nothing_leads_where_all_failed(told, result):
     assert len(told([result("vae", 0, None), result("vae", 1, None)])) == 3
 
 
-def test_the_median_leads_and_the_true_model_does_not(result):
+def test_the_paired_difference_is_told_and_the_true_model_left_out(result):
     results = [result("vae", seed, value) for seed, value in enumerate((-1.0, -1.0, -100.0))]
     results += [result("mapa", seed, value) for seed, value in enumerate((-2.0, -2.0, 50.0))]
     results += [result("oracle", 0, 9.0), result("oracle[x=1]", 0, 9.0)]
     interim = Interim([each.spec for each in results])
-    assert interim.best("circle") == ""
+    assert interim.answer("circle") == ""
     for each in results:
         interim.finish(each)
-    assert interim.best("circle") == "best on circle in this run: vae, -1.000 nats over 3 seeds"
+    assert interim.answer("circle") == "circle: vae against mapa +1.000 nats, the median difference over 3 seeds so far"
     assert interim.failures() == ""
 
 
@@ -108,7 +118,7 @@ def test_the_last_likelihood_counts(result, run_spec):
     [
         ((3, 0, 1), "all 3 runs are done; nothing to run"),
         ((3, 3, 1), "3 runs to do"),
-        ((3, 2, 2), "2 runs to do (1 are done), 2 at a time: seconds are contended"),
+        ((3, 2, 2), "2 runs to do (1 are done), 2 at a time"),
     ],
 )
 def test_the_workload(numbers, text):
@@ -118,7 +128,7 @@ def test_the_workload(numbers, text):
 def test_the_bar_shows_what_leads_and_what_failed(result, monkeypatch):
     shown = io.StringIO()
     monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=shown, force_terminal=True, width=200))
-    results = [result("vae[steps=5]", 0, -1.0), result("mapa", 0, None), result("vae", 0, -2.0)]
+    results = [result("vae[steps=5]", 0, -1.0), result("mapa", 0, None), result("vae", 0, -2.0, "torus")]
     bar = Bar()
     bar.begin(3, [each.spec for each in results], 1)
     for each in results[:2]:
@@ -126,7 +136,7 @@ def test_the_bar_shows_what_leads_and_what_failed(result, monkeypatch):
     bar.bar.refresh()
     bar.close()
     text = shown.getvalue()
-    assert "about 2 s left, 1 failed, best on circle in this run: vae[steps=5], -1.000 nats over 1 seed" in text
+    assert "about 2 s left, 1 failed, circle: vae[steps=5] -1.000 nats over 1 seed" in text
     assert "[2/3] circle / mapa / seed 0: failed - ValueError: [red] no" in text
 
 

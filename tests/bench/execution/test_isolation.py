@@ -124,14 +124,19 @@ def ran(tmp_path_factory, run_spec):
     plugin = PluginFile(str(tmp_path_factory.mktemp("plugin") / "culprits.py"), (("culprits.py", CULPRITS.encode()),))
     home = os.getcwd()  # noqa: PTH109
     small = {"n_train": 40, "seed": 1, "max_flops": 1e6, "scored_on": "validation"}
-    polite = Job(run_spec(**small))
+    polite = Job((run_spec(**small),))
     os.chdir(tmp_path_factory.mktemp("working_directory"))
     server, found = RunServer(), {}
+
+    def run(job):
+        (result,) = server.run(job)
+        return result
+
     try:
-        found[""] = None, server.run(polite)
+        found[""] = None, run(polite)
         for name in (*NAMED, *FAILED):
             spec = run_spec(method=name, plugins=(plugin.path,), **small)
-            found[name] = server.run(Job(spec, plugins=(plugin,), timeout=60.0)), server.run(polite)
+            found[name] = run(Job((spec,), plugins=(plugin,), timeout=60.0)), run(polite)
     finally:
         server.end()
         os.chdir(home)

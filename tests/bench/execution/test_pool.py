@@ -31,9 +31,20 @@ def job(run_spec):
     """A job that acts as its parameters say."""
 
     def make(*acts, **fields):
-        return Job(run_spec(parameters=acts), **fields)
+        return Job((run_spec(parameters=acts),), **fields)
 
     return make
+
+
+@pytest.fixture
+def one(workers):
+    """Carry out a job of one run."""
+
+    def run(job):
+        (result,) = workers.run(job)
+        return result
+
+    return run
 
 
 def process_of(result):
@@ -48,19 +59,19 @@ def gone(process, within=5.0):
 
 
 @pytest.mark.usefixtures("full_evaluation")
-def test_a_run_is_the_same_in_a_child(run_spec, workers, tmp_path):
+def test_a_run_is_the_same_in_a_child(run_spec, one, tmp_path):
     """With plugins that are not on its machine: they travel with what they import, and the run keeps their path."""
     files = (("mine.py", b"from parts.own import Own\nMETHODS = {'mine': Own}\n"),
              ("parts/own.py", b"from methods.baselines import Untrained as Own\n"))  # fmt: skip
     plugin = PluginFile(str(tmp_path / "elsewhere" / "mine.py"), files)
     spec = run_spec(method="mine", plugins=(plugin.path,), n_train=20, n_test=20)
     here = run_one(run_spec(method="untrained", n_train=20, n_test=20))
-    there = workers.run(Job(spec, plugins=(plugin,), concurrent=True, environment=environment()))
+    there = one(Job((spec,), plugins=(plugin,), concurrent=True, environment=environment()))
     assert [(r.checkpoint, r.metric, r.value, r.stderr) for r in there.rows] == [
         (r.checkpoint, r.metric, r.value, r.stderr) for r in here.rows
     ]
     assert (there.spec, there.status, there.concurrent) == (spec, "done", True)
-    again = workers.run(Job(spec, plugins=(plugin,), timeout=600.0, memory=10**12))
+    again = one(Job((spec,), plugins=(plugin,), timeout=600.0, memory=10**12))
     assert [row.value for row in again.rows] == [row.value for row in here.rows]
     assert not Path(plugin.path).exists()
 
@@ -71,7 +82,7 @@ from bench.execution import pool
 from bench.execution.job import Job
 from bench.store.records import RunSpec
 pool.PROGRAM = sys.argv[1]
-pool.RunServer().run(Job(RunSpec(dataset="circle", method="vae", seed=0, parameters=(("sleep", 60),))))
+pool.RunServer().run(Job((RunSpec(dataset="circle", method="vae", seed=0, parameters=(("sleep", 60),)),)))
 """
 
 
@@ -108,56 +119,57 @@ def test_a_run_does_not_outlive_its_watcher(workers, job, instant):
     assert all(map(gone, processes))
 
 
-def test_each_run_has_a_process_of_its_own(workers, job, instant):
-    first, second = (workers.run(job()) for _ in range(2))
+def test_each_run_has_a_process_of_its_own(one, job, instant):
+    first, second = (one(job()) for _ in range(2))
     assert process_of(first) != process_of(second)
     assert all(gone(process_of(each)) for each in (first, second))
 
 
-def test_a_server_that_was_killed_is_started_anew(workers, job, instant):
-    workers.run(job())
+def test_a_server_that_was_killed_is_started_anew(workers, one, job, instant):
+    one(job())
     workers._process.kill()
     workers._process.wait()
-    assert workers.run(job()).status == "done"
+    assert one(job()).status == "done"
 
 
 @pytest.mark.parametrize("act", ["fork", "daemon"])
-def test_what_a_run_leaves_running_is_ended_and_named(workers, job, instant, act):
+def test_what_a_run_leaves_running_is_ended_and_named(one, job, instant, act):
     """A child, and a grandchild that has left the session and whose parent has ended."""
-    result = workers.run(job((act, 60)))
+    result = one(job((act, 60)))
     assert result.status == "done"
     assert result.notes.startswith("ended after it: python")
-    assert workers.run(job()).notes == ""
+    assert one(job()).notes == ""
 
 
-def test_a_copy_of_the_run_sends_no_result(workers, job, instant):
+def test_a_copy_of_the_run_sends_no_result(one, job, instant):
     """A method that forks: its copy goes through the rest of the run, and its result is not that of any run."""
-    copied = workers.run(job(("copy", None), ("sleep", 0.1)))
+    copied = one(job(("copy", None), ("sleep", 0.1)))
     assert copied.status == "done"
-    assert workers.run(job(("status", "skipped"))).status == "skipped"
+    assert one(job(("status", "skipped"))).status == "skipped"
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
         ({"process": 8}, "sent the result of another run"),
-        ({"key": "of another"}, "sent the result of another run"),
-        ({"result": {"spec": 1}}, "its result cannot be read"),
+        ({"keys": ["of another"]}, "sent the result of another run"),
+        ({"results": []}, "sent the result of another run"),
+        ({"results": [{"spec": 1}]}, "its result cannot be read"),
     ],
 )
 def test_a_reply_is_believed_only_from_its_own_run(job, changed, reason):
     asked = job()
-    reply = {"process": 7, "key": asked.spec.key, "result": RunResult(asked.spec)} | changed
+    reply = {"process": 7, "keys": asked.keys, "results": [RunResult(spec) for spec in asked.specs]} | changed
     outcome = server._checked(msgspec.msgpack.encode(tuple(reply.values())), asked, 7)
-    assert (outcome.result, outcome.status) == (None, "failed")
+    assert (outcome.results, outcome.status) == (None, "failed")
     assert reason in outcome.reason
 
 
 def test_a_reply_of_the_run_itself_is_believed(job):
     asked = job()
-    result = RunResult(asked.spec, message="its own", peak_memory_mb=1.0)
-    content = msgspec.msgpack.encode((7, asked.spec.key, result))
-    assert server._checked(content, asked, 7) == Outcome(result)
+    results = [RunResult(spec, message="its own", peak_memory_mb=1.0) for spec in asked.specs]
+    content = msgspec.msgpack.encode((7, asked.keys, results))
+    assert server._checked(content, asked, 7) == Outcome(results)
 
 
 @pytest.mark.parametrize(
@@ -168,11 +180,11 @@ def test_a_reply_of_the_run_itself_is_believed(job):
         (("exit", 0), "the process died (exit code 0)"),
     ],
 )
-def test_a_child_that_dies(workers, job, instant, act, reason):
+def test_a_child_that_dies(workers, one, job, instant, act, reason):
     with pytest.raises(RunCrashedError) as death:
         workers.run(job(act))
     assert (death.value.status, death.value.reason) == ("failed", reason)
-    assert workers.run(job()).status == "done"
+    assert one(job()).status == "done"
 
 
 def test_a_child_that_dies_and_leaves_another_behind(workers, job, instant):
@@ -183,7 +195,7 @@ def test_a_child_that_dies_and_leaves_another_behind(workers, job, instant):
     assert time.monotonic() - began < 20
 
 
-def test_a_run_that_takes_too_long(workers, job, instant):
+def test_a_run_that_takes_too_long(workers, one, job, instant):
     began = time.monotonic()
     with pytest.raises(RunCrashedError) as death:
         workers.run(job(("sleep", 60), timeout=0.5))
@@ -191,7 +203,19 @@ def test_a_run_that_takes_too_long(workers, job, instant):
     assert death.value.status == "timeout"
     assert death.value.reason.startswith("stopped after 0.5")
     assert death.value.reason.endswith("by --run-timeout 0.5")
-    assert workers.run(job(("sleep", 0.1), timeout=20.0)).status == "done"
+    assert one(job(("sleep", 0.1), timeout=20.0)).status == "done"
+
+
+def test_the_runs_of_a_block_share_a_process_and_its_time(workers, run_spec, instant):
+    """Each run may take the time."""
+    block = tuple(run_spec(seed=seed, block=3, parameters=(("sleep", 0.8),)) for seed in range(3))
+    found = workers.run(Job(block, timeout=0.6))
+    assert [result.spec for result in found] == list(block)
+    assert len({process_of(result) for result in found}) == 1
+    with pytest.raises(RunCrashedError, match=r"by --run-timeout 0\.1\b"):
+        workers.run(Job(block, timeout=0.1))
+    (last,) = workers.run(Job(block[2:], timeout=0.6))  # the others of its block are fitted too
+    assert last.status == "done"
 
 
 def test_a_run_that_grows_without_bound(workers, job, instant):
@@ -200,8 +224,8 @@ def test_a_run_that_grows_without_bound(workers, job, instant):
     assert (death.value.status, death.value.reason) == ("failed", "used more than 200 MB (--run-memory)")
 
 
-def test_other_code_is_refused(workers, job, instant):
-    assert workers.run(job(environment=("code of the test",))).status == "done"
+def test_other_code_is_refused(workers, one, job, instant):
+    assert one(job(environment=("code of the test",))).status == "done"
     with pytest.raises(UsageError, match=r"a worker has code of the test\b.*\bcode of the client"):
         workers.run(job(environment=("code of the client",)))
 

@@ -16,7 +16,7 @@ import pytest
 from bench.common.errors import InterruptedStudyError, UsageError
 from bench.config.schema import Execution
 from bench.execution import scheduler
-from bench.execution.scheduler import run_all, threads_of
+from bench.execution.scheduler import blocks, run_all, threads_of, time_alone
 from bench.store import tables
 from bench.store.locks import RunLocks
 from bench.store.records import Cost, RunResult
@@ -100,6 +100,77 @@ def test_limits_hold(run_spec, how, folder):
     assert "used more than 200 MB" in found[specs[1]].message
 
 
+def test_runs_of_one_block_are_one_job(run_spec):
+    several = [run_spec(seed=seed, method=method, block=3) for seed in (0, 1, 2, 3, 5) for method in ("vae", "iwae")]
+    single = [run_spec(seed=seed, method="mapa") for seed in (0, 1)]
+    other = run_spec(seed=1, dataset="torus", block=3)
+    assert [[(s.dataset, s.method, s.seed) for s in block] for block in blocks([*several, *single, other])] == [
+        [("circle", "vae", 0), ("circle", "vae", 1), ("circle", "vae", 2)],
+        [("circle", "iwae", 0), ("circle", "iwae", 1), ("circle", "iwae", 2)],
+        [("circle", "vae", 3), ("circle", "vae", 5)],
+        [("circle", "iwae", 3), ("circle", "iwae", 5)],
+        [("circle", "mapa", 0)],
+        [("circle", "mapa", 1)],
+        [("torus", "vae", 1)],
+    ]
+
+
+def test_a_block_that_dies_is_run_twice_and_all_its_runs_say_so(run_spec, how, folder, tmp_path):
+    count = tmp_path / "count"
+    count.touch()
+    acts = (("count", str(count)), ("kill", ""))
+    lost = [run_spec(seed=seed, block=2, parameters=acts) for seed in (2, 3)]
+    kept = [run_spec(seed=seed, block=2) for seed in (0, 1)]
+    found = {result.spec: result for result in run_all([*lost, *kept], how, folder)}
+    assert [found[spec].status for spec in (*lost, *kept)] == ["failed", "failed", "done", "done"]
+    assert {found[spec].message for spec in lost} == {
+        "the process died (signal 9), perhaps for lack of memory, in each of 2 attempts"
+    }
+    assert found[kept[0]].message == found[kept[1]].message  # which names their process
+    assert count.read_text() == "ran ran "
+    assert not (folder / "locks").exists()
+
+
+def test_of_a_block_the_runs_that_no_other_process_has_are_run(run_spec, folder):
+    """Of the others, one is taken once it is there, and one that is given up is run."""
+    specs = [run_spec(seed=seed, block=4) for seed in range(4)]
+    with RunLocks(folder) as other:
+        assert other.take(specs[1].key)
+        assert other.take(specs[2].key)
+        results = run_all(specs, Execution(jobs=2), folder)
+        first = [next(results), next(results)]
+        assert [result.spec for result in first] == [specs[0], specs[3]]
+        tables.write_run(folder, RunResult(specs[1], message="of another"))
+        other.release(specs[1].key)
+        other.release(specs[2].key)
+        last = {result.spec: result.message for result in results}
+    assert last.keys() == {specs[1], specs[2]}
+    assert last[specs[1]] == "of another"
+    assert last[specs[2]].startswith("process ")
+
+
+def test_fits_are_timed_one_after_another_and_what_dies_is_left_out(run_spec, folder, monkeypatch):
+    monkeypatch.setattr(scheduler, "_here", watched := Watched(scheduler._here))
+    dies = run_spec(method="iwae", parameters=(("kill", ""),))
+    found = list(time_alone([run_spec(), dies, run_spec(method="flow", block=3)]))
+    assert [(result.spec.method, result.alone) for result in found] == [
+        ("vae", [(10.0, 1.0, 1.0)]),
+        ("flow", [(10.0, 1.0, 1.0)]),
+    ]
+    assert watched.jobs == [1]
+
+
+class Watched:
+    """A function, and the numbers of jobs that it was called with."""
+
+    def __init__(self, plain):
+        self.plain, self.jobs = plain, []
+
+    def __call__(self, jobs):
+        self.jobs.append(jobs)
+        return self.plain(jobs)
+
+
 def test_one_at_a_time_is_not_contended(run_spec, folder):
     assert [result.concurrent for result in run_all(runs(run_spec, (), ()), Execution(), folder)] == [False, False]
 
@@ -126,9 +197,10 @@ def test_the_last_runs_begin_with_those_that_take_longest(run_spec, folder, jobs
     begun = []
 
     def submit(job):
-        begun.append(job.spec.method)
+        (spec,) = job.specs
+        begun.append(spec.method)
         future = Future()
-        future.set_result(RunResult(job.spec, cost=Cost(wall_s=took[job.spec.method])))
+        future.set_result([RunResult(spec, cost=Cost(wall_s=took[spec.method]))])
         return future
 
     with RunLocks(folder) as locks:

@@ -136,9 +136,9 @@ def test_memory_is_that_of_fitting(run_spec, offer, monkeypatch):
             if step == 2:
                 torch.ones(30_000_000).sum()
 
-    def greedy(self, fitted, evaluate=metrics.Evaluator.evaluate_checkpoint):
+    def greedy(self, fitted, draws, evaluate=metrics.Evaluator.evaluate_checkpoint):
         torch.ones(90_000_000).sum()
-        return evaluate(self, fitted)
+        return evaluate(self, fitted, draws)
 
     monkeypatch.setattr(metrics.Evaluator, "evaluate_checkpoint", greedy)
     offer("hungry", Hungry())
@@ -181,10 +181,10 @@ def test_the_clock_stands_while_the_harness_works(run_spec, offer, monkeypatch):
     evaluated = []
 
     def slowly(score):
-        def slow(self, fitted):
+        def slow(self, fitted, *draws):
             evaluated.append(fitted)
             time.sleep(0.2)
-            return score(self, fitted)
+            return score(self, fitted, *draws)
 
         return slow
 
@@ -203,24 +203,26 @@ from bench.store.records import RunSpec
 import msgspec
 from bench.metrics import Evaluator
 Evaluator.evaluate_final = lambda *_: []  # it comes after the clock, and takes long
-advance, new = runner._Runner._advance, []
+advance, new = runner._Block._advance, []
 def watched(self):
     before = set(sys.modules)
     found = advance(self)
     new.extend(set(sys.modules) - before)
     return found
-runner._Runner._advance = watched
+runner._Block._advance = watched
 specs = msgspec.json.decode(sys.argv[1], type=list[RunSpec])
 statuses = [runner.run_one(spec).status for spec in specs]
 print(json.dumps([statuses, sorted(new)]))
 """
 
 
-def test_nothing_is_imported_on_the_clock(run_spec):
-    specs = [run_spec(method="mapa", dataset=dataset, max_flops=1e6) for dataset in ("circle", "s_curve")]
+@pytest.mark.parametrize("block", [1, 3])
+def test_nothing_is_imported_on_the_clock(run_spec, block):
+    runs = [("vae", "circle", block), ("mapa", "circle", 1), ("mapa", "s_curve", 1)]
+    specs = [run_spec(method=method, dataset=dataset, block=size, max_flops=1e6) for method, dataset, size in runs]
     command = [sys.executable, "-c", IMPORTS_ON_THE_CLOCK, msgspec.json.encode(specs)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout.splitlines()[-1]) == [["done", "done"], []]
+    assert json.loads(run.stdout.splitlines()[-1]) == [["done"] * 3, []]
 
 
 @pytest.mark.parametrize("method", ["vae", "mapa", "iterative"])
@@ -256,7 +258,7 @@ def test_the_last_state_is_always_scored(run_spec, offer, charge):
     task = runner.make_task(Walk(), problem, split, spec, NullLedger())
     *_, fitted = Walk(steps=7).fit(task)
     scorer = metrics.Evaluator(problem, split, spec.seed)
-    assert reached[-1][1] == {m.metric: m.value for m in scorer.evaluate_checkpoint(fitted)}
+    assert reached[-1][1] == {m.metric: m.value for m in scorer.evaluate_checkpoint(fitted, metrics.LAST_DRAWS)}
     assert [(row.metric, row.value) for row in result.rows[-5:]] == [
         (m.metric, m.value) for m in scorer.evaluate_final(fitted)
     ]

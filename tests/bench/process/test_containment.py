@@ -226,7 +226,7 @@ def scored(monkeypatch):
     """Evaluation that takes no time, and depends on the default dtype and a global generator; the scores given."""
     given = []
 
-    def evaluate_checkpoint(self, fitted):
+    def evaluate_checkpoint(self, fitted, draws):
         value = float(fitted.model.decode(torch.ones(1, 1)).detach().sum()) + float(torch.ones(()) / 3)
         given.append((value, torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
         torch.rand(1), np.random.rand()  # noqa: NPY002
@@ -310,9 +310,9 @@ def test_a_yield_from_within_a_mode_leaves_evaluation_out_of_it(run_spec, offer,
     modes = []
     evaluate_checkpoint = metrics.Evaluator.evaluate_checkpoint
 
-    def watched(self, fitted):
+    def watched(self, fitted, draws):
         modes.append(torch.is_autocast_enabled("cpu"))
-        return evaluate_checkpoint(self, fitted)
+        return evaluate_checkpoint(self, fitted, draws)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics.Evaluator, "evaluate_checkpoint", watched)

@@ -83,7 +83,7 @@ def of(*, methods=METHODS, datasets=DATASETS):
 @pytest.mark.parametrize(
     ("file", "changed"),
     [
-        ("methods/vae.py", of(methods=("vae",))),
+        ("methods/vae.py", of(methods=("vae", "iterative"))),
         ("methods/mapa/deconvolution.py", of(methods=("mapa",))),
         ("methods/common/posteriors.py", EVERY),
         ("methods/common/lbfgs.py", of(methods=("mapa",))),

@@ -17,6 +17,8 @@ MACHINE = {
     "overrun_s",
     "peak_memory_mb",
     "concurrent",
+    "timed_seed",
+    "alone",
     "message",
     "notes",
 }
@@ -37,6 +39,7 @@ def content(run_spec, tmp_path):
         posteriors=[("vae", 0, 1, 0.5, [0.1, 0.2], 0.3)],
         signals=[("vae", 0, 1, [0.1, 0.2], [0.3, 0.4])],
         references=[(0, 1.0, 100.0, [0.4])],
+        alone=[(3.0, 1.0, 2.0)],
     )
     (tmp_path / "runs").mkdir()
     tables.write_run(tmp_path, result)

@@ -46,7 +46,7 @@ class ByShift(BaseEvaluator):
     def __init__(self, *_):
         pass
 
-    def evaluate_checkpoint(self, fitted):
+    def evaluate_checkpoint(self, fitted, draws):
         return [Measurement("validation_ll", float(fitted.model.network[-1].bias.detach().abs().mean()), 0.0, "nats")]
 
 
@@ -61,7 +61,7 @@ def tune(cli, in_process, offer, monkeypatch):
     offer("uneven", Priced(price=20.0, slope=100.0))
 
     def run(out, methods, budget, *more, trials=16, datasets="circle"):
-        args = ("--budget", budget, "--trials", trials, "--n-train", 20, "--jobs", 1, "--out", out)
+        args = ("--budget", budget, "--trials", trials, "--n-train", 20, "--seeds", 1, "--jobs", 1, "--out", out)
         return cli("tune", "-m", methods, "-d", datasets, *args, *more)
 
     return run

@@ -1,4 +1,4 @@
-"""The evidence lower bound against torch, Pyro and exact integrals; batches, schedules and steps."""
+"""The evidence lower bound against torch, Pyro and exact integrals; batches and steps."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from methods.common.posteriors import build_encoder
-from methods.common.training import Objective, adam, ascend, batches, cosine, elbo
+from methods.common.training import Objective, adam, ascend, batches, elbo
 from methods.contract.method import NullLedger
 
 
@@ -116,15 +116,6 @@ def test_every_datum_has_its_turn_though_the_last_batch_is_dropped():
     taken = torch.cat([*itertools.islice(batches(7, 3, torch.Generator().manual_seed(0), NullLedger()), 200)])
     share = torch.bincount(taken, minlength=7) / len(taken)
     assert (share - 1 / 7).abs().max() < 0.03
-
-
-def test_cosine_falls_from_one_to_zero():
-    values = [cosine(i, 100) for i in range(131)]
-    assert values[0] == 1
-    assert values[50] == pytest.approx(0.5)
-    assert values[25] == pytest.approx((1 + math.sqrt(0.5)) / 2)
-    assert all(a > b for a, b in itertools.pairwise(values[:101]))
-    assert values[100:] == [0] * 31
 
 
 def test_ascend_steps_every_optimiser_up_the_surrogate_and_returns_the_bound():

@@ -1,0 +1,329 @@
+"""Training of amortised posteriors: one trainer, for one seed or for several as one program."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from methods.common.optimisers import Anytime, Cosine, Optimiser
+from methods.common.posteriors import Amortised, build_encoder
+from methods.common.replicas import Networks, Replicas, bind, trained
+from methods.common.training import Objective
+from methods.contract.decoder import GaussianModel
+from methods.contract.method import Fitted, Method, Posterior, Task, require
+
+SCHEDULES: dict[str, type[Optimiser]] = {"anytime": Anytime, "cosine": Cosine}
+VALIDATE_EVERY = 100
+VALIDATION_POINTS = 500
+JOINT = "joint"
+WORSE = 2.0  # standard errors
+Phases = Generator[str, Tensor, None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AmortisedMethod(Method):
+    """Training of a decoder and an encoder by gradient steps on a bound. A method states its `objective`, or more.
+
+    What is stated is for one seed: models, posteriors and data may have an axis of replicas before the axis of data.
+
+    Args:
+        steps: Number of gradient steps.
+        batch_size: Training points per step.
+        learning_rate: Learning rate.
+        schedule: 'anytime' evaluates an average of the iterates, so that the fit may be stopped at any step;
+            'cosine' lets the learning rate fall to zero over all steps.
+    """
+
+    stacks: ClassVar[bool] = True
+    phased: ClassVar[bool] = False
+
+    steps: int = 6000
+    batch_size: int = 100
+    learning_rate: float = 1e-2
+    schedule: str = "anytime"
+
+    def __post_init__(self) -> None:
+        require(self, positive=("steps", "batch_size", "learning_rate"))
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be {' or '.join(SCHEDULES)}, got {self.schedule!r}")
+
+    @abstractmethod
+    def objective(self, model: GaussianModel, posterior: Any, x: Tensor, noise: Tensor, step: int) -> Objective:
+        """What a step raises.
+
+        Args:
+            model: The generative model.
+            posterior: q(z | x).
+            x: A batch, (..., n, D).
+            noise: Standard normal draws, (draws, ..., n, L).
+            step: The number of steps taken.
+
+        Returns:
+            The objective of each x, (..., n).
+        """
+
+    @property
+    def draws(self) -> int:
+        """Draws of noise for each x and step."""
+        return 1
+
+    def encoder(self, model: GaussianModel, generator: torch.Generator) -> Amortised:
+        """The networks of q(z | x) at random initial weights."""
+        return build_encoder(model, generator)
+
+    def posterior(self, model: GaussianModel, encoder: Any) -> Posterior:  # noqa: ARG002
+        """q(z | x) by trained networks."""
+        found: Posterior = encoder
+        return found
+
+    def phases(self, fitted: Fitted, task: Task) -> Phases | None:  # noqa: ARG002
+        """What each step trains: 'joint', 'encoder' or 'decoder'. None: always jointly.
+
+        Args:
+            fitted: What is learned, live.
+            task: The fitting problem.
+
+        Yields:
+            The phase of the next step; what is sent back is the mean bound of the batch before that step.
+        """
+        return None
+
+    def fit(self, task: Task) -> Iterator[Fitted]:
+        """Yield after every step."""
+        for (fitted,) in self.fit_together([task]):
+            yield fitted
+
+    def fit_together(self, tasks: Sequence[Task]) -> Iterator[Sequence[Fitted]]:
+        """Fit several seeds as one program. Each has the values that it has alone, up to rounding.
+
+        Args:
+            tasks: The fitting problems, of one shape.
+
+        Yields:
+            What has been learned of each, after every step.
+        """
+        yield from Trainer(self, tasks).run()
+
+
+class Trainer:
+    """The state of one training run of one or more replicas.
+
+    Args:
+        method: The method.
+        tasks: One fitting problem for each replica.
+    """
+
+    def __init__(self, method: AmortisedMethod, tasks: Sequence[Task]):
+        self.method, self.tasks = method, list(tasks)
+        every = [self._networks(task) for task in self.tasks]
+        self.live = [copy.deepcopy(each) for each in every]
+        self.replicas = Replicas(self.live)
+        self.shown = [bind(each, row) for each, row in zip(every, self.replicas.evaluated, strict=True)]
+        self.fitted = [self._fitted(each) for each in self.shown]
+        self.stepper = Stepper(method, self.replicas)
+        batches = Batches(self.tasks, method.batch_size, method.draws)
+        self.validation, self.batches = batches.validation(), iter(batches)
+        self.best = self.replicas.evaluated.clone()
+        self.best_bounds = self.best.new_full((len(self.tasks), self.validation[0].shape[-2]), -math.inf)
+
+    def _networks(self, task: Task) -> Networks:
+        encoder = task.ledger.run("initial weights", self.method.encoder, task.model, task.generator)
+        task.ledger.watch(encoder=encoder.network)
+        return Networks(task.model, encoder)
+
+    def _fitted(self, networks: Networks) -> Fitted:
+        return Fitted(networks.model, self.method.posterior(networks.model, networks.encoder))
+
+    def run(self) -> Iterator[Sequence[Fitted]]:
+        """Take all steps."""
+        live = [self._fitted(each) for each in self.live]
+        phases = [self.method.phases(*each) for each in zip(live, self.tasks, strict=True)]
+        kinds = [JOINT if phase is None else next(phase) for phase in phases]
+        for step in range(self.method.steps):
+            bound = self._step(step, kinds, *next(self.batches))
+            self._keep(step + 1)
+            yield self.fitted
+            if step + 1 < self.method.steps and phases[0] is not None:
+                kinds = [phase.send(each) for phase, each in zip(phases, bound, strict=True) if phase is not None]
+
+    def _step(self, step: int, kinds: Sequence[str], x: Tensor, noise: Tensor) -> Tensor:
+        return together(
+            self.tasks,
+            [f"{kind} step" for kind in kinds],
+            lambda: self.stepper.step(step, kinds, x, noise),
+            lambda r: self._alone(r).step(step, kinds[r : r + 1], x[r], noise[:, r]),
+        )
+
+    def _alone(self, replica: int) -> Stepper:
+        """A copy of one replica, to count what a step costs it alone."""
+        return Stepper(self.method, Replicas([copy.deepcopy(self.live[replica])]))
+
+    def _keep(self, steps: int) -> None:
+        """Show the present state; where it is worse on validation points than an earlier one, show that.
+
+        It is worse if the mean difference of their bounds exceeds twice its standard error. The best state so far by
+        that mean is remembered.
+        """
+        if steps % VALIDATE_EVERY == 0:
+            x, noise = self.validation
+            bounds, gained, worse = together(
+                self.tasks,
+                ["validation"] * len(self.tasks),
+                lambda: self.stepper.look(x, noise, self.best_bounds),
+                lambda r: self._alone(r).look(x[r], noise[:, r], self.best_bounds[r : r + 1]),
+            )
+            present = self.replicas.evaluated
+            for i, (is_best, is_worse) in enumerate(zip(gained.tolist(), worse.tolist(), strict=True)):
+                if is_best:
+                    self.best_bounds[i], self.best[i] = bounds[i], present[i]
+                bind(self.shown[i], (self.best if is_worse else present)[i])
+
+
+def compared(best: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the bounds of states on validation points, (R, n), are the best so far, and whether they are worse: (R,).
+
+    They are worse if the mean difference exceeds twice its standard error.
+    """
+    lost = best - found
+    mean = lost.mean(1)
+    return mean <= 0, mean > WORSE * lost.std(1) / math.sqrt(lost.shape[1])
+
+
+class Stepper:
+    """Steps of all replicas at once.
+
+    Args:
+        method: The method.
+        replicas: The networks of all replicas.
+    """
+
+    def __init__(self, method: AmortisedMethod, replicas: Replicas):
+        self.method, self.replicas = method, replicas
+        optimiser, count = SCHEDULES[method.schedule], len(trained(replicas.members[0].model))
+        of_model = sum(p.numel() for p in trained(replicas.members[0].model))
+        whole = (JOINT, slice(None), replicas.parameters)
+        split = (
+            ("decoder", slice(of_model), replicas.parameters[:count]),
+            ("encoder", slice(of_model, None), replicas.parameters[count:]),
+        )
+        self.parts = [
+            (
+                part,
+                parameters,
+                optimiser(replicas.weights[:, columns], replicas.evaluated[:, columns], method.learning_rate),
+            )
+            for part, columns, parameters in (split if method.phased else (whole,))
+        ]
+
+    def step(self, step: int, kinds: Sequence[str], x: Tensor, noise: Tensor) -> Tensor:
+        """A step of each replica; returns the mean bound of each on its batch before the step, (R,).
+
+        Args:
+            step: The number of steps taken.
+            kinds: What the step of each replica trains.
+            x: A batch, (R, n, D), or (n, D) of one replica.
+            noise: Standard normal draws, (draws, R, n, L), or (draws, n, L).
+        """
+        found = self._objective(self.replicas.training, x, noise, step)
+        wanted = [part for part in self.parts if any(kind in (part[0], JOINT) for kind in kinds)]
+        loss = found.surrogate.sum() * (-1 / x.shape[-2])
+        gradients = self.replicas.gradients(loss, [parameters for _, parameters, _ in wanted])
+        for (part, _, optimiser), gradient in zip(wanted, gradients, strict=True):
+            optimiser.step(gradient, [kind in (part, JOINT) for kind in kinds], step / self.method.steps)
+        return found.bound.mean(-1).view(-1)
+
+    @torch.no_grad()
+    def look(self, x: Tensor, noise: Tensor, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compare the weights that are evaluated with the best so far.
+
+        Args:
+            x: Data, as for a step.
+            noise: Standard normal draws, as for a step.
+            best: The bounds of x at the best weights so far, (R, n).
+
+        Returns:
+            The bounds of x, (R, n); where their mean is at least the best; and where it is significantly below, (R,).
+        """
+        found = self._objective(self.replicas.mean, x, noise, self.method.steps).bound.view(best.shape)
+        return found, *compared(best, found)
+
+    def _objective(self, networks: Networks, x: Tensor, noise: Tensor, step: int) -> Objective:
+        posterior = self.method.posterior(networks.model, networks.encoder)
+        return self.method.objective(networks.model, posterior, x, noise, step)
+
+
+class Batches:
+    """Mini-batches with noise, without end: each replica has its own order and noise, from its own generator.
+
+    Each pass over the data has a new order. What remains at the end of a pass is left out.
+
+    Args:
+        tasks: The fitting problems.
+        size: Batch size; the number of data if that is less.
+        draws: Draws of noise for each datum.
+    """
+
+    def __init__(self, tasks: Sequence[Task], size: int, draws: int):
+        self.tasks, self.size, self.draws = tasks, min(size, len(tasks[0].train)), draws
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches (R, n, D) and noise (draws, R, n, L), without the axis of replicas if there is one."""
+        while True:
+            passes = [task.ledger.run("shuffle", self._shuffled, task) for task in self.tasks]
+            for batch in zip(*passes, strict=True):
+                yield _joined(batch), self._noise(batch)
+
+    def _shuffled(self, task: Task) -> Tensor:
+        """The batches of a pass, (b, n, D)."""
+        n = len(task.train)
+        order = torch.randperm(n, generator=task.generator, device=task.generator.device)
+        return task.train[order[: n - n % self.size].view(-1, self.size)]
+
+    def _noise(self, x: Sequence[Tensor]) -> Tensor:
+        return _joined(
+            [task.ledger.run("noise", self._draw, task, each) for task, each in zip(self.tasks, x, strict=True)]
+        )
+
+    def _draw(self, task: Task, x: Tensor) -> Tensor:
+        """Standard normal draws, (draws, n, L)."""
+        shape = (self.draws, len(x), task.latent_dim)
+        return torch.randn(shape, generator=task.generator, device=task.generator.device)
+
+    def validation(self) -> tuple[Tensor, Tensor]:
+        """Validation points with noise that stays, in the form of a batch. No generator moves on."""
+        points = [task.validation[:VALIDATION_POINTS] for task in self.tasks]
+        states = [task.generator.get_state() for task in self.tasks]
+        noise = self._noise(points)
+        for task, state in zip(self.tasks, states, strict=True):
+            task.generator.set_state(state)
+        return _joined(points), noise
+
+
+def _joined(of_each: Sequence[Tensor]) -> Tensor:
+    """Tensors of replicas as one, whose third axis from the end is that of replicas; the tensor itself of one."""
+    return of_each[0] if len(of_each) == 1 else torch.stack(list(of_each), -3)
+
+
+def together(tasks: Sequence[Task], names: Sequence[str], work: Callable[[], T], alone: Callable[[int], object]) -> T:
+    """Do work of all replicas at once, and account for it as if each did its own alone.
+
+    Args:
+        tasks: The fitting problems.
+        names: What the work of each replica is called in the tables.
+        work: The work of all replicas.
+        alone: The work of one replica, which is done only to count what it costs.
+    """
+    if len(tasks) == 1:
+        return tasks[0].ledger.run(names[0], work)
+    for i, (task, name) in enumerate(zip(tasks, names, strict=True)):
+        task.ledger.repeat(name, partial(alone, i))
+    return work()
