@@ -1,0 +1,121 @@
+"""Compares the curve of one anytime run with whole runs whose learning rate falls along a cosine, cost by cost.
+
+python -m tools.anytime [METHOD ...]
+
+For each method (default: vae) and each of nine problems: the median oracle gap over six seeds at six costs from 2 to 34
+GFLOP, of one anytime run, and of a cosine run of exactly that length each. Seeds are 100 to 105, which no study uses.
+Writes results/reference/anytime/METHOD.csv, and prints where the anytime run is behind.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pandas as pd
+import torch
+
+import datasets
+from bench.fit.flop_counter import CountingLedger
+from bench.fit.runner import make_task
+from bench.metrics.likelihood import learned_likelihood, true_likelihood
+from bench.registry.registry import registry
+from bench.store.records import RunSpec
+from datasets.base import Problem, Split, draw
+from methods.contract.method import Fitted, Ledger, Method, NullLedger, Task
+
+OUT = Path(__file__).parents[1] / "results" / "reference" / "anytime"
+COSTS = np.geomspace(2e9, 34e9, 6)
+SEEDS = range(100, 106)
+N, N_TEST = 500, 500
+SLACK, FACTOR, WORST = 0.01, 1.1, 2.0
+PROBED = 40
+
+
+def tasks(name: str, method: Method, problem: Problem, splits: Sequence[Split], ledger: type[Ledger]) -> list[Task]:
+    """The fitting problems of all seeds."""
+    specs = (RunSpec(dataset=problem.name, method=name, seed=seed, n_train=N, n_test=N_TEST) for seed in SEEDS)
+    return [make_task(method, problem, *each, ledger()) for each in zip(splits, specs, strict=True)]
+
+
+def fits(method: Method, of: Sequence[Task]) -> Iterator[Sequence[Fitted]]:
+    """What is learned after each step: as one program, if the method can."""
+    return iter(method.fit_together(of)) if method.stacks else zip(*map(method.fit, of), strict=True)
+
+
+def steps_for(name: str, problem: Problem, split: Split) -> list[int]:
+    """The numbers of steps that cost as much as each of COSTS, from the mean cost of some steps."""
+    method, ledger = registry().make_method(name), CountingLedger()
+    spec = RunSpec(dataset=problem.name, method=name, seed=SEEDS[0], n_train=N, n_test=N_TEST)
+    fit = method.fit(make_task(method, problem, split, spec, ledger))
+    ledger.start()
+    for _ in zip(range(PROBED), fit):  # noqa: B905 - stops at the shorter one
+        pass
+    ledger.stop()
+    return [max(1, round(cost / (ledger.flops / PROBED))) for cost in COSTS]
+
+
+def compared(name: str, dataset: str) -> Iterator[dict[str, object]]:
+    """The gaps of each seed at each cost, in nats, as rows."""
+    problem: Problem = datasets.load(dataset)
+    splits = [draw(problem, seed, N, N, N_TEST) for seed in SEEDS]
+    truth = [true_likelihood(problem, split.test, 0).value for split in splits]
+    lengths = steps_for(name, problem, splits[0])
+
+    def gaps(fitted: Sequence[Fitted]) -> list[float]:
+        with torch.no_grad():
+            return [
+                float((t - learned_likelihood(f, s.test, problem.latent_dim, 0).value).mean())
+                for t, f, s in zip(truth, fitted, splits, strict=True)
+            ]
+
+    def rows(schedule: str, steps: int, fitted: Sequence[Fitted]) -> Iterator[dict[str, object]]:
+        cost = COSTS[lengths.index(steps)]
+        for seed, gap in zip(SEEDS, gaps(fitted), strict=True):
+            yield {"dataset": dataset, "schedule": schedule, "flops": cost, "steps": steps, "seed": seed, "gap": gap}
+
+    anytime = registry().make_method(name, {"steps": lengths[-1]})
+    for step, fitted in enumerate(fits(anytime, tasks(name, anytime, problem, splits, NullLedger)), 1):
+        if step in lengths:
+            yield from rows("anytime", step, fitted)
+    for steps in lengths:
+        cosine = registry().make_method(name, {"steps": steps, "schedule": "cosine"})
+        *_, fitted = fits(cosine, tasks(name, cosine, problem, splits, NullLedger))
+        yield from rows("cosine", steps, fitted)
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """Where the median of the anytime run is behind, in words."""
+    middle = table.groupby(["dataset", "flops", "schedule"])["gap"].median().unstack()
+    limit = np.maximum(middle["cosine"] * FACTOR, middle["cosine"] + SLACK)
+    behind, ratio = middle["anytime"] > limit, middle["anytime"] / middle["cosine"].clip(lower=SLACK)
+    level = [name for name, each in behind.groupby(level=0) if not each.any()]
+    last = behind.groupby(level=0).last()
+    return (
+        f"level or ahead at all costs on {len(level)} of {len(last)} ({', '.join(map(str, level))}); at most "
+        f"{ratio.max():.2f} times the cosine's gap; at the end behind on {int(last.sum())}"
+    )
+
+
+def main(names: Sequence[str]) -> None:
+    """Compare each method, and write its table."""
+    torch.set_num_threads(1)
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        found: list[dict[str, object]] = []
+        for dataset in chain(datasets.CURVES, datasets.SURFACES):
+            new = list(compared(name, dataset))
+            found += new
+            for schedule in ("anytime", "cosine"):
+                of = pd.DataFrame(new).query("schedule == @schedule").groupby("flops")["gap"]
+                print(f"{name:14} {dataset:12} {schedule:8}", *(f"{median(each):8.3f}" for _, each in of), flush=True)
+            pd.DataFrame(found).to_csv(OUT / f"{name}.csv", index=False)
+        print(f"{name}: {verdict(pd.DataFrame(found))}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["vae"])
