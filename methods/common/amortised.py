@@ -149,13 +149,13 @@ class Trainer:
         phases = [self.method.phases(*each) for each in zip(live, self.tasks, strict=True)]
         kinds = [JOINT if phase is None else next(phase) for phase in phases]
         for step in range(self.method.steps):
-            bound = self._step(step, kinds, *next(self.batches))
+            bounds = self._step(step, kinds, *next(self.batches))
             self._keep(step + 1)
             yield self.fitted
-            if step + 1 < self.method.steps and phases[0] is not None:
-                kinds = [phase.send(each) for phase, each in zip(phases, bound, strict=True) if phase is not None]
+            if step + 1 < self.method.steps and bounds:
+                kinds = [phase.send(each) for phase, each in zip(phases, bounds, strict=True) if phase is not None]
 
-    def _step(self, step: int, kinds: Sequence[str], x: Tensor, noise: Tensor) -> Tensor:
+    def _step(self, step: int, kinds: Sequence[str], x: Tensor, noise: Tensor) -> Sequence[Tensor]:
         return together(
             self.tasks,
             [f"{kind} step" for kind in kinds],
@@ -224,8 +224,8 @@ class Stepper:
             for part, columns, parameters in (split if method.phased else (whole,))
         ]
 
-    def step(self, step: int, kinds: Sequence[str], x: Tensor, noise: Tensor) -> Tensor:
-        """A step of each replica; returns the mean bound of each on its batch before the step, (R,).
+    def step(self, step: int, kinds: Sequence[str], x: Tensor, noise: Tensor) -> Sequence[Tensor]:
+        """A step of each replica; returns the mean bound of each on its batch before the step, where phases need it.
 
         Args:
             step: The number of steps taken.
@@ -239,7 +239,7 @@ class Stepper:
         gradients = self.replicas.gradients(loss, [parameters for _, parameters, _ in wanted])
         for (part, _, optimiser), gradient in zip(wanted, gradients, strict=True):
             optimiser.step(gradient, [kind in (part, JOINT) for kind in kinds], step / self.method.steps)
-        return found.bound.mean(-1).view(-1)
+        return found.bound.mean(-1).view(-1).unbind() if self.method.phased else ()
 
     @torch.no_grad()
     def look(self, x: Tensor, noise: Tensor, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -282,11 +282,11 @@ class Batches:
             for batch in zip(*passes, strict=True):
                 yield _joined(batch), self._noise(batch)
 
-    def _shuffled(self, task: Task) -> Tensor:
-        """The batches of a pass, (b, n, D)."""
+    def _shuffled(self, task: Task) -> Sequence[Tensor]:
+        """The batches of a pass, (n, D) each."""
         n = len(task.train)
         order = torch.randperm(n, generator=task.generator, device=task.generator.device)
-        return task.train[order[: n - n % self.size].view(-1, self.size)]
+        return task.train[order[: n - n % self.size].view(-1, self.size)].unbind()
 
     def _noise(self, x: Sequence[Tensor]) -> Tensor:
         return _joined(

@@ -46,9 +46,9 @@ def elbo(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) ->
     """
     mean, log_scale = posterior.moments(x)
     scale = log_scale.exp()
-    twice = torch.sub(mean.square() + scale.square(), log_scale, alpha=2).sum(-1)
-    kl = 0.5 * (twice - mean.shape[-1])
-    return model.log_likelihood(x, mean + scale * noise) - kl
+    twice = torch.sub(mean.square() + scale.square(), log_scale, alpha=2).sum(-1)  # the KL, plus L / 2, times 2
+    likelihood = model.log_likelihood(x, mean + scale * noise)
+    return torch.sub(likelihood, twice, alpha=0.5) + 0.5 * mean.shape[-1]
 
 
 def batches(n: int, size: int, generator: torch.Generator, ledger: Ledger) -> Iterator[Tensor]:
