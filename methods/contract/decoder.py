@@ -81,7 +81,7 @@ class Standardiser(nn.Module):
 
     def inverse(self, y: Tensor) -> Tensor:
         """From standard units to data units, (..., D)."""
-        return torch.addcmul(self.shift, self.scale, y)
+        return self.shift + self.scale * y
 
 
 class GaussianModel(nn.Module):

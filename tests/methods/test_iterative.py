@@ -64,7 +64,8 @@ class Recorder(NullLedger):
             return work(*args)
         before = state(self.trainer)
         result = work(*args)
-        self.notes.append((name, float(result), changes(before, state(self.trainer))))
+        value = result[0] if isinstance(result, tuple) else result  # the mean bound of a step of one seed
+        self.notes.append((name, float(value), changes(before, state(self.trainer))))
         return result
 
 
