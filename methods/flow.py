@@ -118,7 +118,8 @@ class FlowVAE(AmortisedMethod):
         schedule: 'anytime', or 'cosine' for ablation.
         bins: K, number of pieces of each spline.
         samples: Number of codes per training point and step.
-        warm_up: Number of steps during which the weight of log p(x, z) rises from 0.01 to 1.
+        warm_up: Number of steps during which the weight of log p(x, z) rises from 0.01 to 1; below 1, the share of all
+            steps.
     """
 
     stacks: ClassVar[bool] = False
@@ -126,12 +127,12 @@ class FlowVAE(AmortisedMethod):
         **VAE.search,
         "bins": Choice((4, 8, 16)),
         "samples": Choice((1, 2, 4)),
-        "warm_up": Choice((100, 300, 1000)),
+        "warm_up": Choice((100.0, 300.0, 1000.0)),
     }
 
     bins: int = 8
     samples: int = 4
-    warm_up: int = 300
+    warm_up: float = 300.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,4 +149,5 @@ class FlowVAE(AmortisedMethod):
 
     def objective(self, model: GaussianModel, posterior: SplineFlow, x: Tensor, noise: Tensor, step: int) -> Objective:
         """The ELBO, a mean over the draws for each x."""
-        return tempered_elbo(model, posterior, x, noise, min(LEAST_WEIGHT + step / self.warm_up, 1.0))
+        rise = self.warm_up if self.warm_up >= 1 else self.warm_up * self.steps
+        return tempered_elbo(model, posterior, x, noise, min(LEAST_WEIGHT + step / rise, 1.0))

@@ -8,6 +8,7 @@ from torch.distributions import Independent, Normal
 from torch.special import ndtr
 from zuko.distributions import DiagNormal, NormalizingFlow
 
+from methods import flow
 from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
 from methods.flow import SplineFlow, build_flow, tempered_elbo
 
@@ -224,3 +225,14 @@ def test_points_from_the_cube_are_those_of_the_base_pushed(make_flow, latent):
 def test_the_checks_of_distributions_are_as_they_were():
     """Importing zuko turns them off for the whole process, and with them a part of what other methods cost."""
     assert torch.distributions.Distribution._validate_args == __debug__
+
+
+@pytest.mark.parametrize(("warm_up", "steps", "full"), [(50.0, 200, 50), (0.25, 200, 50), (1.0, 200, 1)])
+def test_the_weight_rises_over_a_number_of_steps_or_a_share_of_them(warm_up, steps, full, monkeypatch):
+    weights = []
+    monkeypatch.setattr(flow, "tempered_elbo", lambda *args: weights.append(args[-1]))
+    for step in range(steps):
+        flow.FlowVAE(warm_up=warm_up, steps=steps).objective(None, None, None, None, step)
+    assert weights[0] == flow.LEAST_WEIGHT
+    assert weights[full] == 1.0
+    assert full == 1 or weights[full - 1] < 1.0
