@@ -56,23 +56,15 @@ class Step:
         next(self.fit)
 
 
-class StepOfABlock:
+class StepOfABlock(Step):
     """A step of ten seeds as one program, for methods that can: the mean of 25, after the first five."""
 
     params = tuple(name for name in METHODS if registry().make_method(name).stacks)
-    param_names = ("method",)
-    number = 25
-    repeat = (3, 10, 5.0)
-    rounds = 1
-    warmup_time = 0.0
 
     def setup(self, name: str) -> None:
         self.fit = iter(registry().make_method(name).fit_together([task(name, seed) for seed in range(BLOCK)]))
         for _ in range(FIRST):
             next(self.fit)
-
-    def time_step(self, _: str) -> None:
-        next(self.fit)
 
 
 class Fit:

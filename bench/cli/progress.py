@@ -50,7 +50,6 @@ class Interim:
     """Interim results: how many runs failed, and which method is ahead on each dataset."""
 
     def __init__(self, waiting: list[RunSpec]):
-        self.waiting = Counter(spec.dataset for spec in waiting)
         self.failed = 0
         self.open: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
         for spec in waiting:
@@ -60,12 +59,15 @@ class Interim:
     def finish(self, result: RunResult) -> None:
         """Count a finished run."""
         spec = result.spec
-        self.waiting[spec.dataset] -= 1
         self.open[spec.dataset][spec.method].discard(spec.seed)
         self.failed += result.status not in ("done", "skipped")
         last = final(result)
         if last and result.status == "done" and spec.role == "method":
             self.finals[spec.dataset][spec.method][spec.seed] = last.value
+
+    def over(self, dataset: str) -> bool:
+        """Whether all runs on a dataset are finished."""
+        return not any(self.open[dataset].values())
 
     def shared(self, dataset: str) -> list[int]:
         """The seeds that no method has still to finish, and of which every method with results has one."""
@@ -108,7 +110,7 @@ class Lines:
         self._say(f"[{self.done}/{self.total}] {outcome(result)}{'  ' if ahead else ''}{ahead}")
         dataset = result.spec.dataset
         before, now = self.answered[dataset], len(self.interim.shared(dataset))
-        if now > before and (now in ANSWERS or not self.interim.waiting[dataset]):
+        if now > before and (now in ANSWERS or self.interim.over(dataset)):
             self.answered[dataset] = now
             self._say(self.interim.answer(dataset))
 
