@@ -54,7 +54,7 @@ FIRST_WIDTH = {1: 1 / 32, 2: 1 / 4}
 RESOLVED_STEP = 2.0
 PREDICTED_GAP = 0.01
 MERGED_STEP = 1.0
-NEGLIGIBLE = 30.0
+NEGLIGIBLE = 16.0
 
 
 @dataclass(frozen=True)

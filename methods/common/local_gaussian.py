@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.special import ndtri
 
+from methods.common.optimisers import Cosine
 from methods.contract.decoder import gaussian_log_prob
 from methods.contract.method import DecoderModel
 
 NODES = 24
-STEPS = 150
-LEARNING_RATE = 0.1
+STEPS = 100
+LEARNING_RATE = 0.15
 CODES = 4096
 DIFFERENCE = 1e-2
 
@@ -46,18 +47,21 @@ def maximise_elbo(model: DecoderModel, x: Tensor, *starts: tuple[Tensor, Tensor]
     """
     start_mean, start_log_scale = (torch.stack(each).detach().double() for each in zip(*starts, strict=True))
     nodes = nodes_of_normal(start_mean.shape[-1]).to(x.device)
-    moved, widened = (torch.zeros_like(start_mean, requires_grad=True) for _ in range(2))
-    optimiser = torch.optim.Adam([moved, widened])
+    shift = torch.zeros(1, 2 * start_mean.numel(), dtype=torch.float64, device=x.device)
+    optimiser = Cosine(shift, shift.clone(), LEARNING_RATE)
+
+    def at(shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation, moved by a shift in units of the standard deviation where it started."""
+        moved, widened = shift.view(2, *start_mean.shape)
+        return start_mean + start_log_scale.exp() * moved, start_log_scale + widened
+
     for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / STEPS))
         with torch.enable_grad():
-            mean, log_scale = start_mean + start_log_scale.exp() * moved, start_log_scale + widened
-            loss = -_elbo(model, x, mean, log_scale, nodes).sum()
-            moved.grad, widened.grad = torch.autograd.grad(loss, [moved, widened])
-        optimiser.step()
+            here = shift.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(-_elbo(model, x, *at(here), nodes).sum(), here)
+        optimiser.step(gradient, [True], step / STEPS)
     with torch.no_grad():
-        mean = torch.cat([start_mean + start_log_scale.exp() * moved, start_mean])
-        log_scale = torch.cat([start_log_scale + widened, start_log_scale])
+        mean, log_scale = map(torch.cat, zip(at(shift), (start_mean, start_log_scale), strict=True))
         best = _elbo(model, x, mean, log_scale, nodes).argmax(0)
         rows = torch.arange(len(x), device=x.device)
         return mean[best, rows], log_scale[best, rows]
