@@ -29,7 +29,7 @@ from methods.common.posteriors import build_encoder
 from methods.common.replicas import Networks
 from methods.common.training import batches, elbo
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Method, Task, require
+from methods.contract.method import Fitted, Method, Role, Task, require
 from methods.iwae import importance_bound
 
 Bound = Callable[[GaussianModel, Any, Tensor, Tensor], Tensor]
@@ -173,6 +173,7 @@ class PyroVAE(Method):
         learning_rate: Learning rate.
     """
 
+    role: ClassVar[Role] = "reference"
     colour_group: ClassVar[str] = "vae"
 
     steps: int = 6000
@@ -198,6 +199,7 @@ class PyroIWAE(Method):
         learning_rate: Learning rate.
     """
 
+    role: ClassVar[Role] = "reference"
     colour_group: ClassVar[str] = "iwae"
 
     samples: int = 10

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE
 
 from bench.report.sentences import matching
 from bench.stats.comparisons import comparisons
-from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE
 from bench.store.study_tables import read
 from bench.study import file
 

@@ -17,6 +17,7 @@ from bench.fit.runner import make_task
 from bench.registry import registry
 from bench.registry.registry import Registry
 from bench.store.records import RunSpec
+from bench.store.schema import LEARNS
 from datasets.base import Problem, Split, draw
 from methods.contract.decoder import GaussianModel
 from methods.contract.method import Fitted, Method
@@ -89,7 +90,7 @@ class MethodUnderTest:
     @property
     def is_reference(self) -> bool:
         """Whether the method is the ceiling or the floor of comparisons and learns nothing."""
-        return self.method.role != "method"
+        return self.method.role not in LEARNS
 
     @cached_property
     def default_dataset(self) -> str:

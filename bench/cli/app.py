@@ -180,7 +180,9 @@ def status(**options: Any) -> None:
     sys.exit(commands.status(**options))
 
 
-@cli.command("tune", cls=SettingsCommand, schemas=("TuneSettings", "Execution"), hide=("baseline", "tuned", "n_test"))
+@cli.command(
+    "tune", cls=SettingsCommand, schemas=("TuneSettings", "Execution"), hide=("baseline", "margin", "tuned", "n_test")
+)
 @_out("results/tune")
 @_fresh
 @_quiet
@@ -215,7 +217,7 @@ def tune(**options: Any) -> None:
     sys.exit(commands.tune(**options))
 
 
-@cli.command("sweep", cls=SettingsCommand, schemas=("SweepSettings", "Execution"), hide=("baseline", "tuned"))
+@cli.command("sweep", cls=SettingsCommand, schemas=("SweepSettings", "Execution"), hide=("baseline", "margin", "tuned"))
 @_out("results/sweep")
 @_fresh
 @_quiet

@@ -38,13 +38,17 @@ def make_console() -> Console:
 
 def print_summary(folder: Path, metric: str) -> None:
     """Print the study's answers, and the median of a metric and of the costs per dataset and method."""
+    from bench.config.schema import MARGIN
     from bench.report.sentences import answers
     from bench.stats.summary import summary
 
     measurements, runs = tables.read_table(folder, "measurements"), tables.read_table(folder, "runs")
     rows = summary(measurements, runs)
     table = Table(
-        title=f"{metric}: median over seeds (best in bold, *)", title_justify="left", box=None, pad_edge=False
+        title=f"{metric}: median over seeds (best in bold, *, by differences at the same seeds)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
     )
     for name in ("dataset", "method", metric, "oracle gap", "seconds", "FLOPs", "decoder passes", "seeds"):
         table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
@@ -66,8 +70,8 @@ def print_summary(folder: Path, metric: str) -> None:
     console = make_console()
     console.print()
     console.print(table)
-    baseline = tables.read_json(folder / "study.json")["settings"].get("baseline", ())
-    for answer in answers(measurements, runs, rows, baseline):
+    stated = tables.read_json(folder / "study.json")["settings"]
+    for answer in answers(measurements, runs, rows, stated.get("baseline", ()), stated.get("margin", MARGIN)):
         console.print(f"\n{answer}", markup=False, highlight=False)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+MARGIN = 0.02  # nats
 LARGEST = 2**31 - 1  # of seeds and of counts that have no closer limit
 PositiveInt = Annotated[int, Meta(ge=1, le=LARGEST)]
 Points = Annotated[int, Meta(ge=1, le=10**8)]
@@ -21,6 +22,7 @@ Jobs = Annotated[int, Meta(ge=1, le=10_000)]
 Trials = Annotated[int, Meta(ge=1, le=100_000)]
 Bytes = Annotated[int, Meta(ge=1, le=2**62)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Activation = Literal["tanh", "silu", "relu", "gelu"]
 
 
@@ -79,6 +81,10 @@ class Settings(Conditions, frozen=True, kw_only=True):
         tuple[str, ...],
         _about("The methods that the report compares with every other one.", "NAMES", default="the first method"),
     ] = ()
+    margin: Annotated[
+        NonNegativeFloat,
+        _about("Differences within N nats do not matter: methods that are closer are called equivalent.", "N"),
+    ] = MARGIN
     seeds: Annotated[Seeds, _about("Number of seeds.", "N")] = 10
     first_seed: Annotated[Seed, _about("The first seed, so that several machines can divide the seeds.", "K")] = 0
     set: Annotated[

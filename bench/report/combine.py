@@ -142,6 +142,8 @@ def _joined(studies: Sequence[Study], names: Sequence[str], key: str) -> dict[st
         values: list[Any] = [section.get(name) for section in sections]
         if name == "baseline" or all(isinstance(value, list) for value in values):
             joined[name] = list(dict.fromkeys(each for value in values for each in value or ()))
+        elif name == "margin":
+            joined[name] = max(study.margin for study in studies)
         elif all(value == values[0] for value in values):
             joined[name] = values[0]
         else:

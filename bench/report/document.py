@@ -34,16 +34,17 @@ from bench.report.blocks import (
 from bench.report.citations import cited
 from bench.report.gallery import Picture
 from bench.report.hyperparameters import settings_used
-from bench.stats.comparisons import Comparison, Margin, comparisons
+from bench.stats.comparisons import Comparison, Difference, comparisons
 from bench.stats.cost_to_target import SHOWN, targets
 from bench.stats.estimates import aggregate, estimates, ranks
-from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE, Match
+from bench.stats.matching import Match
 from bench.stats.summary import fitted, metric_names, oracle_levels, work_shares
-from bench.store.schema import COSTS, MAIN_METRICS, MEMORY, PAIR, PAIRED, Definition, define
+from bench.stats.verdicts import BETTER, EQUIVALENT, UNDECIDED, WORSE
+from bench.store.schema import COSTS, LEARNS, MAIN_METRICS, MEMORY, PAIR, PAIRED, Definition, define
 from bench.store.study_tables import Study
 
 LEAST_SHARE = 1e-3
-SIGNS = {BETTER: "▲", INDISTINGUISHABLE: "≈", WORSE: "▼", sentences.TOO_FEW: "?"}
+SIGNS = {WORSE: "▼", BETTER: "▲", EQUIVALENT: "≈", UNDECIDED: "?", sentences.TOO_FEW: "?"}
 ALWAYS_WRITTEN = ("figures/", "report.md", "report.html")
 
 
@@ -58,11 +59,11 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
     Returns:
         The sections that the study has something for.
     """
-    found = comparisons(study.measurements, study.runs, study.baseline)
+    found = comparisons(study.measurements, study.runs, study.baseline, study.margin)
     places = _places(study)
     metrics = _metrics(study.measurements)
     main, others = ([m for m in metrics if (m.name in MAIN_METRICS) == wanted] for wanted in (True, False))
-    paired = [each for each in found if each.margins]
+    paired = [each for each in found if each.differences]
     ends = _Ends(study, table)
     candidates = (
         Section("answers", "", "Answers", _answers(study, table, found, places, pictures["overview"])),
@@ -103,12 +104,13 @@ def _answers(
     places: Sequence[Mapping[Hashable, Any]],
     overview: Sequence[Picture],
 ) -> list[Block]:
-    lead = sentences.overview(found, places) if len(found) > 1 else []
+    many = len(found) > sentences.MANY
+    lead = sentences.overview(found, places) if many else []
     incident = sentences.incident(study)
-    notes = sentences.notes(study, any(each.margins for each in found))
+    notes = sentences.notes(study, any(each.differences for each in found))
     return [
         *(Paragraph(text, "lead") for text in lead),
-        Claims(_claims(found, study, table)),
+        _standings(found) if many else Claims(_claims(found, study, table)),
         *([Paragraph(incident, "warning")] if incident else []),
         *([Legend()] if overview else []),
         *([Figures(overview, wide=False)] if overview else []),
@@ -123,7 +125,7 @@ def _claims(found: list[Comparison], study: Study, table: pd.DataFrame) -> list[
         Claim(
             sentences.sentence(each),
             f"{each.baseline} against {each.other}",
-            sentences.matching(each, each.baseline) if each.margins else "",
+            " ".join(sentences.matching(each)) if each.differences else "",
             _verdicts(each),
         )
         for each in found
@@ -131,20 +133,38 @@ def _claims(found: list[Comparison], study: Study, table: pd.DataFrame) -> list[
 
 
 def _verdicts(comparison: Comparison) -> list[tuple[str, str, int]]:
-    """Each verdict with its sign and count, the most frequent first, too few seeds last."""
-    words = Counter(sentences.verdict_of(margin) for margin in comparison.margins)
-    found = [(word, SIGNS[word], n) for word, n in words.most_common()]
-    return sorted(found, key=lambda each: each[0] == sentences.TOO_FEW)
+    """Each verdict with its sign and count, losses first, too few seeds last."""
+    words = Counter(sentences.verdict_of(each) for each in comparison.differences)
+    return [(word, SIGNS[word], words[word]) for word in (*sentences.ORDER, sentences.TOO_FEW) if words[word]]
+
+
+def _standings(found: Sequence[Comparison]) -> Table:
+    """The verdicts and the cost to match of many comparisons, a row each."""
+    columns = [Column("methods", number=False), *map(Column, sentences.ORDER)]
+    columns += [Column("FLOPs to match"), Column("FLOPs to match, methods exchanged")]
+    rows = []
+    for place, each in enumerate(found):
+        counts = Counter(sentences.verdict_of(difference) for difference in each.differences)
+        cells = [Cell(f"{each.baseline} against {each.other}"), *(Cell(str(counts[word])) for word in sentences.ORDER)]
+        cells += [_ratio(cost.flops, cost.flops_interval) for cost in (each.match, each.back)]
+        rows.append(Row(cells, first=place == 0 or each.baseline != found[place - 1].baseline))
+    return Table("Verdicts over datasets", columns, rows, 0, layout="numbers compact")
+
+
+def _ratio(middle: float, interval: tuple[float, float]) -> Cell:
+    """A ratio of costs with its interval; 'never' for infinity."""
+    below = "" if math.isnan(interval[0]) else f"[{', '.join(map(sentences.never, interval))}]"
+    return Cell(sentences.never(middle), below, value=middle)
 
 
 # Tables of numbers
 
 
 def _places(study: Study) -> list[dict[Hashable, Any]]:
-    """The rank and the mean gap of each fitted method, the best first."""
-    ranked = ranks(study.measurements, study.runs)
-    means = aggregate(study.measurements, study.runs).drop(columns="missing")
-    return ranked.merge(means, on="method", suffixes=("_rank", "_iqm")).to_dict("records")
+    """The mean gap and the rank of each fitted method, the smallest gap first."""
+    ranked = ranks(study.measurements, study.runs).drop(columns="missing")
+    means = aggregate(study.measurements, study.runs).sort_values("mean", kind="stable")
+    return means.merge(ranked, on="method", how="left", suffixes=("_mean", "_rank")).to_dict("records")
 
 
 def _ranking(places: Sequence[Mapping[Hashable, Any]], pictures: Sequence[Picture]) -> list[Block]:
@@ -152,8 +172,8 @@ def _ranking(places: Sequence[Mapping[Hashable, Any]], pictures: Sequence[Pictur
         return []
     columns = (
         Column("method", number=False),
+        Column("oracle gap", "nats, mean over datasets"),
         Column("mean rank"),
-        Column("oracle gap", "nats, interquartile mean"),
         Column("runs"),
         Column("missing"),
     )
@@ -161,11 +181,11 @@ def _ranking(places: Sequence[Mapping[Hashable, Any]], pictures: Sequence[Pictur
     for each in places:
         method = str(each["method"])
         rank = units.interval(each["low_rank"], each["high_rank"], 2)
-        mean = units.interval(each["low_iqm"], each["high_iqm"])
+        mean = units.interval(each["low_mean"], each["high_mean"])
         cells = (
             Cell(method),
-            Cell(units.number(each["rank"], 2), rank, ("", method, "rank")),
-            Cell(units.number(each["iqm"]), mean, ("", method, "oracle_gap")),
+            Cell(units.number(each["mean"]), mean, ("", method, "oracle_gap")),
+            Cell(units.number(each["rank"], 2), rank, ("", method, "rank") if each["rank"] == each["rank"] else ()),
             Cell(str(each["runs"])),
             Cell(str(each["missing"])),
         )
@@ -219,7 +239,7 @@ class _Ends:
             Cell(units.quantity(cost.name, row[cost.name]), rows=(dataset, method, cost.name), value=row[cost.name])
             for cost in costs
         ]
-        return Row(cells, dataset, method, first=first, reference=row["role"] != "method")
+        return Row(cells, dataset, method, first=first, reference=row["role"] not in LEARNS)
 
     def _metric(self, row: Mapping[Hashable, Any], name: str) -> Cell:
         """A median over its interval; for too few seeds over the range."""
@@ -240,39 +260,77 @@ def _comparisons(found: Sequence[Comparison]) -> list[Block]:
         Column("dataset", number=False),
         Column("difference", "nats"),
         Column("verdict", number=False),
-        *map(Column, ("seeds", "wall time", "FLOPs", "wall time to match", "FLOPs to match", "seeds that reach it")),
+        *map(
+            Column,
+            (
+                *("seeds", "wall time", "FLOPs", "wall time to match", "FLOPs to match", "seeds that reach it"),
+                *("FLOPs to match back", "seeds that reach it back"),
+            ),
+        ),
     )
     rows = [
-        _margin(comparison, margin, first=place == 0)
+        _difference(comparison, difference, first=place == 0)
         for comparison in found
-        for place, margin in enumerate(comparison.margins)
+        for place, difference in enumerate(comparison.differences)
     ]
     table = Table("Method against method", columns, rows, 0, "filter-margins", by_method=False)
-    return [Paragraph(sentences.COMPARISONS), table]
+    return [Paragraph(sentences.COMPARISONS), table, *_matches(found)]
 
 
-def _margin(comparison: Comparison, margin: Margin, first: bool) -> Row:
-    match, verdict = margin.match, sentences.verdict_of(margin)
+def _difference(comparison: Comparison, difference: Difference, first: bool) -> Row:
+    match, back, verdict = difference.match, difference.back, sentences.verdict_of(difference)
     texts = (
-        ("wall_s", units.ratio(margin.wall)),
-        ("flops", units.ratio(margin.flops)),
+        ("wall_s", units.ratio(difference.wall)),
+        ("flops", units.ratio(difference.flops)),
         ("match", units.ratio(match.wall)),
         ("match", units.ratio(match.flops)),
         ("match", f"{match.reached}/{len(match.seeds)}"),
     )
 
     def address(name: str) -> tuple[str, ...]:
-        return margin.dataset, comparison.baseline, name, comparison.other
+        return difference.dataset, comparison.baseline, name, comparison.other
 
+    seeds = f"about {sentences.needed(difference)} seeds" if verdict == UNDECIDED else ""
     cells = (
         Cell(f"{comparison.baseline} against {comparison.other}"),
-        Cell(margin.dataset),
-        Cell(units.with_interval(margin.nats, margin.interval), rows=address("test_ll")),
-        Cell(verdict, style=f"verdict {verdict}"),
-        Cell(str(margin.seeds)),
+        Cell(difference.dataset),
+        Cell(units.with_interval(difference.nats, difference.interval), rows=address("test_ll")),
+        Cell(verdict, seeds, style=f"verdict {verdict}"),
+        Cell(str(difference.seeds)),
         *(Cell(text, rows=address(name)) for name, text in texts),
+        Cell(units.ratio(back.flops)),
+        Cell(f"{back.reached}/{len(back.seeds)}"),
     )
-    return Row(cells, margin.dataset, match=_by_seed(match), first=first)
+    return Row(cells, difference.dataset, match=_by_seed(match), first=first)
+
+
+def _matches(found: Sequence[Comparison]) -> list[Block]:
+    """The costs to match over datasets, of every comparison and target."""
+    columns = [
+        Column("methods", number=False),
+        Column("target", number=False),
+        *map(Column, ("FLOPs", "wall time", "share")),
+        Column("missed on", number=False),
+        Column("left out", number=False),
+    ]
+    rows = []
+    for comparison in found:
+        targets = [("the other's end", comparison.match), ("exchanged", comparison.back)]
+        targets += [(f"within {distance:g} nats of the truth", cost) for distance, cost in comparison.near]
+        for place, (target, cost) in enumerate(targets):
+            cells = (
+                Cell(f"{comparison.baseline} against {comparison.other}"),
+                Cell(target),
+                _ratio(cost.flops, cost.flops_interval),
+                _ratio(cost.wall, cost.wall_interval),
+                Cell(units.percent(cost.passage) if math.isfinite(cost.passage) else units.MISSING),
+                Cell(", ".join(cost.missed) or "none"),
+                Cell(", ".join(cost.neither) or "none"),
+            )
+            rows.append(Row(cells, first=place == 0))
+    title = "Costs to match, over datasets"
+    table = Table(title, columns, rows, 0, layout="numbers")
+    return [Heading(title, "matches"), Paragraph(sentences.MATCHES), table]
 
 
 def _by_seed(match: Match) -> str:

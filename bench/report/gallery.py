@@ -18,6 +18,7 @@ from bench.report.figures.palette import Style, styles
 from bench.stats.cost_to_target import profile
 from bench.stats.estimates import aggregate, ranks
 from bench.stats.summary import final, finished, fitted, oracle_levels
+from bench.store.schema import LEARNS
 from bench.store.study_tables import Study
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def stems(datasets: list[str]) -> dict[str, str]:
 def _ended(table: pd.DataFrame, dataset: str, metric: str) -> str:
     """The final median of each fitted method on a dataset, in words."""
     column = f"{metric}_median"
-    rows = table[(table["dataset"] == dataset) & (table["role"] == "method")]
+    rows = table[(table["dataset"] == dataset) & (table["role"].isin(LEARNS))]
     ends = zip(rows["method"], rows.reindex(columns=[column])[column], strict=True)
     return units.listed([f"{method} {units.number(value)}" for method, value in ends])
 
@@ -115,12 +116,12 @@ def _overview(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
 def _ranking(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     tables = (study.measurements, study.runs)
     places, means = ranks(*tables), aggregate(*tables)
-    if len(places) > 1 and means["iqm"].notna().any():
+    if len(places) > 1 and means["mean"].notna().any():
         fig = ranking.ranking(profile(*tables), means, places, _styles(study))
-        caption = "Over all datasets: performance profiles, interquartile mean oracle gaps, and mean ranks"
-        texts = [f"{method} {rank:.2f}" for method, rank in zip(places["method"], places["rank"], strict=True)]
+        caption = "Over all datasets: performance profiles, mean oracle gaps, and mean ranks"
+        texts = [f"{method} {units.number(gap)}" for method, gap in zip(means["method"], means["mean"], strict=True)]
         missing = len(table[table["seeds_done"] < table["seeds_total"]])
-        words = f"{caption}. Mean ranks: {units.listed(texts)}. Rows of the table with unfinished runs: {missing}."
+        words = f"{caption}. Gaps in nats: {units.listed(texts)}. Rows of the table with unfinished runs: {missing}."
         yield Picture("ranking", "", caption, words, fig)
 
 

@@ -16,11 +16,11 @@ from bench.common import units
 from bench.report import sentences
 from bench.report.typeset import number, text
 from bench.stats.bootstrap import LEAST_SEEDS
-from bench.stats.comparisons import Comparison, Margin, comparisons
+from bench.stats.comparisons import Comparison, Difference, comparisons
 from bench.stats.cost_to_target import targets
 from bench.stats.estimates import estimates
-from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE, corrected, interval, p_value, verdict
-from bench.stats.summary import final, fitted
+from bench.stats.summary import best, final, fitted
+from bench.stats.verdicts import BETTER, EQUIVALENT, UNDECIDED, WORSE, decide
 from bench.store.files import atomic_write
 from bench.store.schema import PAIR, Definition, define
 from bench.store.study_tables import Study
@@ -29,7 +29,7 @@ COLUMNS = 4  # the most datasets that fit side by side
 METRICS = ("test_ll", "oracle_gap")
 STEMS = ("test-ll", "oracle-gap", "differences", "cost-to-target", "cost-to-match")
 DELTA = 0.1  # nats below the true model: the target
-_ARROWS = {BETTER: r"$\uparrow$", WORSE: r"$\downarrow$", INDISTINGUISHABLE: r"$\approx$"}
+_ARROWS = {BETTER: r"$\uparrow$", WORSE: r"$\downarrow$", EQUIVALENT: r"$\approx$", UNDECIDED: "?"}
 _INTERVALS = f"with its 95\\% bootstrap interval below it if there are {LEAST_SEEDS} seeds or more"
 
 Cell = tuple[str, str]
@@ -86,7 +86,9 @@ def write(study: Study) -> None:
 def tables(study: Study) -> dict[str, str]:
     """LaTeX by file stem: final quality, paired differences, and the costs to come near the truth and to match."""
     ends = final(study.measurements, study.runs)
-    pairs = [each for each in comparisons(study.measurements, study.runs, study.baseline) if each.margins]
+    pairs = [
+        each for each in comparisons(study.measurements, study.runs, study.baseline, study.margin) if each.differences
+    ]
     found = {stem: _quality(study, ends, name) for stem, name in zip(STEMS, METRICS, strict=False) if name in ends}
     found["cost-to-target"] = _to_target(study)
     if pairs:
@@ -160,8 +162,8 @@ def _quality(study: Study, ends: pd.DataFrame, name: str) -> list[Float]:
     seeds = [len(each) for each in values.values()]
     caption = (
         f"Final {metric.label} ({metric.unit}, {metric.better} is better): median over seeds, {_INTERVALS}. Bold: the "
-        "best fitted method of a dataset; underlined: indistinguishable from it over shared seeds, by the interval of "
-        "the paired difference or the signed-rank test at 5\\%, corrected for the number of methods. "
+        "best fitted method of a dataset, by differences at the same seeds; underlined: not told apart from it, by "
+        "sign flips at 5\\%, corrected for the number of methods. "
         f"{_conditions(study, seeds)}"
     )
     return _floats(caption, STEMS[METRICS.index(name)], "method", methods, study.datasets, cell)
@@ -170,22 +172,22 @@ def _quality(study: Study, ends: pd.DataFrame, name: str) -> list[Float]:
 def _marks(
     values: dict[tuple[str, str], pd.Series], dataset: str, metric: Definition, methods: list[str]
 ) -> dict[tuple[str, str], str]:
-    """The marks of a dataset: 'bold' for the best fitted methods, 'level' for those indistinguishable from them."""
+    """The marks of a dataset: 'bold' for the best fitted methods, 'level' for those not told apart from them."""
     sign = -1 if metric.better == "lower" else 1
     names = [method for method in methods if (dataset, method) in values]
-    ranked = {method: sign * values[dataset, method].median(skipna=False) for method in names}
-    known = {method: value for method, value in ranked.items() if value == value}
-    best = [method for method, value in known.items() if value == max(known.values())]
-    apart = {
-        method: (values[dataset, method] - values[dataset, best[0]]).dropna().to_list()
-        for method in known
-        if method not in best
+    if not names:
+        return {}
+    first = best(pd.DataFrame({method: sign * values[dataset, method] for method in names}).T)
+    apart: dict[str, dict[Any, float]] = {
+        method: (values[dataset, method] - values[dataset, first[0]]).dropna().to_dict()
+        for method in names
+        if first and method not in first
     }
-    p_values = corrected([p_value(each) for each in apart.values()])
-    found = {(dataset, method): "bold" for method in best}
-    for (method, differences), p in zip(apart.items(), p_values, strict=True):
-        bounds = interval(differences)
-        if bounds is not None and verdict(bounds, p) == INDISTINGUISHABLE:
+    known = {method: each for method, each in apart.items() if len(each)}
+    decided = decide([(dataset, each) for each in known.values()])
+    found = {(dataset, method): "bold" for method in first}
+    for method, decision in zip(known, decided, strict=True):
+        if decision.interval is not None and decision.verdict not in (BETTER, WORSE):
             found[dataset, method] = "level"
     return found
 
@@ -233,30 +235,33 @@ def _giga(value: float) -> str:
 _DIFFERENCE = (
     "{baseline} against others: the median over shared seeds of the paired difference in final test log-likelihood "
     f"(nats, {{baseline}} minus the other), {_INTERVALS}. Better ($\\uparrow$) and worse ($\\downarrow$): the interval "
-    "excludes zero and the signed-rank test, corrected for all comparisons, rejects at 5\\%. Other differences are "
-    "indistinguishable ($\\approx$); those without a mark have too few seeds. {conditions}"
+    "excludes zero, and sign flips, corrected for all comparisons, reject at 5\\%. Equivalent ($\\approx$): the same "
+    "for the hypothesis of a difference above {margin:g} nats. Others are undecided (?), or have too few seeds. "
+    "{conditions}"
 )
 _COST = (
-    "The cost at which {baseline} first reaches the final test log-likelihood of another method, divided by that "
-    "method's cost to reach it: FLOPs, and below them wall time and the number of shared seeds that reach it; the "
-    "median over seeds, $\\infty$ if half of them or more never reach it. {conditions}"
+    "The cost at which {baseline} first reaches the final test log-likelihood of another method less 0.01 nats, "
+    "divided by that method's cost to reach it: FLOPs, and below them wall time and the number of shared seeds that "
+    "reach it; the median over seeds, $\\infty$ if half of them or more never reach it. {conditions}"
 )
 
 
 def _against(
-    study: Study, pairs: list[Comparison], stem: str, caption: str, cell: Callable[[Margin], Cell]
+    study: Study, pairs: list[Comparison], stem: str, caption: str, cell: Callable[[Difference], Cell]
 ) -> list[Float]:
     """A matrix per baseline: the other methods by datasets."""
     floats = []
     for baseline in dict.fromkeys(pair.baseline for pair in pairs):
-        margins = {(p.other, m.dataset): m for p in pairs if p.baseline == baseline for m in p.margins}
+        known = {(p.other, d.dataset): d for p in pairs if p.baseline == baseline for d in p.differences}
         full_caption = caption.format(
-            baseline=text(baseline), conditions=_conditions(study, [margin.seeds for margin in margins.values()])
+            baseline=text(baseline),
+            margin=study.margin,
+            conditions=_conditions(study, [each.seeds for each in known.values()]),
         )
-        others = list(dict.fromkeys(other for other, _ in margins))
+        others = list(dict.fromkeys(other for other, _ in known))
 
-        def found(other: str, dataset: str, margins: dict[tuple[str, str], Margin] = margins) -> Cell:
-            return cell(margins[other, dataset]) if (other, dataset) in margins else EMPTY
+        def found(other: str, dataset: str, known: dict[tuple[str, str], Difference] = known) -> Cell:
+            return cell(known[other, dataset]) if (other, dataset) in known else EMPTY
 
         floats += _floats(full_caption, f"{stem}-{_slug(baseline)}", "against", others, study.datasets, found)
     return floats
@@ -267,13 +272,13 @@ def _slug(name: str) -> str:
     return "".join(mark if mark.isascii() and mark.isalnum() else "-" for mark in name)
 
 
-def _difference(margin: Margin) -> Cell:
-    value, _, bounds = units.with_interval(margin.nats, margin.interval).partition(" ")
-    arrow = f" {_ARROWS[margin.verdict]}" if margin.interval else ""
+def _difference(found: Difference) -> Cell:
+    value, _, bounds = units.with_interval(found.nats, found.interval).partition(" ")
+    arrow = f" {_ARROWS[found.verdict]}" if found.interval else ""
     return number(value) + arrow, number(bounds)
 
 
-def _cost(margin: Margin) -> Cell:
-    match = margin.match
+def _cost(found: Difference) -> Cell:
+    match = found.match
     below = f"{number(units.ratio(match.wall))}, {match.reached}/{len(match.seeds)}"
     return number(units.ratio(match.flops)), below

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.stats.cost_to_target import DELTAS, SHOWN, censored
-from bench.stats.summary import final, finished, fitted
+from bench.stats.summary import final, finished, ranked
 from bench.store.schema import COSTS, MEMORY, PAIR, RUN, define
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def rows(study: Study) -> dict[str, Any]:
     return {
         "datasets": [str(name) for name in places[0]],
         "methods": [str(name) for name in places[1]],
-        "fitted": fitted(runs),
+        "ranked": ranked(runs),
         "metrics": [[name, define(name).label, define(name).unit] for name in ends.columns],
         "costs": [[name, define(name).label, define(name).unit] for name in SHOWN_COSTS],
         "near": SHOWN,

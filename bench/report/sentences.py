@@ -8,16 +8,16 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bench.common.units import fraction, listed, number, percent, plural, ratio, with_interval
 from bench.config.fields import fields
 from bench.config.labels import spell_value
-from bench.config.schema import Conditions
-from bench.stats.bootstrap import LEAST_SEEDS, bounds, median_of_medians
-from bench.stats.comparisons import Comparison, Margin, comparisons
-from bench.stats.paired import BETTER, INDISTINGUISHABLE, WORSE
+from bench.config.schema import MARGIN, Conditions
+from bench.stats.bootstrap import LEAST_SEEDS
+from bench.stats.comparisons import Comparison, CostRatio, Difference, comparisons
+from bench.stats.estimates import aggregate
+from bench.stats.matching import SLACK
 from bench.stats.summary import finished, fitted
+from bench.stats.verdicts import BETTER, EQUIVALENT, MOST_SEEDS, UNDECIDED, WORSE
 from bench.store.schema import RUN
 
 if TYPE_CHECKING:
@@ -26,13 +26,19 @@ if TYPE_CHECKING:
     from bench.store.study_tables import Study
 
 TOO_FEW = "too few seeds"
+MANY = 6  # comparisons, above which a table replaces sentences
+ORDER = (WORSE, BETTER, EQUIVALENT, UNDECIDED)  # losses first
 
 
 # Comparisons
 
 
 def answers(
-    measurements: pd.DataFrame, runs: pd.DataFrame, table: pd.DataFrame, baseline: Collection[str] = ()
+    measurements: pd.DataFrame,
+    runs: pd.DataFrame,
+    table: pd.DataFrame,
+    baseline: Collection[str] = (),
+    margin: float = MARGIN,
 ) -> list[str]:
     """The sentences that open the report.
 
@@ -41,12 +47,16 @@ def answers(
         runs: The table of runs.
         table: The summary, as `bench.stats.summary.summary` returns it.
         baseline: The methods that are compared with every other one.
+        margin: Differences within it do not matter, in nats.
     """
-    return summary_sentences(comparisons(measurements, runs, baseline), runs, table)
+    found = comparisons(measurements, runs, baseline, margin)
+    if len(found) > MANY:
+        return overview(found, aggregate(measurements, runs).to_dict("records"))
+    return summary_sentences(found, runs, table)
 
 
 def summary_sentences(found: Sequence[Comparison], runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """One sentence per comparison; without comparisons, what the study says about its only fitted method."""
+    """A paragraph per comparison; without comparisons, what the study says about its only fitted method."""
     if found:
         return [sentence(comparison) for comparison in found]
     methods = fitted(runs)
@@ -54,36 +64,38 @@ def summary_sentences(found: Sequence[Comparison], runs: pd.DataFrame, table: pd
 
 
 def sentence(comparison: Comparison) -> str:
-    """The verdicts on each dataset, the cost of whole fits, and the cost to reach the other's final quality."""
-    baseline, other, margins = comparison.baseline, comparison.other, comparison.margins
-    if not margins:
+    """The verdicts on each dataset, the cost of whole fits, and the costs to reach the other's final quality."""
+    baseline, other, differences = comparison.baseline, comparison.other, comparison.differences
+    if not differences:
         return f"{baseline} against {other}: no seed was finished by both, so there is nothing to compare."
-    parts = (_verdicts(comparison), f"over {_shared_seeds(margins)}", f"at {_costs(margins)}.")
-    return " ".join((f"{baseline} is {', '.join(parts)}", *_caveats(comparison), matching(comparison)))
+    first = f"{baseline} is {_verdicts(comparison)}, over {_shared_seeds(differences)}."
+    whole = f"Its fits take {_costs(differences)}."
+    return " ".join((first, *_caveats(comparison), whole, *matching(comparison)))
 
 
 def _verdicts(comparison: Comparison) -> str:
-    groups = {name: comparison.having(name) for name in (BETTER, INDISTINGUISHABLE, WORSE)}
-    (first, leading), *rest = sorted(groups.items(), key=lambda group: not group[1])
-    to = f"{'from' if first == INDISTINGUISHABLE else 'than'} {comparison.other}"
-    total = plural(len(comparison.margins), "dataset")
-    parts = [f"{first} {to} on {len(leading)} of {total} ({_differences(leading)})"]
-    parts += [f"{name} on {len(group)} ({_differences(group)})" if group else f"{name} on none" for name, group in rest]
-    return ", ".join(parts)
+    groups = [(name, comparison.having(name)) for name in ORDER]
+    (first, leading), *rest = sorted(groups, key=lambda group: not group[1])
+    to = {EQUIVALENT: "to", UNDECIDED: "against"}.get(first, "than")
+    total = plural(len(comparison.differences), "dataset")
+    parts = [f"{first} {to} {comparison.other} on {len(leading)} of {total} ({_differences(leading)})"]
+    parts += [f"{name} on {len(group)} ({_differences(group)})" for name, group in rest if group]
+    none = [name for name, group in rest if not group and name != UNDECIDED]
+    return ", ".join([*parts, *([f"{listed(none).replace(' and ', ' or ')} on none"] if none else [])])
 
 
-def _differences(margins: Sequence[Margin]) -> str:
+def _differences(found: Sequence[Difference]) -> str:
     """'circle +0.100, figure8 +0.200 nats'."""
-    return ", ".join(f"{margin.dataset} {with_interval(margin.nats, None)}" for margin in margins) + " nats"
+    return ", ".join(f"{each.dataset} {with_interval(each.nats, None)}" for each in found) + " nats"
 
 
-def _shared_seeds(margins: Sequence[Margin]) -> str:
-    low, high = min(margin.seeds for margin in margins), max(margin.seeds for margin in margins)
+def _shared_seeds(found: Sequence[Difference]) -> str:
+    low, high = min(each.seeds for each in found), max(each.seeds for each in found)
     return plural(high, "seed") if low == high else f"{low} to {high} shared seeds"
 
 
-def _costs(margins: Sequence[Margin]) -> str:
-    flops, wall = ([m.flops for m in margins], [m.wall for m in margins])
+def _costs(found: Sequence[Difference]) -> str:
+    flops, wall = ([each.flops for each in found], [each.wall for each in found])
     return f"{_share(flops)} the FLOPs and {_share(wall)} the wall time"
 
 
@@ -95,36 +107,67 @@ def _share(ratios: Sequence[float]) -> str:
 
 def _caveats(comparison: Comparison) -> list[str]:
     notes = []
-    if any(margin.interval is None for margin in comparison.margins):
-        few = [margin.dataset for margin in comparison.margins if margin.interval is None]
-        where = "" if len(few) == len(comparison.margins) else f" on {listed(few)}"
+    few = [each.dataset for each in comparison.differences if each.interval is None]
+    if few:
+        where = "" if len(few) == len(comparison.differences) else f" on {listed(few)}"
         notes.append(f"Too few seeds for a verdict{where}: {LEAST_SEEDS} are needed.")
+    open_ = [each for each in comparison.having(UNDECIDED) if each.interval is not None]
+    if open_:
+        texts = [f"{each.dataset} {needed(each)}" for each in open_]
+        notes.append(f"Seeds that would decide, about: {listed(texts)}.")
     if comparison.missing:
         notes.append(f"Not compared on {listed(list(comparison.missing))}: no seed was finished by both.")
     return notes
 
 
-def matching(comparison: Comparison, subject: str = "It") -> str:
-    """The cost at which the baseline reaches the other's final test_ll, on the datasets where most seeds reach it."""
-    usual = [margin.match for margin in comparison.margins if margin.match.usual]
-    target, total = f"{comparison.other}'s final log-likelihood", plural(len(comparison.margins), "dataset")
-    if not usual:
-        return f"{subject} reaches {target} on none of {total}."
-    flops = _part([match.flops_ratios for match in usual])
-    wall = _part([match.wall_ratios for match in usual])
+def needed(difference: Difference) -> str:
+    """About how many seeds would decide, rounded to two digits."""
+    seeds = difference.decision.needed
+    return f"over {MOST_SEEDS}" if math.isinf(seeds) else f"{float(f'{max(seeds, difference.seeds + 1):.2g}'):g}"
+
+
+def matching(comparison: Comparison) -> list[str]:
+    """What it costs each method to reach the other's final test_ll, less a slack, over all datasets."""
+    return [
+        _reaches(comparison.baseline, comparison.other, comparison.match),
+        _reaches(comparison.other, comparison.baseline, comparison.back),
+    ]
+
+
+def _reaches(method: str, other: str, cost: CostRatio) -> str:
+    """What it costs a method to reach another's final test_ll."""
+    target = f"{other}'s final log-likelihood less {SLACK:g} nats"
+    if len(cost.missed) == cost.datasets:
+        return f"{method} never reaches {target}, on any of {plural(cost.datasets, 'dataset')}."
+    flops, wall = _part(cost.flops, cost.flops_interval), _part(cost.wall, cost.wall_interval)
+    over = f"median over {plural(cost.datasets, 'dataset')}"
+    missed = f"it misses it on {listed(list(cost.missed))}, which counts as infinite" if cost.missed else ""
+    if math.isinf(cost.flops):
+        least = f", and at no less than {flops_least} the FLOPs of {other}" if (flops_least := _least(cost)) else ""
+        return f"{method} never reaches {target} in the {over}{least}: {missed}."
+    share = f"{other} itself: at {percent(cost.passage)} of its FLOPs" if math.isfinite(cost.passage) else ""
     return (
-        f"{subject} reaches {target} with {flops} of the FLOPs and {wall} of the wall time on {len(usual)} of {total}."
+        f"{method} reaches {target} at {flops} of the FLOPs and {wall} of the wall time that {other} needs for it "
+        f"({'; '.join(filter(None, (over, share, missed)))})."
     )
 
 
-def _part(ratios: Sequence[tuple[float, ...]]) -> str:
-    """The median over datasets of the medians over seeds, with its interval: '1/23 [1/31, 1/17]'."""
-    samples = [np.asarray(each, dtype=float) for each in ratios]
-    low, high = bounds(samples, median_of_medians)
-    middle = fraction(float(median_of_medians(*samples)))
-    if np.isnan(np.concatenate(samples)).any():
+def _least(cost: CostRatio) -> str:
+    """The lower end of the interval of a ratio of FLOPs; empty if it is not finite."""
+    return fraction(cost.flops_interval[0]) if math.isfinite(cost.flops_interval[0]) else ""
+
+
+def _part(middle: float, interval: tuple[float, float]) -> str:
+    """A ratio with its interval: '1/23 [1/31, never]'."""
+    if math.isnan(middle):
         return "an unknown part"
-    return middle if np.isnan(low) else f"{middle} [{fraction(float(low))}, {fraction(float(high))}]"
+    low, high = (never(end) for end in interval)
+    return never(middle) if math.isnan(interval[0]) else f"{never(middle)} [{low}, {high}]"
+
+
+def never(value: float) -> str:
+    """A ratio of costs, 'never' if it is infinite."""
+    return "never" if math.isinf(value) else fraction(value)
 
 
 def alone(method: str, table: pd.DataFrame) -> str:
@@ -140,23 +183,34 @@ def alone(method: str, table: pd.DataFrame) -> str:
     )
 
 
-def verdict_of(margin: Margin) -> str:
+def verdict_of(difference: Difference) -> str:
     """The verdict on a dataset; `TOO_FEW` if there are too few seeds for one."""
-    return margin.verdict if margin.interval else TOO_FEW
+    return difference.verdict if difference.interval else TOO_FEW
 
 
-def overview(found: Sequence[Comparison], ranking: Sequence[Mapping[Hashable, Any]]) -> list[str]:
-    """Many comparisons in a few sentences: how often each baseline was better or worse, and the mean ranks."""
+def overview(found: Sequence[Comparison], means: Sequence[Mapping[Hashable, Any]]) -> list[str]:
+    """Many comparisons in a few sentences: the losses and wins of each baseline, and the mean gaps.
+
+    Args:
+        found: The comparisons.
+        means: The mean gap of each method over datasets, as rows of `bench.stats.estimates.aggregate`.
+    """
     sentences = []
     for baseline in dict.fromkeys(each.baseline for each in found):
-        counts = Counter(verdict_of(margin) for each in found if each.baseline == baseline for margin in each.margins)
+        own = [each for each in found if each.baseline == baseline]
+        counts = Counter(verdict_of(difference) for each in own for difference in each.differences)
         total = counts.total() - counts[TOO_FEW]
         if total:
-            better = f"{counts[BETTER]} of {total} comparisons, indistinguishable in {counts[INDISTINGUISHABLE]}"
-            sentences.append(f"{baseline} is better in {better}, worse in {counts[WORSE]}.")
-    if len(ranking) > 1:
-        ranks = listed([f"{row['method']} {number(row['rank'], 1)}" for row in ranking])
-        sentences.append(f"Mean ranks by test log-likelihood: {ranks}.")
+            words = [f"{name} in {counts[name]}" for name in ORDER]
+            losses = [f"{each.other} ({_differences(lost)})" for each in own if (lost := each.having(WORSE))]
+            text = f"{baseline}, in {plural(total, 'comparison')} by method and dataset, is {', '.join(words)}."
+            sentences.append(text + (f" It is worse than {listed(losses)}." if losses else ""))
+        elif counts:
+            sentences.append(f"{baseline}: too few seeds for a verdict; {LEAST_SEEDS} are needed.")
+    known = sorted((row for row in means if math.isfinite(row["mean"])), key=lambda row: float(row["mean"]))
+    if len(known) > 1:
+        gaps = listed([f"{row['method']} {number(row['mean'])}" for row in known])
+        sentences.append(f"Mean oracle gap over datasets, in nats: {gaps}.")
     return sentences
 
 
@@ -212,9 +266,10 @@ def notes(study: Study, paired: bool) -> list[str]:
     if paired:
         found.append(
             "Differences are in test log-likelihood on the same data: the median over seeds with a 95% bootstrap "
-            "interval. A method is better or worse if the interval excludes zero and the signed-rank test, corrected "
-            "for all comparisons in this report, has p of at most 5%. "
-            "Cost ratios are of whole fits: the median over datasets."
+            "interval. A method is better or worse if the interval excludes zero and equivalent if it lies within "
+            f"{study.margin:g} nats of zero, each only if a test by sign flips, corrected for all comparisons in this "
+            "report, has p of at most 5%. Everything else is undecided. "
+            "Costs of whole fits are the median over datasets."
         )
     if study.runs["concurrent"].fillna(0).astype(bool).any():
         found.append("Some runs ran in parallel, so wall times are contended; compare CPU time and FLOPs instead.")
@@ -267,22 +322,32 @@ def work_text(kinds: Sequence[tuple[str, float, str]]) -> str:
 RANKING = (
     "Left: performance profiles (Dolan & Moré 2002), the share of problems (a dataset at a seed) on which a "
     "method comes within 0.1 nats of the true model at no more than the given multiple of the lowest FLOPs of any "
-    "method. Middle and right: the interquartile mean of the final oracle gap over all runs, and the mean rank "
-    "by final test log-likelihood, with 95% bootstrap intervals stratified by dataset (Agarwal et al. 2021). A "
-    "run that did not finish counts as infinitely bad."
+    "method. Middle: the mean over datasets of the median final oracle gap. Right: the mean rank by final test "
+    "log-likelihood, without reference implementations; it depends on which methods take part. Intervals are at 95% "
+    "and resample datasets and seeds, so they are for other datasets of this kind too; there are none below five "
+    "datasets or six seeds. A run that did not finish counts as infinitely bad."
 )
 TABLE = (
     "Median over finished seeds with its 95% bootstrap interval [low, high]; with fewer than six seeds, the range "
-    "lowest … highest. Bold: the best test log-likelihood among fitted methods. –: not measured, or not a "
-    "number."
+    "lowest … highest. Bold: the best test log-likelihood among fitted methods, by differences at the same seeds. "
+    "–: not measured, or not a number."
 )
 INTERACTION = "Each number links to the rows behind it. Each heading sorts."
 COMPARISONS = (
     "Difference: the median over shared seeds of the first method's final test log-likelihood minus the second's, "
-    "on the same data, with the 95% bootstrap interval of that median. Wall time and FLOPs: the first method's "
-    "median total divided by the second's. To match: the cost at which the first method first reaches the "
-    "second's final test log-likelihood, divided by the second's cost to reach it (median over seeds), and the "
-    "number of seeds that reach it."
+    "on the same data, with the 95% bootstrap interval of that median. Undecided: about how many seeds would decide, "
+    "if the differences go on as they are. Wall time and FLOPs: the first method's median total divided by the "
+    "second's. To match: the cost at which the first method first reaches the second's final test log-likelihood less "
+    "0.01 nats, divided by the second's cost to reach it (median over seeds), and the number of seeds that reach it. "
+    "Back: the same with the methods exchanged."
+)
+MATCHES = (
+    "The cost at which the first method first reaches a target, divided by the second's cost to reach it: the median "
+    "over datasets of the median over seeds, with a 95% interval that resamples datasets and seeds. A miss is "
+    "infinite, 'never'. Targets: the second method's final test log-likelihood less 0.01 nats; the same with the "
+    "methods exchanged (the ratio is then the second's cost divided by the first's); and distances from the true "
+    "model. Share: how much of its own total the method in the denominator needs for the target. Datasets that "
+    "neither reaches are left out."
 )
 CURVES = (
     "Lines: the median over seeds of the value at the last checkpoint within each cost. A line begins where every "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 LEVEL = 0.985
-LEAST_SEEDS = 6
+LEAST_SEEDS, LEAST_PROBLEMS = 6, 5
 RESAMPLES = 1999  # of medians, means and ranks
 PAIRED_RESAMPLES = 9999  # of paired differences, on which verdicts rest
 CURVE_RESAMPLES = 999  # of costs to a target and profiles, of which there are many; enough for less than a seed's step
@@ -76,18 +77,36 @@ def _infinite(ends: Array) -> Array:
     return np.where(np.abs(ends) > np.sqrt(NEVER), np.copysign(np.inf, ends), ends)
 
 
-def iqm(*samples: Array, axis: int = -1) -> Any:
-    """The interquartile mean over all runs of all datasets: the mean of the middle half (Agarwal et al. 2021)."""
-    from scipy.stats import trim_mean
+def bounds_over_problems(
+    samples: Sequence[Array], of_dataset: Callable[..., Any], over: Callable[..., Any], resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """A 95% interval of a statistic over datasets that is also valid for other datasets of their kind.
 
-    return trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+    Datasets are resampled, and within each of them seeds (two-stage bootstrap; Davison & Hinkley 1997, section 3.8).
+
+    Args:
+        samples: One array (seeds,) per dataset. Infinity counts as a value.
+        of_dataset: Reduces the seeds of a dataset; takes `axis`.
+        over: Reduces the values of datasets; takes `axis`.
+        resamples: Number of bootstrap resamples.
+
+    Returns:
+        The ends; NaN for fewer than `LEAST_PROBLEMS` datasets, and if any has fewer than six seeds or a NaN.
+    """
+    few = len(samples) < LEAST_PROBLEMS or min(map(len, samples)) < LEAST_SEEDS
+    if few or any(np.isnan(sample).any() for sample in samples):
+        return math.nan, math.nan
+    random = np.random.default_rng(0)
+    chosen = random.integers(len(samples), size=(resamples, len(samples)))
+    values = np.empty(chosen.shape)
+    for place, sample in enumerate(samples):
+        finite = np.clip(np.asarray(sample, dtype=float), -NEVER, NEVER)
+        drawn = finite[random.integers(len(finite), size=(*chosen.shape, len(finite)))]
+        values = np.where(chosen == place, of_dataset(drawn, axis=-1), values)
+    low, high = np.quantile(over(values, axis=-1), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(_infinite(low)), float(_infinite(high))
 
 
 def mean_of_means(*samples: Array, axis: int = -1) -> Any:
     """The mean over datasets of the mean over seeds; every dataset has the same weight."""
     return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
-
-
-def median_of_medians(*samples: Array, axis: int = -1) -> Any:
-    """The median over datasets of the median over seeds."""
-    return np.median([np.median(sample, axis=axis) for sample in samples], axis=0)

@@ -1,14 +1,21 @@
-"""One method against another, dataset by dataset."""
+"""One method against another, dataset by dataset and over all datasets."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bench.stats.paired import Match, corrected, cost_to_match, interval, p_value, verdict
+import numpy as np
+
+from bench.config.schema import MARGIN
+from bench.stats.bootstrap import bounds_over_problems
+from bench.stats.cost_to_target import DELTAS
+from bench.stats.matching import Match, cost_to_come_near, cost_to_match
 from bench.stats.summary import final, finished, fitted
+from bench.stats.verdicts import Decision, decide
 from bench.store.schema import RUN
 
 if TYPE_CHECKING:
@@ -16,37 +23,75 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Margin:
+class Difference:
     """How far one method is ahead of another on a dataset, by paired differences over the seeds that both finished.
 
     Both methods of a pair were fitted and scored on the same data, since each seed is one draw of the data.
 
     Args:
         dataset: The dataset's label.
-        nats: The median over shared seeds of the difference in final test_ll.
-        interval: The 95% interval of that median; None for too few seeds.
-        seeds: Number of shared seeds.
+        by_seed: The difference in final test_ll at each shared seed, in nats.
         flops: The median total FLOPs, divided by the other's.
         wall: The median total wall time, divided by the other's.
         match: The cost to reach the other's final test_ll.
-        p: The p-value of the signed-rank test.
-        corrected_p: The p-value corrected for all comparisons of the report.
+        back: The other's cost to reach the first one's final test_ll.
+        near: The costs to come within each distance of `DELTAS` of the true model; empty if it is not known.
+        decision: What the differences decide, given all comparisons of the report.
     """
 
     dataset: str
-    nats: float
-    interval: tuple[float, float] | None
-    seeds: int
+    by_seed: dict[int, float]
     flops: float
     wall: float
     match: Match
-    p: float = 1.0
-    corrected_p: float = 1.0
+    back: Match
+    near: tuple[Match, ...]
+    decision: Decision
+
+    @property
+    def nats(self) -> float:
+        """The median over shared seeds."""
+        return float(np.median(list(self.by_seed.values())))
+
+    @property
+    def seeds(self) -> int:
+        """Number of shared seeds."""
+        return len(self.by_seed)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% interval of the median; None for too few seeds."""
+        return self.decision.interval
 
     @property
     def verdict(self) -> str:
-        """Better, worse or indistinguishable, corrected for the number of comparisons."""
-        return verdict(self.interval, self.corrected_p)
+        """Better, worse, equivalent or undecided, corrected for the number of comparisons."""
+        return self.decision.verdict
+
+
+@dataclass(frozen=True)
+class CostRatio:
+    """A ratio of the costs of two methods to reach a target, over datasets: the median of medians over seeds.
+
+    Args:
+        flops: The ratio of FLOPs; infinite where half of the datasets or more are missed.
+        flops_interval: Its 95% interval for other datasets of this kind too; NaN for too few datasets or seeds.
+        wall: The ratio of wall times.
+        wall_interval: The same of it.
+        missed: The datasets on which half of the seeds or more miss the target.
+        neither: The datasets on which the other method misses it too; they are left out of the median.
+        datasets: The number of datasets, those included.
+        passage: The median over datasets of the share of its total at which the other method reaches the target.
+    """
+
+    flops: float
+    flops_interval: tuple[float, float]
+    wall: float
+    wall_interval: tuple[float, float]
+    missed: tuple[str, ...]
+    neither: tuple[str, ...]
+    datasets: int
+    passage: float
 
 
 @dataclass(frozen=True)
@@ -56,18 +101,58 @@ class Comparison:
     Args:
         baseline: The baseline's label.
         other: The other method's label.
-        margins: One per dataset on which both finished a shared seed.
+        differences: One per dataset on which both finished a shared seed.
         missing: The other datasets.
     """
 
     baseline: str
     other: str
-    margins: tuple[Margin, ...]
+    differences: tuple[Difference, ...]
     missing: tuple[str, ...]
 
-    def having(self, verdict: str) -> list[Margin]:
-        """The margins with that verdict."""
-        return [margin for margin in self.margins if margin.verdict == verdict]
+    def having(self, verdict: str) -> list[Difference]:
+        """The differences with that verdict."""
+        return [each for each in self.differences if each.verdict == verdict]
+
+    @cached_property
+    def match(self) -> CostRatio:
+        """The baseline's cost to reach the other's final test_ll."""
+        return self._over_datasets(lambda each: each.match)
+
+    @cached_property
+    def back(self) -> CostRatio:
+        """The other's cost to reach the baseline's final test_ll."""
+        return self._over_datasets(lambda each: each.back)
+
+    @cached_property
+    def near(self) -> list[tuple[float, CostRatio]]:
+        """The baseline's cost to come within each distance of the true model, over the other's."""
+        if any(not each.near for each in self.differences):
+            return []
+        return [
+            (distance, self._over_datasets(lambda each, place=place: each.near[place]))  # type: ignore[misc]
+            for place, distance in enumerate(DELTAS)
+        ]
+
+    def _over_datasets(self, chosen: Callable[[Difference], Match]) -> CostRatio:
+        found = {each.dataset: chosen(each) for each in self.differences}
+        counted = {name: each for name, each in found.items() if not each.neither}
+        flops, flops_interval = _median([each.flops_ratios for each in counted.values()])
+        wall, wall_interval = _median([each.wall_ratios for each in counted.values()])
+        missed = tuple(name for name, each in counted.items() if not each.usual)
+        neither = tuple(name for name in found if name not in counted)
+        passages = [each.passage for each in counted.values()]
+        passage = float(np.median(passages)) if passages else math.nan
+        return CostRatio(flops, flops_interval, wall, wall_interval, missed, neither, len(found), passage)
+
+
+def _median(ratios: Sequence[tuple[float, ...]]) -> tuple[float, tuple[float, float]]:
+    """The median over datasets of the median over seeds, and its interval."""
+    samples = [np.array([ratio for ratio in each if not math.isnan(ratio)]) for each in ratios]
+    if not samples or any(len(sample) == 0 for sample in samples):
+        return math.nan, (math.nan, math.nan)
+    middle = float(np.median([np.median(sample) for sample in samples]))
+    return middle, bounds_over_problems(samples, np.median, np.median)
 
 
 def pairs(runs: pd.DataFrame, baseline: Collection[str] = ()) -> list[tuple[str, str]]:
@@ -87,30 +172,39 @@ def pairs(runs: pd.DataFrame, baseline: Collection[str] = ()) -> list[tuple[str,
     return [(one, other) for one in first for other in methods if other not in first]
 
 
-def comparisons(measurements: pd.DataFrame, runs: pd.DataFrame, baseline: Collection[str] = ()) -> list[Comparison]:
+def comparisons(
+    measurements: pd.DataFrame, runs: pd.DataFrame, baseline: Collection[str] = (), margin: float = MARGIN
+) -> list[Comparison]:
     """The comparisons of a report, each over the seeds that both methods finished.
 
-    The p-values of all margins of all comparisons are corrected together.
+    The verdicts are corrected for all of them together.
+
+    Args:
+        measurements: The table of measurements.
+        runs: The table of runs.
+        baseline: The methods that are compared with every other one.
+        margin: Differences within it do not matter, in nats.
     """
-    ends = final(measurements, runs).reindex(columns=["test_ll"])
+    ends = final(measurements, runs).reindex(columns=["test_ll", "oracle_gap"])
     costs = runs.drop_duplicates(RUN).set_index(RUN).reindex(columns=["flops", "wall_s"]).astype(float)
     rows = finished(measurements, runs)
     tables = _Tables(ends.join(costs), rows[rows["metric"] == "test_ll"])
     datasets = list(runs["dataset"].unique())
-    return _corrected([_compare(tables, datasets, *pair) for pair in pairs(runs, baseline)])
+    return _decided([_compare(tables, datasets, *pair) for pair in pairs(runs, baseline)], margin)
 
 
-def _corrected(found: list[Comparison]) -> list[Comparison]:
-    """The comparisons with the p-values of all their margins corrected together."""
-    ps = iter(corrected([margin.p for comparison in found for margin in comparison.margins]))
+def _decided(found: list[Comparison], margin: float) -> list[Comparison]:
+    """The comparisons with what all their differences together decide."""
+    decisions = iter(decide([(each.dataset, each.by_seed) for one in found for each in one.differences], margin))
     return [
-        replace(each, margins=tuple(replace(margin, corrected_p=next(ps)) for margin in each.margins)) for each in found
+        replace(one, differences=tuple(replace(each, decision=next(decisions)) for each in one.differences))
+        for one in found
     ]
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """Final test_ll and total costs by dataset, method and seed, and test_ll at every checkpoint."""
+    """Final values and total costs by dataset, method and seed, and test_ll at every checkpoint."""
 
     ends: pd.DataFrame
     checkpoints: pd.DataFrame
@@ -128,26 +222,35 @@ class _Tables:
 
 
 def _compare(tables: _Tables, datasets: list[str], baseline: str, other: str) -> Comparison:
-    found = {dataset: _margin(tables, dataset, baseline, other) for dataset in datasets}
-    margins = tuple(margin for margin in found.values() if margin is not None)
-    missing = tuple(dataset for dataset, margin in found.items() if margin is None)
-    return Comparison(baseline, other, margins, missing)
+    found = {dataset: _difference(tables, dataset, baseline, other) for dataset in datasets}
+    differences = tuple(each for each in found.values() if each is not None)
+    missing = tuple(dataset for dataset, each in found.items() if each is None)
+    return Comparison(baseline, other, differences, missing)
 
 
-def _margin(tables: _Tables, dataset: str, baseline: str, other: str) -> Margin | None:
-    """The margin on one dataset, or None where no seed was finished by both or a value is NaN."""
+def _difference(tables: _Tables, dataset: str, baseline: str, other: str) -> Difference | None:
+    """The difference on one dataset, or None where no seed was finished by both or a value is NaN."""
     mine, theirs = tables.ends_of(dataset, baseline), tables.ends_of(dataset, other)
     shared = mine.index.intersection(theirs.index)
     mine, theirs = mine.loc[shared], theirs.loc[shared]
     by_seed = mine["test_ll"] - theirs["test_ll"]
-    nats = float(by_seed.median(skipna=False))
-    if len(shared) == 0 or math.isnan(nats):
+    if len(shared) == 0 or by_seed.isna().any():
         return None
     mid, base = mine.median(skipna=False), theirs.median(skipna=False)
     flops, wall = (_times(mid[cost], base[cost]) for cost in ("flops", "wall_s"))
-    match = cost_to_match(tables.checkpoints_of(dataset, baseline), tables.checkpoints_of(dataset, other), shared)
-    differences = by_seed.to_list()
-    return Margin(dataset, nats, interval(differences), len(shared), flops, wall, match, p_value(differences))
+    own, others = tables.checkpoints_of(dataset, baseline), tables.checkpoints_of(dataset, other)
+    truth = mine["test_ll"] + mine["oracle_gap"]
+    near = () if truth.isna().any() else DELTAS
+    return Difference(
+        dataset,
+        dict(zip(map(int, shared), by_seed.tolist(), strict=True)),
+        flops,
+        wall,
+        cost_to_match(own, others, shared),
+        cost_to_match(others, own, shared),
+        tuple(cost_to_come_near(own, others, truth, distance, shared) for distance in near),
+        Decision(None, 1.0, 1.0, "", math.inf),
+    )
 
 
 def _times(mine: float, theirs: float) -> float:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bench.stats.bootstrap import Array, bounds, iqm, mean_of_means
-from bench.stats.summary import final, fitted
+from bench.stats.bootstrap import Array, bounds, bounds_over_problems, mean_of_means
+from bench.stats.summary import final, fitted, ranked
 from bench.store.schema import MAIN_METRICS
 
 ESTIMATES = ("median", "median_low", "median_high")
@@ -49,18 +49,21 @@ def _medians(values: Array) -> Array:
     return np.where(np.isnan(values).any(axis=-1), np.nan, np.stack(ends)).transpose(1, 2, 0)
 
 
-def values_by_dataset(ends: pd.Series, runs: pd.DataFrame, missing: float) -> tuple[list[str], list[Array]]:
-    """The values of the fitted methods, dataset by dataset. The seeds of a dataset are those of any fitted method.
+def values_by_dataset(
+    ends: pd.Series, runs: pd.DataFrame, missing: float, methods: list[str] | None = None
+) -> tuple[list[str], list[Array]]:
+    """The values of methods, dataset by dataset. The seeds of a dataset are those of any of them.
 
     Args:
         ends: Values by dataset, method and seed.
         runs: The table of runs.
         missing: What replaces a value that is absent or NaN.
+        methods: The methods; by default all fitted ones.
 
     Returns:
         The methods, and for each dataset their values, (methods, seeds).
     """
-    methods = fitted(runs)
+    methods = fitted(runs) if methods is None else methods
     own = runs[runs["method"].isin(methods)]
     return methods, [
         _grid(ends, dataset, methods, sorted(rows["seed"].unique()), missing)
@@ -75,44 +78,45 @@ def _grid(ends: pd.Series, dataset: object, methods: list[str], seeds: list[int]
 
 
 def aggregate(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The interquartile mean of the final oracle gap over all runs of each fitted method.
+    """The mean over datasets of the median final oracle gap of each fitted method; every dataset has the same weight.
 
-    A run that did not finish has an infinite gap and counts as missing. Agarwal et al. 2021, arXiv 2108.13264.
+    A run that did not finish has an infinite gap and counts as missing.
 
     Returns:
-        A row per fitted method with method, iqm, low and high in nats, runs and missing. The interval is a bootstrap
-        stratified by dataset.
+        A row per fitted method with method, mean, low and high in nats, runs and missing. The interval resamples
+        datasets and seeds; it is NaN for fewer than five datasets or six seeds.
     """
     ends = final(measurements, runs).reindex(columns=["oracle_gap"])["oracle_gap"]
     methods, gaps = values_by_dataset(ends, runs, np.inf)
-    if not methods:
-        return pd.DataFrame(columns=["method", "iqm", "low", "high", "runs", "missing"])
-    low, high = bounds(gaps, iqm)
-    every = np.concatenate(gaps, axis=-1)
-    missing = np.isinf(every).sum(axis=-1)
-    return pd.DataFrame(
-        {"method": methods, "iqm": iqm(every), "low": low, "high": high, "runs": every.shape[-1], "missing": missing}
-    )
+    rows = []
+    for place, method in enumerate(methods):
+        samples = [each[place] for each in gaps]
+        low, high = bounds_over_problems(samples, np.median, np.mean)
+        mean = float(np.mean([np.median(sample) for sample in samples]))
+        missing = int(sum(np.isinf(sample).sum() for sample in samples))
+        rows.append([method, mean, low, high, sum(map(len, samples)), missing])
+    return pd.DataFrame(rows, columns=["method", "mean", "low", "high", "runs", "missing"])
 
 
 def ranks(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The mean rank of each fitted method by final test_ll; 1 is the best.
+    """The mean rank of each fitted method by final test_ll; 1 is the best. Reference implementations take no part.
 
     Ranks are within each dataset and seed; their mean is over seeds, then over datasets. Ties share their mean rank.
-    Runs that did not finish share the last ranks and count as missing. Agarwal et al. 2021, arXiv 2108.13264.
+    Runs that did not finish share the last ranks and count as missing. A rank depends on the other methods.
 
     Returns:
-        A row per fitted method, the best first, with method, rank, low, high and missing. The interval resamples seeds
-        within datasets.
+        A row per method, the best first, with method, rank, low, high and missing. The interval resamples datasets and
+        seeds, as that of `aggregate`.
     """
     from scipy.stats import rankdata
 
     ends = final(measurements, runs).reindex(columns=["test_ll"])["test_ll"]
-    methods, values = values_by_dataset(ends, runs, -np.inf)
+    methods, values = values_by_dataset(ends, runs, -np.inf, ranked(runs))
     if not methods:
         return pd.DataFrame(columns=["method", "rank", "low", "high", "missing"])
     places = [rankdata(-each, axis=0) for each in values]
-    low, high = bounds(places, mean_of_means)
+    ends_of = [bounds_over_problems([each[k] for each in places], np.mean, np.mean) for k in range(len(methods))]
+    low, high = map(list, zip(*ends_of, strict=True))
     missing = np.isinf(np.concatenate(values, axis=-1)).sum(axis=-1)
     table = pd.DataFrame(
         {"method": methods, "rank": mean_of_means(*places), "low": low, "high": high, "missing": missing}

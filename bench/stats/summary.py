@@ -7,21 +7,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.store.schema import COST_NAMES, MEMORY, PAIR, RUN, in_order
+from bench.store.schema import COST_NAMES, LEARNS, MEMORY, PAIR, RUN, in_order
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def fitted(runs: pd.DataFrame) -> list[str]:
-    """The methods whose role is "method", in order of appearance: neither the ceiling nor the floor.
+    """The methods that learn, in order of appearance: neither the ceiling nor the floor.
 
     Raises:
         ValueError: If the runs have no column `role`.
     """
     if "role" not in runs:
         raise ValueError(f"the table of runs lacks the column 'role'; it has {list(runs.columns)}")
-    return [str(method) for method in runs.loc[runs["role"] == "method", "method"].unique()]
+    return [str(method) for method in runs.loc[runs["role"].isin(LEARNS), "method"].unique()]
+
+
+def ranked(runs: pd.DataFrame) -> list[str]:
+    """The fitted methods that are no reference implementation of another, in order of appearance."""
+    references = set(runs.loc[runs["role"] == "reference", "method"])
+    return [method for method in fitted(runs) if method not in references]
 
 
 def finished(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -79,8 +85,8 @@ def summary(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns dataset, method, role, seeds_done and seeds_total; for each metric {metric}_median, _low and _high (the
         lowest and the highest seed); for each cost the median total under the cost's own name (seconds, FLOPs, rows,
-        MB), NaN for a ceiling or floor; best, whether the median test_ll is the highest of the dataset among the
-        fitted methods.
+        MB), NaN for a ceiling or floor; best, whether the method has the best test_ll of the dataset, by differences
+        at the same seeds (`best`).
     """
     import pandas as pd
 
@@ -88,8 +94,38 @@ def summary(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     grouped = dict(iter(runs.groupby(PAIR, sort=False)))
     pairs = [(d, m) for d in runs["dataset"].unique() for m in runs["method"].unique() if (d, m) in grouped]
     table = pd.DataFrame([_row(d, m, grouped[d, m], last) for d, m in pairs])
-    table["best"] = _best(table)
+    ends = last.reindex(columns=["test_ll"])["test_ll"]
+    of_each = {d: _best_of(ends[d], fitted(runs)) for d in ends.index.unique("dataset")}
+    table["best"] = [m in of_each.get(d, ()) for d, m in pairs]
     return table
+
+
+def best(values: pd.DataFrame) -> list[str]:
+    """The best methods on a dataset, by differences at the same seeds; several if they are equal.
+
+    Seeds differ in their data by more than methods do, so that medians over seeds may be in another order than the
+    methods at each seed. A method's lead over another is the median of their differences over the seeds that both
+    finished. The best method has the largest lead over its closest rival (maximin).
+
+    Args:
+        values: A row per method, a column per seed; higher is better, NaN where a run did not finish.
+    """
+    import numpy as np
+
+    known = values.dropna(how="all")
+    if known.empty:
+        return []
+    each = known.to_numpy(dtype=float)
+    leads = np.nanmedian(np.where(np.eye(len(each), dtype=bool)[..., None], np.inf, each[:, None] - each), axis=-1)
+    least = np.nan_to_num(leads, nan=np.inf).min(axis=1)
+    return [str(method) for method, lead in zip(known.index, least, strict=True) if lead >= least.max() - 1e-12]
+
+
+def _best_of(last: pd.Series, methods: list[str]) -> list[str]:
+    """The best of some methods by their final test_ll on a dataset, by method and seed; a NaN is not left out."""
+    wide = last.unstack("seed")
+    wrong = last[last.isna()].index.get_level_values("method")
+    return best(wide.reindex([method for method in methods if method in wide.index and method not in wrong]))
 
 
 def _row(dataset: str, method: str, runs: pd.DataFrame, last: pd.DataFrame) -> dict[str, object]:
@@ -110,15 +146,8 @@ def _row(dataset: str, method: str, runs: pd.DataFrame, last: pd.DataFrame) -> d
     totals = [*COST_NAMES, MEMORY.name]
     costs = done.reindex(columns=totals).astype(float)
     for cost in totals:
-        row[cost] = costs[cost].median(skipna=False) if role == "method" else float("nan")
+        row[cost] = costs[cost].median(skipna=False) if role in LEARNS else float("nan")
     return row
-
-
-def _best(table: pd.DataFrame) -> pd.Series:
-    """Whether each row has its dataset's highest median test_ll among fitted methods; ties share it."""
-    median = table.reindex(columns=["test_ll_median"])["test_ll_median"]
-    median = median.where(table["role"] == "method")
-    return median.notna() & (median == median.groupby(table["dataset"]).transform("max"))
 
 
 def work_shares(work: pd.DataFrame) -> pd.DataFrame:

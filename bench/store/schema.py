@@ -9,7 +9,8 @@ from pathlib import Path
 SCHEMA = 3  # of the tables, of runs/*.json and of study.json
 RUN = ["dataset", "method", "seed"]  # what identifies a run
 PAIR = ["dataset", "method"]
-ROLES = ("method", "ceiling", "floor")  # the values of the column `role`
+LEARNS = ("method", "reference")  # the roles of methods that learn
+ROLES = (*LEARNS, "ceiling", "floor")  # the values of the column `role`
 
 
 @dataclass(frozen=True)
@@ -184,17 +185,19 @@ PAIRED = (
         "verdict",
         "",
         "",
-        "better or worse if the interval excludes zero and the signed-rank test, corrected for all comparisons in the "
-        "report, has p of at most 5%; otherwise indistinguishable",
-        "Wilcoxon 1945; Benjamini & Hochberg 1995",
+        "better or worse if the interval excludes zero, equivalent if it lies within the margin, each only if a test "
+        "by sign flips of whole seeds, corrected for all comparisons in the report, has p of at most 5%; otherwise "
+        "undecided",
+        "Westfall & Young 1993, algorithm 4.1; Cui et al. 2005; Schuirmann 1987",
     ),
     Definition(
         "cost_to_match",
         "cost to match",
         "the other's cost",
         "lower",
-        "the cost of the first checkpoint at which a method reaches the other's final test log-likelihood, divided by "
-        "the other's cost when it first reaches that value; infinite if never; the median over seeds. There are three "
+        "the cost of the first checkpoint at which a method reaches the other's final test log-likelihood less 0.01 "
+        "nats, divided by the other's cost when it first reaches that value; infinite if never; the median over seeds, "
+        "and over all datasets that both were fitted to. There are three "
         "checkpoints per decade of FLOPs, so it may be wrong by a factor of up to 2.2 either way",
         "",
     ),

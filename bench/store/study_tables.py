@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.config.schema import MARGIN
 from bench.store.files import refuse_links
 from bench.store.schema import SCHEMA, TABLES, check_schema
 
@@ -75,6 +76,12 @@ class Study:
         """The methods that are compared with every other one, if the study states them."""
         stated = self.section("settings").get("baseline") or ()
         return tuple(map(str, stated)) if isinstance(stated, list | tuple) else ()
+
+    @property
+    def margin(self) -> float:
+        """Differences within it do not matter, in nats: the largest, where studies that state several were joined."""
+        stated = self.section("settings").get("margin")
+        return float(stated) if isinstance(stated, int | float) else MARGIN
 
     @property
     def unfinished(self) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from bench.store.files import replacing
 from bench.study.plan import Plan, resolve
 
 NAME = re.compile(r"[\w+-][\w.+-]*")
-FIRST = ("methods", "datasets", "baseline", "seeds", "first_seed")
+FIRST = ("methods", "datasets", "baseline", "margin", "seeds", "first_seed")
 PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)")
 
 

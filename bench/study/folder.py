@@ -172,7 +172,7 @@ def _cited(tuned: Mapping[str, Any] | None) -> str:
 
 
 def united(*every: Settings) -> Settings:
-    """The settings of several studies in one: all methods, datasets, seeds and plugins; the last one's baseline."""
+    """The settings of several studies in one: all that any has; the baseline and the margin of the last one."""
 
     def union(name: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(each for settings in every for each in getattr(settings, name)))
@@ -184,6 +184,7 @@ def united(*every: Settings) -> Settings:
         methods=union("methods"),
         datasets=union("datasets"),
         baseline=next((settings.baseline for settings in reversed(every) if settings.baseline), ()),
+        margin=every[-1].margin,
         first_seed=first,
         seeds=stop - first,
         plugins=_present(union("plugins")),

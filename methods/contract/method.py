@@ -21,7 +21,7 @@ from methods.contract.decoder import GaussianModel
 from methods.contract.search_space import Range
 
 T = TypeVar("T")
-Role = Literal["method", "ceiling", "floor"]
+Role = Literal["method", "reference", "ceiling", "floor"]
 
 
 class DecoderModel(Protocol):
@@ -222,8 +222,9 @@ class Method(ABC):
         search: The range of each hyperparameter that `tune` may vary. Empty: the method is not tuned.
         ablation: The levels of each hyperparameter that `sweep` tries when no factor is named.
         sees_truth: Whether the method is given the true model. Only a reference should set it.
-        role: "method" for an inference scheme. "ceiling" and "floor" mark references that learn nothing: they are
-            drawn as lines, and take no part in comparisons, ranks and tuning.
+        role: "method" for an inference scheme; "reference" for another implementation of one, which takes no part in
+            ranks. "ceiling" and "floor" mark what learns nothing: it is drawn as a line, and takes no part in
+            comparisons, ranks and tuning.
         stacks: Whether the method can fit several seeds as one program.
         colour_group: Methods of the same group have the same hue in every figure. Empty: the method's own name.
         exceptions: The checks of the conformance kit that the method cannot pass, each with the reason.

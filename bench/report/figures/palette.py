@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.store.schema import LEARNS
+
 INK, MUTED, GRID = "#24292f", "#6e7781", "#d8dee4"
 HUES = ("#0b39a7", "#c38719", "#297d6a", "#e938b2", "#64441a", "#34025d", "#0392ef", "#510000")
 _DARK_HUES = ("#6a99d6", "#fd911d", "#06c98d", "#e0b5e9", "#f7e95e", "#8e62fe", "#98ffd6", "#b76c59")
@@ -48,12 +50,12 @@ def styles(roles: Mapping[str, str], groups: Mapping[str, str] | None = None) ->
         roles: The role of each method, in order of appearance.
         groups: The colour group of each method; without one, its label is its group.
     """
-    groups = {name: (groups or {}).get(name, name) for name, role in roles.items() if role == "method"}
+    groups = {name: (groups or {}).get(name, name) for name, role in roles.items() if role in LEARNS}
     hues = {group: place % len(HUES) for place, group in enumerate(dict.fromkeys(groups.values()))}
     drawn: Counter[int] = Counter()
     found = {}
     for place, (name, role) in enumerate(roles.items()):
-        if role != "method":
+        if role not in LEARNS:
             found[name] = CEILING if role == "ceiling" else FLOOR
             continue
         hue = hues[groups[name]]

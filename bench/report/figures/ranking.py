@@ -1,4 +1,4 @@
-"""The ranking of methods over all datasets: performance profiles, interquartile means and mean ranks."""
+"""The ranking of methods over all datasets: performance profiles, mean oracle gaps and mean ranks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _BANDS = 6  # the most that a reader can distinguish
 
 
 def ranking(profile: pd.DataFrame, aggregate: pd.DataFrame, ranks: pd.DataFrame, known: dict[str, Style]) -> Figure:
-    """Performance profiles, interquartile mean gaps and mean ranks, the last two with 95% intervals.
+    """Performance profiles, mean gaps and mean ranks, the last two with 95% intervals.
 
-    Methods are in the order of their ranks, the best on top.
+    Methods are in the order of their gaps, the smallest on top.
 
     Args:
         profile: As `bench.stats.cost_to_target.profile` returns it.
@@ -31,20 +31,21 @@ def ranking(profile: pd.DataFrame, aggregate: pd.DataFrame, ranks: pd.DataFrame,
         ranks: As `bench.stats.estimates.ranks` returns it, not empty.
         known: The styles of the methods.
     """
-    order = [str(method) for method in ranks["method"]]
+    aggregate = aggregate.sort_values("mean", kind="stable")
+    order = [str(method) for method in aggregate["method"]]
     legend = entries(order, known)
     ncols = abreast(legend[1], _WIDTH)
     height = max(0.24 * len(order) + 0.6, 2.7) + 0.21 * -(-len(order) // ncols)
     fig = Figure(figsize=(_WIDTH, height), layout="constrained")
     left, middle, right = fig.subplots(1, 3, width_ratios=(1.35, 1, 0.8))
-    _profiles(left, profile, [method for method in aggregate["method"] if method in order], known)
-    _dots(middle, aggregate.set_index("method").loc[order], "iqm", known)
-    if (aggregate["iqm"] > 0).all():
+    _profiles(left, profile, order, known)
+    _dots(middle, aggregate.set_index("method"), "mean", known)
+    if (aggregate["mean"] > 0).all():
         _logarithmic(middle)
-    middle.set_xlabel("oracle gap (nats), interquartile mean")
-    _dots(right, ranks.set_index("method"), "rank", known)
+    middle.set_xlabel("oracle gap (nats), mean over datasets")
+    _dots(right, ranks.set_index("method").reindex(order), "rank", known)
     right.set_yticklabels([])
-    right.set_xlim(0.5, len(order) + 0.5)
+    right.set_xlim(0.5, len(ranks) + 0.5)
     right.set_xlabel("mean rank by test log-likelihood")
     fig.legend(*legend, loc="outside lower center", ncols=ncols, frameon=False, handlelength=3)
     return fig
@@ -81,13 +82,13 @@ def _dots(ax: Axes, table: pd.DataFrame, column: str, known: dict[str, Style]) -
     labels = []
     for place, (method, row) in enumerate(table.iterrows()):
         style = known[str(method)]
-        missing = int(row["missing"])
+        missing = int(row["missing"]) if row["missing"] > 0 else 0
         labels.append(plain(str(method)) + (f" ({missing} missing)" if missing else ""))
         if np.isfinite(row[column]):
             ends = [row[side] if np.isfinite(row[side]) else row[column] for side in ("low", "high")]
             ax.plot(ends, [place, place], color=style.color, linewidth=1.5, gid=style.mark)
             ax.plot(row[column], place, style.marker, color=style.color, markersize=6, gid=style.mark)
-        else:
+        elif not np.isnan(row[column]):
             ax.text(1, place, "infinite ", transform=ax.get_yaxis_transform(), ha="right", va="center", color=MUTED)
     ax.set_yticks(range(len(table)), labels)
     ax.set_ylim(len(table) - 0.5, -0.5)

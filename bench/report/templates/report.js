@@ -126,6 +126,9 @@ const ofOne = ({ dataset, method, runs, what }) => {
   const known = values.filter(isNumber);
   const all = known.length && known.length === values.length;
   const [low, high] = [Math.min(...known), Math.max(...known)];
+  const each = new Map();
+  for (const run of done(runs)) each.set(run[0], [...(each.get(run[0]) ?? []), what.of(run)]);
+  const middle = dataset ? `median ${shown(median(known))}` : `mean over datasets of medians ${shown(mean([...each.values()].map(median)))}`;
   const where = dataset ? [] : ["dataset"];
   const error = what.cost ? [] : ["standard error"];
   const other = costs(what);
@@ -137,7 +140,7 @@ const ofOne = ({ dataset, method, runs, what }) => {
       ...error.map(() => what.error(run)), ...other.map((each) => each.of(run)), run[5],
     ]),
     says: all
-      ? `Over ${values.length} finished seeds: median ${shown(median(known))}, least ${shown(low)}, greatest ${shown(high)}.`
+      ? `Over ${values.length} finished seeds: ${middle}, least ${shown(low)}, greatest ${shown(high)}.`
       : `${known.length} of ${values.length} finished seeds have a value.`,
     code: code(dataset, [method], what),
   };
@@ -192,7 +195,7 @@ const match = ({ dataset, method, other }) => {
       `run of ${method}`, `run of ${other}`,
     ],
     lines: lines.map((line) => [...line.map((value) => value ?? "not reached"), ...keys.map((of) => of.get(line[0]))]),
-    says: `The cost at which ${method} first reaches the final test log-likelihood of ${other}, divided by the cost at which \
+    says: `The cost at which ${method} first reaches the final test log-likelihood of ${other} less 0.01 nats, divided by the cost at which \
 ${other} first reaches it: ${reached} of ${lines.length} shared seeds reach it. The code selects all checkpoints.`,
     code: `${checkpointsCode(dataset, [method, other])}rows[rows.metric == "test_ll"].sort_values(["seed", "method", "checkpoint"])`,
   };
@@ -200,7 +203,7 @@ ${other} first reaches it: ${reached} of ${lines.length} shared seeds reach it. 
 
 const rank = ({ method, runs }) => {
   const what = column("test_ll");
-  const among = new Set(data.fitted.map((name) => data.methods.indexOf(name)));
+  const among = new Set(data.ranked.map((name) => data.methods.indexOf(name)));
   const placed = (run) => {
     const rivals = data.runs.filter((each) => each[0] === run[0] && each[2] === run[2] && among.has(each[1]));
     const values = done(rivals).map(what.of).filter(isNumber);
@@ -215,7 +218,7 @@ const rank = ({ method, runs }) => {
     headings: ["dataset", "seed", "status", what.head, `rank among ${among.size}`, "run"],
     lines,
     says: `The mean over seeds, then over datasets: ${shown(mean(means.filter((each) => each.length).map(mean)))}.`,
-    code: `${lastCode("", data.fitted)}\
+    code: `${lastCode("", data.ranked)}\
 ends = last[last.metric == "test_ll"].pivot_table(index=["dataset", "seed"], columns="method", values="value")
 ends.rank(axis=1, ascending=False)[${JSON.stringify(method)}]`,
   };

@@ -447,7 +447,7 @@ SEEN = {
 }
 MISDECLARED = {
     SeesTruth: "sees_truth is set with the role 'method'",
-    UnknownRole: "role is 'baseline'; expected one of 'method', 'ceiling', 'floor'",
+    UnknownRole: "role is 'baseline'; expected one of 'method', 'reference', 'ceiling', 'floor'",
     SearchesNoField: "search has rate; expected names of fields (steps, learning_rate)",
     SearchesNoRange: "no range for learning_rate",
     AblatesNoField: "ablation has layers",

@@ -15,7 +15,11 @@ from bench.config.fields import choices, fields
 from bench.config.schema import Execution, Settings, SweepSettings, TimingSettings, TuneSettings
 
 COMMANDS = {"compare": Settings, "tune": TuneSettings, "sweep": SweepSettings, "timing": TimingSettings}
-NOT_OFFERED = {"tune": ("baseline", "tuned", "n_test"), "sweep": ("baseline", "tuned"), "timing": ("n_test",)}
+NOT_OFFERED = {
+    "tune": ("baseline", "margin", "tuned", "n_test"),
+    "sweep": ("baseline", "margin", "tuned"),
+    "timing": ("n_test",),
+}
 BEFORE = {"compare": ("-m", "vae"), "tune": ("-m", "vae"), "sweep": ("-m", "vae"), "timing": ("-m", "vae,mapa")}
 NUMBERS = (
     *(
@@ -61,7 +65,7 @@ def numeric():
                 yield command, field.flag, value
 
 
-FINE = {("seed", "0"), ("first_seed", "0"), ("hidden", "1,5")}
+FINE = {("seed", "0"), ("first_seed", "0"), ("margin", "0"), ("hidden", "1,5")}
 CASES = list(numeric())
 
 

@@ -201,6 +201,8 @@ def wrong(field):
         return (), (3, [3], None)
     values = {int: (-1, 1.5, True, "many", None), float: (0, -1.0, float("nan"), float("inf"), True, "many")}
     values |= {Literal: ("unknown", 1), tuple: ((), (0,), 64, ("a",)), bool: (1, "yes"), str: (3,), dict: (3, {"a": 3})}
+    if field.name == "margin":
+        return tuple(text for text in WRONG[float] if text != "0"), tuple(each for each in values[float] if each != 0)
     optional = field.default is None
     return WRONG.get(kind, ()), tuple(value for value in values[kind] if not (value is None and optional))
 

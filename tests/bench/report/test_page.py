@@ -14,15 +14,13 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-import bench.stats.comparisons
-from bench.report import sentences
 from bench.report.gallery import gallery
 from bench.report.page import markdown, write
 from bench.report.sentences import answers, matching, sentence
-from bench.stats.bootstrap import _bounds, bounds
+from bench.stats.bootstrap import _bounds
 from bench.stats.comparisons import comparisons, pairs
-from bench.stats.paired import interval
-from bench.stats.summary import final, oracle_levels, summary
+from bench.stats.summary import best, final, oracle_levels, summary
+from bench.stats.verdicts import interval
 from bench.store.schema import SCHEMA
 from bench.store.study_tables import read
 
@@ -197,7 +195,7 @@ def test_oracle_level_is_its_own_or_else_recovered_from_the_gap():
     assert oracle_levels(*without.frames()) == pytest.approx({"a": -1.25})
 
 
-# The sentences
+# The comparisons
 
 
 def duel(differences, dataset="a", tables=None, other=-2.0):
@@ -217,59 +215,74 @@ def said(tables):
 
 
 def test_the_verdict_flips_with_the_values():
-    ahead, behind, level = (said(duel(d)) for d in (AHEAD, [-d for d in AHEAD], LEVEL))
+    ahead, behind, level, same = (said(duel(d)) for d in (AHEAD, [-d for d in AHEAD], LEVEL, [d / 1000 for d in LEVEL]))
+    whole = " over 7 seeds. Its fits take 0.5× the FLOPs and 0.5× the wall time."
     assert ahead.startswith(
-        "mapa is better than iterative on 1 of 1 dataset (a +0.250 nats), "
-        "indistinguishable on none, worse on none, over 7 seeds, at 0.5× the FLOPs and 0.5× the wall time."
+        f"mapa is better than iterative on 1 of 1 dataset (a +0.250 nats), worse or equivalent on none,{whole}"
     )
     assert behind.startswith(
-        "mapa is worse than iterative on 1 of 1 dataset (a -0.250 nats), "
-        "better on none, indistinguishable on none, over 7 seeds"
+        f"mapa is worse than iterative on 1 of 1 dataset (a -0.250 nats), better or equivalent on none,{whole}"
     )
     assert level.startswith(
-        "mapa is indistinguishable from iterative on 1 of 1 dataset (a 0.000 nats), "
-        "better on none, worse on none, over 7 seeds"
+        "mapa is undecided against iterative on 1 of 1 dataset (a 0.000 nats), worse, better or equivalent on none, "
+        "over 7 seeds. Seeds that would decide, about: a "
+    )
+    assert same.startswith(
+        f"mapa is equivalent to iterative on 1 of 1 dataset (a 0.000 nats), worse or better on none,{whole}"
     )
 
 
-def test_wins_and_losses_stand_side_by_side():
+def test_losses_come_first_and_wins_stand_beside_them():
     tables = duel(LEVEL, "c", duel([-1 - d for d in AHEAD], "b", duel(AHEAD)))
     assert said(tables).startswith(
-        "mapa is better than iterative on 1 of 3 datasets (a +0.250 nats), indistinguishable on 1 "
-        "(c 0.000 nats), worse on 1 (b -1.250 nats), over 7 seeds"
+        "mapa is worse than iterative on 1 of 3 datasets (b -1.250 nats), better on 1 (a +0.250 nats), undecided on 1 "
+        "(c 0.000 nats), equivalent on none, over 7 seeds."
     )
+
+
+def test_the_margin_is_the_users():
+    frames = duel([d / 20 for d in AHEAD]).frames()
+    assert [answers(*frames, pd.DataFrame(), margin=m)[0].split()[2] for m in (0.05, 0.0)] == ["equivalent", "better"]
 
 
 def test_a_few_seeds_give_no_verdict_however_far_apart():
     text = said(duel([5.0] * 4, "b", duel(AHEAD)))
     assert "better than iterative on 1 of 2 datasets (a " in text
-    assert "indistinguishable on 1 (b +5.000 nats), worse on none, over 4 to 7 shared seeds" in text
+    assert "undecided on 1 (b +5.000 nats), worse or equivalent on none, over 4 to 7 shared seeds" in text
     assert "Too few seeds for a verdict on b: 6 are needed." in text
     assert "Too few seeds for a verdict: 6 are needed." in said(duel(AHEAD[:4]))
 
 
-def test_many_comparisons_are_summed_up_first(tmp_path, undrawn):
-    """Two rivals: mapa is ahead of one on two datasets, and of the other on one, behind it on the second."""
+def test_many_comparisons_are_a_table_with_losses_before_it(tmp_path, undrawn):
+    """mapa is ahead of six rivals and behind a seventh: no paragraph each, and the loss is said."""
     tables = Tables()
     for seed, ahead in enumerate(AHEAD):
-        for dataset, sign in (("a", 1), ("b", -1)):
-            tables.run(dataset, "mapa", seed, -2.0).run(dataset, "vae", seed, -2.0 - ahead)
-            tables.run(dataset, "iwae", seed, -2.0 - sign * ahead / 2)
+        tables.run("a", "mapa", seed, -2.0).run("a", "best", seed, -2.0 + ahead)
+        for rival in range(6):
+            tables.run("a", f"rival-{rival}", seed, -2.0 - ahead - rival)
     page = write(tables.study(tmp_path))
-    for text in (Page(page.read_text()).text, (tmp_path / "report.md").read_text()):
-        assert "mapa is better in 3 of 4 comparisons, indistinguishable in 0, worse in 1." in text
-        assert "Mean ranks by test log-likelihood: mapa 1.5, iwae 1.5 and vae 3.0." in text
+    terminal = " ".join(answers(*tables.frames(), pd.DataFrame()))
+    for text in (terminal, Page(page.read_text()).text, (tmp_path / "report.md").read_text()):
+        assert (
+            "mapa, in 7 comparisons by method and dataset, is worse in 1, better in 6, equivalent in 0, undecided in 0."
+            " It is worse than best (a -0.250 nats)."
+        ) in text.replace("\\", "")
+        assert text.count("Its fits take") == 0
+    assert Page(page.read_text()).text.count("mapa against rival-3") >= 2
     few = write(duel(AHEAD).study(tmp_path))
-    assert "comparisons, indistinguishable" not in few.read_text()
+    assert "comparisons by method and dataset" not in few.read_text()
 
 
 def test_the_sentence_gives_seeds_medians_and_cost_ratios():
     text = sentence(comparisons(*typical().frames())[0])
+    reaches = "final log-likelihood less 0.01 nats"
     assert text == (
-        f"mapa is indistinguishable from iterative on 2 of 2 datasets (circle +0.600, {HOSTILE} +0.600 nats), "
-        "better on none, worse on none, over 3 seeds, at 0.25× the FLOPs and 0.25× the wall time. "
-        "Too few seeds for a verdict: 6 are needed. "
-        "It reaches iterative's final log-likelihood with 1/4 of the FLOPs and 1/4 of the wall time on 2 of 2 datasets."
+        f"mapa is undecided against iterative on 2 of 2 datasets (circle +0.600, {HOSTILE} +0.600 nats), "
+        "worse, better or equivalent on none, over 3 seeds. Too few seeds for a verdict: 6 are needed. "
+        "Its fits take 0.25× the FLOPs and 0.25× the wall time. "
+        f"mapa reaches iterative's {reaches} at 1/4 of the FLOPs and 1/4 of the wall time that iterative needs for it "
+        "(median over 2 datasets; iterative itself: at 100 % of its FLOPs). "
+        f"iterative never reaches mapa's {reaches}, on any of 2 datasets."
     )
 
 
@@ -278,65 +291,99 @@ def test_a_comparison_is_over_shared_seeds():
     for seed, value in enumerate((-1.0, -3.0, -9.0)):
         tables.run("a", "mapa", seed, value)
     tables.run("a", "other", 0, -2).run("a", "other", 1, -2).run("a", "other", 2, status="failed")
-    found = comparisons(*tables.frames())[0].margins[0]
+    found = comparisons(*tables.frames())[0].differences[0]
     assert (found.seeds, found.nats, found.match.seeds) == (2, 0.0, (0, 1))
 
 
-def test_never_reaching_the_other_is_said():
-    never = "It reaches iterative's final log-likelihood on none of 1 dataset."
-    assert said(duel([-0.5] * 5)).endswith(never)
-    assert said(duel((0.1, 0.1, -0.5, -0.5, -0.5))).endswith(never)
-    some = said(duel([-0.5] * 7, "b", duel(AHEAD)))
-    assert some.endswith(
-        "It reaches iterative's final log-likelihood with 0.5 [0.5, 0.5] of the FLOPs and 0.5 [0.5, 0.5] of the wall "
-        "time on 1 of 2 datasets."
+def test_misses_count_in_the_median_over_all_datasets():
+    """On b it never gets there. The median over a and b would leave b out, were misses not infinite."""
+    assert "mapa never reaches iterative's final log-likelihood less 0.01 nats, on any of 1 dataset." in said(
+        duel([-0.5] * 5)
     )
+    assert "mapa never reaches" in said(duel((0.1, 0.1, -0.5, -0.5, -0.5)))
+    two = said(duel([-0.5] * 7, "b", duel(AHEAD)))
+    assert (
+        "mapa never reaches iterative's final log-likelihood less 0.01 nats in the median over 2 datasets: "
+        "it misses it on b, which counts as infinite."
+    ) in two
+    three = said(duel([-0.5] * 7, "b", duel(AHEAD, "c", duel(AHEAD))))
+    assert (
+        "mapa reaches iterative's final log-likelihood less 0.01 nats at 0.5 of the FLOPs and 0.5 of the wall time that"
+        " iterative needs for it (median over 3 datasets; iterative itself: at 100 % of its FLOPs; it misses it on b, "
+        "which counts as infinite)."
+    ) in three
 
 
-def test_verdicts_are_corrected_for_their_number():
-    """Seven seeds that agree are a verdict, p = 1/64, but not where it is one comparison of four."""
-    alone = comparisons(*duel(AHEAD).frames())[0].margins[0]
-    assert (alone.p, alone.corrected_p, alone.verdict) == (1 / 64, 1 / 64, "better")
-    tables = duel(AHEAD)
-    for name in "bcd":
-        duel(LEVEL, name, tables)
-    first, *others = comparisons(*tables.frames())[0].margins
-    assert first.interval == alone.interval
-    assert (first.p, first.verdict) == (1 / 64, "indistinguishable")
-    assert first.corrected_p == pytest.approx(4 / 64)
-    assert {margin.verdict for margin in others} == {"indistinguishable"}
-    agreeing = duel(AHEAD, "b", duel(AHEAD))
-    assert [margin.corrected_p for margin in comparisons(*agreeing.frames())[0].margins] == [1 / 64] * 2
+def test_the_interval_of_the_cost_to_match_resamples_datasets_and_ends_at_never():
+    tables = Tables()
+    for place, (cost, ahead) in enumerate(((0.5, 0), (0.1, 0), (0.1, 0), (0.1, -1), (0.2, 0), (0.3, 0))):
+        for seed in range(6):
+            tables.run(str(place), "mapa", seed, -2 + ahead, cost=cost).run(str(place), "vae", seed, -2)
+    (found,) = comparisons(*tables.frames())
+    assert found.match.flops == pytest.approx(0.25)
+    low, high = found.match.flops_interval
+    assert low == pytest.approx(0.1, rel=0.3)
+    assert high == np.inf
+    assert "at 1/4 [1/10, never] of the FLOPs" in matching(found)[0]
+    assert found.match.missed == ("3",)
 
 
-def test_p_values_are_corrected_over_all_comparisons_of_the_report(monkeypatch):
-    """One difference on one dataset, beside three comparisons with another method that is level."""
-    tables = duel(AHEAD)
+def test_the_share_at_which_a_method_first_reaches_its_own_end_is_told():
+    """The other has its final value from its second of four looks on."""
+    measurements, runs = duel(AHEAD).frames()
+    mine = (measurements["method"] == "iterative") & (measurements["metric"] == "test_ll")
+    late = mine & (measurements["checkpoint"] >= 1)
+    measurements.loc[late, "value"] = measurements.loc[mine & (measurements["checkpoint"] == 3), "value"].iloc[0]
+    assert "iterative itself: at 50 % of its FLOPs" in sentence(comparisons(measurements, runs)[0])
+
+
+def test_near_the_truth_a_target_that_neither_reaches_is_left_out():
+    """The truth is -1. mapa ends within 0.1 of it on a alone, the other within 0.2 on both."""
+    tables = Tables()
+    for seed in range(6):
+        tables.run("a", "mapa", seed, -1.08, cost=0.5).run("a", "vae", seed, -1.15)
+        tables.run("b", "mapa", seed, -1.3).run("b", "vae", seed, -1.15)
+    (found,) = comparisons(*tables.frames())
+    near = dict(found.near)
+    assert (near[0.05].neither, near[0.05].missed) == (("a", "b"), ())
+    assert np.isnan(near[0.05].flops)
+    assert (near[0.1].flops, near[0.1].missed, near[0.1].neither) == (0.0, (), ("b",))
+    assert (near[0.2].flops, near[0.2].missed, near[0.2].neither) == (np.inf, ("b",), ())
+
+
+def test_the_verdicts_are_decided_over_all_comparisons_of_the_report():
+    """Seven seeds of which six agree, beside three comparisons that show nothing: their maximum enters."""
+    some = (0.3, 0.1, 0.25, -0.15, 0.3, 0.2, -0.05)
+    (alone,) = comparisons(*duel(some).frames())[0].differences
+    tables = duel(some)
     for name in "bcd":
         for seed, ahead in enumerate(LEVEL):
             tables.run(name, "mapa", seed, -2 + ahead).run(name, "third", seed, -2)
-
-    def verdict():
-        margins = {each.other: each.margins for each in comparisons(*tables.frames())}
-        return margins["iterative"][0].corrected_p, margins["iterative"][0].verdict
-
-    assert verdict() == (pytest.approx(4 / 64), "indistinguishable")
-    one_by_one = bench.stats.comparisons._corrected
-    monkeypatch.setattr(bench.stats.comparisons, "_corrected", lambda found: [one_by_one([each])[0] for each in found])
-    assert verdict() == (1 / 64, "better")
+    found = {each.other: each.differences for each in comparisons(*tables.frames())}
+    assert {each.verdict for each in found["third"]} == {"undecided"}
+    assert found["iterative"][0].decision.p > alone.decision.p
+    assert found["iterative"][0].interval == alone.interval
 
 
-def test_the_cost_to_match_resamples_within_datasets(monkeypatch):
-    """Each dataset has its own ratio at every seed, so that nothing is uncertain; pooled it would be."""
+def test_the_best_is_marked_by_differences_at_the_same_seeds():
+    """mapa is ahead at two of three seeds, but has the lower median, as seeds differ in their data."""
     tables = Tables()
-    for seed in range(6):
-        tables.run("a", "mapa", seed, -2, cost=0.5).run("a", "vae", seed, -2)
-        tables.run("b", "mapa", seed, -2, cost=0.1).run("b", "vae", seed, -2)
-        tables.run("c", "mapa", seed, -2, cost=0.1).run("c", "vae", seed, -2)
-    (found,) = comparisons(*tables.frames())
-    assert "1/10 [1/10, 1/10] of the FLOPs" in matching(found)
-    monkeypatch.setattr(sentences, "bounds", lambda samples, *more: bounds([np.concatenate(samples)], *more))
-    assert "[1/10, 1/10] of the FLOPs" not in matching(found)
+    for seed, (mapa, other) in enumerate(((-1.0, -1.1), (-3.0, -2.0), (-4.0, -4.1))):
+        tables.run("a", "mapa", seed, mapa).run("a", "other", seed, other)
+    table = summary(*tables.frames())
+    assert row(table, "a", "mapa")["test_ll_median"] < row(table, "a", "other")["test_ll_median"]
+    assert list(table["best"]) == [True, False]
+
+
+def test_a_seed_at_which_a_rival_fails_does_not_move_the_mark():
+    """Were values compared with the mean of all methods, a method that fails at a seed would change the order there."""
+    values = pd.DataFrame(
+        {0: [-1.0, -1.1, -1.2], 1: [-1.0, -1.1, -500.0], 2: [-2.0, -2.1, -2.2]}, index=["first", "second", "wild"]
+    )
+    assert best(values) == ["first"]
+    assert best(values.assign(extra=[np.nan, -0.5, np.nan])) == ["first"]
+    assert best(values.iloc[[0, 0]].set_axis(["x", "y"])) == ["x", "y"]
+    assert best(values.iloc[:0]) == []
 
 
 def test_what_cannot_be_compared_is_said():
@@ -350,7 +397,7 @@ def test_uncounted_flops_are_not_a_ratio():
     measurements, runs = duel([0.1]).frames()
     text = sentence(comparisons(measurements.assign(flops=np.nan), runs.assign(flops=np.nan))[0])
     assert "an unknown share of the FLOPs and 0.5× the wall time" in text
-    assert "with an unknown part of the FLOPs and 0.5 of the wall time on 1 of 1 dataset" in text
+    assert "at an unknown part of the FLOPs and 0.5 of the wall time" in text
 
 
 @pytest.mark.parametrize(
@@ -530,7 +577,7 @@ def test_the_page_tells_what_it_costs_to_come_near_the_truth_and_who_ranks_first
     seen = "2 GFLOP [2 GFLOP, 2 GFLOP] 6/6 2 GFLOP [2 GFLOP, 2 GFLOP] 6/6 inf 0/6 1 s [1 s, 1 s] 6/6 1 s [1 s, 1 s] 6/6"
     assert f"a mapa inf 0/6 {seen}" in near
     assert f"a vae{' inf 0/6' * 6}" in near
-    assert "mapa 1.00 [1.00, 1.00] 0.080 [0.080, 0.080] 6 0 vae 2.00" in text
+    assert "mapa 0.080 1.00 6 0 vae 0.300 2.00 6 0" in text
 
 
 def test_contended_wall_times_are_owned_up_to(tmp_path, undrawn):
@@ -593,8 +640,20 @@ def test_labels_with_brackets_go_through_the_whole_report(labelled):
 
 def test_the_table_of_comparisons_shows_each_margin(labelled):
     low, high = interval(AHEAD)
-    ahead = [WITH_SIZE, f"+0.250 [{low:.3f}, {high:.3f}]", "better", "7", "0.5×", "0.5×", "0.5×", "0.5×", "7/7"]
-    behind = ["a", "-7.000 [-7.000, -7.000]", "worse", "7", "0.5×", "0.5×", "inf×", "inf×", "0/7"]
+    ahead = [
+        WITH_SIZE,
+        f"+0.250 [{low:.3f}, {high:.3f}]",
+        "better",
+        "7",
+        "0.5×",
+        "0.5×",
+        "0.5×",
+        "0.5×",
+        "7/7",
+        "inf×",
+        "0/7",
+    ]
+    behind = ["a", "-7.000 [-7.000, -7.000]", "worse", "7", "0.5×", "0.5×", "inf×", "inf×", "0/7", "1×", "7/7"]
     html, text = ((labelled / name).read_text() for name in ("report.html", "report.md"))
     shown = re.sub(r"<[^>]*>", "|", html)
     for runs in (ahead, behind):

@@ -1,4 +1,4 @@
-"""Medians, interquartile means and ranks: by hand, by simulation, and by what must not change them."""
+"""Medians, mean gaps and ranks: by hand, by simulation, and by what must not change them."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from scipy import stats
 
 import bench.stats.cost_to_target
 import bench.stats.estimates
-from bench.stats.bootstrap import bounds, iqm, mean_of_means, median_of_medians
+from bench.stats.bootstrap import bounds, bounds_over_problems, mean_of_means
 from bench.stats.cost_to_target import profile
 from bench.stats.estimates import aggregate, estimates, ranks
 
@@ -43,12 +43,35 @@ def covered(found, truth):
 
 @pytest.mark.parametrize("seeds", LEAST)
 @pytest.mark.parametrize("name", POPULATIONS)
-def test_intervals_of_medians_and_interquartile_means_cover_the_truth(name, seeds):
+def test_intervals_of_medians_cover_the_truth(name, seeds):
     population = POPULATIONS[name]
     studies = population.rvs((STUDIES, seeds), random_state=np.random.default_rng(1))
-    middle = population.ppf(np.linspace(0.25, 0.75, 20001)).mean()
     assert LEAST[seeds] < covered(bounds([studies], np.median, RESAMPLES), population.median()) < 1
-    assert LEAST[seeds] < covered(bounds([studies], iqm, RESAMPLES), middle) < 1
+
+
+@pytest.mark.parametrize(("problems", "least"), [(5, 0.85), (9, 0.92)])
+def test_intervals_over_datasets_cover_the_truth_of_all_datasets_of_their_kind(problems, least):
+    """Datasets differ; an interval that resamples seeds alone would be for these datasets only."""
+    random, hits, without = np.random.default_rng(2), [], []
+    for _ in range(200):
+        samples = list(random.standard_normal((problems, 1)) + 0.3 * random.standard_normal((problems, 10)))
+        low, high = bounds_over_problems(samples, np.median, np.mean, RESAMPLES)
+        hits.append(low <= 0 <= high)
+        ends = bounds(samples, mean_of_means, RESAMPLES)
+        without.append(ends[0] <= 0 <= ends[1])
+    assert least < np.mean(hits) < 1
+    assert np.mean(without) < 0.6
+
+
+def test_intervals_over_datasets_need_five_datasets_with_six_seeds_and_keep_infinity():
+    samples = [np.arange(6.0) + k for k in range(5)]
+    low, high = bounds_over_problems(samples, np.median, np.mean)
+    assert low < 4.5 < high
+    for few in (samples[:4], [*samples[:4], np.arange(5.0)], [*samples[:4], np.full(6, np.nan)], []):
+        assert np.isnan(bounds_over_problems(few, np.median, np.mean)).all()
+    low, high = bounds_over_problems([*samples[:4], np.full(6, np.inf)], np.median, np.mean)
+    assert np.isfinite(low)
+    assert np.isinf(high)
 
 
 @pytest.mark.parametrize("seeds", LEAST)
@@ -68,7 +91,6 @@ def test_seeds_of_datasets_are_resampled_apart():
     low, high = bounds(apart, mean_of_means)
     assert 0 < high - low < 1
     assert mean_of_means(*apart) == pytest.approx(150.45)
-    assert median_of_medians(*apart) == pytest.approx(150.45)
 
 
 def even_datasets(metric, ends=((1.0, 3.0), (5.0, 2.0))):
@@ -84,26 +106,25 @@ def profiled(measurements, runs):
     return profile(measurements.assign(value=0.0, flops=measurements["flops"] * (1 + dear)), runs)
 
 
-STRATIFIED = {"aggregate": ("oracle_gap", aggregate), "ranks": ("test_ll", ranks), "profile": ("oracle_gap", profiled)}
-
-
-def widths(name):
-    metric, statistic = STRATIFIED[name]
-    found = statistic(*even_datasets(metric))
+def widest(found):
     return (found["high"] - found["low"]).max()
 
 
-@pytest.mark.parametrize("name", STRATIFIED)
-def test_intervals_of_a_report_resample_within_datasets(name, monkeypatch):
+def test_the_band_of_profiles_resamples_within_datasets(monkeypatch):
     """Datasets that differ from each other, but not from seed to seed, leave nothing uncertain; pooled they would."""
-    assert widths(name) == 0
+    tables_of_two = even_datasets("oracle_gap")
+    assert widest(profiled(*tables_of_two)) == 0
+    pooled = lambda samples, statistic, *more: bounds([np.concatenate(samples, axis=-1)], statistic, *more)  # noqa: E731
+    monkeypatch.setattr(bench.stats.cost_to_target, "bounds", pooled)
+    assert widest(profiled(*tables_of_two)) > 0.1
 
-    def pooled(samples, statistic, *more):
-        return bounds([np.concatenate(samples, axis=-1)], statistic, *more)
 
-    for module in (bench.stats.estimates, bench.stats.cost_to_target):
-        monkeypatch.setattr(module, "bounds", pooled)
-    assert widths(name) > 0.1
+@pytest.mark.parametrize(("statistic", "metric"), [(aggregate, "oracle_gap"), (ranks, "test_ll")])
+def test_intervals_over_datasets_resample_datasets(statistic, metric):
+    """Nothing varies from seed to seed, but datasets differ, and others of their kind would differ too."""
+    ends = ((1.0, 3.0), (5.0, 2.0), (1.0, 2.0), (4.0, 3.0), (2.0, 2.5))
+    assert widest(statistic(*even_datasets(metric, ends))) > 0.3
+    assert widest(statistic(*even_datasets(metric, ends[:1] * 5))) == 0
 
 
 def test_an_interval_that_is_asked_for_again_is_not_drawn_again(monkeypatch):
@@ -117,7 +138,7 @@ def test_an_interval_that_is_asked_for_again_is_not_drawn_again(monkeypatch):
     np.testing.assert_array_equal(again[1], first[1])
     assert (again[0] < 0).all()
     bounds([values], np.mean)
-    bounds([values[0], values[1]], median_of_medians)
+    bounds([values[0], values[1]], mean_of_means)
     bounds([values.reshape(1, 2, 7)], np.median)
     bounds([values + 1e-12], np.median)
     assert len(drawn) == 5
@@ -150,12 +171,26 @@ def test_a_seed_that_is_nan_makes_its_own_row_nan():
 
 
 def test_the_aggregate_counts_a_failure_as_an_infinite_gap():
-    whole = {("a", "m"): [1, 2, 3, 4], ("b", "m"): [5, 6, 7, 8]}
-    assert aggregate(*tables(whole, "oracle_gap")).iloc[0][["iqm", "runs", "missing"]].to_list() == [4.5, 8, 0]
-    worst = aggregate(*tables(whole | {("b", "m"): [5, 6, None, None]}, "oracle_gap")).iloc[0]
-    assert worst[["iqm", "runs", "missing"]].to_list() == [4.5, 8, 2]
-    most = aggregate(*tables(whole | {("b", "m"): [5, None, None, None]}, "oracle_gap")).iloc[0]
-    assert np.isinf(most["iqm"])
+    whole = {("a", "m"): [1, 2, 3, 40], ("b", "m"): [5, 6, 7]}
+    assert aggregate(*tables(whole, "oracle_gap")).iloc[0][["mean", "runs", "missing"]].to_list() == [4.25, 7, 0]
+    worst = aggregate(*tables(whole | {("b", "m"): [5, 6, None]}, "oracle_gap")).iloc[0]
+    assert worst[["mean", "runs", "missing"]].to_list() == [4.25, 7, 1]
+    most = aggregate(*tables(whole | {("b", "m"): [5, None, None]}, "oracle_gap")).iloc[0]
+    assert np.isinf(most["mean"])
+
+
+def test_a_dataset_with_many_seeds_or_large_gaps_counts_as_one():
+    """The pooled mean would be 3.75: every dataset has the same weight."""
+    found = aggregate(*tables({("a", "m"): [1, 1, 1, 1, 1, 1], ("b", "m"): [12, 12]}, "oracle_gap"))
+    assert found.iloc[0]["mean"] == 6.5
+
+
+def test_reference_implementations_take_no_part_in_ranks():
+    looks, runs = tables({("a", "m"): [3.0], ("a", "n"): [1.0], ("a", "copy"): [2.0]})
+    runs.loc[runs["method"] == "copy", "role"] = "reference"
+    assert ranks(looks, runs).set_index("method")["rank"].to_dict() == {"m": 1.0, "n": 2.0}
+    gaps = looks.assign(metric="oracle_gap")
+    assert set(aggregate(gaps, runs)["method"]) == {"m", "n", "copy"}
 
 
 def test_ranks_by_hand():
@@ -183,11 +218,11 @@ def test_what_is_common_to_all_methods_changes_no_rank_and_nor_do_the_names_of_s
 
 
 def test_intervals_are_the_same_each_time_and_hold_the_estimate():
-    draws = np.random.default_rng(0).standard_normal((2, 3, 8))
-    values = {(d, m): draws[i, j] for i, d in enumerate("ab") for j, m in enumerate("mnk")}
+    draws = np.random.default_rng(0).standard_normal((5, 3, 8))
+    values = {(d, m): draws[i, j] for i, d in enumerate("abcde") for j, m in enumerate("mnk")}
     for table in (aggregate, ranks):
         found = table(*tables(values, "oracle_gap" if table is aggregate else "test_ll"))
-        middle = found["iqm" if table is aggregate else "rank"]
+        middle = found["mean" if table is aggregate else "rank"]
         assert (found["low"] <= middle).all()
         assert (middle <= found["high"]).all()
         again = table(*tables(values, "oracle_gap" if table is aggregate else "test_ll"))

@@ -405,29 +405,29 @@ def places(**columns):
     return pd.DataFrame({"method": ["vae", "mapa", "gone"], **columns, "missing": [0, 0, 3]})
 
 
-def test_methods_stand_in_the_order_of_their_ranks_with_intervals_and_what_is_missing():
+def test_methods_stand_in_the_order_of_their_gaps_with_intervals_and_what_is_missing():
     ranks = places(rank=[1.2, 1.8, 3.0], low=[1.0, 1.5, 3.0], high=[1.5, 2.0, 3.0])
-    means = places(iqm=[0.2, 0.1, np.inf], low=[0.1, np.nan, np.inf], high=[0.4, np.nan, np.inf]).iloc[[1, 0, 2]]
+    means = places(mean=[0.1, 0.2, np.inf], low=[0.1, np.nan, np.inf], high=[0.4, np.nan, np.inf]).iloc[[1, 0, 2]]
     steps = [pd.DataFrame({"method": m, "tau": [1.0, 10.0], "rho": [0.2, r], "low": 0.1, "high": 0.9})
              for m, r in (("mapa", 0.9), ("vae", 0.4), ("gone", 0.2))]  # fmt: skip
     with style.figure_style():
         fig = ranking(pd.concat(steps), means, ranks, styles(["mapa", "vae", "gone"]))
         style.image(fig, "svg")
     left, middle, right = fig.axes
-    assert [line.get_ydata()[-1] for line in left.lines] == [0.9, 0.4, 0.2]
+    assert [line.get_ydata()[-1] for line in left.lines] == [0.4, 0.9, 0.2]
     assert [label.get_text() for label in middle.get_yticklabels()] == ["vae", "mapa", "gone (3 missing)"]
     assert [list(line.get_xdata()) for line in right.lines if len(line.get_xdata()) == 2] == [
         [1.0, 1.5],
         [1.5, 2.0],
         [3.0, 3.0],
     ]
-    assert [list(line.get_xdata()) for line in middle.lines if len(line.get_xdata()) == 2] == [[0.1, 0.4], [0.1, 0.1]]
+    assert [list(line.get_xdata()) for line in middle.lines if len(line.get_xdata()) == 2] == [[0.1, 0.4], [0.2, 0.2]]
     assert [text.get_text() for text in middle.texts] == ["infinite "]
 
 
 def test_the_legend_of_how_methods_stand_is_not_cut_off(misplaced):
     n = np.arange(1.0, len(LONG) + 1)
-    ranks = pd.DataFrame({"method": LONG, "rank": n, "iqm": n, "low": n - 0.5, "high": n + 0.5, "missing": 0})
+    ranks = pd.DataFrame({"method": LONG, "rank": n, "mean": n, "low": n - 0.5, "high": n + 0.5, "missing": 0})
     steps = pd.DataFrame({"method": "none", "tau": [1.0], "rho": [0.0], "low": [0.0], "high": [0.0]})
     with style.figure_style():
         fig = ranking(steps, ranks, ranks, styles([*LONG, "none"]))

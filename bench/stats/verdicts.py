@@ -1,0 +1,251 @@
+"""Verdicts on paired differences, corrected for all comparisons of a report by flipping the signs of whole seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from bench.config.schema import MARGIN
+from bench.stats.bootstrap import LEAST_SEEDS, PAIRED_RESAMPLES, Array, bounds
+
+BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecided"
+VERDICTS = (BETTER, WORSE, EQUIVALENT, UNDECIDED)
+RATE = 0.05
+POWER_Z = 0.8416  # the normal quantile of 0.8
+FLIPS = 9999
+CLIP, MOST_SHARED = 3.0, 0.25
+LEAST_SPREAD = 1e-6
+MOST_SEEDS = 999
+_Prior = tuple[float, float]  # the log of a variance, and its weight
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What paired differences decide.
+
+    Args:
+        interval: The 95% interval of their median; None for fewer than six seeds.
+        p: The corrected p-value of the hypothesis that their distribution is symmetric about zero.
+        equivalence_p: The corrected p-value of the hypothesis that their centre is outside the margin.
+        verdict: The verdict on the first method: better, worse, equivalent or undecided.
+        needed: About how many seeds would decide with probability 0.8 if the differences go on as they are; infinite
+            if more than 999.
+    """
+
+    interval: tuple[float, float] | None
+    p: float
+    equivalence_p: float
+    verdict: str
+    needed: float
+
+
+def decide(differences: Sequence[tuple[str, Mapping[int, float]]], margin: float = MARGIN) -> list[Decision]:
+    """The verdicts on all comparisons of a report.
+
+    Better or worse: p is at most 5% and the interval excludes zero. Equivalent, which goes first: equivalence_p is at
+    most 5% and the interval lies within the margin. Everything else is undecided.
+
+    Under the hypothesis that two methods are alike, their difference at a seed is as likely to have the other sign.
+    Signs are flipped for whole seeds of a dataset, in all its comparisons at once, so that their dependence is kept.
+    The largest statistic over comparisons gives p-values that hold for all of them together, step by step from the
+    largest down (Westfall & Young 1993, algorithm 4.1). Equivalence is two one-sided tests, of the differences plus and
+    minus the margin (Schuirmann 1987), corrected in the same way.
+
+    Fewer than six seeds decide nothing, and do not enter the correction.
+
+    Args:
+        differences: The dataset and the differences by seed of each comparison, in nats, all finite.
+        margin: Differences within it do not matter, in nats; 0 for none.
+    """
+    ordered = [(dataset, tuple(sorted(by_seed.items()))) for dataset, by_seed in differences]
+    return list(_decide(tuple(ordered), margin))
+
+
+@lru_cache(maxsize=16)
+def _decide(differences: tuple[tuple[str, tuple[tuple[int, float], ...]], ...], margin: float) -> tuple[Decision, ...]:
+    able = [(dataset, dict(by_seed)) for dataset, by_seed in differences if len(by_seed) >= LEAST_SEEDS]
+    datasets, samples = tuple(dataset for dataset, _ in able), [by_seed for _, by_seed in able]
+    above, below = (_shifted(samples, margin, sign) for sign in (1.0, -1.0))
+    sides = _Flips(datasets * 2, above + below).one_sided()
+    known = zip(_Flips(datasets, samples).two_sided().tolist(), np.maximum(*np.split(sides, 2)).tolist(), strict=True)
+    ps = [next(known) if len(by_seed) >= LEAST_SEEDS else (1.0, 1.0) for _, by_seed in differences]
+    return tuple(
+        _decision(np.array([value for _, value in by_seed]), p, equivalence_p, margin, len(samples))
+        for (_, by_seed), (p, equivalence_p) in zip(differences, ps, strict=True)
+    )
+
+
+def _shifted(samples: Sequence[Mapping[int, float]], margin: float, sign: float) -> list[dict[int, float]]:
+    return [{seed: margin + sign * value for seed, value in sample.items()} for sample in samples]
+
+
+def _decision(values: Array, p: float, equal: float, margin: float, comparisons: int) -> Decision:
+    ends = interval(values)
+    verdict = UNDECIDED
+    if ends is not None and equal <= RATE and -margin <= ends[0] <= ends[1] <= margin:
+        verdict = EQUIVALENT
+    elif ends is not None and p <= RATE and not ends[0] <= 0 <= ends[1]:
+        verdict = BETTER if ends[0] > 0 else WORSE
+    clipped = _clipped(values)
+    spread = float(np.std(clipped, ddof=1)) if len(values) > 1 else math.inf
+    return Decision(ends, p, equal, verdict, seeds_needed(abs(float(clipped.mean())), spread, margin, comparisons))
+
+
+def interval(differences: Iterable[float]) -> tuple[float, float] | None:
+    """A 95% interval of the median of paired differences, by the percentile bootstrap.
+
+    With 6 to 20 skewed differences it covers the median 94 to 99 times in 100. Intervals of the mean, percentile or
+    BCa, cover the true mean only 77 to 90 times in 100 with 5 to 10 differences: they miss the tail. Efron & Tibshirani
+    1993, chapter 13.
+
+    Args:
+        differences: One per seed.
+
+    Returns:
+        The ends; None for fewer than six differences.
+    """
+    ordered = np.sort(np.asarray(list(differences), dtype=float))  # so that the order of seeds does not matter
+    if len(ordered) < LEAST_SEEDS:
+        return None
+    low, high = bounds((ordered,), np.median, PAIRED_RESAMPLES)
+    return float(low), float(high)
+
+
+def seeds_needed(centre: float, spread: float, margin: float, comparisons: int) -> float:
+    """About how many seeds decide with probability 0.8, by t-tests corrected for their number (Bonferroni).
+
+    Args:
+        centre: The size of the mean difference, in nats.
+        spread: The standard deviation of the differences.
+        margin: The margin of equivalence.
+        comparisons: The number of comparisons of the report.
+
+    Returns:
+        At least 6; infinite above 999.
+    """
+    distance = max(centre, margin - centre) if centre < margin else centre
+    if distance <= 0:
+        return math.inf
+    for seeds in range(LEAST_SEEDS, MOST_SEEDS + 1):
+        if distance >= spread * least_effect(seeds, comparisons):
+            return float(seeds)
+    return math.inf
+
+
+@lru_cache(maxsize=8192)
+def least_effect(seeds: int, comparisons: int) -> float:
+    """The least mean difference, in standard deviations of differences, that is found with probability 0.8.
+
+    Args:
+        seeds: The number of seeds.
+        comparisons: The number of comparisons of the report.
+
+    Returns:
+        Infinite for fewer than six seeds, which decide nothing.
+    """
+    if seeds < LEAST_SEEDS:
+        return math.inf
+    from scipy.special import stdtrit
+
+    return float((stdtrit(seeds - 1, 1 - RATE / 2 / max(1, comparisons)) + POWER_Z) / math.sqrt(seeds))
+
+
+class _Flips:
+    """Comparisons, (C,) each, and the values of their statistics under flipped signs.
+
+    Args:
+        datasets: The dataset of each comparison.
+        samples: Its differences by seed.
+    """
+
+    def __init__(self, datasets: Sequence[str], samples: Sequence[Mapping[int, float]]):
+        self.count = len(samples)
+        self.size = np.array([len(sample) for sample in samples], dtype=float)
+        self.square, self.sums = np.zeros(self.count), np.zeros((FLIPS + 1, self.count))
+        self.prior: list[_Prior] = [(0.0, 0.0)] * self.count
+        random = np.random.default_rng(0)
+        for dataset in dict.fromkeys(datasets):
+            members = [place for place, each in enumerate(datasets) if each == dataset]
+            seeds = sorted({seed for place in members for seed in samples[place]})
+            values = np.zeros((len(members), len(seeds)))
+            for row, place in enumerate(members):
+                known = [seeds.index(seed) for seed in samples[place]]
+                values[row, known] = _clipped(np.array(list(samples[place].values())))
+            signs = random.choice((-1.0, 1.0), (FLIPS + 1, len(seeds)))
+            signs[0] = 1.0  # the first row is what was observed
+            self.sums[:, members] = signs @ values.T
+            self.square[members] = (values**2).sum(1)
+            of_all = _prior(self.square[members] / self.size[members], self.size[members])
+            for place in members:
+                self.prior[place] = of_all
+
+    def two_sided(self) -> Array:
+        """Corrected p-values of a centre of zero.
+
+        With few seeds a variance may be small by chance. So that of a comparison is drawn towards the one that the
+        comparisons of its dataset have in common (Cui et al. 2005). The latter is found from squares, which flips do
+        not change, so that the test is exact.
+        """
+        return self._stepped(np.abs(self._statistic(moderated=True)))
+
+    def one_sided(self) -> Array:
+        """Corrected p-values of a centre of at most zero."""
+        return self._stepped(self._statistic(moderated=False))
+
+    def _statistic(self, moderated: bool) -> Array:
+        """t of each comparison under each flip, (FLIPS + 1, C)."""
+        mean = self.sums / self.size
+        freedom = np.maximum(self.size - 1, 1.0)
+        square = self.square / self.size
+        least = LEAST_SPREAD**2 * square  # of differences that are all equal
+        variance = np.maximum((square - mean**2) * self.size / freedom, least)
+        if moderated and self.count:
+            level, weight = np.array(self.prior).T
+            variance = np.exp(weight * level) * variance ** (1 - weight)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = mean / np.sqrt(variance / self.size)
+        return np.where(self.square > 0, found, 0.0)
+
+    def _stepped(self, statistic: Array) -> Array:
+        order = np.argsort(-statistic[0], kind="stable")
+        of_flips = statistic[:, order]
+        most = np.maximum.accumulate(of_flips[:, ::-1], axis=1)[:, ::-1]
+        reached = (most >= of_flips[0] - 1e-9 * np.abs(of_flips[0])).mean(axis=0)
+        p = np.empty(self.count)
+        p[order] = np.maximum.accumulate(reached)
+        return p
+
+
+def _clipped(values: Array) -> Array:
+    """Differences cut at three times their median size, so that one large seed does not hide what all seeds show.
+
+    Normal differences are hardly ever cut. The size of a difference does not change with its sign, so that the test
+    stays exact.
+    """
+    usual = float(np.median(np.abs(values)))
+    return np.clip(values, -CLIP * usual, CLIP * usual) if usual > 0 else values
+
+
+def _prior(squares: Array, sizes: Array) -> _Prior:
+    """The log of the variance that the comparisons of a dataset have in common, and its weight, at most a quarter.
+
+    The weight is that of James and Stein: the variance that log mean squares of normal differences would have if all
+    comparisons had the same spread, divided by the variance that they have (Cui et al. 2005, eq. 3).
+
+    Args:
+        squares: The mean square of each comparison's differences about zero, (m,).
+        sizes: The number of its seeds, (m,).
+    """
+    from scipy.special import polygamma
+
+    known = squares > 0
+    if known.sum() < 2:
+        return 0.0, 0.0
+    log_squares = np.log(squares[known])
+    by_chance = float(polygamma(1, sizes[known] / 2).mean())
+    weight = by_chance / max(float(np.var(log_squares, ddof=1)), by_chance)
+    return float(log_squares.mean()), min(weight, MOST_SHARED)
