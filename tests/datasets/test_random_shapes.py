@@ -189,6 +189,15 @@ def test_clustered_curves_have_most_mass_on_a_small_share_of_their_length(seed):
     assert densest < 0.2 if kind(seed) == "clustered" else densest > 0.5
 
 
+def test_that_the_ends_of_a_closed_curve_meet_is_no_crossing():
+    """Wherever rounding puts them."""
+    starts = torch.arange(100, dtype=torch.float64) / 7
+    assert not any(
+        crosses(lambda u, a=a: torch.cat([torch.cos(2 * math.pi * u + a), torch.sin(2 * math.pi * u + a)], -1))
+        for a in starts
+    )
+
+
 def residual(points, columns):
     """What the span of some functions, (n, M), leaves of points (n, D)."""
     return abs(points - columns @ np.linalg.lstsq(columns, points, rcond=None)[0]).max()
