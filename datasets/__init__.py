@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datasets.base import DataSource
 
 _YACOBY = "after Yacoby et al., Failure Modes of Variational Autoencoders, arXiv 2007.07124"
+_OURS = "our own: random Fourier series"
 _FOLKLORE = "manifold-learning folklore; the formula here is the definition"
 
 
@@ -57,6 +58,12 @@ BUILTIN: dict[str, Entry] = {
     "s_curve": _surface("s_curve", "a sheet bent to an S", 3, (-2.1637, 0.0026)),
     "torus": _surface("torus", "a closed surface with a hole", 3, (-2.2194, 0.0025)),
     "pinwheel": _surface("pinwheel", "five bent arms in the plane", 2, (-1.5905, 0.0023)),
+    "random_curve": Entry(
+        "datasets.random_shapes:random_curve", "a curve drawn by seed=k, held out from development", _OURS, 1, 2
+    ),
+    "random_surface": Entry(
+        "datasets.random_shapes:random_surface", "a surface drawn by seed=k, held out from development", _OURS, 2, 3
+    ),
     "linear_gaussian": Entry(
         "datasets.linear:linear_gaussian",
         "W z + m: everything is analytic",
@@ -82,6 +89,7 @@ BUILTIN: dict[str, Entry] = {
 
 CURVES = ("figure8", "circle", "absolute", "clusters", "spiral_dots")
 SURFACES = ("swiss_roll", "s_curve", "torus", "pinwheel")
+HELD_OUT = ("random_curve", "random_surface")  # in no group, so that no study looks at them unless they are named
 
 
 def load(name: str, latent_dim: int | None = None) -> DataSource:

@@ -75,7 +75,11 @@ class Settings(Conditions, frozen=True, kw_only=True):
     ] = ("mapa", "vae", "iterative")
     datasets: Annotated[
         tuple[str, ...],
-        _about("Datasets, separated by commas, or the groups curves, surfaces, all.", "NAMES", short="-d"),
+        _about(
+            "Datasets, separated by commas, or the groups curves, surfaces, all (but those held out).",
+            "NAMES",
+            short="-d",
+        ),
     ] = ("curves",)
     baseline: Annotated[
         tuple[str, ...],

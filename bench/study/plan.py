@@ -195,9 +195,13 @@ def about(*key: str) -> Iterator[None]:
 
 def groups(known: Registry) -> dict[str, tuple[str, ...]]:
     """The datasets that a group stands for."""
-    from datasets import CURVES, SURFACES
+    from datasets import CURVES, HELD_OUT, SURFACES
 
-    return {"curves": CURVES, "surfaces": SURFACES, "all": tuple(known.datasets)}
+    return {
+        "curves": CURVES,
+        "surfaces": SURFACES,
+        "all": tuple(name for name in known.datasets if name not in HELD_OUT),
+    }
 
 
 def _every_method(settings: Settings, known: Registry) -> tuple[str, ...]:

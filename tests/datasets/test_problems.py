@@ -135,7 +135,7 @@ def test_noiseless_data_lie_where_their_code_says(name):
 @pytest.mark.parametrize("name", [name for name in datasets.BUILTIN if name not in ANY_DIMENSION])
 def test_entry_has_the_dimensions_of_its_problem(name):
     entry, problem = datasets.BUILTIN[name], datasets.load(name)
-    assert problem.name == name
+    assert problem.name == (f"{name}[seed=0]" if name in datasets.HELD_OUT else name)
     assert (problem.latent_dim, problem.data_dim) == (entry.latent_dim, entry.data_dim)
     z = torch.zeros(4, 3, problem.latent_dim, dtype=torch.float64)
     assert problem.decoder(z).shape == (4, 3, problem.data_dim)
@@ -150,8 +150,8 @@ def test_another_latent_dimension_is_refused_with_both_named(name):
         datasets.load(name, 5)
 
 
-def test_curves_surfaces_and_those_of_any_dimension_are_all_there_is():
-    assert {*datasets.CURVES, *datasets.SURFACES, *ANY_DIMENSION} == set(datasets.BUILTIN)
+def test_curves_surfaces_those_held_out_and_those_of_any_dimension_are_all_there_is():
+    assert {*datasets.CURVES, *datasets.SURFACES, *datasets.HELD_OUT, *ANY_DIMENSION} == set(datasets.BUILTIN)
     assert {datasets.load(name).latent_dim for name in datasets.CURVES} == {1}
     assert {datasets.load(name).latent_dim for name in datasets.SURFACES} == {2}
 

@@ -12,6 +12,7 @@ from datasets.linear import linear_gaussian
 from datasets.quadrature import KRONROD, RULE, _bisect, _Integral, _log_mass, _neighbourhoods, _rule, log_marginal
 
 PROBLEMS = ["circle", "figure8", "absolute", "clusters", "spiral_dots", "swiss_roll", "s_curve", "torus", "pinwheel"]
+PROBLEMS += datasets.HELD_OUT
 FAR = torch.tensor([[30.0, 0.0]], dtype=torch.float64)
 
 

@@ -19,6 +19,7 @@ from bench.store.records import RunResult
 from bench.study.execute import execute
 from bench.study.log import Silent
 from bench.study.plan import resolve
+from datasets import HELD_OUT
 
 ROOT = Path(__file__).parents[3]
 SMALL = ("--n-train", "40", "--n-test", "50", "--max-flops", "1e7")
@@ -310,7 +311,9 @@ def test_the_groups_of_datasets_and_methods(registry_names):
     plan = resolve(Settings(methods=("all",), datasets=("curves", " circle".strip(), "curves"), seeds=1))
     assert tuple(plan.methods) == methods
     assert sorted(plan.datasets) == ["absolute", "circle", "clusters", "figure8", "spiral_dots"]
-    assert tuple(resolve(Settings(methods=("vae",), datasets=("all",))).datasets) == datasets
+    everything = tuple(resolve(Settings(methods=("vae",), datasets=("all",))).datasets)
+    assert everything == tuple(name for name in datasets if name not in HELD_OUT)
+    assert set(datasets) - set(everything) == {"random_curve", "random_surface"}
 
 
 @pytest.fixture
@@ -318,6 +321,16 @@ def registry_names():
     from bench.registry.registry import registry
 
     return tuple(registry().methods), tuple(registry().datasets)
+
+
+@pytest.mark.parametrize("family", HELD_OUT)
+def test_the_seed_of_a_held_out_problem_is_in_the_key_and_in_the_data(family):
+    first, again, other = (
+        runs_of(methods=("vae",), datasets=(f"{family}[seed={k}]",), n_train=20, n_test=20, seeds=1)[0]
+        for k in (1, 1, 2)
+    )
+    assert first.key == again.key != other.key
+    assert first.data == again.data != other.data
 
 
 def test_labels_stand_for_methods_and_datasets_of_their_own(tmp_path, compare, invented):
