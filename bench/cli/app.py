@@ -45,6 +45,7 @@ def cli() -> None:
     \b
     Start with:
       python -m bench compare --methods mapa,iterative     the main comparison, two minutes
+      python -m bench plan --methods mapa,iterative        what it runs, and what its verdicts can find
       python -m bench run study.toml                       a comparison described in a file
       python -m bench status DIR                           how far a study is
       python -m bench report DIR --format latex            tables, figures and references for a paper
@@ -88,6 +89,26 @@ def compare(**options: Any) -> None:
     from bench.cli import commands
 
     sys.exit(commands.compare(**options))
+
+
+@cli.command("plan", cls=SettingsCommand, schemas=("Settings",))
+def plan(**options: Any) -> None:
+    """Show what `compare` would run with the same options, and what its verdicts could find. Nothing is run.
+
+    A verdict is corrected for all comparisons of the report, so that the difference that can be found depends on the
+    number of seeds, methods and datasets. Differences are in units of their standard deviation over seeds.
+
+    \b
+    Examples:
+      python -m bench plan --methods mapa,iterative
+      python -m bench plan -m all -d all --baseline mapa --seeds 20
+
+    \b
+    Exit code: 0 shown, 2 bad usage.
+    """  # noqa: D301
+    from bench.cli import commands
+
+    sys.exit(commands.plan(**options))
 
 
 @cli.command("run", cls=SettingsCommand, schemas=("Execution",))

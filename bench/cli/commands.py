@@ -44,6 +44,14 @@ def compare(out: str, fresh: bool, quiet: bool, metric: str, **options: Any) -> 
     return _exit_code(results)
 
 
+def plan(**options: Any) -> int:
+    """Show what `compare` would run, and what its verdicts could find. Returns the exit code."""
+    from bench.cli.tables import print_plan
+
+    print_plan(resolve(_read(Settings, options)))
+    return 0
+
+
 def run(study_file: str, out: str | None, fresh: bool, quiet: bool, plugins: tuple[str, ...], **options: Any) -> int:
     """Run the study of a file, and report. Returns the exit code."""
     from bench.study.file import read_plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,14 +12,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.common.units import quantity
+from bench.common.units import plural, quantity
 from bench.store import tables
 
 if TYPE_CHECKING:
     from bench.registry.describe import Description
     from bench.registry.plugins import Entry
     from bench.registry.registry import Registry
+    from bench.study.plan import Plan
 
+SEEDS = (6, 8, 10, 15, 20, 40)
 COSTS = ("wall_s", "flops", "decoder_passes")
 WIDE = 140
 PARAMETER = {
@@ -73,6 +76,38 @@ def print_summary(folder: Path, metric: str) -> None:
     stated = tables.read_json(folder / "study.json")["settings"]
     for answer in answers(measurements, runs, rows, stated.get("baseline", ()), stated.get("margin", MARGIN)):
         console.print(f"\n{answer}", markup=False, highlight=False)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what a plan runs, and what the verdicts on its results could find."""
+    import pandas as pd
+
+    from bench.report.sentences import reach
+    from bench.stats.comparisons import pairs
+    from bench.stats.verdicts import least_effect
+
+    settings, console = plan.settings, make_console()
+    roles = [{"method": label, "role": plan.registry.make_method(label).role} for label in plan.methods]
+    compared = pairs(pd.DataFrame(roles), settings.baseline)
+    count = len(compared) * len(plan.datasets)
+    sizes = ((len(plan.methods), "method"), (len(plan.datasets), "dataset"), (settings.seeds, "seed"))
+    lines = [f"{plan.size} runs: {', '.join(plural(n, noun) for n, noun in sizes)}."]
+    lines += [f"{', '.join(plan.methods)} on {', '.join(plan.datasets)}."]
+    lines += reach(settings.seeds, count, settings.margin)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+    if not count:
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("seeds", "difference that is found", "spread at which equals are found equivalent"):
+        table.add_column(name, justify="right")
+    for seeds in sorted({*SEEDS, settings.seeds}):
+        effect = least_effect(seeds, count)
+        spread = f"{settings.margin / effect:.2g} nats" if settings.margin else "-"
+        known = (f"{effect:.2g} sd", spread) if math.isfinite(effect) else ("none", "none")
+        table.add_row(str(seeds), *known, style="bold" if seeds == settings.seeds else "")
+    console.print()
+    console.print(table)
 
 
 def print_tuned(folder: Path) -> None:

@@ -17,7 +17,7 @@ from bench.stats.comparisons import Comparison, CostRatio, Difference, compariso
 from bench.stats.estimates import aggregate
 from bench.stats.matching import SLACK
 from bench.stats.summary import finished, fitted
-from bench.stats.verdicts import BETTER, EQUIVALENT, MOST_SEEDS, UNDECIDED, WORSE
+from bench.stats.verdicts import BETTER, EQUIVALENT, MOST_SEEDS, UNDECIDED, WORSE, least_effect
 from bench.store.schema import RUN
 
 if TYPE_CHECKING:
@@ -168,6 +168,32 @@ def _part(middle: float, interval: tuple[float, float]) -> str:
 def never(value: float) -> str:
     """A ratio of costs, 'never' if it is infinite."""
     return "never" if math.isinf(value) else fraction(value)
+
+
+def reach(seeds: int, count: int, margin: float) -> list[str]:
+    """What the verdicts of a report can find, before it is made.
+
+    Args:
+        seeds: The number of seeds.
+        count: The number of comparisons, by pair of methods and dataset.
+        margin: Differences within it do not matter, in nats.
+    """
+    if not count:
+        return ["Nothing is compared: at least two methods that learn are needed."]
+    effect = least_effect(seeds, count)
+    found = [f"{plural(count, 'comparison')}, by pair of methods and dataset; verdicts are corrected for all of them."]
+    if math.isinf(effect):
+        return [*found, f"{plural(seeds, 'seed')} can decide nothing: {LEAST_SEEDS} are needed."]
+    found.append(
+        f"With {seeds} seeds a difference of {effect:.2g} standard deviations (sd, over seeds) is found with "
+        "probability 0.8."
+    )
+    if margin:
+        found.append(
+            f"Two methods that are alike are then found equivalent, within {margin:g} nats, if their differences have "
+            f"a standard deviation of at most {margin / effect:.2g} nats."
+        )
+    return found
 
 
 def alone(method: str, table: pd.DataFrame) -> str:
