@@ -262,6 +262,12 @@ def work_text(kinds: Sequence[tuple[str, float, str]]) -> str:
     return ", ".join(texts) + "."
 
 
+def aggressive_text(middle: float, low: float, high: float) -> str:
+    """The share of steps that train the encoder or the decoder alone: the median, lowest and highest of the runs."""
+    over = f"median over runs, {percent(low)} to {percent(high)}"
+    return f" Steps of encoder or decoder alone: {percent(middle)} ({over})."
+
+
 # What does not depend on results, section by section
 
 RANKING = (
@@ -301,7 +307,7 @@ LOSSES = (
     "no length. Ticks: the sum of each seed. ▸: the bar extends beyond the axis."
 )
 OTHERS = (
-    "Measured once, at the end of each fit. The oracle gap, approximation gap and amortisation gap separate the "
+    "Values at the end of each fit. The oracle gap, approximation gap and amortisation gap separate the "
     "loss by the generative model, by the family of q(z|x), and by the choice of q within the family."
 )
 INDEX_POSTERIORS = (
