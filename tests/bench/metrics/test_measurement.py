@@ -54,7 +54,7 @@ def test_errors_are_the_spread_over_test_sets(name):
     found = [measured(heavy(2000, seed))[name] for seed in range(400)]
     spread = torch.tensor([m.value for m in found]).std()
     claimed = torch.tensor([m.stderr for m in found]).square().mean().sqrt()
-    assert abs(float(spread / claimed) - 1) < 4 * 0.036 + (0.1 if name == "gap_worst" else 0)
+    assert abs(float(spread / claimed) - 1) < 4 * 0.036  # the deviation of 400 values is known to 3.6 %
 
 
 def test_numerical_errors_are_those_of_the_points_that_count():
