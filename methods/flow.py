@@ -65,6 +65,12 @@ class SplineFlow(Amortised):
         """Draws (count, n, L) and their log-densities (count, n)."""
         return self.push(x, torch.randn(count, len(x), self.latent_dim, generator=generator, device=x.device))
 
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
+        """The density of every q(z | x) at every code, by the inverse of the splines: (m, L), (n, D) -> (m, n)."""
+        mean, log_scale, features = self.outputs(x).tensor_split([self.latent_dim, 2 * self.latent_dim], -1)
+        noise, log_slope = self.spline(features).inv.call_and_ladj((z.to(mean)[:, None] - mean) / log_scale.exp())
+        return standard_normal_log_prob(noise) + log_slope - log_scale.sum(-1)
+
     def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
         """Map the normal quantiles of u to codes: (n, D), (m, K) with K >= L -> (m, n, L)."""
         noise = ndtri(u[:, : self.latent_dim]).to(self.units.scale)

@@ -35,6 +35,8 @@ class Iterative(VAE):
         schedule: 'anytime', or 'cosine' for ablation.
         window: Number of encoder steps whose mean bounds are compared.
         most_inner: Most encoder steps before a decoder step.
+        patience: Number of passes in a row whose mutual information must be below the best so far before training
+            becomes joint.
     """
 
     colour_group: ClassVar[str] = ""
@@ -43,24 +45,23 @@ class Iterative(VAE):
 
     window: int = 15
     most_inner: int = 100
+    patience: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, positive=("window", "most_inner"))
+        require(self, positive=("window", "most_inner", "patience"))
 
     def phases(self, fitted: Fitted, task: Task) -> Phases:
-        """Encoder steps and a decoder step in turn, as long as the mutual information rises; then joint steps."""
-        before = -math.inf
-        while True:
+        """Encoder steps and a decoder step in turn until the mutual information has fallen; then joint steps."""
+        best, below = -math.inf, 0
+        while below < self.patience:
             for _ in range(max(1, len(task.train) // self.batch_size)):
                 yield from self._inner_loop(task)
                 yield "decoder"
             with torch.no_grad():
                 known = fitted.posterior, task.validation, task.generator
                 now = task.ledger.run("mutual information", mutual_information, *known)
-            if now < before:
-                break
-            before = now
+            best, below = max(best, now), below + 1 if now < best else 0
         while True:
             yield "joint"
 

@@ -26,7 +26,7 @@ from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import make_task, run_one
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
-from bench.store.schema import COSTS, MEMORY, METRICS, TABLES
+from bench.store.schema import METRICS, RUN_COSTS, TABLES
 from datasets.base import draw
 from methods.mapa import deconvolution, placement, rff_lvm
 
@@ -183,7 +183,7 @@ def test_every_method_and_dataset_is_described():
         assert f"`{name}`" in TEXTS["README.md"]
 
 
-@pytest.mark.parametrize("definition", [*METRICS, *COSTS, MEMORY], ids=lambda definition: definition.name)
+@pytest.mark.parametrize("definition", [*METRICS, *RUN_COSTS], ids=lambda definition: definition.name)
 def test_every_metric_and_cost_is_explained(definition):
     assert definition.name in TEXTS["docs/measures.md" if definition in METRICS else "docs/costs.md"]
 

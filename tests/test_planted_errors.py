@@ -17,7 +17,7 @@ import datasets
 from bench.fit import runner
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import run_one
-from bench.metrics import Evaluator, TrueModel, importance, likelihood, measurement, posterior, wasserstein
+from bench.metrics import Evaluator, TrueModel, codes, importance, likelihood, measurement, posterior, wasserstein
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
 from datasets import quadrature
@@ -26,7 +26,7 @@ from datasets.linear import linear_gaussian
 from methods.common import training
 from methods.common.amortised import VALIDATE_EVERY
 from methods.common.latent_grid import exact_posterior
-from methods.common.posteriors import Prior, build_encoder
+from methods.common.posteriors import LocalGaussian, Prior, build_encoder
 from methods.contract.decoder import build_model
 from methods.contract.method import Fitted, NullLedger, Posterior, Task
 
@@ -273,6 +273,46 @@ def index_divergence_of_the_uniform_posterior_is_the_missing_entropy():
     return abs(found.value - (math.log(n) - float(entropy))) < 1e-6
 
 
+def codes_of_two_widths():
+    """What is measured of codes of 500 points: half of them have q = N(0, e^-4), half N(0, 1)."""
+    log_scales = torch.tensor([-2.0, 0.0], dtype=torch.float64).repeat(250)[:, None]
+    q, x = LocalGaussian(torch.zeros_like(log_scales), log_scales), torch.zeros_like(log_scales)
+    found = codes.code_use(q, x, likelihood.encoded(Fitted(Linear(linear_gaussian(1)), q), x, 16, 0))
+    return {m.metric: m for m in found}
+
+
+def information_is_an_integral_over_codes():
+    z = torch.linspace(-15, 15, 20_001, dtype=torch.float64)
+    mixture = (Normal(0.0, math.exp(-2)).log_prob(z).exp() + Normal(0.0, 1.0).log_prob(z).exp()) / 2
+    entropy = -torch.trapezoid(torch.special.xlogy(mixture, mixture), z)
+    found = codes_of_two_widths()["mutual_information"]
+    return abs(found.value - float(entropy) + Normal(0.0, 1.0).entropy() - 1.0) < 4 * found.stderr
+
+
+def kl_to_the_prior_is_that_of_torch():
+    expected = kl_divergence(Normal(0.0, math.exp(-2)), Normal(0.0, 1.0)) / 2
+    return abs(codes_of_two_widths()["kl_to_prior"].value - float(expected)) < 0.05
+
+
+def a_posterior_equal_to_the_prior_has_no_active_units():
+    x, model = torch.zeros(500, 1, dtype=torch.float64), Linear(linear_gaussian(1))
+    found = codes.code_use(Prior(1), x, likelihood.encoded(Fitted(model, Prior(1)), x, 16, 0))
+    return {m.metric: m.value for m in found}["active_units"] == 0
+
+
+def the_error_of_a_trimmed_mean_is_the_spread_of_such_means():
+    """Of Cauchy variables, whose plain mean has no error."""
+    normal = torch.randn(2, 400, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = [measurement.tails("x", each, torch.zeros_like(each))[0] for each in normal[0] / normal[1]]
+    spread, claimed = (torch.tensor([getattr(m, name) for m in found]) for name in ("value", "stderr"))
+    return abs(float(spread.std() / claimed.square().mean().sqrt()) - 1) < 0.15
+
+
+def the_worst_points_of_a_gap_are_the_highest():
+    gaps = torch.arange(200, dtype=torch.float64) - 50
+    return measurement.tails("x", gaps, torch.zeros_like(gaps))[1].value == (149 + 148) / 200
+
+
 # The mistakes
 
 
@@ -467,6 +507,42 @@ def reversed_divergence(patch):
     patch.setattr(posterior, "index_divergence", wrong)
 
 
+def flipped_information(patch):
+    right = LocalGaussian.log_prob
+    patch.setattr(LocalGaussian, "log_prob", lambda self, z, x: -right(self, z, x))
+
+
+def aggregate_over_codes(patch):
+    """q(z) of each x is a mean over codes, where it is one over x."""
+    right = LocalGaussian.log_prob
+    patch.setattr(LocalGaussian, "log_prob", lambda self, z, x: right(self, z, x).T)
+
+
+def flipped_kl_to_the_prior(patch):
+    right = codes.mean
+    patch.setattr(codes, "mean", lambda metric, each: right(metric, -each))
+
+
+def variance_of_estimated_means(patch):
+    right = codes._active_units
+    patch.setattr(codes, "_active_units", lambda means, noise: right(means, torch.zeros_like(noise)))
+
+
+def error_of_the_points_that_are_kept(patch):
+    """The standard deviation without the tails, as if the points kept were all that were drawn."""
+
+    def wrong(metric, each, error):
+        g = len(each) // 100
+        return [measurement.mean(metric, each.sort().values[g:-g], error)]
+
+    patch.setattr(measurement, "tails", wrong)
+
+
+def gaps_of_the_other_sign(patch):
+    right = measurement.tails
+    patch.setattr(measurement, "tails", lambda metric, each, error: right(metric, -each, error))
+
+
 def stale_weights(patch):
     """Each evaluation sees the weights of the evaluation before."""
     evaluate_checkpoint = Evaluator.evaluate_checkpoint
@@ -505,6 +581,12 @@ PLANTED = {
     distance_in_latent_space: signal_distance_does_not_see_the_parameterisation,
     mean_of_roots: signal_distance_is_the_root_of_the_mean_square,
     transport_in_order: transport_does_not_see_the_order_of_points,
+    flipped_information: information_is_an_integral_over_codes,
+    aggregate_over_codes: information_is_an_integral_over_codes,
+    flipped_kl_to_the_prior: kl_to_the_prior_is_that_of_torch,
+    variance_of_estimated_means: a_posterior_equal_to_the_prior_has_no_active_units,
+    error_of_the_points_that_are_kept: the_error_of_a_trimmed_mean_is_the_spread_of_such_means,
+    gaps_of_the_other_sign: the_worst_points_of_a_gap_are_the_highest,
     reversed_divergence: index_divergence_of_the_uniform_posterior_is_the_missing_entropy,
 }
 

@@ -17,6 +17,7 @@ from methods.contract.search_space import Range
 
 PLAIN = (int, float, str, bool, type(None))
 SHAPES = ((7,), (3, 7), (2, 3, 7))
+LOG_PROB_ERROR = 0.1
 DRAWS = ((1, 1), (5, 1), (1, 3), (5, 3))
 
 
@@ -99,6 +100,14 @@ def _shapes(fit: ShortFit, fitted: Fitted) -> None:
         z, log_q = fitted.posterior.sample(x, number, torch.Generator().manual_seed(0))
         _expect("posterior.sample", z, (number, rows, latent))
         _expect("log q of posterior.sample", log_q, (number, rows))
+        density = fitted.posterior.log_prob(z[0], x)
+        if density is not None:
+            _expect("posterior.log_prob", density, (rows, rows))
+            off = float((density.diagonal() - log_q[0]).abs().max())
+            if off > LOG_PROB_ERROR:
+                raise FailedError(
+                    f"posterior.log_prob is {off:.3g} nats off log q of sample; expected {LOG_PROB_ERROR} at most"
+                )
     if fitted.log_index is not None:
         log_index, n_train = fitted.log_index(fit.split.test[:5].float()), len(fit.task.train)
         if log_index.shape != (5, n_train):

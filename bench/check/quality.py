@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.check.errors import FailedError
 from bench.check.method_under_test import N_TEST, MethodUnderTest
-from bench.metrics.likelihood import elbo_terms, learned_likelihood, true_likelihood
+from bench.metrics.likelihood import Draws, learned_likelihood, true_likelihood
 from bench.metrics.measurement import standard_error
 from datasets.base import draw
 from methods.common.posteriors import Prior
@@ -67,7 +67,7 @@ def bound_gap(fitted: Fitted, x: Tensor, latent_dim: int) -> tuple[float, float]
     Returns:
         Mean of log p(x) minus the bound, in nats, and by how much chance and quadrature can make it negative.
     """
-    terms = elbo_terms(fitted, x, PER_POINT, torch.Generator().manual_seed(1))
+    terms = Draws.of(fitted, x, PER_POINT, torch.Generator().manual_seed(1)).bounds
     exact = learned_likelihood(fitted, x, latent_dim, 0)
     chance = float(terms.mean(1).std()) / math.sqrt(PER_POINT)
     return float((exact.value - terms.mean(0)).mean()), ERRORS * chance + float(exact.error.mean())

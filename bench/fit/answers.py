@@ -69,6 +69,9 @@ class Answers:
             ledger.stop()
         self.cost = Query(ledger.flops / len(x), (perf_counter() - start - ledger.overhead_s) / len(x))
         self.z, log_q = self._sample(DRAWS)
+        density = fitted.posterior.log_prob(self.z[0], x)
+        if density is not None:
+            _check("posterior.log_prob", density, (len(x), len(x)))
         self.decoded = self._decode(self.z)
         self.variance = _variance(fitted.model.variance())
         again, log_q_again = self._sample(DRAWS)

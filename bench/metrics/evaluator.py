@@ -9,17 +9,18 @@ from functools import cached_property, lru_cache
 import torch
 
 from bench.metrics.ais import bidirectional
+from bench.metrics.codes import code_use
 from bench.metrics.likelihood import (
     EXACT_DATA_DIM,
     Likelihood,
     TrueModel,
     by_quadrature,
     density_grid,
-    elbo,
+    encoded,
     learned_likelihood,
     true_likelihood,
 )
-from bench.metrics.measurement import Measurement, mean
+from bench.metrics.measurement import Measurement, mean, tails
 from bench.metrics.nuts import NutsDraws, Shared, nuts_draws
 from bench.metrics.posterior import (
     GAP_POINTS,
@@ -171,7 +172,7 @@ class Evaluator(BaseEvaluator):
 
     @torch.no_grad()
     def evaluate_checkpoint(self, fitted: Fitted, draws: int = DRAWS) -> list[Measurement]:
-        """test_ll, elbo and inference_gap, and oracle_gap if the true model is known.
+        """test_ll, elbo and inference_gap, how q uses the codes, and oracle_gap if the true model is known.
 
         Args:
             fitted: What the method has learned so far.
@@ -181,13 +182,14 @@ class Evaluator(BaseEvaluator):
             NotFiniteError: If a value is not a finite number.
         """
         learned = self._likelihood(fitted)
-        bound = elbo(self._quick(fitted), self.test, draws, self.seed)
+        codes = encoded(self._quick(fitted), self.test, draws, self.seed)
         count = {} if self.problem else {"test_points": float(len(self.test))}
         found = [
             mean("test_ll", learned.value, learned.error, diagnostics=learned.diagnostics | count),
             *self._oracle_gap(learned),
-            mean("elbo", bound),
-            mean("inference_gap", learned.value - bound, learned.error),
+            mean("elbo", codes.elbo),
+            mean("inference_gap", learned.value - codes.elbo, learned.error),
+            *code_use(fitted.posterior, self.test, codes),
         ]
         return [each.checked() for each in found]
 
@@ -300,7 +302,8 @@ class Evaluator(BaseEvaluator):
     def _oracle_gap(self, learned: Likelihood) -> list[Measurement]:
         if self.truth is None:
             return []
-        return [mean("oracle_gap", self.truth.value - learned.value, self.truth.error + learned.error)]
+        gap, error = self.truth.value - learned.value, self.truth.error + learned.error
+        return [mean("oracle_gap", gap, error), *tails("oracle_gap", gap, error)]
 
     def _signal_distance(self, fitted: Fitted) -> list[Measurement]:
         if self.problem is None:

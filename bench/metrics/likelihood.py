@@ -1,4 +1,4 @@
-"""log p(x) of true and learned models, and the ELBO."""
+"""log p(x) of true and learned models, and the ELBO with what else its draws say."""
 
 from __future__ import annotations
 
@@ -171,39 +171,80 @@ def _random(found: Estimate, diagnostics: dict[str, float]) -> Likelihood:
     return Likelihood(found.value, bias, diagnostics)
 
 
-def elbo(fitted: Fitted, x: Tensor, draws: int, seed: int) -> Tensor:
-    """The ELBO of each point, E_q [log p(x, z) - log q(z | x)], by a mean over draws.
+@dataclass(frozen=True)
+class Draws:
+    """Draws of q(z | x), with their log-densities in nats, (count, n) each, float64, on the CPU.
+
+    Args:
+        z: Codes, (count, n, L), as the posterior gives them.
+        log_likelihood: log p(x | z).
+        log_prior: log p(z).
+        log_q: log q(z | x).
+    """
+
+    z: Tensor
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_q: Tensor
+
+    @staticmethod
+    def of(fitted: Fitted, x: Tensor, count: int, generator: torch.Generator) -> Draws:
+        """Draw codes of each x and decode them.
+
+        Args:
+            fitted: What the method has learned.
+            x: Points, (n, D).
+            count: Number of draws of z for each point.
+            generator: The source of the draws.
+        """
+        z, log_q = fitted.posterior.sample(x, count, generator)
+        residual = (x - fitted.model.decode(z)).double().cpu()
+        log_noise = torch.tensor(math.log(fitted.model.variance()), dtype=torch.float64)
+        log_prior = standard_normal_log_prob(z.double()).cpu()
+        return Draws(z, gaussian_log_prob(residual, log_noise), log_prior, log_q.double().cpu())
+
+    @property
+    def bounds(self) -> Tensor:
+        """log p(x, z) - log q(z | x), (count, n), whose mean over draws is the ELBO."""
+        return self.log_likelihood + self.log_prior - self.log_q
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What draws of q(z | x) say of each point, float64, on the CPU, except `code`.
+
+    Args:
+        elbo: E_q [log p(x, z) - log q(z | x)] in nats, (n,).
+        kl_to_prior: KL(q(z | x) || p(z)) in nats, (n,).
+        mean: E_q [z], (n, L), by a mean over draws.
+        mean_variance: The variance of that mean over draws, (n, L).
+        code: The first draw, (n, L), as the posterior gives it.
+    """
+
+    elbo: Tensor
+    kl_to_prior: Tensor
+    mean: Tensor
+    mean_variance: Tensor
+    code: Tensor
+
+
+def encoded(fitted: Fitted, x: Tensor, draws: int, seed: int) -> Encoded:
+    """The ELBO of each point, and what else the same draws say.
 
     Args:
         fitted: What the method has learned.
         x: Points, (n, D).
-        draws: Number of draws of z for each point.
+        draws: Number of draws of z for each point, at least 2.
         seed: The seed of the draws.
-
-    Returns:
-        Values in nats, (n,), float64, on the CPU.
     """
     generator = torch.Generator(x.device).manual_seed(seed)
-    return torch.cat([elbo_terms(fitted, part, draws, generator).mean(0) for part in x.split(POINTS_AT_ONCE)])
-
-
-def elbo_terms(fitted: Fitted, x: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-    """log p(x, z) - log q(z | x) of each draw, whose mean over draws is the ELBO.
-
-    Args:
-        fitted: What the method has learned.
-        x: Points, (n, D).
-        draws: Number of draws of z for each point.
-        generator: The source of the draws.
-
-    Returns:
-        Values in nats, (draws, n), float64, on the CPU.
-    """
-    z, log_q = fitted.posterior.sample(x, draws, generator)
-    residual = (x - fitted.model.decode(z)).double().cpu()
-    log_noise = torch.tensor(math.log(fitted.model.variance()), dtype=torch.float64)
-    log_joint = gaussian_log_prob(residual, log_noise) + standard_normal_log_prob(z.double()).cpu()
-    return log_joint - log_q.double().cpu()
+    parts = []
+    for part in x.split(POINTS_AT_ONCE):
+        drawn = Draws.of(fitted, part, draws, generator)
+        kl = drawn.log_q.mean(0) - drawn.log_prior.mean(0)
+        mean, square = (each.mean(0).double().cpu() for each in (drawn.z, drawn.z.square()))
+        parts.append((drawn.bounds.mean(0), kl, mean, (square - mean.square()) / (draws - 1), drawn.z[0]))
+    return Encoded(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def density_grid(model: DecoderModel, latent_dim: int, low: Tensor, high: Tensor, points: int) -> list[list[float]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+TAIL = 100  # one of so many points is in each tail
+
 
 class NotFiniteError(Exception):
     """The score of a fitted model is not a finite number."""
@@ -60,6 +62,42 @@ def mean(
     """
     numerical = 0.0 if numerical_error is None else float(numerical_error.mean())
     return Measurement(metric, float(each.mean()), math.hypot(standard_error(each), numerical), unit, diagnostics or {})
+
+
+def tails(metric: str, each: Tensor, numerical_error: Tensor) -> list[Measurement]:
+    """How far the mean of a metric rests on its extreme points: `_trimmed` and `_worst`, for 100 points or more.
+
+    With g = n // 100, `_trimmed` is the mean without the g lowest and the g highest values. Its standard error is that
+    of the winsorised mean times n / (n - 2 g) (Tukey & McLaughlin 1963). `_worst` is the part of the mean that the g
+    highest values contribute, their sum over n. With the order statistic q below them, its error to first order is that
+    of the mean of max(value - q, 0).
+
+    Args:
+        metric: The name of the metric, to which the endings are added.
+        each: Its value at each point in nats, (n,).
+        numerical_error: The numerical error of each value, (n,).
+
+    Returns:
+        The two measurements; none below 100 points.
+    """
+    n, g = len(each), len(each) // TAIL
+    if g == 0:
+        return []
+    order = each.argsort()
+    kept, highest = order[g:-g], order[-g:]
+    low, high = each[kept[0]], each[kept[-1]]
+    trimmed = standard_error(each.clamp(low, high)) * n / len(kept)
+    worst = standard_error((each - high).clamp(min=0))
+    return [
+        Measurement(
+            f"{metric}_trimmed", float(each[kept].mean()), math.hypot(trimmed, float(numerical_error[kept].mean()))
+        ),
+        Measurement(
+            f"{metric}_worst",
+            float(each[highest].sum()) / n,
+            math.hypot(worst, float(numerical_error[highest].sum()) / n),
+        ),
+    ]
 
 
 def standard_error(each: Tensor) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.special import ndtr
 
-from bench.metrics.likelihood import Likelihood, elbo
+from bench.metrics.likelihood import Likelihood, encoded
 from bench.metrics.measurement import Measurement, mean, root_mean
 from bench.metrics.nuts import NutsDraws
 from bench.metrics.wasserstein import squared_w2
@@ -50,7 +50,7 @@ def gap_split(fitted: Fitted, x: Tensor, learned: Likelihood, seed: int) -> list
     if member is None:
         return []
     best = Fitted(fitted.model, member)
-    own, highest = (elbo(each, x, GAP_DRAWS, seed) for each in (fitted, best))
+    own, highest = (encoded(each, x, GAP_DRAWS, seed).elbo for each in (fitted, best))
     return [mean("approximation_gap", learned.value - highest, learned.error), mean("amortisation_gap", highest - own)]
 
 

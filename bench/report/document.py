@@ -38,9 +38,9 @@ from bench.stats.comparisons import Comparison, Difference, comparisons
 from bench.stats.cost_to_target import SHOWN, targets
 from bench.stats.estimates import aggregate, estimates, ranks
 from bench.stats.matching import Match
-from bench.stats.summary import fitted, metric_names, oracle_levels, work_shares
+from bench.stats.summary import aggressive_shares, fitted, metric_names, oracle_levels, work_shares
 from bench.stats.verdicts import BETTER, EQUIVALENT, UNDECIDED, WORSE
-from bench.store.schema import COSTS, LEARNS, MAIN_METRICS, MEMORY, PAIR, PAIRED, Definition, define
+from bench.store.schema import LEARNS, MAIN_METRICS, PAIR, PAIRED, RUN_COSTS, Definition, define
 from bench.store.study_tables import Study
 
 LEAST_SHARE = 1e-3
@@ -68,7 +68,7 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
     candidates = (
         Section("answers", "", "Answers", _answers(study, table, found, places, pictures["overview"])),
         Section("ranking", "Over all datasets", "Overall", _ranking(places, pictures["ranking"])),
-        Section("table", "Where each method ended", "Table", ends.blocks("filter-ends", main, [*COSTS, MEMORY])),
+        Section("table", "Where each method ended", "Table", ends.blocks("filter-ends", main, RUN_COSTS)),
         Section("comparisons", "Method against method", "Comparisons", _comparisons(paired)),
         Section("cost", "Quality against cost", "Cost", _costs(study, pictures["curves"])),
         Section("losses", "What is lost, and where", "Losses", _figures(sentences.LOSSES, pictures["losses"])),
@@ -107,7 +107,7 @@ def _answers(
     many = len(found) > sentences.MANY
     lead = sentences.overview(found, places) if many else []
     incident = sentences.incident(study)
-    notes = sentences.notes(study, any(each.differences for each in found))
+    notes = sentences.notes(study, table, any(each.differences for each in found))
     return [
         *(Paragraph(text, "lead") for text in lead),
         _standings(found) if many else Claims(_claims(found, study, table)),
@@ -373,13 +373,15 @@ def _target(dataset: str, method: str, row: Mapping[Hashable, Any]) -> Cell:
 
 
 def _work(study: Study) -> list[Block]:
-    """The kinds of work of each fitted method, with the share that is charged by formula."""
-    shares = work_shares(study.work[study.work["method"].isin(fitted(study.runs))])
+    """The kinds of work of each fitted method, with the share charged by formula and that of aggressive steps."""
+    work = study.work[study.work["method"].isin(fitted(study.runs))]
+    shares, aggressive = work_shares(work), aggressive_shares(work)
     entries = []
     for method, kinds in shares.groupby("method", sort=False):
         shown = [(k["name"], k["share"], k["by"]) for k in kinds.to_dict("records") if k["share"] >= LEAST_SHARE]
         by_formula = units.percent(kinds.loc[kinds["by"] == "formula", "share"].sum())
-        entries.append(Entry(str(method), sentences.work_text(shown), f"By formula: {by_formula}."))
+        steps = sentences.aggressive_text(*aggressive.loc[method]) if method in aggressive.index else ""
+        entries.append(Entry(str(method), f"{sentences.work_text(shown)}{steps}", f"By formula: {by_formula}."))
     headings = ("method", "kinds of work", "share by formula")
     return [Paragraph(sentences.WORK), Entries(entries, headings)] if entries else []
 
@@ -503,7 +505,7 @@ def _metrics(measurements: pd.DataFrame) -> list[Definition]:
 def _definitions(metrics: Sequence[Definition], paired: bool) -> list[Block]:
     entries = [
         Entry(d.label, f"{d.meaning}{f'; {d.better} is better' if d.better else ''}.", d.source, d.unit)
-        for d in (*metrics, *(PAIRED if paired else ()), *COSTS, MEMORY)
+        for d in (*metrics, *(PAIRED if paired else ()), *RUN_COSTS)
     ]
     return [Entries(entries, ("quantity", "meaning", "source", "unit"))]
 

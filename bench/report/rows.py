@@ -9,13 +9,13 @@ import pandas as pd
 
 from bench.stats.cost_to_target import DELTAS, SHOWN, censored
 from bench.stats.summary import final, finished, ranked
-from bench.store.schema import COSTS, MEMORY, PAIR, RUN, define
+from bench.store.schema import PAIR, RUN, RUN_COSTS, define
 
 if TYPE_CHECKING:
     from bench.store.study_tables import Study
 
 DIGITS = 8
-SHOWN_COSTS = (*(cost.name for cost in COSTS), MEMORY.name)
+SHOWN_COSTS = tuple(cost.name for cost in RUN_COSTS)
 
 
 def rows(study: Study) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bench.stats.estimates import aggregate
 from bench.stats.matching import SLACK
 from bench.stats.summary import finished, fitted
 from bench.stats.verdicts import BETTER, EQUIVALENT, MOST_SEEDS, UNDECIDED, WORSE, least_effect
-from bench.store.schema import RUN
+from bench.store.schema import LEARNS, RUN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -281,11 +281,12 @@ def incident(study: Study) -> str:
     )
 
 
-def notes(study: Study, paired: bool) -> list[str]:
+def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
     """What a reader must know before using a number.
 
     Args:
         study: The study.
+        table: Its summary, as `bench.stats.summary.summary` returns it.
         paired: Whether the report has comparisons.
     """
     found = []
@@ -297,6 +298,8 @@ def notes(study: Study, paired: bool) -> list[str]:
             "report, has p of at most 5%. Everything else is undecided. "
             "Costs of whole fits are the median over datasets."
         )
+    if few := tails(table, study.margin):
+        found.append(few)
     if study.runs["concurrent"].fillna(0).astype(bool).any():
         found.append("Some runs ran in parallel, so wall times are contended; compare CPU time and FLOPs instead.")
     if "timed_seed" in study.runs and study.runs["timed_seed"].notna().any():
@@ -311,6 +314,27 @@ def notes(study: Study, paired: bool) -> list[str]:
             f"Standard error of the final test log-likelihood of fitted methods: median {middle}, maximum {most} nats."
         )
     return [*found, *_side_effects(study)]
+
+
+def tails(table: pd.DataFrame, margin: float) -> str:
+    """Where the worst 1 % of test points make more than half of a mean oracle gap; empty if nowhere.
+
+    Args:
+        table: The summary, as `bench.stats.summary.summary` returns it.
+        margin: Gaps up to it do not matter, in nats.
+    """
+    columns = ["dataset", "method", "role", "oracle_gap_median", "oracle_gap_worst_median", "oracle_gap_trimmed_median"]
+    known = table.reindex(columns=columns)
+    known = known[known["role"].isin(LEARNS) & (known["oracle_gap_median"] > margin)]
+    known = known[known["oracle_gap_worst_median"] > known["oracle_gap_median"] / 2]
+    if known.empty:
+        return ""
+    texts = [
+        f"{method} on {dataset} (oracle gap {number(gap)}, of which the worst 1 % make {number(worst)}; without 1 % at "
+        f"each end {number(trimmed)})"
+        for dataset, method, _, gap, worst, trimmed in known.itertuples(index=False)
+    ]
+    return f"Few test points make more than half of a gap: {listed(texts)}. Medians over seeds, in nats."
 
 
 def _side_effects(study: Study) -> list[str]:
@@ -341,6 +365,12 @@ def work_text(kinds: Sequence[tuple[str, float, str]]) -> str:
     """The kinds of work of a method with their shares of its FLOPs."""
     texts = [f"{name} {percent(share)}{' (by formula)' if by == 'formula' else ''}" for name, share, by in kinds]
     return ", ".join(texts) + "."
+
+
+def aggressive_text(middle: float, low: float, high: float) -> str:
+    """The share of steps that train the encoder or the decoder alone: the median, lowest and highest of the runs."""
+    over = f"median over runs, {percent(low)} to {percent(high)}"
+    return f" Steps of encoder or decoder alone: {percent(middle)} ({over})."
 
 
 # What does not depend on results, section by section
@@ -392,7 +422,7 @@ LOSSES = (
     "no length. Ticks: the sum of each seed. ▸: the bar extends beyond the axis."
 )
 OTHERS = (
-    "Measured once, at the end of each fit. The oracle gap, approximation gap and amortisation gap separate the "
+    "Values at the end of each fit. The oracle gap, approximation gap and amortisation gap separate the "
     "loss by the generative model, by the family of q(z|x), and by the choice of q within the family."
 )
 INDEX_POSTERIORS = (

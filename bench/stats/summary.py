@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.store.schema import COST_NAMES, LEARNS, MEMORY, PAIR, RUN, in_order
+from bench.store.schema import LEARNS, PAIR, RUN, RUN_COSTS, in_order
 
 if TYPE_CHECKING:
     import pandas as pd
+
+JOINT_STEP, ALONE_STEPS = "joint step", ("encoder step", "decoder step")  # kinds of work of the amortised methods
 
 
 def fitted(runs: pd.DataFrame) -> list[str]:
@@ -84,9 +86,9 @@ def summary(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns dataset, method, role, seeds_done and seeds_total; for each metric {metric}_median, _low and _high (the
-        lowest and the highest seed); for each cost the median total under the cost's own name (seconds, FLOPs, rows,
-        MB), NaN for a ceiling or floor; best, whether the method has the best test_ll of the dataset, by differences
-        at the same seeds (`best`).
+        lowest and the highest seed); for each cost of a run or a query the median total under the cost's own name, NaN
+        for a ceiling or floor; best, whether the method has the best test_ll of the dataset, by differences at the same
+        seeds (`best`).
     """
     import pandas as pd
 
@@ -143,7 +145,7 @@ def _row(dataset: str, method: str, runs: pd.DataFrame, last: pd.DataFrame) -> d
         row[f"{metric}_median"] = values.median(skipna=False)
         row[f"{metric}_low"] = values.min(skipna=False)
         row[f"{metric}_high"] = values.max(skipna=False)
-    totals = [*COST_NAMES, MEMORY.name]
+    totals = [cost.name for cost in RUN_COSTS]
     costs = done.reindex(columns=totals).astype(float)
     for cost in totals:
         row[cost] = costs[cost].median(skipna=False) if role in LEARNS else float("nan")
@@ -166,3 +168,19 @@ def work_shares(work: pd.DataFrame) -> pd.DataFrame:
     rank = {method: i for i, method in enumerate(total.index)}
     order = kinds.assign(rank=kinds["method"].map(rank)).sort_values(["rank", "share"], ascending=[True, False])
     return order[["method", "name", "by", "share"]].reset_index(drop=True)
+
+
+def aggressive_shares(work: pd.DataFrame) -> pd.DataFrame:
+    """The share of steps that train the encoder or the decoder alone, over the runs of each method that takes such.
+
+    Args:
+        work: A row per run and kind of work.
+
+    Returns:
+        Index method; columns median, low and high: over its runs.
+    """
+    steps = work[work["name"].isin([JOINT_STEP, *ALONE_STEPS])]
+    alone = steps["calls"].where(steps["name"].isin(ALONE_STEPS), 0).groupby([steps[name] for name in RUN]).sum()
+    share = (alone / steps.groupby(RUN)["calls"].sum()).astype(float)
+    found = share.groupby("method", sort=False).agg(median="median", low="min", high="max")
+    return found[found["high"] > 0]

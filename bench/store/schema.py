@@ -53,6 +53,24 @@ METRICS = (
         "Kullback & Leibler 1951",
     ),
     Definition(
+        "oracle_gap_trimmed",
+        "trimmed oracle gap",
+        "nats",
+        "lower",
+        "the oracle gap without the 1 % of test points with the largest and the 1 % with the smallest gaps, from 100 "
+        "test points on",
+        "Tukey & McLaughlin 1963",
+    ),
+    Definition(
+        "oracle_gap_worst",
+        "oracle gap of the worst 1 %",
+        "nats",
+        "lower",
+        "what the 1 % of test points with the largest gaps contribute to the oracle gap: their sum over the number of "
+        "all points, from 100 test points on",
+        "",
+    ),
+    Definition(
         "elbo",
         "ELBO",
         "nats",
@@ -67,6 +85,31 @@ METRICS = (
         "lower",
         "test_ll - elbo, the mean of KL(q(z|x) || p(z|x)) under the learned model",
         "Cremer et al. 2018",
+    ),
+    Definition(
+        "mutual_information",
+        "mutual information",
+        "nats",
+        "",
+        "I_q(x, z), the mean of log q(z|x) - log q(z) with q(z) the mean of q(z|x) over the first 500 test points: a "
+        "lower bound in expectation, and at most the log of their number",
+        "Hoffman & Johnson 2016; He et al. 2019, eq. 6",
+    ),
+    Definition(
+        "active_units",
+        "active units",
+        "dimensions",
+        "",
+        "the number of latent dimensions in which the mean of q(z|x) varies over the test points by more than 0.01",
+        "Burda et al. 2016",
+    ),
+    Definition(
+        "kl_to_prior",
+        "KL to the prior",
+        "nats",
+        "",
+        "mean KL(q(z|x) || N(0, I)) over the test points: the mutual information plus KL(q(z) || N(0, I))",
+        "Hoffman & Johnson 2016",
     ),
     Definition(
         "approximation_gap",
@@ -155,7 +198,7 @@ METRICS = (
         "Grosse et al. 2015; Wu et al. 2017",
     ),
 )
-MAIN_METRICS = ("test_ll", "oracle_gap", "elbo", "inference_gap")
+MAIN_METRICS = ("test_ll", "oracle_gap", "oracle_gap_trimmed", "oracle_gap_worst", "elbo", "inference_gap")
 
 COSTS = (
     Definition("wall_s", "wall time", "s", "lower", "elapsed time of fitting, without evaluation", ""),
@@ -169,6 +212,18 @@ COST_NAMES = tuple(cost.name for cost in COSTS)
 MEMORY = Definition(
     "peak_memory_mb", "peak memory", "MB", "lower", "the most memory that fitting used above what it started with", ""
 )
+QUERIES = (
+    Definition(
+        "query_flops",
+        "FLOPs per query",
+        "FLOP",
+        "lower",
+        "FLOPs of a draw of q(z|x) for one x and of its decoding, the most over the checkpoints; no part of the FLOPs",
+        "",
+    ),
+    Definition("query_s", "seconds per query", "s", "lower", "seconds of the same; no part of the wall time", ""),
+)
+RUN_COSTS = (*COSTS, MEMORY, *QUERIES)
 
 PAIRED = (
     Definition(
@@ -219,14 +274,13 @@ RESULTS = {
     "formula_flops",
     "overrun_flops",
     "overrun_s",
-    "query_flops",
-    "query_s",
+    *(query.name for query in QUERIES),
     "evaluation_s",
     "timed_seed",
 }
 HYPERPARAMETER = "p_"
 
-_KNOWN = {definition.name: definition for definition in (*METRICS, *COSTS, MEMORY)}
+_KNOWN = {definition.name: definition for definition in (*METRICS, *RUN_COSTS)}
 
 
 def define(name: str, unit: str = "") -> Definition:

@@ -9,7 +9,7 @@ from functools import cache, cached_property
 
 import torch
 from torch import Tensor
-from torch.special import ndtri
+from torch.special import ndtr, ndtri
 
 from methods.contract.decoder import standard_normal_log_prob
 from methods.contract.method import DecoderModel, Posterior
@@ -108,6 +108,12 @@ class LatentGrid:
         low, high = self.low.to(index.device)[index], self.high.to(index.device)[index]
         return _to_latent(low + (high - low) * u)
 
+    def cells(self, z: Tensor) -> Tensor:
+        """The index of the cell that holds each code: (m, L) -> (m,)."""
+        u = ndtr(z.double()).clamp(EDGE, 1 - EDGE)[:, None]
+        low, high = self.low.to(z.device), self.high.to(z.device)
+        return ((u >= low) & (u < high)).all(-1).byte().argmax(1)
+
     def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """A draw of the prior within each of the cells `index`: (...) -> (..., L)."""
         shape = (*index.shape, self.low.shape[1])
@@ -152,6 +158,12 @@ class GridPosterior(Posterior):
         z = self.grid.draw(index.T, generator)
         log_weight = log_index.gather(1, index).T - self.log_mass.to(index.device)[index.T]
         return z, log_weight + standard_normal_log_prob(z)
+
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
+        """The density of every q(z | x) at every code: (m, L), (n, D) -> (m, n)."""
+        cells = self.grid.cells(z)
+        log_weight = self.log_index(x).T[cells] - self.log_mass.to(z.device)[cells, None]
+        return log_weight + standard_normal_log_prob(z)[:, None]
 
     def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
         """Map u to codes: its first coordinate selects the cell, and all coordinates the place in it.

@@ -163,6 +163,10 @@ class ModelPosterior(Posterior):
         """Draws (count, n, L) and their log-densities, (count, n)."""
         return self.exact.sample(x, count, generator)
 
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
+        """The density of every q(z | x) at every code: (m, L), (n, D) -> (m, n)."""
+        return self.exact.log_prob(z, x)
+
     def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
         """Map u to codes, as GridPosterior does: (n, D), (m, L) -> (m, n, L)."""
         return self.exact.from_uniform(x, u)

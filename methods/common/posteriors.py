@@ -34,6 +34,10 @@ class Prior(Posterior):
         """The quantiles of u along each axis: (n, D), (m, L) -> (m, n, L)."""
         return ndtri(u).to(x)[:, None].expand(-1, len(x), -1)
 
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
+        """log N(z; 0, I) for every x: (m, L), (n, D) -> (m, n)."""
+        return standard_normal_log_prob(z)[:, None].expand(-1, len(x))
+
     def best(self, model: DecoderModel, x: Tensor) -> Prior:  # noqa: ARG002
         """Itself, the only member of the family."""
         return self
@@ -56,6 +60,13 @@ class Gaussian(Posterior):
         """The quantiles of u along each axis: (n, D), (m, L) -> (m, n, L)."""
         mean, log_scale = self.moments(x)
         return mean + log_scale.exp() * ndtri(u).to(mean)[:, None]
+
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
+        """The density of every q(z | x) at every code: (m, L), (n, D) -> (m, n)."""
+        mean, log_scale = self.moments(x)
+        noise = (z.to(mean)[:, None] - mean) * (-log_scale).exp()
+        peak = standard_normal_log_prob(torch.zeros_like(mean)) - log_scale.sum(-1)
+        return torch.sub(peak, noise.square().sum(-1), alpha=0.5)
 
     def best(self, model: DecoderModel, x: Tensor) -> LocalGaussian:
         """The Gaussians of highest ELBO that gradient ascent finds, from here and from a mode of p(z | x)."""

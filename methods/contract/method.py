@@ -71,6 +71,18 @@ class Posterior(ABC):
         """
         return None
 
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """The density of every q(z | x) at every code, which shows how far the codes of different x overlap.
+
+        Args:
+            z: Codes, (m, L).
+            x: Data, (n, D).
+
+        Returns:
+            log q(z | x) in nats, (m, n); None where it is known at the posterior's own draws only.
+        """
+        return None
+
     def best(self, model: DecoderModel, x: Tensor) -> Posterior | None:  # noqa: ARG002
         """The member of the posterior's family with the highest ELBO under a model, for each x by itself.
 

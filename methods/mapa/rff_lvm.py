@@ -362,6 +362,14 @@ class SurrogatePosterior(Posterior):
         z = q.mean.to(noise.device) + (root @ noise[..., None])[..., 0]
         return z, standard_normal_log_prob(noise) - root.diagonal(dim1=1, dim2=2).log().sum(1)
 
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
+        """The density of every q(z | x) at every code: (m, L), (n, D) -> (m, n), float64."""
+        q = self.gaussian(x)
+        root = torch.linalg.cholesky(q.covariance)
+        residual = (z.double().cpu()[:, None] - q.mean).movedim(0, -1)
+        noise = torch.linalg.solve_triangular(root, residual, upper=False).movedim(-1, 0)
+        return (standard_normal_log_prob(noise) - root.diagonal(dim1=1, dim2=2).log().sum(1)).to(z.device)
+
     def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
         """Map u to codes: normal quantiles, scaled by the Cholesky factor of each covariance and shifted by the mean.
 

@@ -192,6 +192,36 @@ def test_joint_training_stays_though_mutual_information_would_rise_again(make_ta
     assert "joint step" not in names[:last]
 
 
+@pytest.mark.parametrize(
+    ("patience", "values", "passes"),
+    [
+        (1, [1.0, 2.0, 2.0, 1.9, 9.0], 4),
+        (2, [1.0, 3.0, 2.0, 2.5, 9.0], 4),
+        (2, [1.0, 3.0, 2.0, 4.0, 3.0, 3.5, 9.0], 6),
+        (3, [3.0, 2.0, 2.5, 2.9, 9.0], 4),
+    ],
+)
+def test_with_patience_training_is_joint_once_so_many_passes_are_below_the_best(
+    make_task, monkeypatch, patience, values, passes
+):
+    """With a patience of 1 at the first fall, as He et al. do; a pass that is as good as the best counts anew."""
+    given = iter(values)
+    monkeypatch.setattr(iterative, "mutual_information", lambda *_: next(given))
+    ledger = Recorder()
+    method = Iterative(steps=400, batch_size=20, window=2, most_inner=4, patience=patience)
+    ledger.trainer = Trainer(method, [make_task("circle", DATA, ledger=ledger)])
+    for _ in ledger.trainer.run():
+        pass
+    names = [name for name, *_ in ledger.notes]
+    assert names.count("mutual information") == passes
+    assert names[names.index("joint step") - 1] == "mutual information"
+
+
+def test_a_patience_below_one_is_refused():
+    with pytest.raises(ValueError, match="patience must be positive"):
+        Iterative(patience=0)
+
+
 def gaussian_encoder(slope, variance, latent=1):
     """q(z | x) = N(slope x, variance I) for x in one dimension."""
     layer = nn.Linear(1, 2 * latent)

@@ -202,6 +202,21 @@ def test_the_posterior_has_the_density_that_it_states(name, whole):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_density_of_any_code_is_known_and_that_of_a_draw_is_the_one_stated(name, problem, whole):
+    posterior = whole(name, problem).fitted.posterior
+    x = draw(problem, 1, 1, 1, 6).test.float()
+    with torch.no_grad():
+        z, log_q = posterior.sample(x, 1, torch.Generator().manual_seed(3))
+        found = posterior.log_prob(z[0], x)
+        assert found.shape == (6, 6)
+        torch.testing.assert_close(found.diagonal(), log_q[0], atol=5e-3, rtol=1e-4)
+        assert (found - found.diagonal()[:, None]).abs().max() > 1 or name == "untrained"
+        assert posterior.log_prob(z[0, :4], x).shape == (4, 6)
+        one = posterior.log_prob(z[0, 4:5], x[1:2])
+        torch.testing.assert_close(found[4:5, 1:2], one, atol=5e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_seed_decides_everything_whatever_the_global_generators_and_looks(name, problem, start, whole):
     """A second fit with other global generators, and evaluations in between, gives the same, and leaves them alone."""
     first = whole(name, problem)

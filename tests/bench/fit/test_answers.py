@@ -113,6 +113,13 @@ class Broadcast(Draws):
         return z, log_q[:, :1]
 
 
+class OwnDensity(Draws):
+    """A density of each code under its own x alone."""
+
+    def log_prob(self, z, x):
+        return self.plain.log_prob(z, x).diagonal()
+
+
 class Unfaithful(Draws):
     """Draws that do not come from the generator given."""
 
@@ -147,6 +154,7 @@ SPOILED = {
     ),
     "one": (Model, One, None, "BadAnswerError: posterior.sample: z must have shape (3, 40, 1), got (1, 40, 1)"),
     "broadcast": (Model, Broadcast, None, "BadAnswerError: posterior.sample: log q(z | x) must have shape (1, 40)"),
+    "own-density": (Model, OwnDensity, None, "BadAnswerError: posterior.log_prob must have shape (40, 40), got (40,)"),
     "unfaithful": (Model, Unfaithful, None, "BadAnswerError: posterior.sample gives other draws for the same"),
     "boastful": (Model, Boastful, None, "BadAnswerError: the ELBO is 9"),
     "index": (Model, Draws, lambda x: torch.zeros(len(x), 7), "BadAnswerError: log_index must have shape (3, 40)"),

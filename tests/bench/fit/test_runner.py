@@ -27,7 +27,7 @@ from datasets.base import draw
 from methods.common.posteriors import Prior
 from methods.contract.method import Fitted, Method, NullLedger
 
-METRICS = ["test_ll", "oracle_gap", "elbo", "inference_gap"]
+METRICS = ["test_ll", "oracle_gap", "elbo", "inference_gap", "mutual_information", "active_units", "kl_to_prior"]
 LAST_METRICS = ["approximation_gap", "amortisation_gap", "signal_w2", "sample_w2", "sample_w2_floor"]
 
 
@@ -75,10 +75,10 @@ def checkpoints(result):
     rows = [(number, list(rows)) for number, rows in groupby(result.rows, lambda row: row.checkpoint)]
     assert [number for number, _ in rows] == list(range(len(rows)))
     for _, each in rows:
-        assert [row.metric for row in each][:4] == METRICS
+        assert [row.metric for row in each][: len(METRICS)] == METRICS
         assert len({row.cost for row in each}) == 1
-        assert len(each) == 4 or each is rows[-1][1]
-    return [(each[0].cost, {row.metric: row.value for row in each[:4]}) for _, each in rows]
+        assert len(each) == len(METRICS) or each is rows[-1][1]
+    return [(each[0].cost, {row.metric: row.value for row in each[: len(METRICS)]}) for _, each in rows]
 
 
 def test_a_run_is_reproducible(run_spec):

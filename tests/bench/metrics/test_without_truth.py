@@ -29,7 +29,7 @@ def test_without_a_truth_what_needs_none_is_measured_and_the_rest_left_out(laten
     fitted = Fitted(TrueModel(problem), Prior(latent), lambda x: torch.full((len(x), 100), -math.log(100)))
     evaluator = Evaluator(data, split, 0)
     found = by_name(evaluator.evaluate_checkpoint(fitted))
-    assert list(found) == ["test_ll", "elbo", "inference_gap"]
+    assert list(found) == ["test_ll", "elbo", "inference_gap", "mutual_information", "active_units", "kl_to_prior"]
     exact = problem.exact_log_prob(split.test)
     assert found["test_ll"].value == pytest.approx(float(exact.mean()), abs=5e-3)
     assert found["test_ll"].diagnostics["test_points"] == 60

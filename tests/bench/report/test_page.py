@@ -19,7 +19,7 @@ from bench.report.page import markdown, write
 from bench.report.sentences import answers, matching, sentence
 from bench.stats.bootstrap import _bounds
 from bench.stats.comparisons import comparisons, pairs
-from bench.stats.summary import best, final, oracle_levels, summary
+from bench.stats.summary import aggressive_shares, best, final, oracle_levels, summary
 from bench.stats.verdicts import interval
 from bench.store.schema import SCHEMA
 from bench.store.study_tables import read
@@ -578,6 +578,38 @@ def test_the_page_tells_what_it_costs_to_come_near_the_truth_and_who_ranks_first
     assert f"a mapa inf 0/6 {seen}" in near
     assert f"a vae{' inf 0/6' * 6}" in near
     assert "mapa 0.080 1.00 6 0 vae 0.300 2.00 6 0" in text
+
+
+def test_the_share_of_steps_that_train_one_network_alone_is_over_runs():
+    columns = ["dataset", "method", "seed", "name", "calls", "flops", "by"]
+    rows = [
+        ("a", "iterative", seed, name, calls, 1.0, "operators")
+        for seed, taken in enumerate([(60, 4, 36), (80, 10, 10), (95, 5, 0)])
+        for name, calls in zip(("encoder step", "decoder step", "joint step"), taken, strict=True)
+    ]
+    rows += [("a", "vae", 0, "joint step", 100, 1.0, "operators"), ("a", "mapa", 0, "loss", 5, 1.0, "operators")]
+    found = aggressive_shares(pd.DataFrame(rows, columns=columns))
+    assert found.to_dict("index") == {"iterative": {"median": 0.9, "low": 0.64, "high": 1.0}}
+    assert aggressive_shares(pd.DataFrame(columns=columns)).empty
+
+
+def test_the_page_shows_what_a_query_costs_and_which_steps_were_aggressive(tmp_path, undrawn):
+    tables = Tables()
+    for seed in range(2):
+        tables.run("a", "iterative", seed, -1.5)
+        tables.runs[-1] |= {"query_flops": 12_300.0 + seed, "query_s": 4.5e-5}
+    folder = tables.study(tmp_path)
+    columns = ["dataset", "method", "seed", "name", "calls", "flops", "by"]
+    steps = [
+        ("a", "iterative", 0, "encoder step", 3, 9.0, "operators"),
+        ("a", "iterative", 0, "joint step", 1, 1.0, "x"),
+    ]
+    pd.DataFrame(steps, columns=columns).to_parquet(folder / "work.parquet")
+    text = " ".join(Page(write(folder).read_text()).text.split())
+    assert "FLOPs per query" in text
+    assert "12.3 kFLOP" in text
+    assert "45 µs" in text
+    assert "Steps of encoder or decoder alone: 75 % (median over runs, 75 % to 75 %)." in text
 
 
 def test_contended_wall_times_are_owned_up_to(tmp_path, undrawn):

@@ -220,3 +220,23 @@ def test_a_statement_that_the_harness_once_made_and_that_is_not_so_is_gone(told)
     for text in told(*study_of({("rival", "a"): "better"}, seeds=7)).values():
         for gone in ("indistinguishable", "Same initial weights", "signed-rank", "Benjamini", "interquartile"):
             assert gone not in text
+
+
+@pytest.mark.parametrize(("worst", "said"), [(0.7, True), (0.3, False)])
+def test_where_few_points_make_most_of_a_gap_it_is_told(told, worst, said):
+    """On a, of which the oracle gap is some 1 nat; b has no such metric."""
+    measurements, runs = study_of({("rival", "a"): "better", ("rival", "b"): "better"}, seeds=7)
+    gaps = measurements[(measurements["metric"] == "oracle_gap") & (measurements["dataset"] == "a")]
+    more = [gaps.assign(metric="oracle_gap_worst", value=worst * gaps["value"])]
+    more += [gaps.assign(metric="oracle_gap_trimmed", value=(1 - worst) * gaps["value"])]
+    ends = gaps[gaps["checkpoint"] == 2].groupby("method")["value"].median()
+    for name, text in told(pd.concat([measurements, *more]), runs).items():
+        if name == "terminal":
+            continue
+        assert ("Few test points make more than half of a gap" in text) == said
+        claim = (
+            f"rival on a (oracle gap {ends['rival']:.3f}, of which the worst 1 % make {worst * ends['rival']:.3f}; "
+            f"without 1 % at each end {(1 - worst) * ends['rival']:.3f})"
+        )
+        assert (claim in text) == said
+        assert "on b (oracle gap" not in text

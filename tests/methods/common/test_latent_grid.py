@@ -88,6 +88,34 @@ def test_cell_density_is_the_prior_times_the_weight_of_the_box_of_the_draw(laten
 
 
 @pytest.mark.parametrize("latent", [1, 2, 3])
+def test_the_cell_of_a_draw_is_the_one_that_it_was_drawn_in_and_every_code_has_one(latent):
+    grid = uneven(latent) if latent < 3 else LatentGrid.equal(50, 3)
+    index = torch.arange(len(grid.low)).repeat(3)
+    assert (grid.cells(grid.draw(index, generator())) == index).float().mean() > 1 - 1e-5
+    far = torch.tensor([-40.0, -9.0, 9.0, 40.0])[:, None].expand(-1, latent)
+    cells = grid.cells(far)
+    assert (grid.low[cells[:2]] == 0).all()
+    assert (grid.high[cells[2:]] == 1).all()
+
+
+@pytest.mark.parametrize("latent", [1, 2])
+def test_the_density_of_every_x_at_every_code_integrates_to_the_mass_of_a_box(latent):
+    """By a mean over the prior, of codes that no x was asked for."""
+    grid = uneven(latent)
+    log_index = index_posterior(len(grid.low), 4)
+    posterior = GridPosterior(lambda _: log_index, grid)
+    z = torch.randn(200_000, latent, generator=generator(), dtype=torch.float64)
+    some = z[:2000]
+    found = posterior.log_prob(some, torch.zeros(4, 2))
+    assert found.shape == (2000, 4)
+    cells = grid.cells(some)
+    expected = log_index.T[cells] - grid.mass.log()[cells, None] + standard_normal(some)[:, None]
+    torch.testing.assert_close(found, expected)
+    ratio = (posterior.log_prob(z, torch.zeros(4, 2)) - standard_normal(z)[:, None]).exp()
+    assert ((ratio.mean(0) - 1).abs() < 5 * ratio.std(0) / math.sqrt(len(z))).all()
+
+
+@pytest.mark.parametrize("latent", [1, 2, 3])
 def test_boxes_are_drawn_with_their_probabilities(latent):
     grid, log_index = LatentGrid.equal(11, latent), index_posterior(11, 2)
     count = 20_000

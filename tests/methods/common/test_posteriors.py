@@ -43,6 +43,23 @@ def test_diagonal_gaussian_is_that_of_torch(make_task, data):
     assert kstest(standard.flatten().numpy(), "norm").pvalue > 1e-3
 
 
+@pytest.mark.parametrize("data", ["circle", "s_curve"])
+def test_every_density_at_every_code_is_that_of_torch(make_task, data):
+    task = make_task(data)
+    encoder, x = build_encoder(task.model, task.generator), task.train[:5]
+    z = torch.randn(7, task.latent_dim, generator=generator())
+    with torch.no_grad():
+        mean, log_scale = encoder.moments(x)
+        found = encoder.log_prob(z, x)
+    for point in range(5):
+        expected = Independent(Normal(mean[point], log_scale[point].exp()), 1).log_prob(z)
+        torch.testing.assert_close(found[:, point], expected, rtol=1e-4, atol=1e-4)
+    assert (found - found[:, :1]).abs().max() > 1e-3
+    torch.testing.assert_close(
+        Prior(task.latent_dim).log_prob(z, x), standard_normal(z)[:, None].expand(7, 5), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_draws_of_a_seed_repeat_and_those_of_another_differ(make_task):
     task = make_task("circle")
     posterior = build_encoder(task.model, task.generator)

@@ -185,6 +185,14 @@ def test_draws_have_the_density_that_is_stated(curved):
     assert kstest(standard.flatten().numpy(), "norm").pvalue > 1e-3
 
 
+def test_every_density_at_every_code_is_that_of_torch(curved):
+    _, split, embedding = curved
+    x, z = split.validation[:4].float(), normal(6, 3)
+    q, found = embedding.posterior.gaussian(x), embedding.posterior.log_prob(z, x)
+    expected = [MultivariateNormal(m, c).log_prob(z) for m, c in zip(q.mean, q.covariance, strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected, 1))
+
+
 def test_points_from_the_cube_follow_the_posterior(curved):
     _, split, embedding = curved
     x = split.validation[:3]
