@@ -167,7 +167,8 @@ def _chosen(dataset: str, method: str, rows: pd.DataFrame, known: Registry) -> C
     made = known.make_method(method)
     done = search[(search["trial"] == trial) & search["score"].notna()]
     values = {name: done[f"p_{name}"].iloc[0] if trial else getattr(made, name) for name in known.search(method)}
-    found = f"trial {best} is {confirmation}" if confirmation else "no trial scored higher"
+    said = f"trial {best} wins" if trial else "the defaults are kept"
+    why = f"trial {best} is {confirmation}" if confirmation else "no trial scored higher"
     return Chosen(
         dataset,
         method,
@@ -182,7 +183,7 @@ def _chosen(dataset: str, method: str, rows: pd.DataFrame, known: Registry) -> C
         int((scores == -math.inf).sum()),
         float(search["flops"].sum()),
         float(search["wall_s"].sum()),
-        found if trial else f"the defaults are kept: {found}",
+        f"{said}: {why}",
     )
 
 

@@ -272,7 +272,7 @@ def test_fresh_seeds_decide_between_the_best_trial_and_the_defaults(offer, diffe
     with np.errstate(invalid="ignore"):
         assert found.confirmation.gain == pytest.approx(np.mean(differences), nan_ok=True)
         assert found.confirmation.stderr == pytest.approx(np.std(differences, ddof=1) / math.sqrt(10), nan_ok=True)
-    assert found.reason.startswith("trial 1 is ahead" if chosen else "the defaults are kept: trial 1 is ahead")
+    assert found.reason.startswith(f"{'trial 1 wins' if chosen else 'the defaults are kept'}: trial 1 is ahead of the ")
     assert f"on {found.confirmation.ahead} of 10 fresh seeds (" in found.reason
 
 
@@ -282,7 +282,7 @@ def test_defaults_that_fail_give_way_to_a_trial_that_does_not(offer):
     rows += rows_of("confirmation", [[math.nan] * 10, [-50] * 10], (0, 1))
     (found,) = choose(pd.DataFrame(rows), plan.registry())
     assert (found.trial, found.confirmation.ahead) == (1, 10)
-    assert found.reason == "trial 1 is ahead of the defaults on 10 of 10 fresh seeds (a fit failed)"
+    assert found.reason == "trial 1 wins: trial 1 is ahead of the defaults on 10 of 10 fresh seeds (a fit failed)"
 
 
 @pytest.mark.parametrize("noise", ["normal", "heavy"])
