@@ -122,6 +122,7 @@ class FlowVAE(AmortisedMethod):
         batch_size: Training points per step.
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
+        steepness: Factor on the initial weights and biases of the decoder's first layer.
         bins: K, number of pieces of each spline.
         samples: Number of codes per training point and step.
         warm_up: Number of steps during which the weight of log p(x, z) rises from 0.01 to 1; below 1, the share of all

@@ -33,6 +33,7 @@ class Iterative(VAE):
         batch_size: Training points per step.
         learning_rate: Learning rate of decoder and encoder.
         schedule: 'anytime', or 'cosine' for ablation.
+        steepness: Factor on the initial weights and biases of the decoder's first layer.
         window: Number of encoder steps whose mean bounds are compared.
         most_inner: Most encoder steps before a decoder step.
         patience: Number of passes in a row whose mutual information must be below the best so far before training

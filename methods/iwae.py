@@ -82,6 +82,7 @@ class IWAE(AmortisedMethod):
         batch_size: Training points per step.
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
+        steepness: Factor on the initial weights and biases of the decoder's first layer.
     """
 
     colour_group: ClassVar[str] = "iwae"
@@ -114,6 +115,7 @@ class DoublyReparameterisedIWAE(IWAE):
         batch_size: Training points per step.
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
+        steepness: Factor on the initial weights and biases of the decoder's first layer.
     """
 
     estimator = staticmethod(doubly_reparameterised)

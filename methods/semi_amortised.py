@@ -74,6 +74,7 @@ class SemiAmortisedVAE(VAE):
         batch_size: Training points per step.
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
+        steepness: Factor on the initial weights and biases of the decoder's first layer.
         refinements: K, number of refining gradient steps for each training point.
         rate: alpha, the step size of the refinement, for natural gradients.
     """

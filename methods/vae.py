@@ -24,12 +24,14 @@ class VAE(AmortisedMethod):
         batch_size: Training points per step.
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
+        steepness: Factor on the initial weights and biases of the decoder's first layer.
     """
 
     colour_group: ClassVar[str] = "vae"
     search: ClassVar[Mapping[str, Range]] = {
         "learning_rate": LogUniform(1e-3, 3e-2),
         "batch_size": Choice((25, 50, 100, 250)),
+        "steepness": Choice((1.0, 2.0, 4.0, 8.0)),
     }
 
     def objective(self, model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002

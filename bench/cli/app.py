@@ -213,11 +213,14 @@ def tune(**options: Any) -> None:
     A method declares as `search` what may vary, and in which range. The number of steps is not part of it, so that
     every trial has the method's own training budget. The first trial is the defaults; the others are points of a
     scrambled Sobol set. The score of a trial is the median over seeds of the mean log-likelihood of validation data at
-    the end of the fit. The highest score wins; among equal scores the first trial wins.
+    the end of the fit. The trial with the highest score and the defaults are then fitted on ten fresh seeds. The
+    defaults are kept unless the trial is ahead on at least eight of them, and in the mean by more than the standard
+    error.
 
     Trials are taken in order, as long as the next one fits into the budget at the mean cost so far. A trial that costs
-    more than is left does not count. Fits that fail are paid for. The defaults always count. Since costs are FLOPs,
-    the choice depends neither on the machine nor on --jobs, unless --max-seconds ends fits.
+    more than is left does not count. Fits that fail are paid for. The defaults always count. The fits on fresh seeds
+    come on top of the budget. Since costs are FLOPs, the choice depends neither on the machine nor on --jobs, unless
+    --max-seconds ends fits.
 
     The test set is never drawn, and the seeds are not those of `compare`, so that no method is compared on its tuning
     data. The same command again resumes the tuning; other methods, datasets or more seeds are added.
@@ -226,11 +229,12 @@ def tune(**options: Any) -> None:
     Examples:
       python -m bench tune
       python -m bench tune -m vae,iterative -d circle --budget 3e11
-      python -m bench tune -m all -d surfaces --n-train 1000 --budget 3e12 --seeds 2
+      python -m bench tune -m all -d surfaces --n-train 1000 --budget 3e12 --repeats 3
       python -m bench compare --tuned results/tune/tuned.json
 
     \b
-    Results, in DIR: tuned.json, the choices; trials (.parquet, .csv), one row per dataset, method, trial and seed.
+    Results, in DIR: tuned.json, the choices; trials (.parquet, .csv), one row per dataset, method, tuning, stage, trial
+    and seed.
     Exit code: 0 all fits done, 1 some failed (they cannot win), 2 bad usage, 130 interrupted.
     """  # noqa: D301
     from bench.cli import commands

@@ -31,6 +31,7 @@ from bench.study.plan import Plan, resolve
 
 if TYPE_CHECKING:
     from bench.store.records import RunResult
+    from bench.tuning.design import Stage
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -142,11 +143,11 @@ def tune(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
     if fresh:
         _start_anew(folder, quiet)
 
-    def run_round(title: str, asked: Plan) -> list[RunResult]:
+    def run_round(title: str, asked: Plan, stage: Stage) -> list[RunResult]:
         nonlocal how
         if not quiet:
             click.echo(title, err=True)
-        results = _execute(asked, folder, False, quiet, how)
+        results = _execute(asked, folder / stage.folder, False, quiet, how)
         how = msgspec.structs.replace(how, retry_failed=False)  # what fails again is not repeated in the next round
         return results
 

@@ -18,6 +18,8 @@ LatentDim = Annotated[int, Meta(ge=1, le=1000)]
 Width = Annotated[int, Meta(ge=1, le=100_000)]
 Seed = Annotated[int, Meta(ge=0, le=LARGEST)]
 Seeds = Annotated[int, Meta(ge=1, le=10**6)]
+TuneSeeds = Annotated[int, Meta(ge=3, le=1000)]  # fewer show no spread; more would reach those of the next stage
+Repeats = Annotated[int, Meta(ge=1, le=1000)]
 Jobs = Annotated[int, Meta(ge=1, le=10_000)]
 Trials = Annotated[int, Meta(ge=1, le=100_000)]
 Bytes = Annotated[int, Meta(ge=1, le=2**62)]
@@ -126,12 +128,14 @@ class TuneSettings(Settings, frozen=True, kw_only=True):
         tuple[str, ...],
         _about("Methods to tune, separated by commas; 'all' for every tunable method.", "NAMES", short="-m"),
     ] = ("all",)
-    seeds: Annotated[Seeds, _about("Number of seeds, from 1000 on.", "N")] = 3
+    seeds: Annotated[TuneSeeds, _about("Number of seeds of each trial, from 1000 on.", "N")] = 3
     first_seed: int = 1000
     budget: Annotated[
-        PositiveFloat, _about("FLOPs for each method on each dataset, over all trials and seeds.", "F")
+        PositiveFloat,
+        _about("FLOPs for each method on each dataset, over all trials and seeds of one tuning.", "F"),
     ] = 1.8e12
     trials: Annotated[Trials, _about("The most trials of each method; the first trial is its defaults.", "N")] = 64
+    repeats: Annotated[Repeats, _about("Independent tunings, whose choices a comparison uses in turn.", "N")] = 1
 
     @property
     def scored_on(self) -> str:

@@ -26,15 +26,21 @@ def settings_used(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [origin, *((label, _used(label, each, given)) for label, each in tuned["methods"].items())]
 
 
-def _used(label: str, by_dataset: Mapping[str, Mapping[str, Any] | None], given: Mapping[str, Any]) -> str:
+def _used(label: str, by_dataset: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """The hyperparameters of one method; datasets are named where they differ."""
     stated = "[" in label or label in given
     groups: dict[str, list[str]] = {}
-    for dataset, parameters in by_dataset.items():
-        groups.setdefault(_spelled(parameters, stated), []).append(dataset)
+    for dataset, choices in by_dataset.items():
+        groups.setdefault(_of_tunings(choices, stated), []).append(dataset)
     if len(groups) == 1:
         return next(iter(groups))
     return "; ".join(f"{text} ({', '.join(datasets)})" for text, datasets in groups.items())
+
+
+def _of_tunings(choices: Any, stated: bool) -> str:
+    """The choices of all tunings. Older studies state one choice by itself; None is a method that was not tuned."""
+    each = choices if isinstance(choices, list) else [choices]
+    return " or ".join(dict.fromkeys(_spelled(choice, stated) for choice in each))
 
 
 def _spelled(parameters: Mapping[str, Any] | None, stated: bool) -> str:

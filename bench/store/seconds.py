@@ -1,4 +1,4 @@
-"""Seconds that can be quoted: those of one fit with nothing beside it, for all seeds of a dataset and method."""
+"""Seconds that can be quoted: those of one fit with nothing beside it, for all seeds that are fitted alike."""
 
 from __future__ import annotations
 
@@ -9,29 +9,35 @@ from typing import Any
 from bench.store.records import Cost, RunResult, RunSpec
 
 Alone = Sequence[tuple[float, float, float]]
+Alike = tuple[str, str, tuple[tuple[str, Any], ...]]
 
 
 def untimed(results: Iterable[RunResult]) -> list[RunSpec]:
-    """The first run of each dataset and method whose seconds cannot be quoted: others ran beside it, none was timed."""
-    found: dict[tuple[str, str], RunSpec] = {}
-    timed = set[tuple[str, str]]()
+    """The first run of those fitted alike whose seconds cannot be quoted: others ran beside it, none was timed."""
+    found: dict[Alike, RunSpec] = {}
+    timed = set[Alike]()
     for result in results:
-        pair = (result.spec.dataset, result.spec.method)
+        kind = _alike(result)
         if result.alone:
-            timed.add(pair)
+            timed.add(kind)
         if result.status == "done" and result.concurrent and result.spec.max_seconds is None:
-            found[pair] = min(found.get(pair, result.spec), result.spec, key=lambda spec: spec.seed)
-    return [spec for pair, spec in found.items() if pair not in timed]
+            found[kind] = min(found.get(kind, result.spec), result.spec, key=lambda spec: spec.seed)
+    return [spec for kind, spec in found.items() if kind not in timed]
+
+
+def _alike(result: RunResult) -> Alike:
+    """What runs share whose fits differ in the seed alone: dataset, method and hyperparameters that are given."""
+    return result.spec.dataset, result.spec.method, result.spec.parameters
 
 
 def quoted(results: Iterable[RunResult]) -> list[RunResult]:
-    """The results with seconds that can be quoted, where a fit of their dataset and method was timed alone.
+    """The results with seconds that can be quoted, where one of those fitted alike was timed alone.
 
     A run of another seed is given the seconds that the timed fit took for as many FLOPs.
     """
     results = list(results)
-    timed = {(each.spec.dataset, each.spec.method): each for each in results if each.alone}
-    return [_of(result, timed.get((result.spec.dataset, result.spec.method))) for result in results]
+    timed = {_alike(each): each for each in results if each.alone}
+    return [_of(result, timed.get(_alike(result))) for result in results]
 
 
 def _of(result: RunResult, timed: RunResult | None) -> RunResult:

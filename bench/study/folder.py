@@ -147,7 +147,7 @@ def different_conditions(
     one: Settings, two: Settings, tuned_one: Mapping[str, Any] | None, tuned_two: Mapping[str, Any] | None
 ) -> list[tuple[str, object, object]]:
     """The conditions that two studies do not share: how each is spelled, and both values."""
-    shared = (*CONDITIONS, *(name for name in ("budget", "trials") if name in one.__struct_fields__))
+    shared = (*CONDITIONS, *(name for name in ("budget", "trials", "repeats") if name in one.__struct_fields__))
     told: list[tuple[str, object, object]] = [
         (flag(name), _spelled(getattr(one, name)), _spelled(getattr(two, name))) for name in shared
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from bench.config import labels
 from bench.registry.registry import Registry
 
 Parameters = Mapping[str, Mapping[str, Any]]
-SCHEMA = 3
+Choices = Mapping[str, Sequence[Mapping[str, Any]]]
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Hyperparameters:
     Args:
         file: Its name.
         sha256: Its digest.
-        datasets: {dataset: {method: {hyperparameter: value}}}.
+        datasets: {dataset: {method: [{hyperparameter: value}]}}, one choice of each independent tuning.
         budget: The tuning budget, in words.
         seeds: The seeds on whose validation data the hyperparameters were chosen.
         content: Its bytes.
@@ -32,17 +33,17 @@ class Hyperparameters:
 
     file: str
     sha256: str
-    datasets: Mapping[str, Parameters]
+    datasets: Mapping[str, Choices]
     budget: str = ""
-    seeds: range = range(0)
+    seeds: tuple[int, ...] = ()
     content: bytes = field(default=b"", repr=False)
 
-    def parameters(self, dataset: str, method: str) -> dict[str, Any]:
-        """What was chosen for the method of a label on a dataset; nothing where it was not tuned."""
-        return dict(self.datasets[dataset].get(labels.name_of(method), {}))
+    def choices(self, dataset: str, method: str) -> Sequence[Mapping[str, Any]]:
+        """What each tuning chose for the method of a label on a dataset; one empty choice where it was not tuned."""
+        return self.datasets[dataset].get(labels.name_of(method), ({},))
 
     def described(self, datasets: Iterable[str], methods: Iterable[str], given: Parameters, known: Registry) -> Any:
-        """What study.json says: file, digest, budget and, by method and dataset, the choices in effect.
+        """What study.json says: file, digest, budget and, by method and dataset, the choices of all tunings in effect.
 
         --set and labels win over what was chosen. None stands for a method that could have been tuned but was not.
 
@@ -55,12 +56,14 @@ class Hyperparameters:
         used = {m: {d: self._in_effect(d, m, given, known) for d in datasets} for m in methods}
         return {"file": self.file, "sha256": self.sha256, "budget": self.budget, "methods": used}
 
-    def _in_effect(self, dataset: str, label: str, given: Parameters, known: Registry) -> dict[str, Any] | None:
+    def _in_effect(self, dataset: str, label: str, given: Parameters, known: Registry) -> list[dict[str, Any]] | None:
         name, stated = labels.parse(label)
         if name not in self.datasets[dataset] and known.search(name):
             return None
         won = {**given.get(name, {}), **stated}
-        return {key: value for key, value in self.parameters(dataset, name).items() if key not in won}
+        return [
+            {key: value for key, value in choice.items() if key not in won} for choice in self.choices(dataset, name)
+        ]
 
     def check(self, datasets: Iterable[str], methods: Iterable[str], known: Registry) -> None:
         """Check that the file has the datasets, and that its values fit the methods.
@@ -76,7 +79,8 @@ class Hyperparameters:
                     f"{self.file} holds nothing for dataset {dataset!r} (available: {held}); tune it first"
                 )
             for name in names:
-                known.make_method(name, self.parameters(dataset, name))
+                for choice in self.choices(dataset, name):
+                    known.make_method(name, choice)
 
     def check_seeds(self, seeds: range) -> None:
         """Check that no seed was used for tuning: a method would look better on its own tuning data.
@@ -98,9 +102,9 @@ def read(file: str | Path) -> Hyperparameters:
     try:
         content = path.read_bytes()
         found = json.loads(content)
-        datasets = {d: {m: dict(values) for m, values in each.items()} for d, each in found["datasets"].items()}
+        datasets = {d: {m: _choices(each) for m, each in tuned.items()} for d, tuned in found["datasets"].items()}
         schema, budget = found.get("schema", 1), found.get("budget", {})
-        words, seeds = _in_words(budget), _seeds(budget)
+        words, seeds = _in_words(budget), tuple(found.get("seeds", _seeds(budget)))
     except OSError as error:
         raise UsageError(f"--tuned {file} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -110,8 +114,13 @@ def read(file: str | Path) -> Hyperparameters:
     return Hyperparameters(path.name, hashlib.sha256(content).hexdigest(), datasets, words, seeds, content)
 
 
+def _choices(stated: Any) -> tuple[dict[str, Any], ...]:
+    """The choices of all tunings; files before schema 4 state the one choice there was."""
+    return tuple(map(dict, stated if isinstance(stated, list) else [stated])) or ({},)
+
+
 def _seeds(budget: Mapping[str, Any]) -> range:
-    """The seeds on which choices were made, as far as the file says."""
+    """The seeds on which choices were made, as far as a file before schema 4 says."""
     first = budget.get("first_seed", 0)
     return range(first, first + budget["seeds"]) if "first_seed" in budget else range(0)
 
@@ -119,5 +128,6 @@ def _seeds(budget: Mapping[str, Any]) -> range:
 def _in_words(budget: Mapping[str, Any]) -> str:
     """The budget of a tuned.json; files of schema 1 state a number of trials instead of FLOPs, or nothing."""
     if "flops" in budget:
-        return f"{budget['flops']:.3g} FLOPs for each method on each dataset"
+        each = f"{budget['flops']:.3g} FLOPs for each method on each dataset"
+        return each if budget.get("repeats", 1) == 1 else f"{each}, in each of {budget['repeats']} tunings"
     return f"{budget['trials']} trials of each method on each dataset" if "trials" in budget else "no stated budget"

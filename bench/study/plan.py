@@ -6,7 +6,7 @@ Everything after that takes what the plan holds; nothing asks for settings, name
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,14 +98,15 @@ class Plan:
             chosen = [m for m in self.methods if self.pairs is None or (dataset, m) in self.pairs]
             conditions = self.conditions(dataset)
             of_methods = {
-                method: conditions
-                | self._of_method(dataset, method, fingerprints.of(self.methods[method], dataset_entry))
-                | self._of_block(conditions, *declared(method))
+                method: self._of_method(
+                    dataset, method, conditions, *declared(method), fingerprints.of(self.methods[method], dataset_entry)
+                )
                 for method in chosen
             }
             data = digest(dataset) if chosen else ""
             for seed in settings.every_seed:
-                for method, given in of_methods.items():
+                for method, choices in of_methods.items():
+                    turn = seed // _in_a_row(conditions, choices) % len(choices)
                     yield RunSpec(
                         dataset=dataset,
                         method=method,
@@ -113,32 +114,45 @@ class Plan:
                         scored_on=settings.scored_on,
                         data=data,
                         plugins=settings.plugins,
-                        **given,
+                        **conditions | choices[turn],
                     )
-
-    def _of_block(self, conditions: Mapping[str, Any], role: str, stacks: bool) -> dict[str, Any]:
-        """A method's role, and its seeds in one program: 1 if it cannot, and where seconds end a fit."""
-        return {"role": role, "block": conditions["block"] if stacks and conditions["max_seconds"] is None else 1}
 
     def conditions(self, dataset: str) -> dict[str, Any]:
         """The conditions of a dataset: those of the settings, unless its label states others."""
         return {name: getattr(self.settings, name) for name in CONDITIONS} | DatasetLabel.parse(dataset).conditions
 
-    def _of_method(self, dataset: str, method: str, found: Fingerprint) -> dict[str, Any]:
-        """What a run takes from its method: hyperparameters, code and versions."""
-        tuned = {} if self.tuned is None else self.tuned.parameters(dataset, method)
-        under = {**tuned, **self.settings.set.get(labels.name_of(method), {})}
-        return {
-            "parameters": tuple(self.registry.parameters(method, under).items()),
-            "code": found.code,
-            "versions": found.versions,
-        }
+    def _of_method(
+        self, dataset: str, method: str, conditions: Mapping[str, Any], role: str, stacks: bool, found: Fingerprint
+    ) -> list[dict[str, Any]]:
+        """What a run takes from its method, for each choice of --tuned: hyperparameters, role, block, code, versions.
+
+        The block is 1 if the method cannot fit several seeds as one program, and where seconds end a fit.
+        """
+        choices = ({},) if self.tuned is None else self.tuned.choices(dataset, method)
+        given = self.settings.set.get(labels.name_of(method), {})
+        return [
+            {
+                "parameters": tuple(self.registry.parameters(method, {**choice, **given}).items()),
+                "role": role,
+                "block": _in_a_row(conditions, choices) if stacks and conditions["max_seconds"] is None else 1,
+                "code": found.code,
+                "versions": found.versions,
+            }
+            for choice in choices
+        ]
 
     def with_pairs(self, pairs: tuple[Pair, ...]) -> Plan:
         """The plan of certain pairs of dataset and method, whose labels may differ from those of this plan."""
         datasets, methods = (tuple(dict.fromkeys(names)) for names in zip(*pairs, strict=True))
-        changed = msgspec.structs.replace(self.settings, datasets=datasets, methods=methods)
+        names = {labels.name_of(method) for method in methods}
+        given = {name: values for name, values in self.settings.set.items() if name in names}
+        changed = msgspec.structs.replace(self.settings, datasets=datasets, methods=methods, set=given)
         return dataclasses.replace(resolve(changed), pairs=pairs)
+
+
+def _in_a_row(conditions: Mapping[str, Any], choices: Sequence[Any]) -> int:
+    """How many seeds in a row take the same choice, so that they are one program: a block is shared by all choices."""
+    return max(1, conditions["block"] // len(choices))
 
 
 def resolve(settings: Settings, pairs: tuple[Pair, ...] | None = None) -> Plan:

@@ -1,9 +1,13 @@
-"""Which hyperparameters are tried: the defaults, and points of a scrambled Sobol set."""
+"""Which hyperparameters are tried, and on which seeds: the defaults, and points of a scrambled Sobol set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from bench.common.errors import UsageError
 from bench.config import labels
@@ -11,7 +15,42 @@ from bench.config.schema import TuneSettings
 from bench.registry.registry import Registry
 from bench.study.plan import Pair, Plan, resolve
 
-DESIGN_SEED = 1  # chosen by cost alone: after 0, iwae's first point costs five fits at its defaults
+if TYPE_CHECKING:
+    from bench.store.records import RunResult
+
+# Seeds of the Sobol sets, chosen by cost alone: the default budget then has room for four trials of iwae in each of the
+# first four tunings, and after most other seeds for two.
+DESIGN_SEED, NEXT_DESIGN = 11, 15
+STAGE_SEEDS = 1000  # the first seeds of two stages are so far apart
+FRESH_SEEDS = 10
+SEARCH, CONFIRMATION = "search", "confirmation"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a tuning, which is a study of its own: no two stages share a seed.
+
+    Args:
+        tuning: The number of the tuning, from 1 on.
+        name: SEARCH, where trials are compared, or CONFIRMATION, where the best one meets the defaults again.
+    """
+
+    tuning: int
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept, within the folder of the command, which is that of the first search."""
+        of_tuning = Path() if self.tuning == 1 else Path(f"tuning-{self.tuning}")
+        return of_tuning if self.name == SEARCH else of_tuning / self.name
+
+    def of(self, plan: Plan, pairs: Iterable[Pair]) -> Plan:
+        """The plan of this stage for some pairs of dataset and method, on its own seeds."""
+        earlier = 2 * (self.tuning - 1) + (self.name == CONFIRMATION)
+        first = plan.settings.first_seed + STAGE_SEEDS * earlier
+        seeds = FRESH_SEEDS if self.name == CONFIRMATION else plan.settings.seeds
+        settings = msgspec.structs.replace(plan.settings, first_seed=first, seeds=seeds)
+        return replace(plan, settings=settings).with_pairs(tuple(pairs))
 
 
 @dataclass(frozen=True)
@@ -29,7 +68,7 @@ class Trial:
     label: str
 
 
-def trials(method: str, count: int, known: Registry) -> list[Trial]:
+def trials(method: str, count: int, known: Registry, tuning: int = 1) -> list[Trial]:
     """The first trials of a method: the defaults, then quasi-random search (Bousquet et al. 2017, arXiv 1706.03200).
 
     The points after the first are those of one Sobol set, so that more trials add to fewer. A point that repeats an
@@ -39,11 +78,12 @@ def trials(method: str, count: int, known: Registry) -> list[Trial]:
         method: The method's name.
         count: The most trials.
         known: What can be compared.
+        tuning: The number of the tuning; each has points of its own.
     """
     from scipy.stats import qmc
 
     ranges = known.search(method)
-    sobol = qmc.Sobol(len(ranges), scramble=True, rng=DESIGN_SEED)
+    sobol = qmc.Sobol(len(ranges), scramble=True, rng=DESIGN_SEED + NEXT_DESIGN * (tuning - 1))
     points = sobol.random_base2(max(count - 2, 0).bit_length())[: count - 1]
     found = [{name: ranges[name].at(u) for name, u in zip(ranges, point, strict=True)} for point in points]
     spelled = dict.fromkeys(known.method_label(labels.spell(method, values)) for values in ({}, *found))
@@ -62,19 +102,15 @@ def planned(settings: TuneSettings) -> Plan:
     return plan
 
 
-def with_trials(plan: Plan, wanted: Mapping[Pair, int]) -> Plan:
-    """The plan of the first trials of methods on datasets.
+def with_given(plan: Plan, results: Iterable[RunResult]) -> Plan:
+    """A plan with the hyperparameters that all methods of a folder were run with, those of earlier commands included.
 
     Args:
         plan: As `planned` gives it.
-        wanted: How many trials of each method on each dataset.
+        results: All results of a search; the defaults of a method are run with what --set gives and no more.
     """
-    pairs = [
-        (dataset, trial.label)
-        for (dataset, method), count in wanted.items()
-        for trial in trials(method, settings_of(plan).trials, plan.registry)[:count]
-    ]
-    return plan.with_pairs(tuple(pairs))
+    given = {each.spec.method: dict(each.spec.parameters) for each in results if "[" not in each.spec.method}
+    return replace(plan, settings=msgspec.structs.replace(plan.settings, set=given))
 
 
 def settings_of(plan: Plan) -> TuneSettings:

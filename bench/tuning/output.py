@@ -14,11 +14,16 @@ from bench.store import provenance, tables
 from bench.store.files import write_json
 from bench.study.hyperparameters import SCHEMA
 from bench.study.plan import Plan
-from bench.tuning.design import settings_of
-from bench.tuning.selection import Chosen, by_dataset
+from bench.tuning.design import FRESH_SEEDS, SEARCH, settings_of
+from bench.tuning.selection import AHEAD, Chosen, by_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
+
+RULE = (
+    f"the defaults are kept unless the trial with the best score is ahead of them on at least {AHEAD} of {FRESH_SEEDS} "
+    "fresh seeds, and by a mean difference of more than its standard error"
+)
 
 
 def write(folder: Path, plan: Plan, rows: pd.DataFrame, choices: list[Chosen], command: str) -> Path:
@@ -39,13 +44,17 @@ def write(folder: Path, plan: Plan, rows: pd.DataFrame, choices: list[Chosen], c
         tables.write_table(folder / f"trials.{suffix}", stored)
     settings = settings_of(plan)
     stated = msgspec.to_builtins(settings)
-    conditions = {name: stated[name] for name in ("trials", "first_seed", "set", *CONDITIONS) if name != "n_test"}
+    asked = ("trials", "repeats", "set", *CONDITIONS)
+    conditions = {name: stated[name] for name in asked if name != "n_test"}
+    of_search = rows[rows["stage"] == SEARCH].groupby("tuning")["seed"]
     searched = {m: {name: str(r) for name, r in plan.registry.search(m).items()} for m in rows["method"].unique()}
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "datasets": by_dataset(choices),
         "score": "median over seeds of the mean log-likelihood of validation data",
-        "budget": {"flops": settings.budget, "seeds": rows["seed"].nunique(), **conditions},
+        "rule": RULE,
+        "budget": {"flops": settings.budget, "seeds": int(of_search.nunique().max()), **conditions},
+        "seeds": sorted(rows["seed"].unique().tolist()),
         "search": searched,
         "choices": [asdict(each) for each in choices],
         "command": command,

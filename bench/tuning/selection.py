@@ -7,58 +7,100 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.config.labels import name_of
+from bench.tuning.design import CONFIRMATION, SEARCH
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bench.registry.registry import Registry
     from bench.store.records import RunResult
-    from bench.tuning.design import Trial
+    from bench.study.plan import Pair
+    from bench.tuning.design import Stage, Trial
 
 SCORE = "validation_ll"
+AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The best trial against the defaults on fresh seeds. At each seed both are fitted and scored on the same data.
+
+    Args:
+        seeds: The number of fresh seeds.
+        ahead: On how many of them the trial scored higher. A fit that failed or was skipped scores below all others.
+        gain: The mean difference of the trial from the defaults, in nats; infinite where a fit of one of them failed,
+            NaN where fits of both did.
+        stderr: The standard error of this mean paired difference, in nats; NaN where a fit failed.
+        flops: What these fits cost.
+    """
+
+    seeds: int
+    ahead: int
+    gain: float
+    stderr: float
+    flops: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the trial is ahead on enough seeds, and in the mean by more than the standard error."""
+        return self.ahead >= AHEAD and self.gain > 0 and not self.gain <= self.stderr  # which may be NaN
+
+    def __str__(self) -> str:
+        finite = math.isfinite(self.gain)
+        by = f"mean difference {self.gain:+.2g} ± {self.stderr:.2g} nats" if finite else "a fit failed"
+        return f"ahead of the defaults on {self.ahead} of {self.seeds} fresh seeds ({by})"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The choice for a method on a dataset.
+    """The choice of one tuning for a method on a dataset.
 
     Args:
         dataset: The dataset.
         method: The method.
-        trial: The number of the chosen trial.
+        tuning: The number of the tuning.
+        trial: The number of the chosen trial; 0 is the defaults.
         parameters: The values of all hyperparameters that were searched.
-        default: The score of the defaults, in nats; -inf if a fit failed or was skipped.
-        best: The score of the chosen trial, in nats.
+        best: The number of the trial with the best score.
+        default_score: The score of the defaults, in nats; -inf if a fit failed or was skipped.
+        best_score: The score of the best trial, in nats.
+        confirmation: How the best trial did on fresh seeds; None if it is the defaults.
         trials: How many trials the budget allowed.
         unscored: How many of them have the score -inf.
         flops: What all of them cost.
         wall_s: What all of them took, in seconds.
+        reason: Why the trial is chosen or the defaults are kept, in words.
     """
 
     dataset: str
     method: str
+    tuning: int
     trial: int
     parameters: dict[str, Any]
-    default: float
-    best: float
+    best: int
+    default_score: float
+    best_score: float
+    confirmation: Confirmation | None
     trials: int
     unscored: int
     flops: float
     wall_s: float
+    reason: str
 
 
-def table(results: Iterable[RunResult], tried: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
+def table(results: Iterable[RunResult], tried: Mapping[str, Sequence[Trial]], stage: Stage) -> pd.DataFrame:
     """One row per dataset, method, trial and seed: score with standard error, status, cost, hyperparameters (p_*).
 
     Args:
-        results: The results of all runs.
+        results: The results of all runs of a stage.
         tried: The trials of each method.
+        stage: The stage.
     """
     import pandas as pd
 
     by_label = {trial.label: trial for each in tried.values() for trial in each}
-    rows = [_row(result, by_label[result.spec.method]) for result in results]
+    shared = {"tuning": stage.tuning, "stage": stage.name}
+    rows = [shared | _row(result, by_label[result.spec.method]) for result in results]
     return pd.DataFrame(rows).sort_values(["dataset", "method", "trial", "seed"], ignore_index=True)
 
 
@@ -79,44 +121,88 @@ def _row(result: RunResult, trial: Trial) -> dict[str, Any]:
     }
 
 
-def choose(rows: pd.DataFrame, known: Registry) -> list[Chosen]:
+def best_trials(rows: pd.DataFrame) -> dict[Pair, int]:
     """For each dataset and method, the trial with the highest median score over seeds; the first among equals.
 
-    Only trials within the budget count. A seed on which a fit failed or was skipped has the score minus infinity.
+    Args:
+        rows: The rows of a search. Only those that count matter.
+    """
+    groups = rows[rows["counted"]].groupby(["dataset", "method"], sort=False)
+    return {(str(d), str(m)): _best(_medians(each)) for (d, m), each in groups}
+
+
+def _medians(rows: pd.DataFrame) -> pd.Series[float]:
+    """The score of each trial. A fit that failed or was skipped has the score minus infinity on its seed."""
+    return rows["score"].fillna(-math.inf).groupby(rows["trial"]).median()
+
+
+def _best(scores: pd.Series[float]) -> int:
+    """The number of the trial with the highest score, the first among equals."""
+    return int(scores.to_numpy().argmax())
+
+
+def choose(rows: pd.DataFrame, known: Registry) -> list[Chosen]:
+    """The choice of each tuning for each dataset and method: the best trial if it is confirmed, else the defaults.
+
+    Fresh seeds confirm it if it is ahead of the defaults on at least 8 of 10, and if the mean paired difference exceeds
+    its standard error. A trial that is ahead on a seed with a probability of at most one half meets the first
+    condition with a probability of at most 56 / 1024 = 0.055 (the sign test), however many trials were compared, since
+    they were compared on other seeds. The second condition holds wherever the trial is ahead on all seeds; it fails
+    where the trial is far behind on a few.
 
     Args:
         rows: The table of trials, with the column `counted`.
         known: What can be compared.
     """
-    groups = rows[rows["counted"]].groupby(["dataset", "method"], sort=False)
-    return [_chosen(str(d), str(m), each, known) for (d, m), each in groups]
+    groups = rows[rows["counted"]].groupby(["dataset", "method", "tuning"])
+    return [_chosen(str(d), str(m), each, known) for (d, m, _), each in groups]
 
 
 def _chosen(dataset: str, method: str, rows: pd.DataFrame, known: Registry) -> Chosen:
-    scores = rows["score"].fillna(-math.inf).groupby(rows["trial"]).median()
-    best = int(scores.sort_values(ascending=False, kind="stable").index[0])
-    values = rows[rows["trial"] == best].iloc[0]
-    declared = known.parameters(name_of(method), {name: values[f"p_{name}"] for name in known.search(method)})
-    costs = rows[["flops", "wall_s"]].sum()
-    unscored = int((scores == -math.inf).sum())
+    search = rows[rows["stage"] == SEARCH]
+    scores = _medians(search)
+    best = _best(scores)
+    confirmation = _confirmation(rows[rows["stage"] == CONFIRMATION], best) if best else None
+    trial = best if confirmation and confirmation.holds else 0
+    made = known.make_method(method)
+    done = search[(search["trial"] == trial) & search["score"].notna()]
+    values = {name: done[f"p_{name}"].iloc[0] if trial else getattr(made, name) for name in known.search(method)}
+    said = f"trial {best} wins" if trial else "the defaults are kept"
+    why = f"trial {best} is {confirmation}" if confirmation else "no trial scored higher"
     return Chosen(
         dataset,
         method,
+        int(rows["tuning"].iloc[0]),
+        trial,
+        known.parameters(method, values),
         best,
-        declared,
         float(scores[0]),
         float(scores[best]),
+        confirmation,
         len(scores),
-        unscored,
-        *map(float, costs),
+        int((scores == -math.inf).sum()),
+        float(search["flops"].sum()),
+        float(search["wall_s"].sum()),
+        f"{said}: {why}",
     )
 
 
-def by_dataset(choices: Iterable[Chosen]) -> dict[str, dict[str, dict[str, Any]]]:
-    """The choices as {dataset: {method: {hyperparameter: value}}}."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+def _confirmation(fresh: pd.DataFrame, best: int) -> Confirmation:
+    import numpy as np
+
+    scores = fresh.assign(score=fresh["score"].fillna(-math.inf)).pivot(index="seed", columns="trial", values="score")
+    differences = (scores[best] - scores[0]).to_numpy(dtype=float)
+    ahead, seeds = int((differences > 0).sum()), len(differences)
+    with np.errstate(invalid="ignore"):
+        gain, stderr = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(seeds)
+    return Confirmation(seeds, ahead, gain, stderr, float(fresh["flops"].sum()))
+
+
+def by_dataset(choices: Iterable[Chosen]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The choices as {dataset: {method: [{hyperparameter: value}]}}, one of each tuning."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for each in choices:
-        found.setdefault(each.dataset, {})[each.method] = each.parameters
+        found.setdefault(each.dataset, {}).setdefault(each.method, []).append(each.parameters)
     return found
 
 

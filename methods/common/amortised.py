@@ -41,6 +41,7 @@ class AmortisedMethod(Method):
         learning_rate: Learning rate.
         schedule: 'anytime' evaluates an average of the iterates, so that the fit may be stopped at any step;
             'cosine' lets the learning rate fall to zero over all steps.
+        steepness: Factor on the initial weights and biases of the decoder's first layer.
     """
 
     stacks: ClassVar[bool] = True
@@ -50,9 +51,10 @@ class AmortisedMethod(Method):
     batch_size: int = 100
     learning_rate: float = 1e-2
     schedule: str = "anytime"
+    steepness: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self, positive=("steps", "batch_size", "learning_rate"))
+        require(self, positive=("steps", "batch_size", "learning_rate", "steepness"))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be {' or '.join(SCHEDULES)}, got {self.schedule!r}")
 
@@ -136,6 +138,8 @@ class Trainer:
         self.best_bounds = self.best.new_full((len(self.tasks), self.validation[0].shape[-2]), -math.inf)
 
     def _networks(self, task: Task) -> Networks:
+        if self.method.steepness != 1:
+            task.ledger.run("steeper first layer", task.model.steepen, self.method.steepness)
         encoder = task.ledger.run("initial weights", self.method.encoder, task.model, task.generator)
         task.ledger.watch(encoder=encoder.network)
         return Networks(task.model, encoder)

@@ -145,6 +145,12 @@ class GaussianModel(nn.Module):
         with torch.no_grad():
             self.log_noise.fill_(math.log(value))
 
+    def steepen(self, factor: float) -> None:
+        """Multiply the weights and biases of the decoder's first layer, so that it varies over z as over factor z."""
+        with torch.no_grad():
+            for parameter in self.network[0].parameters():
+                parameter.mul_(factor)
+
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) in nats: x (..., D), z (..., L) -> (...)."""
         return gaussian_log_prob(x - self.decode(z), self.log_noise)

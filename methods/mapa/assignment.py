@@ -94,9 +94,7 @@ def steepened(model: GaussianModel, factor: float) -> GaussianModel:
         factor: The factor on the weights and biases of the decoder's first layer.
     """
     model = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in model.network[0].parameters():
-            parameter.mul_(factor)
+    model.steepen(factor)
     return model
 
 

@@ -41,8 +41,8 @@ def path(method, task, steps=STEPS):
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(VAE, PyroVAE), (IWAE, PyroIWAE)])
-def test_hyperparameters_are_those_of_ours_but_for_the_schedule(ours, theirs):
-    assert dataclasses.asdict(ours()) == {**dataclasses.asdict(theirs()), "schedule": "anytime"}
+def test_hyperparameters_are_those_of_ours_but_for_schedule_and_steepness(ours, theirs):
+    assert dataclasses.asdict(ours()) == {**dataclasses.asdict(theirs()), "schedule": "anytime", "steepness": 1.0}
     assert not theirs.search
     for name in dataclasses.asdict(theirs()):
         with pytest.raises(ValueError, match=f"^{name} must be positive, got 0$"):

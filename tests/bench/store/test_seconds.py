@@ -64,6 +64,16 @@ def test_all_seeds_are_given_the_seconds_of_the_fit_alone(result):
         assert (before.concurrent, before.timed_seed, before.cost.wall_s) == (True, None, 9.0)
 
 
+def test_fits_with_other_hyperparameters_are_timed_by_themselves(result):
+    """As seeds of one comparison have where they take turns with the choices of several tunings."""
+    one, two = ({"parameters": (("batch_size", size),)} for size in (7, 8))
+    results = [result(0, **one), result(1, **one), result(3, **two), result(4, **two)]
+    assert untimed(results) == [results[0].spec, results[2].spec]
+    timed = [result(0, alone=[(20.0, 3.0, 1.5)], **one), *results[1:]]
+    assert untimed(timed) == [results[2].spec]
+    assert [each.timed_seed for each in quoted(timed)] == [0, 0, None, None]
+
+
 def test_what_has_seconds_of_its_own_keeps_them(result):
     alone = [(20.0, 3.0, 1.5)]
     given = [

@@ -8,9 +8,12 @@ import pytest
 
 import bench
 from bench.common.errors import UsageError
+from bench.config.schema import Settings
+from bench.execution.scheduler import blocks
 from bench.report.hyperparameters import UNTUNED, settings_used
 from bench.store import tables
 from bench.study.hyperparameters import SCHEMA, read
+from bench.study.plan import resolve
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference" / "tuned-curves.json"
 
@@ -71,10 +74,11 @@ def test_what_was_used_is_said_by_command_and_study_and_is_what_the_runs_ran_wit
     start = lines.index(f"{name}: {origin}")
     assert lines[start + 1 : start + 6] == [f"{name}: {text}" for name, text in USED.items()]
     in_effect = info["tuned"]["methods"]
-    assert in_effect["vae"] == {"circle": {"steps": 7, "batch_size": 9}, "absolute": None}
-    assert in_effect["untrained"] == {"circle": {}, "absolute": {}}
+    assert in_effect["vae"] == {"circle": [{"steps": 7, "batch_size": 9}], "absolute": None}
+    assert in_effect["untrained"] == {"circle": [{}], "absolute": [{}]}
     runs = tables.read_table(out, "runs").set_index(["method", "dataset"])
-    told = [(m, d, k, v) for m, by in in_effect.items() for d, each in by.items() for k, v in (each or {}).items()]
+    every = [(m, d, choice) for m, by in in_effect.items() for d, each in by.items() for choice in each or ()]
+    told = [(m, d, k, v) for m, d, choice in every for k, v in choice.items()]
     assert [(m, d, k) for m, d, k, _ in told] == [
         ("vae", "circle", "steps"),
         ("vae", "circle", "batch_size"),
@@ -90,7 +94,8 @@ def test_nothing_is_said_where_nothing_was_tuned(tmp_path, compare, invented):
 
 def test_a_file_of_the_rule_by_trials_is_read():
     found = read(REFERENCE)
-    assert found.parameters("circle", "vae[steps=3]") == {"batch_size": 250, "learning_rate": 0.00403}
+    assert found.choices("circle", "vae[steps=3]") == ({"batch_size": 250, "learning_rate": 0.00403},)
+    assert found.choices("circle", "oracle") == ({},)
     assert "5 trials" in found.budget
 
 
@@ -142,6 +147,75 @@ def test_seeds_that_choices_were_made_on_are_refused(tmp_path, compare, first):
     assert (end.code, end.err.count("\n")) == (2, 1)
     assert "tuned.json was chosen on seed 1000" in end.err
     assert not out.exists()
-    assert read(file).seeds == range(1000, 1001)
+    assert read(file).seeds == (1000,)
     file.write_text(of_circle({}))
-    assert read(file).seeds == range(0)
+    assert read(file).seeds == ()
+
+
+def test_a_seed_of_any_stage_is_refused(tmp_path, compare):
+    file = tmp_path / "tuned.json"
+    file.write_text(of_circle({}, schema=4, seeds=[1000, 1001, 2000, 2001], budget={"flops": 1e9, "seeds": 2}))
+    end = compare(tmp_path / "out", "vae", "circle", 2, "--tuned", file, "--first-seed", 2001)
+    assert (end.code, end.err.count("\n")) == (2, 1)
+    assert "tuned.json was chosen on seed 2001" in end.err
+
+
+# Choices of several tunings
+
+
+THREE = [{"batch_size": 7}, {"batch_size": 8}, {"batch_size": 9}]
+
+
+def dealt(folder, **settings):
+    """The batch size and the block of `vae` at each seed, under three choices."""
+    file = folder / "tuned.json"
+    file.write_text(of_circle({"vae": THREE}, schema=4, budget={"flops": 1e9, "repeats": 3}))
+    plan = resolve(Settings(methods=("vae",), datasets=("circle",), tuned=str(file), **settings))
+    return {run.seed: (dict(run.parameters)["batch_size"], run.block) for run in plan.runs}
+
+
+def test_seeds_take_turns_with_the_choices(tmp_path):
+    """Three in a row take the same one, as a block of ten is shared by three choices."""
+    assert dealt(tmp_path, seeds=12) == {
+        seed: (size, 3) for seed, size in enumerate([7, 7, 7, 8, 8, 8, 9, 9, 9, 7, 7, 7])
+    }
+    assert dealt(tmp_path, seeds=4, block=1) == {0: (7, 1), 1: (8, 1), 2: (9, 1), 3: (7, 1)}
+    assert {size for size, _ in dealt(tmp_path, max_seconds=1.0).values()} == {7, 8, 9}
+    assert {block for _, block in dealt(tmp_path, max_seconds=1.0).values()} == {1}
+
+
+def test_what_a_seed_takes_does_not_depend_on_the_other_seeds(tmp_path):
+    every = dealt(tmp_path, seeds=25)
+    for first, seeds in ((0, 1), (4, 3), (11, 14)):
+        part = dealt(tmp_path, first_seed=first, seeds=seeds)
+        assert part == {seed: every[seed] for seed in range(first, first + seeds)}
+
+
+def test_a_program_holds_seeds_of_one_choice(tmp_path):
+    """Ten seeds are four programs of three, and the last has two more that are not asked for."""
+    dealt(tmp_path)
+    plan = resolve(Settings(methods=("vae",), datasets=("circle",), tuned=str(tmp_path / "tuned.json"), seeds=10))
+    assert [[run.seed for run in block] for block in blocks(plan.runs)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+
+
+def test_choices_of_several_tunings_reach_runs_and_report(tmp_path, compare, invented):
+    file, out = tmp_path / "tuned.json", tmp_path / "out"
+    file.write_text(of_circle({"vae": THREE}, schema=4, budget={"flops": 1e9, "repeats": 3}))
+    assert compare(out, "vae,vae[batch_size=5],untrained", "circle", 9, "--tuned", file).code == 0
+    runs = tables.read_table(out, "runs").set_index(["method", "seed"])["p_batch_size"]
+    assert runs["vae"].tolist() == [7] * 3 + [8] * 3 + [9] * 3
+    assert set(runs["vae[batch_size=5]"]) == {5}
+    info = json.loads((out / "study.json").read_text())
+    assert info["tuned"]["methods"]["vae"] == {"circle": THREE}
+    (_, origin), *used = settings_used(info)
+    assert "1e+09 FLOPs for each method on each dataset, in each of 3 tunings" in origin
+    assert dict(used) == {
+        "vae": "batch_size=7 or batch_size=8 or batch_size=9",
+        "vae[batch_size=5]": "as given, nothing tuned",
+        "untrained": "at its defaults",
+    }
+
+
+def test_older_studies_state_one_choice_by_itself():
+    info = {"tuned": {"file": "f", "sha256": "s", "budget": "b", "methods": {"vae": {"circle": {"steps": 7}}}}}
+    assert settings_used(info)[1:] == [("vae", "steps=7")]

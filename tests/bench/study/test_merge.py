@@ -250,7 +250,7 @@ REFUSED = [
       for field in fields(Conditions)),
     (setting(set={"vae": {"steps": 4}}), "--set vae steps=3, .* one with steps=4"),
     (setting(set={}), "--set vae steps=3, .* one with nothing"),
-    (lambda folder: edit(folder, lambda info: info.update(kind="tune")),
+    (lambda folder: edit(folder, lambda info: info.update(kind="tune", settings={**info["settings"], "seeds": 3})),
      "holds results of `tune`; only studies of `compare` can be merged"),
     (spec_of_another(code="other"), "made circle / vae / seed 0 with different code \\([0-9a-f]{16} and other\\)"),
     (spec_of_another(versions=("torch 1", "numpy 2")), "with different versions \\(.*torch .* and .*torch 1"),

@@ -1,70 +1,15 @@
 """The tuning budget: how many trials it allows, whatever the order, the rounds or the interruptions."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from bench.execution import scheduler
-from bench.fit import runner
 from bench.fit.runner import run_one
-from bench.metrics import BaseEvaluator
-from bench.metrics.measurement import Measurement
-from bench.registry import fingerprints
 from bench.store import tables
 from bench.tuning.budget import affordable
-from methods.common.posteriors import Prior
-from methods.contract.method import Fitted, Method
-from methods.contract.search_space import Range, Uniform
-
-
-@dataclass(frozen=True)
-class Priced(Method):
-    """The initial weights with a shift of the decoder, at a price in FLOPs that grows with the shift by `slope`."""
-
-    price: float = 10.0
-    slope: float = 0.0
-    shift: float = 0.5
-    breaks: bool = False
-
-    search: ClassVar[Mapping[str, Range]] = {"shift": Uniform(-1, 1)}
-
-    def fit(self, task):
-        task.ledger.charge("price", self.price + self.slope * abs(self.shift))
-        if self.breaks:
-            raise ArithmeticError("no")
-        task.model.network[-1].bias.data.fill_(self.shift)
-        yield Fitted(task.model, Prior(task.latent_dim))
-
-
-class ByShift(BaseEvaluator):
-    """Scores a model by how far it is shifted, so that what is dearer is better."""
-
-    def __init__(self, *_):
-        pass
-
-    def evaluate_checkpoint(self, fitted, draws):
-        return [Measurement("validation_ll", float(fitted.model.network[-1].bias.detach().abs().mean()), 0.0, "nats")]
-
-
-@pytest.fixture
-def tune(cli, in_process, offer, monkeypatch):
-    """`tune` of priced methods on small data, run here, without quadrature; --budget and --trials are given."""
-    monkeypatch.setattr(runner, "ValidationEvaluator", ByShift)
-    monkeypatch.setattr(runner, "_warm_up", lambda *_: None)
-    monkeypatch.setattr(fingerprints.Fingerprints, "of", lambda *_: fingerprints.Fingerprint("code", ()))
-    offer("cheap", Priced())
-    offer("costly", Priced(price=100.0))
-    offer("uneven", Priced(price=20.0, slope=100.0))
-
-    def run(out, methods, budget, *more, trials=16, datasets="circle"):
-        args = ("--budget", budget, "--trials", trials, "--n-train", 20, "--seeds", 1, "--jobs", 1, "--out", out)
-        return cli("tune", "-m", methods, "-d", datasets, *args, *more)
-
-    return run
+from bench.tuning.design import FRESH_SEEDS
 
 
 def chosen(folder):
@@ -73,8 +18,15 @@ def chosen(folder):
     return {(each["dataset"], each["method"]): {**each, "wall_s": None} for each in content["choices"]}
 
 
+def of_search(folder):
+    """The rows of the search, in order."""
+    rows = tables.read_table(folder, "trials")
+    return rows[rows["stage"] == "search"]
+
+
 def one_by_one(costs, budget, limit):
     """The rule, followed a trial at a time."""
+    costs = list(costs)
     count, spent = 1, costs[0]
     while count < limit and spent + spent / count <= budget:
         if spent + costs[count] > budget:
@@ -122,55 +74,71 @@ def test_what_a_budget_allows(costs, budget, limit, count):
 
 
 def test_a_cheap_and_a_costly_method_have_the_same_budget(tune, tmp_path, in_process):
-    assert tune(tmp_path / "out", "cheap,costly", 350, "--seeds", 2, trials=6, datasets="circle,absolute").code == 0
+    assert tune(tmp_path / "out", "cheap,costly", 525, trials=6, datasets="circle,absolute").code == 0
     found = chosen(tmp_path / "out")
     assert {pair: (each["trials"], each["flops"]) for pair, each in found.items()} == {
-        ("absolute", "cheap"): (6, 120),
-        ("absolute", "costly"): (1, 200),
-        ("circle", "cheap"): (6, 120),
-        ("circle", "costly"): (1, 200),
+        ("absolute", "cheap"): (6, 180),
+        ("absolute", "costly"): (1, 300),
+        ("circle", "cheap"): (6, 180),
+        ("circle", "costly"): (1, 300),
     }
-    assert len(in_process) == 2 * (6 + 1) * 2
+    assert len(in_process) == 2 * ((6 + 1) * 3 + 2 * FRESH_SEEDS)
 
 
 def test_the_budget_binds_before_the_limit(tune, tmp_path, in_process):
-    assert tune(tmp_path / "out", "cheap,costly", 115, "--quiet").code == 0
+    assert tune(tmp_path / "out", "cheap,costly", 345, "--quiet").code == 0
     found = chosen(tmp_path / "out")
-    assert [(each["trials"], each["flops"]) for each in found.values()] == [(11, 110), (1, 100)]
-    assert len(in_process) == 11 + 1
+    assert [(each["trials"], each["flops"]) for each in found.values()] == [(11, 330), (1, 300)]
+    assert len(in_process) == (11 + 1) * 3 + 2 * FRESH_SEEDS
 
 
 def test_uneven_costs_stay_within_the_budget(tune, tmp_path):
-    for budget in (150, 400):
+    for budget in (450, 1200):
         out = tmp_path / str(budget)
         assert tune(out, "uneven", budget, "--quiet").code == 0
-        rows = tables.read_table(out, "trials")
+        rows = of_search(out)
         (found,) = chosen(out).values()
+        costs = rows.groupby("trial")["flops"].sum()
         assert rows["flops"].tolist() == pytest.approx((20 + 100 * rows["p_shift"].abs()).tolist(), abs=1)
-        assert found["trials"] == rows["counted"].sum() == one_by_one(rows["flops"].tolist(), budget, 16)
+        assert found["trials"] == rows.loc[rows["counted"], "trial"].nunique() == one_by_one(costs, budget, 16)
         assert found["flops"] == pytest.approx(rows.loc[rows["counted"], "flops"].sum())
         assert found["flops"] <= budget
 
 
-def test_a_trial_beyond_the_budget_cannot_win(tune, tmp_path):
-    assert tune(tmp_path / "out", "uneven", 215, "--quiet").code == 0
-    rows = tables.read_table(tmp_path / "out", "trials")
+def test_a_trial_beyond_the_budget_is_finished_and_cannot_win(tune, tmp_path):
+    assert tune(tmp_path / "out", "uneven", 1000, "--quiet").code == 0
+    rows = of_search(tmp_path / "out")
     (found,) = chosen(tmp_path / "out").values()
-    assert rows.loc[~rows["counted"], "score"].max() > found["best"] == rows.loc[rows["counted"], "score"].max()
-    assert found["trial"] < found["trials"] < len(rows)
+    assert set(rows["status"]) == {"done"}
+    assert rows["score"].tolist() == pytest.approx(rows["p_shift"].abs().tolist(), abs=1e-6)
+    assert rows.loc[~rows["counted"], "score"].max() > found["best_score"]
+    assert found["best_score"] == rows.loc[rows["counted"], "score"].max()
+    assert found["best"] < found["trials"] < rows["trial"].nunique()
 
 
 def test_the_defaults_run_whatever_they_cost(tune, tmp_path):
     assert tune(tmp_path / "out", "costly", 30, "--quiet").code == 0
     (found,) = chosen(tmp_path / "out").values()
-    assert (found["trials"], found["flops"], found["parameters"]) == (1, 100, {"shift": 0.5})
+    assert (found["trials"], found["flops"], found["parameters"]) == (1, 300, {"shift": 0.5})
+    assert found["confirmation"] is None
+    assert found["reason"] == "the defaults are kept: no trial scored higher"
 
 
-def test_fits_that_fail_are_paid_for(tune, offer, tmp_path):
-    offer("broken", Priced(price=100.0, breaks=True))
-    assert tune(tmp_path / "out", "broken", 350, "--quiet").code == 1
+def test_fits_that_fail_are_paid_for(tune, offer, priced, tmp_path):
+    offer("broken", priced(price=100.0, breaks=True))
+    assert tune(tmp_path / "out", "broken", 1050, "--quiet").code == 1
     (found,) = chosen(tmp_path / "out").values()
-    assert (found["trials"], found["unscored"], found["flops"]) == (3, 3, 300)
+    assert (found["trials"], found["unscored"], found["flops"]) == (3, 3, 900)
+
+
+def test_the_confirmation_is_counted_beside_the_budget(tune, tmp_path):
+    assert tune(tmp_path / "out", "uneven", 1200, "--quiet").code == 0
+    (found,) = chosen(tmp_path / "out").values()
+    rows = tables.read_table(tmp_path / "out", "trials")
+    fresh = rows[rows["stage"] == "confirmation"]
+    assert sorted(fresh["trial"].unique()) == [0, found["best"]]
+    assert found["confirmation"]["flops"] == fresh["flops"].sum() > FRESH_SEEDS * 70
+    assert found["flops"] == rows.loc[rows["counted"] & (rows["stage"] == "search"), "flops"].sum()
 
 
 def interrupting(monkeypatch, after):
@@ -195,7 +163,7 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def tune_two(tune):
     """`tune` of a method with even and one with uneven costs, in four rounds."""
-    return lambda out, *more: tune(out, "cheap,uneven", 250, *more, trials=6)
+    return lambda out, *more: tune(out, "cheap,uneven", 750, *more, trials=6)
 
 
 @pytest.fixture
@@ -206,7 +174,7 @@ def whole(tune_two, kept):
     return chosen(kept / "whole")
 
 
-@pytest.mark.parametrize("after", [1, 6])
+@pytest.mark.parametrize("after", [1, 20, 45])
 def test_an_interrupted_tuning_chooses_the_same(whole, tune_two, tmp_path, monkeypatch, after):
     plain = scheduler.run_all
     interrupting(monkeypatch, after)
@@ -225,30 +193,35 @@ def test_the_order_in_which_runs_end_does_not_matter(whole, tune_two, tmp_path, 
 
 
 def test_the_same_again_runs_nothing_and_says_so_once(tune, tmp_path, in_process):
-    first = tune(tmp_path / "out", "cheap,costly", 115)
+    first = tune(tmp_path / "out", "cheap,costly", 345)
     ran = len(in_process)
-    assert [line for line in first.err.splitlines() if line.startswith("round ")] == [
+    assert [line for line in first.err.splitlines() if line.startswith(("round ", "confirmation"))] == [
         "round 1: the defaults",
         "round 2: 1 more trials within the budget",
         "round 3: 2 more trials within the budget",
         "round 4: 4 more trials within the budget",
         "round 5: 3 more trials within the budget",
+        "confirmation: the best trial and the defaults on 10 fresh seeds",
     ]
-    again = tune(tmp_path / "out", "cheap,costly", 115)
+    again = tune(tmp_path / "out", "cheap,costly", 345)
     assert len(in_process) == ran
-    (first_round, nothing) = again.err.splitlines()
+    first_round, nothing, confirmation, nothing_either = again.err.splitlines()
     assert first_round == "round 1: the defaults"
-    assert nothing.startswith(f"all {ran} runs are done")
+    assert nothing.startswith(f"all {ran - 2 * FRESH_SEEDS} runs are done")
+    assert confirmation.startswith("confirmation: ")
+    assert nothing_either.startswith(f"all {2 * FRESH_SEEDS} runs are done")
 
 
 def test_more_methods_seeds_and_datasets_are_added(tune, tmp_path, in_process):
     out = tmp_path / "out"
-    assert tune(out, "cheap", 115, "--quiet").code == 0
-    assert tune(out, "costly", 115, "--quiet", datasets="absolute").code == 0
+    assert tune(out, "cheap", 345, "--quiet").code == 0
+    assert tune(out, "costly", 345, "--quiet", datasets="absolute").code == 0
     assert set(chosen(out)) == {("circle", "cheap"), ("absolute", "costly")}
-    assert tune(out, "cheap", 115, "--quiet", "--seeds", 2).code == 0
-    assert [(each["trials"], each["flops"]) for each in chosen(out).values()] == [(1, 200), (5, 100)]
-    assert json.loads((out / "tuned.json").read_text())["budget"]["seeds"] == 2
+    assert tune(out, "cheap", 345, "--quiet", "--seeds", 4).code == 0
+    assert [(each["trials"], each["flops"]) for each in chosen(out).values()] == [(1, 400), (8, 320)]
+    content = json.loads((out / "tuned.json").read_text())
+    assert content["budget"]["seeds"] == 4
+    assert content["seeds"] == [*range(1000, 1004), *range(2000, 2000 + FRESH_SEEDS)]
 
 
 def test_another_budget_does_not_mix(tune, tmp_path, unchanged):

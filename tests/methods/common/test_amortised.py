@@ -28,7 +28,7 @@ METHODS = {
     "vae": LONG,
     "iterative": {**LONG, "window": 3, "most_inner": 9},
     "iwae": BRIEF,
-    "iwae-dreg": BRIEF,
+    "iwae-dreg": {**BRIEF, "steepness": 4.0},
     "semi-amortised": BRIEF,
 }
 
@@ -231,6 +231,30 @@ def test_methods_that_say_so_can_be_fitted_together(name, make_task, short):
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match=r"^schedule must be anytime or cosine, got 'linear'$"):
         VAE(schedule="linear")
+
+
+# The first layer
+
+
+def test_a_steeper_first_layer_is_where_training_starts(make_task):
+    """The same fit as from a model that was made steeper before, and another one than by default."""
+    made, steep, plain = (make_task("circle", DATA) for _ in range(3))
+    with torch.no_grad():
+        made.model.network[0].weight.mul_(4)
+        made.model.network[0].bias.mul_(4)
+    for _ in zip(VAE(steps=5).fit(made), VAE(steps=5, steepness=4.0).fit(steep), VAE(steps=5).fit(plain), strict=True):
+        assert same(made.model.state_dict().values(), steep.model.state_dict().values())
+        assert not same(made.model.state_dict().values(), plain.model.state_dict().values())
+
+
+def test_no_work_is_done_for_a_first_layer_as_it_is(make_task):
+    accounts = []
+    for steepness in (1.0, 4.0):
+        task = watched(make_task, "circle", DATA)
+        (fit,) = counted(((fitted,) for fitted in VAE(steps=3, steepness=steepness).fit(task)), [task])
+        accounts.append({work.name: work.flops for work in fit.ledger.account()})
+    plain, steep = accounts
+    assert steep == {**plain, "steeper first layer": 2 * 64}
 
 
 # Batches and noise
