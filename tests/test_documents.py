@@ -8,6 +8,7 @@ import inspect
 import re
 import shlex
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ import datasets
 import methods
 from bench.cli.app import cli
 from bench.cli.options import LAST, SettingsCommand
+from bench.common.units import number
 from bench.config import schema
 from bench.config.fields import choices, fields, read
 from bench.config.labels import spell_value
@@ -25,8 +27,13 @@ from bench.fit.cost_model import cost_table
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import make_task, run_one
 from bench.registry.registry import registry
+from bench.report.sentences import never
+from bench.stats.comparisons import comparisons
+from bench.stats.estimates import aggregate
+from bench.stats.summary import ranked
 from bench.store.records import RunSpec
 from bench.store.schema import METRICS, RUN_COSTS, TABLES
+from bench.store.study_tables import read as read_study
 from datasets.base import draw
 from methods.mapa import deconvolution, placement, rff_lvm
 
@@ -137,16 +144,47 @@ def sources():
     return markdown(("dataset", "what it is", "L", "D", "E log p(x)"), rows)
 
 
+@cache
+def compared():
+    """The reference study and its comparisons."""
+    study = read_study(ROOT / "results" / "reference" / "study")
+    return study, comparisons(study.measurements, study.runs, study.baseline, study.margin)
+
+
+WORDS = ("better", "equivalent", "undecided", "worse")
+
+
+def reference():
+    """Mean gaps, the verdicts of the baselines on each method, and what it costs the first baseline to match it."""
+    study, found = compared()
+    known = {(each.baseline, each.other): each for each in found}
+    baselines = list(dict.fromkeys(each.baseline for each in found))
+    rows = []
+    for row in aggregate(study.measurements, study.runs).sort_values("mean").to_dict("records"):
+        if row["method"] not in ranked(study.runs):
+            continue
+        against = [known.get((baseline, row["method"])) for baseline in baselines]
+        counts = [each and " / ".join(str(len(each.having(word))) for word in WORDS) for each in against]
+        cost = against[0] and against[0].match
+        ratio = cost and f"{never(cost.flops)} [{', '.join(map(never, cost.flops_interval))}]"
+        missed = cost and (", ".join(cost.missed) or "none")
+        gap = f"{number(row['mean'])} [{number(row['low'])}, {number(row['high'])}]"
+        rows.append([f"`{row['method']}`", gap, *(text or "" for text in (*counts, ratio, missed))])
+    heads = [f"`{baseline}` against it" for baseline in baselines]
+    return markdown(("method", "oracle gap", *heads, f"`{baselines[0]}`'s FLOPs to match it", "missed on"), rows)
+
+
 GENERATED = {
-    ("costs.md", "operators"): operators,
-    ("costs.md", "charges"): charges,
-    ("methods.md", "steps"): steps,
-    ("datasets.md", "datasets"): sources,
-    ("studies.md", "settings"): lambda: settings(schema.Settings),
-    ("several-machines.md", "execution"): lambda: settings(schema.Execution),
-    ("tune.md", "tune"): lambda: settings(schema.TuneSettings, [schema.Settings]),
-    ("sweep.md", "sweep"): lambda: settings(schema.SweepSettings, [schema.Settings]),
-    ("timing.md", "timing"): lambda: settings(schema.TimingSettings, [schema.Conditions]),
+    ("README.md", "reference"): reference,
+    ("docs/costs.md", "operators"): operators,
+    ("docs/costs.md", "charges"): charges,
+    ("docs/methods.md", "steps"): steps,
+    ("docs/datasets.md", "datasets"): sources,
+    ("docs/studies.md", "settings"): lambda: settings(schema.Settings),
+    ("docs/several-machines.md", "execution"): lambda: settings(schema.Execution),
+    ("docs/tune.md", "tune"): lambda: settings(schema.TuneSettings, [schema.Settings]),
+    ("docs/sweep.md", "sweep"): lambda: settings(schema.SweepSettings, [schema.Settings]),
+    ("docs/timing.md", "timing"): lambda: settings(schema.TimingSettings, [schema.Conditions]),
 }
 
 
@@ -160,7 +198,7 @@ def between(text, name):
 
 @pytest.mark.parametrize(("page", "name"), GENERATED)
 def test_generated_tables_are_up_to_date(page, name):
-    _, table, after = between(TEXTS[f"docs/{page}"], name)
+    _, table, after = between(TEXTS[page], name)
     assert after
     assert table.strip() == GENERATED[page, name](), "run python -m tests.test_documents"
 
@@ -169,7 +207,7 @@ def test_every_marker_has_a_table():
     found = [
         (page, name) for page, text in TEXTS.items() for name in re.findall(r"^<!-- /(\w+) -->$", text, re.MULTILINE)
     ]
-    assert found == [(f"docs/{page}", name) for page, name in sorted(GENERATED, key=lambda each: each[0])]
+    assert sorted(found) == sorted(GENERATED)
 
 
 # What must be described
@@ -347,7 +385,7 @@ def test_the_method_of_the_readme_runs(tmp_path):
 def write():
     """Write the generated tables again."""
     for (page, name), table in GENERATED.items():
-        path = DOCS / page
+        path = ROOT / page
         before, _, after = between(path.read_text(encoding="utf-8"), name)
         path.write_text(before + table() + after, encoding="utf-8")
 

@@ -329,7 +329,7 @@ def test_a_mean_rank_leads_to_the_rank_of_each_run(page, report, monkeypatch, me
 def test_a_mean_over_all_datasets_leads_to_every_run(page, report, monkeypatch):
     rows, says = open_rows(page, report, "ranking", "#rows::mapa:oracle_gap")
     assert list(rows["dataset"]) == ["circle"] * 5 + ["torus"] * 5
-    assert says == "Over 10 finished seeds: median 5.75, least 0.5, greatest 11."
+    assert says == "Over 10 finished seeds: mean over datasets of medians 5.75, least 0.5, greatest 11."
     assert len(selected(page, report.parent, monkeypatch)) == 10
 
 
