@@ -14,11 +14,11 @@ import functools
 from dataclasses import dataclass
 
 import pytest
-from bench.stats.paired import interval
 from pyro.infer import TraceMeanField_ELBO
 
 import datasets
 from bench.metrics.likelihood import learned_likelihood
+from bench.stats.verdicts import interval
 from datasets.base import draw, stream
 from methods import vae
 from methods.contract.decoder import build_model

@@ -20,7 +20,7 @@ NAMES = [
     (("compere",), "unknown command 'compere' - did you mean 'compare'?"),
     (
         ("frobnicate",),
-        "unknown command 'frobnicate' (available: compare, run, merge, report, status, tune, sweep, list, timing, "
+        "unknown command 'frobnicate' (available: compare, plan, run, merge, report, status, tune, sweep, list, timing, "
         "check)",
     ),
     (("compare", "-m", "mpaa"), "unknown method 'mpaa' - did you mean 'mapa'?"),
