@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +19,12 @@ from methods.contract.method import Fitted, Method, Task, require
 from methods.mapa import deconvolution, noise, placement
 from methods.mapa.assignment import Attempt, Shares, steepened
 from methods.mapa.fit import fit
+from methods.mapa.held_out import Kept
 from methods.mapa.rff_fit import fit_embedded, signals_span
 
 POOR_FIT = 1.0
 NEAR = 4
+LOOK_EVERY = 25
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class MAPA(Method):
         steps: Most optimiser steps of the selected fit, its trial included, in each noise round.
         tolerance: The fit ends when 50 steps gain less than this, in nats per training point.
         history: Number of pairs that L-BFGS remembers.
-        trial_steps: Steps of each trial fit, after which only the best continues; also the steps after each
-            replacement.
+        trial_steps: Steps of each trial fit. Only the one with the highest likelihood of validation points continues.
         replacements: How often codes are reassigned to suit the decoder after the trial (L = 2).
+        replacement_steps: Steps after each replacement.
         steepness: Factor on the first layer's initial weights. For L = 1 a second start uses it if the first is 1 nat
             or more from a perfect fit after its trial, and the better one continues; for L = 2 every start uses half
             of it.
@@ -78,7 +81,8 @@ class MAPA(Method):
     steps: int = 600
     tolerance: float = 0.02
     history: int = 60
-    trial_steps: int = 50
+    trial_steps: int = 100
+    replacement_steps: int = 50
     replacements: int = 3
     steepness: float = 8.0
     noise_rounds: int = 3
@@ -135,28 +139,24 @@ class MAPA(Method):
         self, task: Task, start: GaussianModel, x: Tensor, few: Tensor, fitted: Fitted
     ) -> Generator[Fitted, None, Fitted]:
         """One round at the present noise variance. It yields the earlier `fitted` until the first trial step."""
-        best: Attempt | None = None
+        kept, best, reached = Kept(task), None, -math.inf
         for attempt in self._attempts(task, start, self._shares(task, x, few)):
-            yield fitted
-            for _ in attempt.advance(min(self.trial_steps, self.steps)):
-                best = attempt if best is None or attempt.loss < best.loss else best
-                fitted = best.fitted
-                yield fitted
+            yield kept.fitted or fitted
+            value = yield from _watched(attempt, min(self.trial_steps, self.steps), kept)
+            if best is None or value > reached:
+                best, reached = attempt, value
         if best is None:
             return fitted
         for _ in range(self.replacements if task.latent_dim > 1 else 0):
             best.place_anew(task.ledger)
-            yield best.fitted
-            for _ in best.advance(min(self.trial_steps, self.steps - best.steps)):
-                yield best.fitted
-        for _ in best.advance(self.steps - best.steps):
-            yield best.fitted
-        task.model.load_state_dict(best.model.state_dict())
+            yield from _watched(best, min(self.replacement_steps, self.steps - best.steps), kept)
+        yield from _watched(best, self.steps - best.steps, kept)
+        task.model.load_state_dict(kept.model.state_dict())
         if task.model.learns_noise:
             with torch.no_grad():
-                centres = task.model.decode(best.codes).double()
+                centres = task.model.decode(kept.codes).double()
                 task.model.set_variance(noise.refine_noise(few, centres, task.model.variance()))
-        fitted = replace(best.fitted, model=task.model)
+        fitted = replace(kept.fitted or best.fitted, model=task.model)
         yield fitted
         return fitted
 
@@ -190,3 +190,27 @@ class MAPA(Method):
     def _starts(self, latent_dim: int) -> tuple[float, ...]:
         """Factors on the first layer: for curves 1 and then the full steepness, for surfaces half of it."""
         return (1.0, self.steepness) if latent_dim == 1 else (self.steepness / 2,)
+
+
+def _watched(attempt: Attempt, steps: int, kept: Kept) -> Generator[Fitted, None, float]:
+    """Train on, and look at validation points every 25 steps and at the end.
+
+    Args:
+        attempt: The fit.
+        steps: Most steps.
+        kept: The best state so far, which this may replace.
+
+    Yields:
+        The best state so far, after each step; the present one before the first look.
+
+    Returns:
+        The highest log-likelihood of validation points that was seen on the way, in nats.
+    """
+    highest = -math.inf
+    for taken, _ in enumerate(attempt.advance(steps), 1):
+        if taken % LOOK_EVERY == 0:
+            highest = max(highest, kept.look(attempt))
+        yield kept.fitted or attempt.fitted
+    highest = max(highest, kept.look(attempt))
+    yield kept.fitted or attempt.fitted
+    return highest

@@ -13,6 +13,7 @@ from methods.common.latent_grid import GridPosterior
 from methods.contract.method import NullLedger
 from methods.mapa import MAPA, method
 from methods.mapa.assignment import Attempt
+from methods.mapa.held_out import Kept
 from methods.mapa.method import POOR_FIT
 from methods.vae import VAE
 
@@ -54,6 +55,20 @@ class Watched(Attempt):
     def place_anew(self, ledger):
         super().place_anew(ledger)
         self.placements.append(self.place)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Attempt, steps taken, log-likelihood of validation points and parameters at each look, in order."""
+    found, plain = [], Kept.look
+
+    def look(self, attempt):
+        value = plain(self, attempt)
+        found.append((attempt, attempt.steps, value, [each.detach().clone() for each in attempt.model.parameters()]))
+        return value
+
+    monkeypatch.setattr(Kept, "look", look)
+    return found
 
 
 @pytest.fixture
@@ -113,13 +128,15 @@ def test_a_fit_of_a_surface_begins_half_as_steeply(make_task):
 
 
 @pytest.mark.parametrize("replacements", [0, 2])
-def test_the_placement_that_fits_best_after_its_trial_goes_on_and_it_alone_is_placed_anew(
-    replacements, make_task, short, watched
+def test_the_placement_that_is_best_on_validation_goes_on_and_it_alone_is_placed_anew(
+    replacements, make_task, short, watched, looks
 ):
+    """What is learned is the state that was best on validation points at any look."""
     mapa = dataclasses.replace(short(MAPA(), 50), replacements=replacements)
     task = make_task("s_curve", 40)
     fitted = last(mapa.fit(task))
-    chosen = min(watched, key=lambda attempt: min(attempt.losses_seen[: mapa.trial_steps]))
+    seen = {attempt: value for attempt, steps, value, _ in looks if steps == mapa.trial_steps}
+    chosen = max(watched, key=lambda attempt: seen[attempt])
     assert len(watched) > 2
     for attempt in watched:
         is_chosen = attempt is chosen
@@ -127,8 +144,9 @@ def test_the_placement_that_fits_best_after_its_trial_goes_on_and_it_alone_is_pl
         assert attempt.steps == (50 if is_chosen else mapa.trial_steps)
         assert all(sorted(place.tolist()) == list(range(40)) for place in attempt.placements)
     assert fitted.model is task.model
-    for own, expected in zip(task.model.parameters(), chosen.model.parameters(), strict=True):
-        assert torch.equal(own, expected)
+    *_, expected = max(looks, key=lambda look: look[2])
+    for own, other in zip(task.model.parameters(), expected, strict=True):
+        assert torch.equal(own, other)
     assert (replacements == 0) == all(torch.equal(place, chosen.placements[0]) for place in chosen.placements)
 
 
@@ -152,8 +170,9 @@ def test_one_may_stop_before_the_codes_are_placed(make_task, short):
     placed = [isinstance(fitted.posterior, GridPosterior) for fitted in yielded]
     assert placed == sorted(placed)
     assert placed.count(False) == 1
-    # Three trials, after a yield each, one placement anew, the rest of the best attempt's steps, and the end.
-    assert len(yielded) == 3 * (1 + 10) + 1 + 20 + 1
+    # Three trials, after a yield each, one placement anew and the rest of the best attempt's steps, each with a look;
+    # and the end.
+    assert len(yielded) == 3 * (1 + 10 + 1) + (10 + 1) + (10 + 1) + 1
     changes = sum(first.model is not second.model for first, second in itertools.pairwise(yielded[1:-1]))
     assert changes < 12
     assert yielded[-1].model is task.model
