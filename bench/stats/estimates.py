@@ -1,4 +1,4 @@
-"""Final quality: medians and interquartile means over seeds, ranks over datasets, with intervals."""
+"""Final quality: medians over seeds, mean gaps and ranks over datasets, with intervals."""
 
 from __future__ import annotations
 
