@@ -188,7 +188,7 @@ class _Flips:
 
         With few seeds a variance may be small by chance. So that of a comparison is drawn towards the one that the
         comparisons of its dataset have in common (Cui et al. 2005). The latter is found from squares, which flips do
-        not change, so that the test is exact.
+        not change, as a test by flips requires.
         """
         return self._stepped(np.abs(self._statistic(moderated=True)))
 
@@ -223,8 +223,7 @@ class _Flips:
 def _clipped(values: Array) -> Array:
     """Differences cut at three times their median size, so that one large seed does not hide what all seeds show.
 
-    Normal differences are hardly ever cut. The size of a difference does not change with its sign, so that the test
-    stays exact.
+    Normal differences are hardly ever cut. Flips do not change what is cut.
     """
     usual = float(np.median(np.abs(values)))
     return np.clip(values, -CLIP * usual, CLIP * usual) if usual > 0 else values
