@@ -47,7 +47,8 @@ class Kept:
         """Compare the present state of a fit with the best one, and keep it if it is better; its log-likelihood."""
         value = float(self.ledger.run("validation", self._log_likelihood, attempt.model))
         if value > self.value or self.fitted is None:
-            self.value, self.codes, self.model = value, attempt.codes, copy.deepcopy(attempt.model)
+            self.value, self.codes = value, attempt.codes
+            self.model = self.ledger.run("keep", copy.deepcopy, attempt.model)
             self.fitted = replace(attempt.fitted, model=self.model)
         return value
 

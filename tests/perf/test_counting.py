@@ -19,8 +19,8 @@ from datasets.base import draw
 from methods.contract.method import NullLedger
 
 LIMIT = 0.02
-STEPS = 60
-FIRST = 20  # in the steps before, work is met that is not known yet
+STEPS = 70
+FIRST = 30  # in the steps before, work is met that is not known yet: the first look of mapa at step 25
 REPEATS, CALLS = 200, 50
 COUNT_S = 2e-3
 

@@ -63,7 +63,7 @@ def test_a_look_is_at_no_more_than_some_points_and_is_accounted_for(make_task):
     kept = Kept(task)
     kept.ledger = Ledger()
     kept.look(Standing(task.model))
-    assert ledger_names == ["validation"]
+    assert ledger_names == ["validation", "keep"]
     assert kept.x.shape == (POINTS, 2)
     assert len(kept.grid_codes) == CODES
 
