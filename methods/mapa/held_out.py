@@ -7,7 +7,6 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from methods.common.mixture_likelihood import codebook
 from methods.contract.decoder import GaussianModel
@@ -45,7 +44,7 @@ class Kept:
 
     def look(self, attempt: Attempt) -> float:
         """Compare the present state of a fit with the best one, and keep it if it is better; its log-likelihood."""
-        value = float(self.ledger.run("validation", self._log_likelihood, attempt.model))
+        value = self.ledger.run("validation", self._log_likelihood, attempt.model)
         if value > self.value or self.fitted is None:
             self.value, self.codes = value, attempt.codes
             self.model = self.ledger.run("keep", copy.deepcopy, attempt.model)
@@ -53,11 +52,11 @@ class Kept:
         return value
 
     @torch.no_grad()
-    def _log_likelihood(self, model: GaussianModel) -> Tensor:
+    def _log_likelihood(self, model: GaussianModel) -> float:
         """The mean of log sum_s w_s N(x; f(z_s), s2 I) over validation points, in nats."""
         noise = model.variance()
         means = model.decode(self.grid_codes).double()
         bias = self.log_weights - means.square().sum(1) / (2 * noise)
         affinity = torch.logsumexp(torch.addmm(bias, self.x / noise, means.T), 1)
         constant = self.x.shape[1] / 2 * math.log(2 * math.pi * noise)
-        return (affinity - self.x.square().sum(1) / (2 * noise)).mean() - constant
+        return float((affinity - self.x.square().sum(1) / (2 * noise)).mean()) - constant
