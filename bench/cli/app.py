@@ -44,7 +44,7 @@ def cli() -> None:
 
     \b
     Start with:
-      python -m bench compare --methods mapa,iterative     the main comparison, two minutes
+      python -m bench compare --methods mapa,iterative     the main comparison, three minutes
       python -m bench plan --methods mapa,iterative        what it runs, and what its verdicts can find
       python -m bench run study.toml                       a comparison described in a file
       python -m bench status DIR                           how far a study is
