@@ -39,7 +39,7 @@ from bench.stats.cost_to_target import SHOWN, targets
 from bench.stats.estimates import aggregate, estimates, ranks
 from bench.stats.matching import Match
 from bench.stats.summary import aggressive_shares, fitted, metric_names, oracle_levels, work_shares
-from bench.stats.verdicts import BETTER, EQUIVALENT, UNDECIDED, WORSE
+from bench.stats.verdicts import BETTER, EQUIVALENT, UNDECIDED, VERDICTS, WORSE
 from bench.store.schema import LEARNS, MAIN_METRICS, PAIR, PAIRED, RUN_COSTS, Definition, define
 from bench.store.study_tables import Study
 
@@ -135,17 +135,17 @@ def _claims(found: list[Comparison], study: Study, table: pd.DataFrame) -> list[
 def _verdicts(comparison: Comparison) -> list[tuple[str, str, int]]:
     """Each verdict with its sign and count, losses first, too few seeds last."""
     words = Counter(sentences.verdict_of(each) for each in comparison.differences)
-    return [(word, SIGNS[word], words[word]) for word in (*sentences.ORDER, sentences.TOO_FEW) if words[word]]
+    return [(word, SIGNS[word], words[word]) for word in (*VERDICTS, sentences.TOO_FEW) if words[word]]
 
 
 def _standings(found: Sequence[Comparison]) -> Table:
     """The verdicts and the cost to match of many comparisons, a row each."""
-    columns = [Column("methods", number=False), *map(Column, sentences.ORDER)]
+    columns = [Column("methods", number=False), *map(Column, VERDICTS)]
     columns += [Column("FLOPs to match"), Column("FLOPs to match, methods exchanged")]
     rows = []
     for place, each in enumerate(found):
         counts = Counter(sentences.verdict_of(difference) for difference in each.differences)
-        cells = [Cell(f"{each.baseline} against {each.other}"), *(Cell(str(counts[word])) for word in sentences.ORDER)]
+        cells = [Cell(f"{each.baseline} against {each.other}"), *(Cell(str(counts[word])) for word in VERDICTS)]
         cells += [_ratio(cost.flops, cost.flops_interval) for cost in (each.match, each.back)]
         rows.append(Row(cells, first=place == 0 or each.baseline != found[place - 1].baseline))
     return Table("Verdicts over datasets", columns, rows, 0, layout="numbers compact")

@@ -17,7 +17,7 @@ from bench.stats.comparisons import Comparison, CostRatio, Difference, compariso
 from bench.stats.estimates import aggregate
 from bench.stats.matching import SLACK
 from bench.stats.summary import finished, fitted
-from bench.stats.verdicts import BETTER, EQUIVALENT, MOST_SEEDS, UNDECIDED, WORSE, least_effect
+from bench.stats.verdicts import EQUIVALENT, MOST_SEEDS, UNDECIDED, VERDICTS, WORSE, least_effect
 from bench.store.schema import LEARNS, RUN
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 TOO_FEW = "too few seeds"
 MANY = 6  # comparisons, above which a table replaces sentences
-ORDER = (WORSE, BETTER, EQUIVALENT, UNDECIDED)  # losses first
 
 
 # Comparisons
@@ -74,7 +73,7 @@ def sentence(comparison: Comparison) -> str:
 
 
 def _verdicts(comparison: Comparison) -> str:
-    groups = [(name, comparison.having(name)) for name in ORDER]
+    groups = [(name, comparison.having(name)) for name in VERDICTS]
     (first, leading), *rest = sorted(groups, key=lambda group: not group[1])
     to = {EQUIVALENT: "to", UNDECIDED: "against"}.get(first, "than")
     total = plural(len(comparison.differences), "dataset")
@@ -227,7 +226,7 @@ def overview(found: Sequence[Comparison], means: Sequence[Mapping[Hashable, Any]
         counts = Counter(verdict_of(difference) for each in own for difference in each.differences)
         total = counts.total() - counts[TOO_FEW]
         if total:
-            words = [f"{name} in {counts[name]}" for name in ORDER]
+            words = [f"{name} in {counts[name]}" for name in VERDICTS]
             losses = [f"{each.other} ({_differences(lost)})" for each in own if (lost := each.having(WORSE))]
             text = f"{baseline}, in {plural(total, 'comparison')} by method and dataset, is {', '.join(words)}."
             sentences.append(text + (f" It is worse than {listed(losses)}." if losses else ""))

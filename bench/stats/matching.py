@@ -77,8 +77,7 @@ def cost_to_match(mine: pd.DataFrame, theirs: pd.DataFrame, seeds: Iterable[int]
         theirs: The same of the other method.
         seeds: The seeds that both finished.
     """
-    last = theirs.sort_values("checkpoint").drop_duplicates("seed", keep="last").set_index("seed")
-    return _match(mine, theirs, last["value"] - SLACK, seeds, last["flops"])
+    return _match(mine, theirs, _last(theirs)["value"] - SLACK, seeds)
 
 
 def cost_to_come_near(
@@ -93,13 +92,10 @@ def cost_to_come_near(
         distance: The distance, in nats.
         seeds: The seeds that both finished.
     """
-    last = theirs.sort_values("checkpoint").drop_duplicates("seed", keep="last").set_index("seed")
-    return _match(mine, theirs, truth - distance, seeds, last["flops"])
+    return _match(mine, theirs, truth - distance, seeds)
 
 
-def _match(
-    mine: pd.DataFrame, theirs: pd.DataFrame, target: pd.Series, seeds: Iterable[int], totals: pd.Series
-) -> Match:
+def _match(mine: pd.DataFrame, theirs: pd.DataFrame, target: pd.Series, seeds: Iterable[int]) -> Match:
     shared = tuple(seeds)
     own, other = (_first_reaching(rows, target).reindex(shared) for rows in (mine, theirs))
 
@@ -110,7 +106,7 @@ def _match(
         found = (own[cost] / spent).where(theirs_does, 0.0).where(mine_does, float("inf"))
         return tuple(found.where(mine_does | theirs_does).astype(float))
 
-    passages = (other["flops"] / totals.reindex(shared)).where(theirs_does, float("inf"))
+    passages = (other["flops"] / _last(theirs)["flops"].reindex(shared)).where(theirs_does, float("inf"))
     return Match(
         seeds=shared,
         wall_ratios=ratios("wall_s"),
@@ -119,6 +115,11 @@ def _match(
         reached=int(mine_does.sum()),
         open=int((~mine_does & ~theirs_does).sum()),
     )
+
+
+def _last(rows: pd.DataFrame) -> pd.DataFrame:
+    """The last checkpoint of each seed."""
+    return rows.sort_values("checkpoint").drop_duplicates("seed", keep="last").set_index("seed")
 
 
 def _first_reaching(rows: pd.DataFrame, targets: pd.Series) -> pd.DataFrame:
