@@ -85,6 +85,18 @@ class LatentGrid:
         order = grid.low[:, 0].argsort(stable=True)
         return LatentGrid(grid.low[order], grid.high[order])
 
+    def divided(self, parts: int) -> LatentGrid:
+        """Each cell cut into `parts` equal intervals along each axis; those of cell i are i m, ..., i m + m - 1.
+
+        Args:
+            parts: The number of intervals; m is parts to the power of L.
+        """
+        latent_dim = self.low.shape[1]
+        place = torch.cartesian_prod(*[torch.arange(parts).double()] * latent_dim).view(-1, latent_dim)
+        width = ((self.high - self.low) / parts)[:, None]
+        low = (self.low[:, None] + width * place).flatten(0, 1)
+        return LatentGrid(low, low + width.expand(-1, len(place), -1).flatten(0, 1))
+
     @property
     def mass(self) -> Tensor:
         """The mass of each cell under the prior, (N,)."""
@@ -101,7 +113,7 @@ class LatentGrid:
         axes = torch.eye(middle.shape[1], dtype=torch.bool)[:, None, None]
         faces = torch.where(axes, torch.stack([self.low, self.high]), middle)  # (L, 2, N, L)
         centre = decode(self.codes).double()
-        return (decode(_to_latent(faces)).double() - centre).norm(dim=-1).sum(1).T
+        return (decode(_to_latent(faces)).double() - centre).norm(dim=-1).sum(1).T.cpu()
 
     def points(self, index: Tensor, u: Tensor) -> Tensor:
         """The codes at relative positions u in [0, 1]^L of the cells `index`: (...), (..., L) -> (..., L)."""
@@ -151,12 +163,21 @@ class GridPosterior(Posterior):
         self.grid = grid
         self.log_mass = grid.mass.log()
 
+    def near(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The cells in which z may be, and their log-probabilities in nats: (n, D) -> (n, C), (n, C).
+
+        Here they are all cells. A posterior on many cells that are mostly empty names only some.
+        """
+        log_index = self.log_index(x)
+        return log_index, torch.arange(log_index.shape[1], device=log_index.device).expand_as(log_index)
+
     def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws (count, n, L) and their log-densities log p(i | x) - log mass of i + log N(z; 0, I), (count, n)."""
-        log_index = self.log_index(x)
-        index = torch.multinomial(log_index.exp(), count, replacement=True, generator=generator)
-        z = self.grid.draw(index.T, generator)
-        log_weight = log_index.gather(1, index).T - self.log_mass.to(index.device)[index.T]
+        log_index, cells = self.near(x)
+        chosen = torch.multinomial(log_index.exp(), count, replacement=True, generator=generator)
+        index = cells.gather(1, chosen).T
+        z = self.grid.draw(index, generator)
+        log_weight = log_index.gather(1, chosen).T - self.log_mass.to(index.device)[index]
         return z, log_weight + standard_normal_log_prob(z)
 
     def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
@@ -175,14 +196,15 @@ class GridPosterior(Posterior):
         Returns:
             Codes, (m, n, L).
         """
-        probability = self.log_index(x).exp()
+        log_index, cells = self.near(x)
+        probability = log_index.exp()
         above = probability.cumsum(1)
         first = u[:, 0].to(above) * above[:, -1:]
         index = torch.searchsorted(above, first.contiguous()).clamp(max=above.shape[1] - 1)
         chosen = probability.gather(1, index)
         within = ((first - above.gather(1, index) + chosen) / chosen.clamp(min=torch.finfo(above.dtype).tiny)).T
         others = u[:, None, 1:].to(above).expand(-1, len(x), -1)
-        return self.grid.points(index.T, torch.cat([within.clamp(0, 1)[..., None], others], -1))
+        return self.grid.points(cells.gather(1, index).T, torch.cat([within.clamp(0, 1)[..., None], others], -1))
 
     def best(self, model: DecoderModel, x: Tensor) -> GridPosterior:
         """The weights of the cells with the highest ELBO for each x, in closed form.

@@ -17,6 +17,7 @@ from methods.contract.method import Fitted, Ledger
 from methods.mapa import deconvolution, placement
 from methods.mapa.fit import Regression
 from methods.mapa.index import Mixture, log_index_posterior
+from methods.mapa.refined import RefinedPosterior
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ class Attempt:
         loss: The loss after the last step, in nats per training point; infinite before the first.
         steps: The number of steps so far.
         codes: The code of each share, (M, L).
-        fitted: What is learned so far.
+        fitted: What is learned so far, with the posterior of training.
+        refined: From a model that does not change any more to what is learned with it, with a posterior for new x.
     """
 
     def __init__(self, model: GaussianModel, shares: Shares, place: Tensor, begin: Callable[..., Iterator[float]]):
@@ -124,6 +126,7 @@ class Attempt:
         codes, posterior = shares.placed(place)
         self.codes = codes.to(shares.targets)
         self.fitted = Fitted(self.model, posterior, shares.log_index)
+        self.refined = lambda model: Fitted(model, RefinedPosterior(posterior, model), shares.log_index)
         regression = Regression(self.codes, shares.targets, shares.weights, self.model.variance())
         self.losses = self.begin(self.model, regression)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 
 import torch
 
@@ -27,7 +26,8 @@ class Kept:
         task: The fitting problem.
 
     Attributes:
-        fitted: What is learned in the best state; None before the first look.
+        fitted: What is learned in the best state, with a posterior for new x; None before the first look.
+        refined: From a model to what is learned there with it.
         model: A copy of its model.
         codes: The code of each share there.
         value: The mean log-likelihood of validation points there, in nats.
@@ -48,7 +48,8 @@ class Kept:
         if value > self.value or self.fitted is None:
             self.value, self.codes = value, attempt.codes
             self.model = self.ledger.run("keep", copy.deepcopy, attempt.model)
-            self.fitted = replace(attempt.fitted, model=self.model)
+            self.refined = attempt.refined
+            self.fitted = self.refined(self.model)
         return value
 
     @torch.no_grad()

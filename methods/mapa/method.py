@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -156,7 +156,7 @@ class MAPA(Method):
             with torch.no_grad():
                 centres = task.model.decode(kept.codes).double()
                 task.model.set_variance(noise.refine_noise(few, centres, task.model.variance()))
-        fitted = replace(kept.fitted or best.fitted, model=task.model)
+        fitted = kept.refined(task.model)
         yield fitted
         return fitted
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from methods.common.posteriors import Prior
 from methods.contract.method import Fitted, Task
 from methods.mapa.fit import Regression, fit
-from methods.mapa.rff_lvm import Codes, embed, signal_subspace
+from methods.mapa.rff_lvm import Codes, LearnedPosterior, embed, signal_subspace
 
 PAIRS = 1
 EVERY = 10
@@ -60,7 +60,7 @@ def fit_embedded(task: Task, x: Tensor, steps: int, history: int) -> Iterator[Fi
     found = embed(x, task.latent_dim, None if model.learns_noise else model.variance(), task.ledger)
     if model.learns_noise:
         model.set_variance(found.noise)
-    fitted = Fitted(model, found.posterior)
+    fitted = Fitted(model, LearnedPosterior(found.posterior, model))
     train = _regression(task, found.codes, x)
     held_out = _regression(task, found.posterior.gaussian(task.validation), task.validation)
     best, best_step, kept = math.inf, 0, copy.deepcopy(model.state_dict())

@@ -17,7 +17,9 @@ Work that torch does not run, or that the cost model does not list, is charged b
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ from torch import Tensor
 from torch.special import ndtri
 
 from methods.contract.decoder import standard_normal_log_prob
-from methods.contract.method import Ledger, NullLedger, Posterior
+from methods.contract.method import DecoderModel, Ledger, NullLedger, Posterior
 
 FEATURES = 200
 PREFERENCE = 10.0
@@ -288,7 +290,40 @@ class Surrogate:
         return found, max(left, least)
 
 
-def climb(surrogate: Surrogate, scores: Tensor, start: Tensor, width: float, steps: int, ledger: Ledger) -> Codes:
+class SmoothMap(Protocol):
+    """A map from codes to scores with its derivatives."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The scores to which the map takes codes, (..., L) -> (..., r)."""
+        ...
+
+    def jacobian(self, z: Tensor) -> Tensor:
+        """The Jacobian at each code, (n, L) -> (n, L, r). Row a is the derivative along axis a of z."""
+        ...
+
+
+@dataclass(frozen=True)
+class LearnedMap:
+    """The decoder of a generative model as a smooth map from codes to data, float64, on the CPU.
+
+    Args:
+        model: The generative model.
+    """
+
+    model: DecoderModel
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of x given z in data units, (..., L) -> (..., D)."""
+        return self.model.decode(z).double().cpu()
+
+    def jacobian(self, z: Tensor) -> Tensor:
+        """The Jacobian at each code, (n, L) -> (n, L, D), by forward differentiation."""
+        axes = torch.eye(z.shape[1], dtype=z.dtype)
+        along = [torch.func.jvp(self.decode, (z,), (axis.expand_as(z).contiguous(),))[1] for axis in axes]
+        return torch.stack(along, 1)
+
+
+def climb(surrogate: SmoothMap, scores: Tensor, start: Tensor, width: float, steps: int, ledger: Ledger) -> Codes:
     """Gaussian posteriors of codes: N(m, (I + J J^T / width)^-1), where m is a mode and J is the Jacobian there.
 
     Levenberg-Marquardt maximises log p(scores, z). A step that lowers it is rejected, and the damping grows.
@@ -316,43 +351,22 @@ def climb(surrogate: Surrogate, scores: Tensor, start: Tensor, width: float, ste
     return Codes(mean, _inverses(_precision(surrogate, mean, width)[1], ledger))
 
 
-def _precision(surrogate: Surrogate, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
+def _precision(surrogate: SmoothMap, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
     jacobian = surrogate.jacobian(z)
     return jacobian, jacobian @ jacobian.mT / width + torch.eye(z.shape[1], dtype=z.dtype)
 
 
-def _log_joint(surrogate: Surrogate, scores: Tensor, z: Tensor, width: float) -> Tensor:
+def _log_joint(surrogate: SmoothMap, scores: Tensor, z: Tensor, width: float) -> Tensor:
     """log p(scores, z) up to a constant, (n,), in nats."""
     return -(scores - surrogate.decode(z)).square().sum(1) / (2 * width) - z.square().sum(1) / 2
 
 
-@dataclass(frozen=True)
-class SurrogatePosterior(Posterior):
-    """q(z | x) = N(m, S) at a mode under the surrogate map, searched from the code of the nearest training point.
+class FullGaussian(Posterior):
+    """q(z | x) = N(m(x), S(x)) with a full covariance."""
 
-    Args:
-        subspace: The signal subspace, of r dimensions.
-        surrogate: The map from codes to scores.
-        width: The noise variance in the subspace, in squared data units.
-        scores: The scores of the N training points, (N, r).
-        codes: The posteriors of the codes of the training points.
-    """
-
-    subspace: Subspace
-    surrogate: Surrogate
-    width: float
-    scores: Tensor
-    codes: Codes
-
+    @abstractmethod
     def gaussian(self, x: Tensor) -> Codes:
-        """The posterior of each x, on the CPU.
-
-        Args:
-            x: Data, (n, D).
-        """
-        scores = self.subspace.scores(x)
-        nearest = torch.cdist(scores, self.scores).argmin(1)
-        return climb(self.surrogate, scores, self.codes.mean[nearest], self.width, CLIMBS_ANEW, NullLedger())
+        """The posterior of each x, on the CPU: (n, D) -> (n, L), (n, L, L)."""
 
     def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws of q(z | x), (count, n, L), with their log-densities in nats, (count, n), float64."""
@@ -383,6 +397,57 @@ class SurrogatePosterior(Posterior):
         q = self.gaussian(x)
         normal = ndtri(u.double().cpu())[:, None, :, None]
         return (q.mean + (torch.linalg.cholesky(q.covariance) @ normal)[..., 0]).to(u.device)
+
+
+@dataclass(frozen=True)
+class SurrogatePosterior(FullGaussian):
+    """q(z | x) = N(m, S) at a mode under the surrogate map, searched from the code of the nearest training point.
+
+    Args:
+        subspace: The signal subspace, of r dimensions.
+        surrogate: The map from codes to scores.
+        width: The noise variance in the subspace, in squared data units.
+        scores: The scores of the N training points, (N, r).
+        codes: The posteriors of the codes of the training points.
+    """
+
+    subspace: Subspace
+    surrogate: Surrogate
+    width: float
+    scores: Tensor
+    codes: Codes
+
+    def gaussian(self, x: Tensor) -> Codes:
+        """The posterior of each x, on the CPU.
+
+        Args:
+            x: Data, (n, D).
+        """
+        scores = self.subspace.scores(x)
+        nearest = torch.cdist(scores, self.scores).argmin(1)
+        return climb(self.surrogate, scores, self.codes.mean[nearest], self.width, CLIMBS_ANEW, NullLedger())
+
+
+@dataclass(frozen=True)
+class LearnedPosterior(FullGaussian):
+    """q(z | x) = N(m, S) at a mode under the learned decoder, searched from the mode under the surrogate map.
+
+    Args:
+        start: The posterior under the surrogate map.
+        model: The generative model.
+    """
+
+    start: SurrogatePosterior
+    model: DecoderModel
+
+    def gaussian(self, x: Tensor) -> Codes:
+        """The posterior of each x, on the CPU.
+
+        Args:
+            x: Data, (n, D).
+        """
+        start, width = self.start.gaussian(x).mean, self.model.variance()
+        return climb(LearnedMap(self.model), x.double().cpu(), start, width, CLIMBS_ANEW, NullLedger())
 
 
 def _principal(centred: Tensor, ledger: Ledger) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ class Standing:
     def __init__(self, model):
         self.model, self.codes = model, torch.zeros(3, model.latent_dim)
         self.fitted = Fitted(model, Prior(model.latent_dim))
+        self.refined = lambda model: Fitted(model, Prior(model.latent_dim))
 
 
 @pytest.mark.parametrize("name", ["circle", "s_curve"])

@@ -28,7 +28,7 @@ def last(fit):
 
 def codes_of(fitted, x):
     """The mean code of each x under the posterior."""
-    return fitted.posterior.log_index(x.double()).exp() @ fitted.posterior.grid.codes
+    return fitted.posterior.index.log_index(x.double()).exp() @ fitted.posterior.index.grid.codes
 
 
 def attempts_of(mapa, task):
@@ -207,7 +207,7 @@ def test_noise_of_a_surface_is_learned(make_task):
 def test_more_data_than_atoms_are_all_used(name, make_task, short):
     task = make_task(name, 200)
     fitted = last(dataclasses.replace(short(MAPA()), atoms=50).fit(task))
-    assert len(fitted.posterior.grid.low) == 50
+    assert len(fitted.posterior.index.grid.low) == 50
     log_index = fitted.log_index(task.validation)
     assert log_index.shape == (200, 200)
     assert (log_index.exp().sum(1) - 1).abs().max() < 1e-12
