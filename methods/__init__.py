@@ -28,6 +28,11 @@ _MAPA = "our reading of Yacoby, Pan & Doshi-Velez 2024, arXiv 2403.08941"
 
 BUILTIN: dict[str, Entry] = {
     "mapa": Entry("methods.mapa:MAPA", "posterior fixed before training, then the decoder alone", _MAPA),
+    "mapa-plain": Entry(
+        "methods.mapa.plain:PlainMAPA",
+        "mapa without what is our own addition: a kernel around each datum, one placement, one fit",
+        _MAPA,
+    ),
     "mapa-polished": Entry(
         "methods.mapa.polish:PolishedMAPA",
         "mapa, then L-BFGS on the exact likelihood over a shared codebook",

@@ -70,8 +70,10 @@ def _declarations(method: Method, fields: list[str]) -> None:
         raise FailedError(f"exceptions has no reason for {', '.join(wordless)}; expected a sentence")
     if method.role not in get_args(Role):
         raise FailedError(f"role is {method.role!r}; expected one of {', '.join(map(repr, get_args(Role)))}")
-    if method.sees_truth and method.role != "ceiling":
-        raise FailedError(f"sees_truth is set with the role {method.role!r}; only a 'ceiling' may see the true model")
+    if method.sees_truth and method.role == "method":
+        raise FailedError(
+            "sees_truth is set with the role 'method'; only a ceiling or a reference may see the true model"
+        )
 
 
 def _yields(fit: ShortFit) -> None:

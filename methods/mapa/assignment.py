@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
@@ -99,6 +100,11 @@ def steepened(model: GaussianModel, factor: float) -> GaussianModel:
     return model
 
 
+def _refined(index: GridPosterior, log_index: Callable[[Tensor], Tensor], model: GaussianModel, boxes: int) -> Fitted:
+    """What is learned, with a posterior of `boxes` boxes, or that of training if there are none."""
+    return Fitted(model, RefinedPosterior(index, model, boxes) if boxes else index, log_index)
+
+
 class Attempt:
     """A fit of the decoder under one placement of the codes, which can be advanced step by step.
 
@@ -113,7 +119,7 @@ class Attempt:
         steps: The number of steps so far.
         codes: The code of each share, (M, L).
         fitted: What is learned so far, with the posterior of training.
-        refined: From a model that does not change any more to what is learned with it, with a posterior for new x.
+        refined: What is learned with a model that does not change any more, and a posterior for new x.
     """
 
     def __init__(self, model: GaussianModel, shares: Shares, place: Tensor, begin: Callable[..., Iterator[float]]):
@@ -126,7 +132,7 @@ class Attempt:
         codes, posterior = shares.placed(place)
         self.codes = codes.to(shares.targets)
         self.fitted = Fitted(self.model, posterior, shares.log_index)
-        self.refined = lambda model: Fitted(model, RefinedPosterior(posterior, model), shares.log_index)
+        self.refined = partial(_refined, posterior, shares.log_index)
         regression = Regression(self.codes, shares.targets, shares.weights, self.model.variance())
         self.losses = self.begin(self.model, regression)
 

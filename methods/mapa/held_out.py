@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import torch
 
@@ -24,6 +25,7 @@ class Kept:
 
     Args:
         task: The fitting problem.
+        boxes: Number of boxes of the posterior for new x; 0 for that of training.
 
     Attributes:
         fitted: What is learned in the best state, with a posterior for new x; None before the first look.
@@ -33,12 +35,12 @@ class Kept:
         value: The mean log-likelihood of validation points there, in nats.
     """
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, boxes: int):
         self.ledger, self.x = task.ledger, task.validation[:POINTS].double()
         grid = codebook(CODES, task.latent_dim)
         self.grid_codes, self.log_weights = grid.codes.to(task.validation), grid.mass.log().to(self.x)
         self.fitted: Fitted | None = None
-        self.model = task.model
+        self.model, self.boxes = task.model, boxes
         self.codes = grid.codes
         self.value = -math.inf
 
@@ -48,7 +50,7 @@ class Kept:
         if value > self.value or self.fitted is None:
             self.value, self.codes = value, attempt.codes
             self.model = self.ledger.run("keep", copy.deepcopy, attempt.model)
-            self.refined = attempt.refined
+            self.refined = partial(attempt.refined, boxes=self.boxes)
             self.fitted = self.refined(self.model)
         return value
 

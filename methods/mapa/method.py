@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from methods.common.latent_grid import LatentGrid
+from methods.common.latent_grid import LatentGrid, exact_posterior
 from methods.common.posteriors import Prior
 from methods.contract.decoder import GaussianModel
-from methods.contract.method import Fitted, Method, Task, require
+from methods.contract.method import Fitted, Method, Role, Task, require
 from methods.mapa import deconvolution, noise, placement
 from methods.mapa.assignment import Attempt, Shares, steepened
 from methods.mapa.fit import fit
@@ -52,8 +54,10 @@ class MAPA(Method):
             or more from a perfect fit after its trial, and the better one continues; for L = 2 every start uses half
             of it.
         noise_rounds: Rounds of fitting and noise estimation, if the noise is learned.
-        placement: 'best' tries all placements; the name of a placement, or how it begins, selects it; 'random' is for
-            ablation.
+        placement: 'best' tries all placements, 'first' one; the name of a placement, or how it begins, selects it.
+            For ablation, 'random' is the floor, and 'truth', with the codes under the true model, the ceiling.
+        boxes: Number of boxes of latent space among which the index posterior chooses for a new x. Within a box the
+            decoder places z. With 0, the posterior of training is used for new x too.
         optimiser: 'lbfgs', or 'adam' for ablation.
 
     Raises:
@@ -67,7 +71,8 @@ class MAPA(Method):
         "kernel_width": (0.5, 1, 2, 4),
         "weight_steps": (0, 5, 30),
         "atom_steps": (0, 1, 5),
-        "placement": ("best", "random"),
+        "placement": ("best", "random", "truth"),
+        "boxes": (0, 1, 8),
         "optimiser": ("lbfgs", "adam"),
         "steepness": (1, 8),
     }
@@ -87,12 +92,23 @@ class MAPA(Method):
     steepness: float = 8.0
     noise_rounds: int = 3
     placement: str = "best"
+    boxes: int = 8
     optimiser: str = "lbfgs"
 
     def __post_init__(self) -> None:
         positive = ("kernel_width", "atoms", "centres", "steps", "history", "trial_steps", "steepness", "noise_rounds")
-        not_negative = ("smoothing", "weight_steps", "atom_steps", "tolerance", "replacements")
+        not_negative = ("smoothing", "weight_steps", "atom_steps", "tolerance", "replacements", "boxes")
         require(self, positive=positive, not_negative=not_negative)
+
+    @property
+    def sees_truth(self) -> bool:  # type: ignore[override]
+        """Whether the codes are those of the true model."""
+        return self.placement == "truth"
+
+    @property
+    def role(self) -> Role:  # type: ignore[override]
+        """'method', or 'reference' where the true model is seen."""
+        return "reference" if self.sees_truth else "method"
 
     def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:
         """The reason why data of these sizes cannot be fitted: above two latent dimensions, L must be below D and N.
@@ -122,7 +138,7 @@ class MAPA(Method):
             ValueError: If the placement or the optimiser is unknown.
         """
         x = task.train.double()
-        if task.latent_dim > 2 or signals_span(task, x) > NEAR:
+        if self._embeds(task, x):
             yield from fit_embedded(task, x, self.steps, self.history)
             return
         few = deconvolution.thinned(x, self.atoms, task.generator)
@@ -135,11 +151,15 @@ class MAPA(Method):
             start.set_variance(task.model.variance())
             fitted = yield from self._fit_given_noise(task, start, x, few, fitted)
 
+    def _embeds(self, task: Task, x: Tensor) -> bool:
+        """Whether training points are too far apart for kernels."""
+        return task.latent_dim > 2 or signals_span(task, x) > NEAR
+
     def _fit_given_noise(
         self, task: Task, start: GaussianModel, x: Tensor, few: Tensor, fitted: Fitted
     ) -> Generator[Fitted, None, Fitted]:
         """One round at the present noise variance. It yields the earlier `fitted` until the first trial step."""
-        kept, best, reached = Kept(task), None, -math.inf
+        kept, best, reached = Kept(task, self.boxes), None, -math.inf
         for attempt in self._attempts(task, start, self._shares(task, x, few)):
             yield kept.fitted or fitted
             value = yield from _watched(attempt, min(self.trial_steps, self.steps), kept)
@@ -180,6 +200,7 @@ class MAPA(Method):
             self.centres,
             task.ledger,
             self.placement,
+            self._true_codes(task, shares.mixture.atoms),
         ):
             for steepness in self._starts(task.latent_dim):
                 attempt = Attempt(steepened(start, steepness), shares, torch.from_numpy(order), begin)
@@ -187,9 +208,18 @@ class MAPA(Method):
                 if attempt.loss < POOR_FIT:
                     break
 
-    def _starts(self, latent_dim: int) -> tuple[float, ...]:
+    def _true_codes(self, task: Task, atoms: Tensor) -> NDArray[np.float64] | None:
+        """The most probable codes of atoms under the true model, (K, L); None unless they are asked for."""
+        if not self.sees_truth:
+            return None
+        if task.truth is None:
+            raise ValueError("placement=truth needs the true model, and this task has none")
+        posterior = exact_posterior(task.truth, task.latent_dim)
+        return posterior.grid.codes[posterior.log_index(atoms).argmax(1).cpu()].numpy()
+
+    def _starts(self, latent_dim: int) -> Iterable[float]:
         """Factors on the first layer: for curves 1 and then the full steepness, for surfaces half of it."""
-        return (1.0, self.steepness) if latent_dim == 1 else (self.steepness / 2,)
+        return dict.fromkeys((1.0, self.steepness)) if latent_dim == 1 else (max(1.0, self.steepness / 2),)
 
 
 def _watched(attempt: Attempt, steps: int, kept: Kept) -> Generator[Fitted, None, float]:

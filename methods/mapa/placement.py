@@ -52,7 +52,13 @@ IN_PARTS = (
 
 
 def candidates(
-    atoms: Array, share: Order, codes: Array, centres: int, ledger: Ledger, only: str = "best"
+    atoms: Array,
+    share: Order,
+    codes: Array,
+    centres: int,
+    ledger: Ledger,
+    only: str = "best",
+    truth: Array | None = None,
 ) -> Iterator[tuple[str, Order]]:
     """Placements of M shares of the data on M codes. The caller keeps the one that fits best.
 
@@ -62,7 +68,8 @@ def candidates(
         codes: The codes, (M, L).
         centres: Number of k-means centres on the path (L = 1).
         ledger: Where the work is accounted for.
-        only: 'best' for all placements, 'random', or the name of a placement or its beginning.
+        only: 'best' for all placements, 'first', 'random', 'truth', or the name of a placement or its beginning.
+        truth: The codes of the atoms under the true model, (K, L); None where it is not seen.
 
     Yields:
         The name of a placement, and the index of the code of each share, (M,).
@@ -70,24 +77,30 @@ def candidates(
     Raises:
         ValueError: If L is above 2, or if there is no such placement.
     """
-    latent_dim, data_dim = codes.shape[1], atoms.shape[1]
-    if latent_dim > 2:
-        raise ValueError(f"mapa places codes in 1 or 2 latent dimensions, got {latent_dim}")
-    makers: dict[str, Callable[[], Order]] = {}
-    if latent_dim == 1:
-        makers["path"] = lambda: path_order(atoms[share], centres, ledger)
-    elif data_dim == latent_dim:
-        makers["transport"] = lambda: transport(atoms[share], codes, ledger)
-    if latent_dim == 2:
-        for name, layout in _layouts(atoms, latent_dim, ledger):
-            makers[name] = lambda layout=layout: transport(layout()[share], codes, ledger)  # type: ignore[misc]
+    if codes.shape[1] > 2:
+        raise ValueError(f"mapa places codes in 1 or 2 latent dimensions, got {codes.shape[1]}")
+    makers = _makers(atoms, share, codes, centres, ledger)
     if only == "random":
         makers = {only: lambda: np.random.default_rng(0).permutation(len(share))}
-    chosen = [name for name in makers if only == "best" or name.startswith(only)]
+    if truth is not None:
+        makers = {only: lambda: transport(truth[share], codes, ledger)}
+    chosen = list(makers)[: 1 if only == "first" else None]
+    if only not in ("best", "first"):
+        chosen = [name for name in makers if name.startswith(only)]
     if not chosen:
-        raise ValueError(f"placement must be best, random, {', '.join(makers)}, got {only!r}")
+        raise ValueError(f"placement must be best, first, random, truth, {', '.join(makers)}, got {only!r}")
     for name in chosen:
         yield name, makers[name]()
+
+
+def _makers(atoms: Array, share: Order, codes: Array, centres: int, ledger: Ledger) -> dict[str, Callable[[], Order]]:
+    """What makes each placement that suits these dimensions."""
+    latent_dim = codes.shape[1]
+    if latent_dim == 1:
+        return {"path": lambda: path_order(atoms[share], centres, ledger)}
+    data = {"transport": lambda: transport(atoms[share], codes, ledger)} if atoms.shape[1] == latent_dim else {}
+    layouts = _layouts(atoms, latent_dim, ledger)
+    return data | {name: lambda each=each: transport(each()[share], codes, ledger) for name, each in layouts}
 
 
 def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:

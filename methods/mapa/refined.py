@@ -2,7 +2,7 @@
 
 A cell of the index posterior holds 1/N of the prior. On a surface the decoder moves by many standard deviations of the
 noise across such a cell, so that the prior within it is much wider than the posterior. Here latent space is divided
-into 8 boxes, and
+into boxes, by default 8, and
 
     q(z | x) = sum_b p(b | x) p(z | x, z in b),    p(b | x) = sum of p(i | x) over the codes i in box b.
 
@@ -22,7 +22,6 @@ from torch import Tensor
 from methods.common.latent_grid import GridPosterior, LatentGrid
 from methods.contract.method import DecoderModel
 
-BOXES = 8
 PARTS = {1: 1, 2: 4}
 CELLS = 512
 LEAST = 1e-12
@@ -41,7 +40,7 @@ class RefinedPosterior(GridPosterior):
         boxes: The number of boxes. With one, the decoder alone decides.
     """
 
-    def __init__(self, index: GridPosterior, model: DecoderModel, boxes: int = BOXES):
+    def __init__(self, index: GridPosterior, model: DecoderModel, boxes: int):
         self.index, self.model, self.boxes = index, model, boxes
 
     @cached_property

@@ -317,10 +317,18 @@ class LearnedMap:
         return self.model.decode(z).double().cpu()
 
     def jacobian(self, z: Tensor) -> Tensor:
-        """The Jacobian at each code, (n, L) -> (n, L, D), by forward differentiation."""
-        axes = torch.eye(z.shape[1], dtype=z.dtype)
-        along = [torch.func.jvp(self.decode, (z,), (axis.expand_as(z).contiguous(),))[1] for axis in axes]
-        return torch.stack(along, 1)
+        """The Jacobian at each code, (n, L) -> (n, L, D).
+
+        The product of a vector u with the Jacobian is linear in u, so its derivative along u gives one row for each
+        axis of z, and no backward pass for each of D coordinates.
+        """
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            x = self.decode(z)
+            u = torch.zeros_like(x, requires_grad=True)
+            (product,) = torch.autograd.grad(x, z, u, create_graph=True)
+            rows = [torch.autograd.grad(each.sum(), u, retain_graph=True)[0] for each in product.unbind(1)]
+        return torch.stack(rows, 1)
 
 
 def climb(surrogate: SmoothMap, scores: Tensor, start: Tensor, width: float, steps: int, ledger: Ledger) -> Codes:

@@ -157,7 +157,7 @@ def test_decoder_and_encoder_have_the_hidden_layers_asked_for(name, start):
     assert widths(network) == [7, 5, 3]
     assert {type(layer) for layer in network[1::2]} == {torch.nn.ReLU}
     assert [widths(encoder) for encoder in ledger.encoders] == [[7, 5, 3]] * len(ledger.encoders)
-    has_encoder = name not in ("mapa", "mapa-polished", "exact-mle")
+    has_encoder = not name.startswith("mapa") and name != "exact-mle"
     assert len(ledger.encoders) == has_encoder
 
 
@@ -323,7 +323,7 @@ def test_the_oracle_refuses_a_task_without_truth(make_task):
 
 
 def test_only_the_oracle_sees_the_truth():
-    assert [name for name in NAMES if methods.load(name).sees_truth] == ["oracle"]
+    assert [name for name in NAMES if methods.load(name)().sees_truth] == ["oracle"]
 
 
 def test_the_oracle_has_hardly_any_inference_gap(start):

@@ -20,7 +20,10 @@ class Standing:
     def __init__(self, model):
         self.model, self.codes = model, torch.zeros(3, model.latent_dim)
         self.fitted = Fitted(model, Prior(model.latent_dim))
-        self.refined = lambda model: Fitted(model, Prior(model.latent_dim))
+
+    def refined(self, model, boxes):
+        assert boxes == 8
+        return Fitted(model, Prior(model.latent_dim))
 
 
 @pytest.mark.parametrize("name", ["circle", "s_curve"])
@@ -29,7 +32,7 @@ def test_the_likelihood_of_validation_points_is_that_of_quadrature(name, make_ta
     task = make_task(name, 200)
     for _ in MAPA(steps=150).fit(task):
         pass
-    kept = Kept(task)
+    kept = Kept(task, 8)
     value = kept.look(Standing(task.model))
     decode = lambda z: task.model.decode(z).double()  # noqa: E731
     exact = log_marginal(decode, task.model.variance(), task.validation.double(), task.latent_dim).value.mean()
@@ -38,7 +41,7 @@ def test_the_likelihood_of_validation_points_is_that_of_quadrature(name, make_ta
 
 def test_the_best_state_is_kept_and_does_not_move_any_more(make_task):
     task = make_task("circle", 60)
-    kept = Kept(task)
+    kept = Kept(task, 8)
     values = []
     for factor in (1.0, 3.0, 0.01):
         task.model.steepen(factor)
@@ -61,7 +64,7 @@ def test_a_look_is_at_no_more_than_some_points_and_is_accounted_for(make_task):
             ledger_names.append(name)
             return work(*given)
 
-    kept = Kept(task)
+    kept = Kept(task, 8)
     kept.ledger = Ledger()
     kept.look(Standing(task.model))
     assert ledger_names == ["validation", "keep"]
@@ -71,6 +74,6 @@ def test_a_look_is_at_no_more_than_some_points_and_is_accounted_for(make_task):
 
 def test_training_points_are_not_looked_at(make_task):
     task = make_task("circle", 60)
-    first = Kept(task).look(Standing(task.model))
+    first = Kept(task, 8).look(Standing(task.model))
     task.train[:] = draw(datasets.load("clusters"), 0, 60, 1, 1).train.float()
-    assert Kept(task).look(Standing(task.model)) == first
+    assert Kept(task, 8).look(Standing(task.model)) == first

@@ -224,7 +224,7 @@ def test_a_random_placement_knows_nothing_of_the_data(latent_dim):
 
 def test_other_placements_and_other_latent_dimensions_are_refused():
     x = draw(datasets.load("circle"), 0, 30, 1, 1).train.numpy()
-    with pytest.raises(ValueError, match="must be best, random, path, got 'transport'"):
+    with pytest.raises(ValueError, match="must be best, first, random, truth, path, got 'transport'"):
         placed(x, np.arange(30), 1, "transport")
     with pytest.raises(ValueError, match="1 or 2 latent dimensions, got 3"):
         placed(x, np.arange(30), 3)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from methods.common.latent_grid import GridPosterior, LatentGrid
-from methods.mapa.refined import BOXES, RefinedPosterior
+from methods.mapa.refined import RefinedPosterior
 
 NOISE = 0.02**2
+BOXES = 8
 SLOPES = {1: torch.tensor([[0.5, 0.3]]), 2: torch.tensor([[0.5, 0.3, 0.0], [-0.1, 0.2, 0.3]])}
 
 
@@ -59,14 +60,14 @@ def test_with_one_box_it_is_the_posterior_of_the_decoder(case):
     posterior = RefinedPosterior(uneven(100, len(model.slope)), model, boxes=1)
     gap = model.log_likelihood(x) - elbo(model, posterior, x)
     assert -0.02 < float(gap.mean()) < 0.1
-    best = uneven(100, len(model.slope)), model
-    assert float((elbo(model, RefinedPosterior(*best).best(model, x), x) - elbo(model, posterior, x)).abs().max()) == 0
+    best = RefinedPosterior(uneven(100, len(model.slope)), model, BOXES).best(model, x)
+    torch.testing.assert_close(elbo(model, best, x), elbo(model, posterior, x))
 
 
 def test_the_index_posterior_alone_chooses_the_box(case):
     model, x = case
     index = uneven(100, len(model.slope))
-    posterior = RefinedPosterior(index, model)
+    posterior = RefinedPosterior(index, model, BOXES)
     boxes = LatentGrid.equal(BOXES, len(model.slope))
 
     def of_boxes(each):
@@ -84,7 +85,7 @@ def test_the_index_posterior_alone_chooses_the_box(case):
 def test_draws_have_the_density_that_is_said(case):
     """By the share of draws in each half of each box against the integral of the density, and at the draws."""
     model, x = case
-    posterior = RefinedPosterior(uneven(100, len(model.slope)), model)
+    posterior = RefinedPosterior(uneven(100, len(model.slope)), model, BOXES)
     z, log_q = posterior.sample(x, 50, torch.Generator().manual_seed(2))
     again = torch.stack([posterior.log_prob(each, x).diagonal() for each in z])
     torch.testing.assert_close(again, log_q)
@@ -96,7 +97,7 @@ def test_draws_have_the_density_that_is_said(case):
 
 def test_boxes_are_not_crossed_by_cells(case):
     model, _ = case
-    posterior = RefinedPosterior(uneven(100, len(model.slope)), model)
+    posterior = RefinedPosterior(uneven(100, len(model.slope)), model, BOXES)
     boxes = LatentGrid.equal(BOXES, len(model.slope))
     box = boxes.cells(posterior.grid.codes)
     assert bool((posterior.grid.low >= boxes.low[box] - 1e-12).all())

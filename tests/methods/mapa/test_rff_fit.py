@@ -13,7 +13,7 @@ from methods.contract.decoder import standard_normal_log_prob
 from methods.mapa import MAPA, rff_fit
 from methods.mapa.method import NEAR
 from methods.mapa.rff_fit import EVERY, PATIENCE, fit_embedded, signals_span
-from methods.mapa.rff_lvm import SurrogatePosterior
+from methods.mapa.rff_lvm import LearnedPosterior
 
 
 def last(fit):
@@ -73,7 +73,7 @@ def test_the_posterior_is_fixed_before_the_decoder_is_touched(make_task):
     assert all(torch.equal(value, before[name]) for name, value in task.model.state_dict().items())
     posteriors = [fitted.posterior for fitted in fit]
     assert len(posteriors) == 20 + 1
-    assert isinstance(posteriors[0], SurrogatePosterior)
+    assert isinstance(posteriors[0], LearnedPosterior)
     assert all(posterior is posteriors[0] for posterior in posteriors)
 
 
@@ -83,7 +83,7 @@ def test_the_decoder_that_is_best_on_validation_data_stands(make_task):
     fit = fit_embedded(task, task.train.double(), 1000, 60)
     next(fit)
     posterior = next(fit).posterior
-    held_out = rff_fit._regression(task, posterior.gaussian(task.validation), task.validation)
+    held_out = rff_fit._regression(task, posterior.start.gaussian(task.validation), task.validation)
 
     def held_out_loss():
         with torch.no_grad():
@@ -121,7 +121,7 @@ def test_noise_that_is_known_stays(make_task):
 def test_least_squares_take_antithetic_nodes_of_each_posterior(make_task):
     task, _ = curved_task(make_task, n=60)
     *_, fitted = fit_embedded(task, task.train.double(), 1, 60)
-    codes = fitted.posterior.codes
+    codes = fitted.posterior.start.codes
     regression = rff_fit._regression(task, codes, task.train)
     nodes = regression.codes.unflatten(0, (2, 60))
     torch.testing.assert_close(nodes.mean(0), codes.mean.float(), atol=1e-5, rtol=1e-5)
@@ -150,7 +150,7 @@ def test_two_latent_dimensions_are_embedded_where_signals_span_many(make_task):
     x = draw(manifold(2, data_dim=30, noise_variance=0.1), 0, 100, 1, 1).train
     task = make_task(x, noise=0.1, latent_dim=2)
     assert signals_span(task, x) > NEAR
-    assert isinstance(last(MAPA(steps=5).fit(task)).posterior, SurrogatePosterior)
+    assert isinstance(last(MAPA(steps=5).fit(task)).posterior, LearnedPosterior)
 
 
 def test_what_cannot_be_embedded_is_skipped():

@@ -16,6 +16,8 @@ from methods.contract.method import NullLedger
 from methods.mapa.rff_lvm import (
     PREFERENCE,
     Codes,
+    LearnedMap,
+    LearnedPosterior,
     Surrogate,
     climb,
     embed,
@@ -135,6 +137,19 @@ def test_climb_finds_the_posterior_of_a_linear_map_in_closed_form():
     covariance = torch.linalg.inv(torch.eye(3) + weight @ weight.T / width)
     torch.testing.assert_close(found.covariance, covariance.expand(40, -1, -1))
     torch.testing.assert_close(found.mean, scores @ weight.T @ covariance / width, rtol=1e-6, atol=1e-8)
+
+
+def test_the_posterior_under_a_learned_decoder_is_that_of_a_linear_model(make_task):
+    """Whatever the surrogate map says, and in one step of a linear decoder from anywhere."""
+    task = make_task(normal(60, 6).float(), noise=0.2, latent_dim=3, activation="linear")
+    weight = LearnedMap(task.model).jacobian(torch.zeros(1, 3).double())[0]
+    shift = task.model.decode(torch.zeros(1, 3)).double()
+    surrogate = embed(task.train, 3, 0.2, LEDGER, rounds=1).posterior
+    found = LearnedPosterior(surrogate, task.model).gaussian(task.train)
+    covariance = torch.linalg.inv(torch.eye(3) + weight @ weight.T / 0.2)
+    torch.testing.assert_close(found.covariance, covariance.expand(60, -1, -1), rtol=1e-4, atol=1e-6)
+    mean = (task.train.double() - shift) @ weight.T @ covariance / 0.2
+    torch.testing.assert_close(found.mean, mean, rtol=1e-3, atol=1e-3)
 
 
 def test_linear_data_are_embedded_as_well_as_can_be():
