@@ -35,7 +35,7 @@ from bench.store.records import RunSpec
 from bench.store.schema import METRICS, RUN_COSTS, TABLES
 from bench.store.study_tables import read as read_study
 from datasets.base import draw
-from methods.mapa import deconvolution, placement, rff_lvm
+from methods.mapa import deconvolution, layouts, placement, rff_lvm
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -78,7 +78,9 @@ def operators():
 
 def charges():
     """What MAPA's work outside torch is charged."""
-    return markdown(("work", "FLOPs"), {**deconvolution.CHARGES, **placement.CHARGES, **rff_lvm.CHARGES}.items())
+    return markdown(
+        ("work", "FLOPs"), {**deconvolution.CHARGES, **placement.CHARGES, **layouts.CHARGES, **rff_lvm.CHARGES}.items()
+    )
 
 
 def cost_of(method, work):

@@ -197,6 +197,7 @@ class MAPA(Method):
             shares.mixture.atoms.cpu().numpy(),
             shares.atom.cpu().numpy(),
             LatentGrid.equal(len(shares.atom), task.latent_dim).codes.numpy(),
+            start.variance(),
             self.centres,
             task.ledger,
             self.placement,

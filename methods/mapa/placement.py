@@ -10,14 +10,13 @@ dimensions, m nodes of a path and L latent dimensions.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from methods.mapa.layouts import distinct, layouts, principal_axes
 
 if TYPE_CHECKING:
     from methods.contract.method import Ledger
@@ -25,36 +24,24 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Order = NDArray[np.int64]
 
-ISOMAP_NEIGHBOURS = (8, 15)
-TSNE_PERPLEXITY = 60
-TSNE_STEPS = 500
-LEAST_FOR_TSNE = 20
-DENSE_EIGENSOLVER = 200
+PLAIN = "isomap-8"  # which `sheet` and `angles` improve upon
 CHARGES = {
-    "distinct": "n D (log2 n + 6)",
-    "principal axes": "4 n^2 D + 8 n D^2 + 9 D^3, a whole singular value decomposition",
     "k-means": "n m ((3 D + 1) (iterations + 1) + (3 D + 2) (2 + ln m)): Lloyd's steps, and k-means++ with its trials",
     "node distances": "(3 D + 1) m^2",
     "nearest neighbours": "m^2 for each start of a path",
     "2-opt": "2.5 m^2 for each sweep over all pairs",
     "path projection": "(8 D + 5) n m",
     "ranks": "n log2 n",
-    "layout isomap-k": "3 D n^2 + n^2 k log2 n + 6 n^2, and 60 L n^2 (4/3 n^3 for n <= 200) for the eigenvectors",
-    "layout tsne-p": "3 D n^2 + 5,000 n (3 p + 20 log2 n)",
     "distances": "3 L n^2",
     "transport": "n^3",
 }
-IN_PARTS = (
-    "The number of connected components of the neighbors graph",
-    "Changing the sparsity structure of a csr_matrix",
-    "Graph is not fully connected",
-)
 
 
 def candidates(
     atoms: Array,
     share: Order,
     codes: Array,
+    noise: float,
     centres: int,
     ledger: Ledger,
     only: str = "best",
@@ -66,6 +53,7 @@ def candidates(
         atoms: The atoms of the mixture, (K, D), in data units.
         share: The index of the atom of each share, (M,).
         codes: The codes, (M, L).
+        noise: The noise variance s2, in squared data units.
         centres: Number of k-means centres on the path (L = 1).
         ledger: Where the work is accounted for.
         only: 'best' for all placements, 'first', 'random', 'truth', or the name of a placement or its beginning.
@@ -79,28 +67,33 @@ def candidates(
     """
     if codes.shape[1] > 2:
         raise ValueError(f"mapa places codes in 1 or 2 latent dimensions, got {codes.shape[1]}")
-    makers = _makers(atoms, share, codes, centres, ledger)
+    makers = _makers(atoms, share, codes, noise, centres, ledger)
     if only == "random":
         makers = {only: lambda: np.random.default_rng(0).permutation(len(share))}
     if truth is not None:
         makers = {only: lambda: transport(truth[share], codes, ledger)}
-    chosen = list(makers)[: 1 if only == "first" else None]
-    if only not in ("best", "first"):
-        chosen = [name for name in makers if name.startswith(only)]
+    chosen = [name for name in makers if name.startswith(only)]
+    if only == "first":
+        chosen = list(makers)[:1]
+    if only == "best":
+        chosen = [name for name in makers if name != PLAIN]
     if not chosen:
         raise ValueError(f"placement must be best, first, random, truth, {', '.join(makers)}, got {only!r}")
     for name in chosen:
         yield name, makers[name]()
 
 
-def _makers(atoms: Array, share: Order, codes: Array, centres: int, ledger: Ledger) -> dict[str, Callable[[], Order]]:
+def _makers(
+    atoms: Array, share: Order, codes: Array, noise: float, centres: int, ledger: Ledger
+) -> dict[str, Callable[[], Order]]:
     """What makes each placement that suits these dimensions."""
-    latent_dim = codes.shape[1]
-    if latent_dim == 1:
+    if codes.shape[1] == 1:
         return {"path": lambda: path_order(atoms[share], centres, ledger)}
-    data = {"transport": lambda: transport(atoms[share], codes, ledger)} if atoms.shape[1] == latent_dim else {}
-    layouts = _layouts(atoms, latent_dim, ledger)
-    return data | {name: lambda each=each: transport(each()[share], codes, ledger) for name, each in layouts}
+    data = {"transport": lambda: transport(atoms[share], codes, ledger)} if atoms.shape[1] == 2 else {}
+    return data | {
+        name: lambda make=make: transport(make()[share], codes, ledger)
+        for name, make in layouts(atoms, noise, ledger).items()
+    }
 
 
 def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
@@ -118,12 +111,12 @@ def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
 
     n, dim = atoms.shape
     ledger.charge("distinct", n * dim * (np.log2(n) + 6))
-    count = min(centres, _distinct(atoms))
+    count = min(centres, distinct(atoms))
     ledger.charge("ranks", n * np.log2(n))
     if count < 2:
         return _ranks(atoms[:, 0])
     if count < 3:
-        return _ranks(_principal_axes(atoms, 1, ledger)[:, 0])
+        return _ranks(principal_axes(atoms, 1, ledger)[:, 0])
     kmeans = KMeans(count, n_init=1, random_state=0).fit(atoms)
     ledger.charge("k-means", kmeans_flops(n, count, dim, kmeans.n_iter_))
     nodes = kmeans.cluster_centers_
@@ -131,15 +124,6 @@ def path_order(atoms: Array, centres: int, ledger: Ledger) -> Order:
     path = shortest_path(np.linalg.norm(nodes[:, None] - nodes, axis=-1), ledger)
     ledger.charge("path projection", (8.0 * dim + 5) * n * count)
     return _ranks(_position_along(atoms, nodes[path]))
-
-
-def _principal_axes(points: Array, count: int, ledger: Ledger) -> Array:
-    """The first principal components of points (n, D): (n, count), padded with zeros."""
-    n, dim = points.shape
-    ledger.charge("principal axes", 4.0 * n * n * dim + 8 * n * dim**2 + 9 * dim**3)
-    centred = points - points.mean(0)
-    along = centred @ np.linalg.svd(centred)[2][:count].T
-    return np.pad(along, ((0, 0), (0, count - along.shape[1])))
 
 
 def kmeans_flops(n: int, centres: int, dim: int, iterations: int) -> float:
@@ -155,13 +139,6 @@ def kmeans_flops(n: int, centres: int, dim: int, iterations: int) -> float:
     """
     trials = 2 + int(np.log(centres))
     return n * centres * ((3.0 * dim + 1) * (iterations + 1) + (3 * dim + 2) * trials)
-
-
-def _distinct(points: Array) -> int:
-    """How many points differ by more than rounding. The atoms of equal points differ by rounding only."""
-    centred = points - points.mean(0)
-    unit = max(1e-9 * np.abs(centred).max(), 1e-14 * np.abs(points).max())
-    return len(np.unique((centred / unit).round(), axis=0)) if unit > 0 else 1
 
 
 def _ranks(position: Array) -> Order:
@@ -233,73 +210,6 @@ def _two_opt(distance: Array, path: Order, ledger: Ledger) -> Order:
                 path[i + 1 : j[best] + 1] = path[i + 1 : j[best] + 1][::-1].copy()
                 improved = True
     return path[1:-1]
-
-
-def _layouts(atoms: Array, latent_dim: int, ledger: Ledger) -> Iterator[tuple[str, Callable[[], Array]]]:
-    """Layouts (K, L) of atoms (K, D) that keep neighbours together, by methods with different failures."""
-    ledger.charge("distinct", atoms.size * (np.log2(len(atoms)) + 6))
-    if _distinct(atoms) <= min(ISOMAP_NEIGHBOURS):
-        yield "principal axes", partial(_principal_axes, atoms, latent_dim, ledger)
-        return
-    for name, embed in _embedders(len(atoms), latent_dim):
-        yield name, partial(_layout, atoms, latent_dim, ledger, name, embed)
-
-
-def _layout(atoms: Array, latent_dim: int, ledger: Ledger, name: str, embed: Callable[[Array], Array]) -> Array:
-    ledger.charge(f"layout {name}", layout_flops(name, len(atoms), atoms.shape[1], latent_dim))
-    with _sealed():
-        return embed(atoms)
-
-
-@contextmanager
-def _sealed() -> Iterator[None]:
-    """Silence warnings about disconnected neighbour graphs, and restore numpy's global generator afterwards.
-
-    Clustered data are no mistake. Isomap's eigensolver draws its start from the global generator, and accepts no other.
-    """
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        with warnings.catch_warnings():
-            for message in IN_PARTS:
-                warnings.filterwarnings("ignore", message)
-            yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-
-
-def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
-    """The FLOPs of a layout: pairwise distances, and then its own work at its iteration limits.
-
-    Isomap: n shortest-path searches (n k log2 n each), centring, and 30 products of an n x n matrix with L vectors, or
-    for n <= 200 a dense eigensolver. t-SNE: 500 steps on 3 x perplexity neighbours and a Barnes-Hut tree (10 FLOPs a
-    pair).
-
-    Args:
-        name: The name of the layout, isomap-k or tsne-p, with k neighbours or perplexity p.
-        n: Number of points.
-        data_dim: D.
-        latent_dim: L.
-    """
-    kind, _, size = name.partition("-")
-    pairs = 3.0 * n * n * data_dim
-    neighbours = float(size)
-    if kind == "isomap":
-        eigenvectors = 4 / 3 * n**3 if n <= DENSE_EIGENSOLVER else 60.0 * n * n * latent_dim
-        return pairs + n * n * neighbours * np.log2(n) + 6.0 * n * n + eigenvectors
-    return pairs + 10.0 * TSNE_STEPS * n * (3 * neighbours + 20 * np.log2(n))
-
-
-def _embedders(n: int, latent_dim: int) -> Iterator[tuple[str, Callable[[Array], Array]]]:
-    from sklearn.manifold import TSNE, Isomap
-
-    for k in ISOMAP_NEIGHBOURS:
-        if k < n:
-            yield f"isomap-{k}", Isomap(n_neighbors=k, n_components=latent_dim).fit_transform
-    if n > LEAST_FOR_TSNE:
-        perplexity = min(TSNE_PERPLEXITY, n // 4)
-        tsne = TSNE(latent_dim, perplexity=perplexity, init="pca", random_state=0, n_jobs=1, max_iter=TSNE_STEPS)
-        yield f"tsne-{perplexity}", tsne.fit_transform
 
 
 def transport(layout: Array, codes: Array, ledger: Ledger) -> Order:
