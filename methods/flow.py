@@ -123,6 +123,7 @@ class FlowVAE(AmortisedMethod):
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
         steepness: Factor on the initial weights and biases of the decoder's first layer.
+        restarts: Number of starts, of which the best after a tenth of the steps goes on.
         bins: K, number of pieces of each spline.
         samples: Number of codes per training point and step.
         warm_up: Number of steps during which the weight of log p(x, z) rises from 0.01 to 1; below 1, the share of all

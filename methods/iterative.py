@@ -34,6 +34,7 @@ class Iterative(VAE):
         learning_rate: Learning rate of decoder and encoder.
         schedule: 'anytime', or 'cosine' for ablation.
         steepness: Factor on the initial weights and biases of the decoder's first layer.
+        restarts: Number of starts, of which the best after a tenth of the steps goes on.
         window: Number of encoder steps whose mean bounds are compared.
         most_inner: Most encoder steps before a decoder step.
         patience: Number of passes in a row whose mutual information must be below the best so far before training

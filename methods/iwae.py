@@ -83,6 +83,7 @@ class IWAE(AmortisedMethod):
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
         steepness: Factor on the initial weights and biases of the decoder's first layer.
+        restarts: Number of starts, of which the best after a tenth of the steps goes on.
     """
 
     colour_group: ClassVar[str] = "iwae"
@@ -116,6 +117,7 @@ class DoublyReparameterisedIWAE(IWAE):
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
         steepness: Factor on the initial weights and biases of the decoder's first layer.
+        restarts: Number of starts, of which the best after a tenth of the steps goes on.
     """
 
     estimator = staticmethod(doubly_reparameterised)

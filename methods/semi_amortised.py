@@ -75,6 +75,7 @@ class SemiAmortisedVAE(VAE):
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
         steepness: Factor on the initial weights and biases of the decoder's first layer.
+        restarts: Number of starts, of which the best after a tenth of the steps goes on.
         refinements: K, number of refining gradient steps for each training point.
         rate: alpha, the step size of the refinement, for natural gradients.
     """

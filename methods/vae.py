@@ -25,6 +25,7 @@ class VAE(AmortisedMethod):
         learning_rate: Learning rate.
         schedule: 'anytime', or 'cosine' for ablation.
         steepness: Factor on the initial weights and biases of the decoder's first layer.
+        restarts: Number of starts, of which the best after a tenth of the steps goes on.
     """
 
     colour_group: ClassVar[str] = "vae"
@@ -32,6 +33,7 @@ class VAE(AmortisedMethod):
         "learning_rate": LogUniform(1e-3, 3e-2),
         "batch_size": Choice((25, 50, 100, 250)),
         "steepness": Choice((1.0, 2.0, 4.0, 8.0)),
+        "restarts": Choice((1, 2, 4)),
     }
 
     def objective(self, model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from methods.common.optimisers import Anytime, Cosine, Optimiser
 from methods.common.posteriors import Amortised, build_encoder
-from methods.common.replicas import Networks, Replicas, bind, trained
+from methods.common.replicas import Networks, Replicas, bind, row, trained
 from methods.common.training import Objective
 from methods.contract.decoder import GaussianModel
 from methods.contract.method import Fitted, Method, Posterior, Task, require
@@ -25,6 +25,7 @@ VALIDATE_EVERY = 100
 VALIDATION_POINTS = 500
 JOINT = "joint"
 WORSE = 2.0  # standard errors
+TRIAL = 0.1  # of all steps
 Phases = Generator[str, Tensor, None]
 T = TypeVar("T")
 
@@ -42,6 +43,9 @@ class AmortisedMethod(Method):
         schedule: 'anytime' evaluates an average of the iterates, so that the fit may be stopped at any step;
             'cosine' lets the learning rate fall to zero over all steps.
         steepness: Factor on the initial weights and biases of the decoder's first layer.
+        restarts: Number of starts from random initial weights. Each has a trial of a tenth of the steps, and the one
+            that reaches the highest mean bound of validation points takes all other steps. The trials of the others
+            come on top of `steps`; all work is counted.
     """
 
     stacks: ClassVar[bool] = True
@@ -52,9 +56,10 @@ class AmortisedMethod(Method):
     learning_rate: float = 1e-2
     schedule: str = "anytime"
     steepness: float = 1.0
+    restarts: int = 1
 
     def __post_init__(self) -> None:
-        require(self, positive=("steps", "batch_size", "learning_rate", "steepness"))
+        require(self, positive=("steps", "batch_size", "learning_rate", "steepness", "restarts"))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be {' or '.join(SCHEDULES)}, got {self.schedule!r}")
 
@@ -119,6 +124,9 @@ class AmortisedMethod(Method):
 class Trainer:
     """The state of one training run of one or more replicas.
 
+    With restarts, each start of a replica has a trial. While those of the later starts run, the best state so far is
+    shown. The start whose best state has the highest mean bound on validation points is then trained to the end.
+
     Args:
         method: The method.
         tasks: One fitting problem for each replica.
@@ -126,16 +134,32 @@ class Trainer:
 
     def __init__(self, method: AmortisedMethod, tasks: Sequence[Task]):
         self.method, self.tasks = method, list(tasks)
+        self.trial = max(1, round(TRIAL * method.steps)) if method.restarts > 1 else 0
+        self.untrained = [copy.deepcopy(task.model) for task in self.tasks] if self.trial else []
         every = [self._networks(task) for task in self.tasks]
         self.live = [copy.deepcopy(each) for each in every]
         self.replicas = Replicas(self.live)
-        self.shown = [bind(each, row) for each, row in zip(every, self.replicas.evaluated, strict=True)]
+        self.shown = [bind(each, values) for each, values in zip(every, self.replicas.evaluated, strict=True)]
         self.fitted = [self._fitted(each) for each in self.shown]
-        self.stepper = Stepper(method, self.replicas)
         batches = Batches(self.tasks, method.batch_size, method.draws)
         self.validation, self.batches = batches.validation(), iter(batches)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin at the present weights, with nothing remembered."""
+        self.stepper = Stepper(self.method, self.replicas)
         self.best = self.replicas.evaluated.clone()
         self.best_bounds = self.best.new_full((len(self.tasks), self.validation[0].shape[-2]), -math.inf)
+        self.worse = [False] * len(self.tasks)
+        live = [self._fitted(each) for each in self.live]
+        self.phases = [self.method.phases(*each) for each in zip(live, self.tasks, strict=True)]
+        self.kinds = [JOINT if phase is None else next(phase) for phase in self.phases]
+
+    @property
+    def _rows(self) -> list[Any]:
+        """All that training changes: tensors and lists with a row for each replica."""
+        held = [each for *_, optimiser in self.stepper.parts for each in optimiser.rows]
+        return [self.best, self.best_bounds, self.worse, self.phases, self.kinds, *held]
 
     def _networks(self, task: Task) -> Networks:
         if self.method.steepness != 1:
@@ -144,22 +168,64 @@ class Trainer:
         task.ledger.watch(encoder=encoder.network)
         return Networks(task.model, encoder)
 
+    def _redrawn(self, task: Task, model: GaussianModel) -> Tensor:
+        """Other initial weights of a replica, (P,). The model is changed in place."""
+        model.redraw(task.generator)
+        if self.method.steepness != 1:
+            model.steepen(self.method.steepness)
+        return row(Networks(model, self.method.encoder(model, task.generator)))
+
     def _fitted(self, networks: Networks) -> Fitted:
         return Fitted(networks.model, self.method.posterior(networks.model, networks.encoder))
 
     def run(self) -> Iterator[Sequence[Fitted]]:
         """Take all steps."""
-        live = [self._fitted(each) for each in self.live]
-        phases = [self.method.phases(*each) for each in zip(live, self.tasks, strict=True)]
-        kinds = [JOINT if phase is None else next(phase) for phase in phases]
-        for step in range(self.method.steps):
-            bounds = self._step(step, kinds, *next(self.batches))
-            self._keep(step + 1)
+        if self.trial:
+            yield from self._train(range(self.trial))
+            yield from self._restart()
+        yield from self._train(range(self.trial, self.method.steps))
+
+    def _train(self, steps: range, shows: bool = True) -> Iterator[Sequence[Fitted]]:
+        """Take some steps, and look at validation points in between and at the end of a trial."""
+        for step in steps:
+            bounds = self._step(step, *next(self.batches))
+            if (step + 1) % VALIDATE_EVERY == 0 or step + 1 == self.trial:
+                self._look()
+                if shows:
+                    self._show()
             yield self.fitted
             if step + 1 < self.method.steps and bounds:
-                kinds = [phase.send(each) for phase, each in zip(phases, bounds, strict=True) if phase is not None]
+                sent = zip(self.phases, bounds, strict=True)
+                self.kinds = [phase.send(each) for phase, each in sent if phase is not None]
 
-    def _step(self, step: int, kinds: Sequence[str], x: Tensor, noise: Tensor) -> Sequence[Tensor]:
+    def _restart(self) -> Iterator[Sequence[Fitted]]:
+        """The trials of all starts but the first, after which the state of each replica is that of its best start."""
+        kept: list[Any] = [each.clone() if isinstance(each, Tensor) else [*each] for each in self._rows]
+        best, best_bounds, *_ = kept
+        for shown, values in zip(self.shown, best, strict=True):
+            bind(shown, values)
+
+        def ahead(of: slice = slice(None)) -> Tensor:
+            return self.best_bounds[of].mean(1) > best_bounds[of].mean(1)
+
+        for _ in range(self.method.restarts - 1):
+            for i, (task, model) in enumerate(zip(self.tasks, self.untrained, strict=True)):
+                values = task.ledger.run("initial weights of a restart", self._redrawn, task, model)
+                self.replicas.weights[i] = self.replicas.evaluated[i] = values
+            self._begin()
+            yield from self._train(range(self.trial), shows=False)
+            chosen = together(
+                self.tasks, ["choice of a start"] * len(self.tasks), ahead, lambda r: ahead(slice(r, r + 1))
+            )
+            for i in chosen.nonzero().flatten().tolist():
+                for mine, found in zip(kept, self._rows, strict=True):
+                    mine[i] = found[i]
+        for mine, found in zip(self._rows, kept, strict=True):
+            mine[:] = found
+        self._show()
+
+    def _step(self, step: int, x: Tensor, noise: Tensor) -> Sequence[Tensor]:
+        kinds = self.kinds
         return together(
             self.tasks,
             [f"{kind} step" for kind in kinds],
@@ -171,25 +237,28 @@ class Trainer:
         """A copy of one replica, to count what a step costs it alone."""
         return Stepper(self.method, Replicas([copy.deepcopy(self.live[replica])]))
 
-    def _keep(self, steps: int) -> None:
-        """Show the present state; where it is worse on validation points than an earlier one, show that.
+    def _look(self) -> None:
+        """Find whether the present state is worse on validation points than an earlier one.
 
         It is worse if the mean difference of their bounds exceeds twice its standard error. The best state so far by
         that mean is remembered.
         """
-        if steps % VALIDATE_EVERY == 0:
-            x, noise = self.validation
-            bounds, gained, worse = together(
-                self.tasks,
-                ["validation"] * len(self.tasks),
-                lambda: self.stepper.look(x, noise, self.best_bounds),
-                lambda r: self._alone(r).look(x[r], noise[:, r], self.best_bounds[r : r + 1]),
-            )
-            present = self.replicas.evaluated
-            for i, (is_best, is_worse) in enumerate(zip(gained.tolist(), worse.tolist(), strict=True)):
-                if is_best:
-                    self.best_bounds[i], self.best[i] = bounds[i], present[i]
-                bind(self.shown[i], (self.best if is_worse else present)[i])
+        x, noise = self.validation
+        bounds, gained, worse = together(
+            self.tasks,
+            ["validation"] * len(self.tasks),
+            lambda: self.stepper.look(x, noise, self.best_bounds),
+            lambda r: self._alone(r).look(x[r], noise[:, r], self.best_bounds[r : r + 1]),
+        )
+        self.worse = worse.tolist()
+        for i, is_best in enumerate(gained.tolist()):
+            if is_best:
+                self.best_bounds[i], self.best[i] = bounds[i], self.replicas.evaluated[i]
+
+    def _show(self) -> None:
+        """Show the present state; where it is worse than the best one, show that."""
+        for i, is_worse in enumerate(self.worse):
+            bind(self.shown[i], (self.best if is_worse else self.replicas.evaluated)[i])
 
 
 def compared(best: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,11 @@ class Optimiser(ABC):
         self.weights, self.evaluated, self.learning_rate = weights, evaluated, learning_rate
         self.second = torch.zeros_like(weights)
         self.steps = [0] * len(weights)
+
+    @property
+    def rows(self) -> list[Any]:
+        """All that steps change: tensors and lists with a row for each replica."""
+        return [each for each in vars(self).values() if isinstance(each, Tensor | list)]
 
     def step(self, gradient: Tensor, active: Sequence[bool], progress: float) -> None:
         """One step down the gradient.

@@ -49,13 +49,13 @@ class Replicas:
 
     def __init__(self, members: Sequence[Networks]):
         self.members = members
-        self.evaluated = torch.stack([torch.cat([p.detach().flatten() for p in trained(each)]) for each in members])
+        self.evaluated = torch.stack([row(each) for each in members])
         self.weights = self.evaluated.clone()
         self.mean = self._program(self.evaluated)
         self.training = self._program(self.weights)
         self.parameters = trained(self.training)
-        for member, row in zip(members, self.weights, strict=True):
-            bind(member, row)
+        for member, values in zip(members, self.weights, strict=True):
+            bind(member, values)
 
     def gradients(self, loss: Tensor, parts: Sequence[Sequence[nn.Parameter]]) -> list[Tensor]:
         """The gradients of a sum over replicas.
@@ -108,10 +108,15 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def bind(member: Networks, row: Tensor) -> Networks:
-    """Make the trained parameters of a module views of a row of values, (P,); returns the module."""
+def row(member: Networks) -> Tensor:
+    """A copy of the trained parameters of a module, (P,)."""
+    return torch.cat([p.detach().flatten() for p in trained(member)])
+
+
+def bind(member: Networks, values: Tensor) -> Networks:
+    """Make the trained parameters of a module views of values, (P,); returns the module."""
     start = 0
     for p in trained(member):
-        p.data = row[start : start + p.numel()].view(p.shape)
+        p.data = values[start : start + p.numel()].view(p.shape)
         start += p.numel()
     return member

@@ -31,9 +31,7 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
         layer = _Linear(fan_in, fan_out, device=generator.device)
-        bound = 1 / math.sqrt(fan_in)
-        for parameter in layer.parameters():
-            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        layer.draw(generator)
         layers += [layer] if activation == "linear" else [layer, getattr(nn, ACTIVATIONS[activation])()]
     return nn.Sequential(*(layers if activation == "linear" else layers[:-1]))
 
@@ -45,6 +43,12 @@ class _Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Leave the parameters as they are."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw weights and biases uniformly within 1/sqrt(fan-in)."""
+        bound = 1 / math.sqrt(self.in_features)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """From (..., in) to (..., out); with an axis of R replicas in the weights, from (..., R, n, in)."""
@@ -144,6 +148,12 @@ class GaussianModel(nn.Module):
         """Set the noise variance s2, in squared data units."""
         with torch.no_grad():
             self.log_noise.fill_(math.log(value))
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw other initial weights of the decoder in place. The noise stays as it is."""
+        for layer in self.network:
+            if isinstance(layer, _Linear):
+                layer.draw(generator)
 
     def steepen(self, factor: float) -> None:
         """Multiply the weights and biases of the decoder's first layer, so that it varies over z as over factor z."""

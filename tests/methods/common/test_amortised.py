@@ -26,9 +26,9 @@ DATA, BLOCK, COMPARED = 100, 10, 7
 LONG, BRIEF = {"steps": 300, "batch_size": 50}, {"steps": 30, "batch_size": 50}
 METHODS = {
     "vae": LONG,
-    "iterative": {**LONG, "window": 3, "most_inner": 9},
+    "iterative": {**LONG, "window": 3, "most_inner": 9, "restarts": 2},
     "iwae": BRIEF,
-    "iwae-dreg": {**BRIEF, "steepness": 4.0},
+    "iwae-dreg": {**BRIEF, "steepness": 4.0, "restarts": 4},
     "semi-amortised": BRIEF,
 }
 
