@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 SHEET_NEIGHBOURS = 6
-NEIGHBOURS = (8, 10)
+NEIGHBOURS = (8, 12)
 ISOMAP_NEIGHBOURS = 8
 TSNE_PERPLEXITY = 60
 TSNE_STEPS = 500
 LEAST = 20
 DENSE_EIGENSOLVER = 200
 ROUNDS = 4
+FLAT = 0.5
 ACROSS = 4.0
 SLACK = 2.0
 WIDE = 40
@@ -187,7 +188,7 @@ def flattened(atoms: Array, noise: float, ledger: Ledger, neighbours: int) -> Sh
         centre = (weight * points[near]).sum(1) / weight.sum(1)
         planes = np.linalg.svd((points[near] - centre[:, None]) * np.sqrt(weight), full_matrices=False)[2][:, :2]
         along = np.einsum("nld,nd->nl", planes, points - centre)
-        points = centre + np.einsum("nld,nl->nd", planes, along)
+        points = FLAT * (centre + np.einsum("nld,nl->nd", planes, along)) + (1 - FLAT) * points
         plain = _distances(points)
         within = sum(np.square(_displacements(points, plane)) for plane in planes.swapaxes(0, 1))
         across = np.sqrt(np.maximum(np.square(plain) - within, 0))

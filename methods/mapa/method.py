@@ -51,8 +51,8 @@ class MAPA(Method):
         replacements: How often codes are reassigned to suit the decoder after the trial (L = 2).
         replacement_steps: Steps after each replacement.
         steepness: Factor on the first layer's initial weights. For L = 1 a second start uses it if the first is 1 nat
-            or more from a perfect fit after its trial, and the better one continues; for L = 2 every start uses half
-            of it.
+            or more from a perfect fit after its trial, and the better one continues; for L = 2 every start uses a
+            quarter of it.
         noise_rounds: Rounds of fitting and noise estimation, if the noise is learned.
         placement: 'best' tries all placements, 'first' one; the name of a placement, or how it begins, selects it.
             For ablation, 'random' is the floor, and 'truth', with the codes under the true model, the ceiling.
@@ -219,8 +219,8 @@ class MAPA(Method):
         return posterior.grid.codes[posterior.log_index(atoms).argmax(1).cpu()].numpy()
 
     def _starts(self, latent_dim: int) -> Iterable[float]:
-        """Factors on the first layer: for curves 1 and then the full steepness, for surfaces half of it."""
-        return dict.fromkeys((1.0, self.steepness)) if latent_dim == 1 else (max(1.0, self.steepness / 2),)
+        """Factors on the first layer: for curves 1 and then the full steepness, for surfaces a quarter of it."""
+        return dict.fromkeys((1.0, self.steepness)) if latent_dim == 1 else (max(1.0, self.steepness / 4),)
 
 
 def _watched(attempt: Attempt, steps: int, kept: Kept) -> Generator[Fitted, None, float]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Order = NDArray[np.int64]
 
-PLAIN = "isomap-8"  # which `sheet` and `angles` improve upon
 CHARGES = {
     "k-means": "n m ((3 D + 1) (iterations + 1) + (3 D + 2) (2 + ln m)): Lloyd's steps, and k-means++ with its trials",
     "node distances": "(3 D + 1) m^2",
@@ -72,11 +71,9 @@ def candidates(
         makers = {only: lambda: np.random.default_rng(0).permutation(len(share))}
     if truth is not None:
         makers = {only: lambda: transport(truth[share], codes, ledger)}
-    chosen = [name for name in makers if name.startswith(only)]
-    if only == "first":
-        chosen = list(makers)[:1]
-    if only == "best":
-        chosen = [name for name in makers if name != PLAIN]
+    chosen = list(makers)[: 1 if only == "first" else None]
+    if only not in ("best", "first"):
+        chosen = [name for name in makers if name.startswith(only)]
     if not chosen:
         raise ValueError(f"placement must be best, first, random, truth, {', '.join(makers)}, got {only!r}")
     for name in chosen:
