@@ -71,19 +71,21 @@ class LatentGrid:
         Returns:
             The grid, in the order of the first axis.
         """
-        grid = LatentGrid.equal(COARSEST, latent_dim)
-        while len(grid.low) < MOST_CELLS:
-            moved = grid.movement(decode)
-            split = (moved.amax(1) > step) & (grid.mass > LEAST_MASS)
-            if not split.any():
+        open_cells, done = LatentGrid.equal(COARSEST, latent_dim), []
+        while True:
+            moved = open_cells.movement(decode)
+            split = (moved.amax(1) > step) & (open_cells.mass > LEAST_MASS)
+            if sum(map(len, done)) + len(split) >= MOST_CELLS or not split.any():
+                done.append(torch.stack([open_cells.low, open_cells.high], 1))
                 break
+            done.append(torch.stack([open_cells.low[~split], open_cells.high[~split]], 1))
             axis = torch.nn.functional.one_hot(moved[split].argmax(1), latent_dim).double()
-            low, high = grid.low[split], grid.high[split]
+            low, high = open_cells.low[split], open_cells.high[split]
             half = axis * (high - low) / 2
-            kept_low, kept_high = grid.low[~split], grid.high[~split]
-            grid = LatentGrid(torch.cat([kept_low, low, low + half]), torch.cat([kept_high, high - half, high]))
-        order = grid.low[:, 0].argsort(stable=True)
-        return LatentGrid(grid.low[order], grid.high[order])
+            open_cells = LatentGrid(torch.cat([low, low + half]), torch.cat([high - half, high]))
+        corners = torch.cat(done)
+        low, high = corners[corners[:, 0, 0].argsort(stable=True)].unbind(1)
+        return LatentGrid(low, high)
 
     def divided(self, parts: int) -> LatentGrid:
         """Each cell cut into `parts` equal intervals along each axis; those of cell i are i m, ..., i m + m - 1.
