@@ -71,7 +71,8 @@ class LatentGrid:
         Returns:
             The grid, in the order of the first axis.
         """
-        open_cells, done = LatentGrid.equal(COARSEST, latent_dim), []
+        open_cells = LatentGrid.equal(COARSEST, latent_dim)
+        done: list[Tensor] = []
         while True:
             moved = open_cells.movement(decode)
             split = (moved.amax(1) > step) & (open_cells.mass > LEAST_MASS)
