@@ -82,12 +82,12 @@ class Score:
         return mean(metric, torch.from_numpy(each), torch.from_numpy(self.bias))
 
     def __repr__(self) -> str:
-        parts = [f"mean log p(x) {self.mean:.4f} ± {self.stderr:.2g} nats over {len(self.log_p)} rows"]
-        if self.elbo is not None and self.inference_gap is not None:
-            gap = self.inference_gap
-            parts.append(f"ELBO {self.elbo.mean():.4f}, inference gap {gap.value:.4f} ± {gap.stderr:.2g}")
-        shown = ", ".join(f"{name} {value:.2g}" for name, value in self.diagnostics.items())
-        return f"Score({'; '.join([*parts, self.method, shown])})"
+        lines = {"mean log p(x)": f"{self.mean:.4f} ± {self.stderr:.2g} nats"}
+        if self.elbo is not None and (gap := self.inference_gap) is not None:
+            lines["mean ELBO"] = f"{self.elbo.mean():.4f} nats"
+            lines["inference gap"] = f"{gap.value:.4f} ± {gap.stderr:.2g} nats"
+        lines |= {name: f"{value:.2g}" for name, value in self.diagnostics.items()}
+        return f"{len(self.log_p)} rows by {self.method}" + "".join(f"\n  {k:<24} {v}" for k, v in lines.items())
 
 
 def score(
