@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.api import compare
+    from bench.scoring import score
 
-__all__ = ["compare"]
+__all__ = ["compare", "score"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,6 +16,10 @@ def __getattr__(name: str) -> Any:
         from bench.api import compare
 
         return compare
+    if name == "score":
+        from bench.scoring import score
+
+        return score
     if name == "__version__":
         from importlib.metadata import version
 

@@ -12,7 +12,9 @@ from functools import cache
 from pathlib import Path
 
 import click
+import pyro
 import pytest
+import torch
 
 import bench
 import datasets
@@ -382,6 +384,21 @@ def test_the_method_of_the_readme_runs(tmp_path):
     result = run_one(spec)
     assert (result.status, result.notes) == ("done", "")
     assert {row.metric for row in result.rows} >= {"test_ll", "elbo"}
+
+
+NUMBER = r"-?\d[\d.e-]*"
+
+
+@pytest.mark.parametrize(("example", "printed"), [(0, 0), (1, 1), (2, None)], ids=["torch", "pyro", "numpy"])
+def test_the_models_of_others_are_scored_as_printed(example, printed, capsys):
+    with torch.random.fork_rng(), pyro.get_param_store().scope():
+        exec(examples("docs/score.md", "python")[example], {"__name__": "example"})
+    got = capsys.readouterr().out
+    expected = "" if printed is None else examples("docs/score.md", "text")[printed]
+    assert re.sub(NUMBER, "#", got) == re.sub(NUMBER, "#", expected)
+    for key in ("mean log p(x)", "mean ELBO", "inference gap"):
+        values = [re.findall(rf"{re.escape(key)} +({NUMBER})", text) for text in (got, expected)]
+        assert [float(value) for value in values[0]] == pytest.approx([float(value) for value in values[1]], abs=0.05)
 
 
 def write():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -129,6 +129,48 @@ def sampled(fitted: Fitted, x: Tensor, latent_dim: int, seed: int) -> Likelihood
 def tightest(model: DecoderModel, proposals: Sequence[Posterior], x: Tensor, latent_dim: int, seed: int) -> Likelihood:
     """log p(x) by the tightest of several lower bounds in expectation: the one with the highest mean.
 
+    Args:
+        model: The generative model.
+        proposals: Distributions of z given x to draw from.
+        x: Points, (n, D).
+        latent_dim: L, the dimension of z.
+        seed: The seed of the draws.
+    """
+    return estimated(model, proposals, x, latent_dim, seed, tightest_of).likelihood
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """log p(x) of some points by random draws.
+
+    Args:
+        estimate: The estimate that was chosen.
+        proposal: The index of the proposal that it is of; None for annealing.
+        diagnostics: Numbers that show whether the estimators worked, by name.
+    """
+
+    estimate: Estimate
+    proposal: int | None
+    diagnostics: dict[str, float]
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """An unbiased random estimate of p(x): its log is too low by half its squared error on average."""
+        bias = self.estimate.error.square() / 2
+        spread = {"standard_error": float(self.estimate.error.mean()), "bias": float(bias.mean())}
+        return Likelihood(self.estimate.value, bias, self.diagnostics | spread)
+
+
+def estimated(
+    model: DecoderModel,
+    proposals: Sequence[Posterior],
+    x: Tensor,
+    latent_dim: int,
+    seed: int,
+    choose: Callable[[Sequence[Estimate]], int],
+) -> Estimated:
+    """log p(x) by importance sampling from one of several proposals, or by annealing where that finds more mass.
+
     Importance sampling is precise if a proposal is close to the posterior. But it misses any mode that the proposal
     misses, and no weight shows that. Annealing from the prior needs no proposal (Wu et al. 2017). If annealing is
     higher on the first points by more than two standard errors of the mean difference, it is used for all points.
@@ -139,36 +181,52 @@ def tightest(model: DecoderModel, proposals: Sequence[Posterior], x: Tensor, lat
         x: Points, (n, D).
         latent_dim: L, the dimension of z.
         seed: The seed of the draws.
+        choose: The index of the best of the proposals' estimates.
     """
     generator = torch.Generator(x.device).manual_seed(seed)
     small = x.shape[1] <= EXACT_DATA_DIM
     draws, checked = (IMPORTANCE_DRAWS, ANNEALED_POINTS) if small else (FEWER_DRAWS, FEWER_ANNEALED_POINTS)
     each = [importance_log_prob(model, q, x, draws, generator) for q in proposals]
-    best = max(each, key=_tightness)
+    chosen = choose(each)
+    best = each[chosen]
     annealed = annealed_log_prob(model, x[:checked], latent_dim, generator)
-    lead = annealed.value - best.value[:checked]
     diagnostics = {
-        "importance_less_annealed": -float(lead.mean()),
+        "importance_less_annealed": -float((annealed.value - best.value[:checked]).mean()),
         "laplace_less_importance": float((each[0].value - each[-1].value).mean()),
         "khat_median": float(best.khat.median()),
         "khat_above_0.7": float((best.khat > MOST_KHAT).double().mean()),
         "ess_median": float(best.ess.median()),
     }
-    if not float(lead.mean()) <= 2 * standard_error(lead):  # also true for nan
-        best = annealed_log_prob(model, x, latent_dim, generator)
-    return _random(best, diagnostics)
+    if _leads(annealed, best):
+        return Estimated(annealed_log_prob(model, x, latent_dim, generator), None, diagnostics)
+    return Estimated(best, chosen, diagnostics)
+
+
+def tightest_of(each: Sequence[Estimate]) -> int:
+    """The index of the estimate with the highest mean."""
+    return max(range(len(each)), key=lambda i: _tightness(each[i]))
+
+
+def precisest_of(each: Sequence[Estimate]) -> int:
+    """The index of the estimate with the least error, of those that the highest does not clearly exceed."""
+    highest = each[tightest_of(each)]
+    level = [i for i, one in enumerate(each) if one is highest or not _leads(highest, one)]
+    return min(level, key=lambda i: float(each[i].error.mean()))
+
+
+def _leads(above: Estimate, below: Estimate) -> bool:
+    """Whether one estimate is higher by more than two standard errors of the mean difference, or the other is NaN.
+
+    The first may be of the first points only. One point has no spread, so the estimates' own errors take its place.
+    """
+    lead = above.value - below.value[: len(above.value)]
+    error = standard_error(lead) if len(lead) > 1 else float(torch.hypot(above.error, below.error[:1]))
+    return not float(lead.mean()) <= 2 * error  # also true for nan
 
 
 def _tightness(found: Estimate) -> float:
     value = float(found.value.mean())
     return -math.inf if math.isnan(value) else value
-
-
-def _random(found: Estimate, diagnostics: dict[str, float]) -> Likelihood:
-    """An unbiased random estimate of p(x): its log is too low by half its squared error on average."""
-    bias = found.error.square() / 2
-    diagnostics |= {"standard_error": float(found.error.mean()), "bias": float(bias.mean())}
-    return Likelihood(found.value, bias, diagnostics)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 from torch.distributions import Normal
 
 from bench.metrics import TrueModel
-from bench.metrics.importance import importance_log_prob
+from bench.metrics.importance import Estimate, importance_log_prob
 from bench.metrics.laplace import LaplaceMixture
-from bench.metrics.likelihood import by_quadrature, tightest
+from bench.metrics.likelihood import by_quadrature, precisest_of, tightest, tightest_of
 from datasets.base import Problem, draw
 from datasets.linear import linear_gaussian
 from methods.common.posteriors import Prior
@@ -41,3 +41,26 @@ def test_a_proposal_near_the_posterior_is_kept_and_the_better_of_two_taken():
 @pytest.mark.parametrize(("latent", "data", "expected"), [(1, 2, True), (2, 100, True), (2, 101, False), (3, 2, False)])
 def test_where_a_grid_is_affordable(latent, data, expected):
     assert by_quadrature(latent, data) == expected
+
+
+def estimate(*value, error=0.1):
+    found = torch.tensor(value, dtype=torch.float64)
+    return Estimate(found, torch.full_like(found, error), found, found)
+
+
+@pytest.mark.parametrize(
+    ("each", "expected"),
+    [
+        ([estimate(0, 1, 2, error=0.2), estimate(-0.1, 1.1, 1.9)], 1),
+        ([estimate(-0.1, 1.1, 1.9), estimate(0, 1, 2, error=0.2)], 0),
+        ([estimate(0, 1, 2, error=0.2), estimate(-0.7, 0.4, 1.4)], 0),
+        ([estimate(0, 1, math.nan, error=0.0), estimate(-0.7, 0.4, 1.4)], 1),
+        ([estimate(0, error=0.2), estimate(-0.4)], 1),
+        ([estimate(0, error=0.2), estimate(-0.5)], 0),
+        ([estimate(math.nan), estimate(math.nan)], 0),
+    ],
+    ids=["precise", "other order", "clearly lower", "nan", "one point", "one point clearly lower", "none"],
+)
+def test_the_most_precise_of_those_that_are_not_clearly_lower(each, expected):
+    assert precisest_of(each) == expected
+    assert expected == tightest_of(each) or each[1 - expected].error.mean() > each[expected].error.mean()

@@ -1,0 +1,302 @@
+"""log p(x) of a model that was trained anywhere."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import bench
+from bench.common.errors import UsageError
+from bench.metrics.likelihood import TrueModel, learned_likelihood, true_likelihood
+from bench.scoring import Score
+from datasets.base import draw
+from datasets.curves import circle
+from datasets.linear import linear_gaussian
+from methods.common.posteriors import Prior
+from methods.contract.method import Fitted, Posterior
+
+ROWS = 40
+NOISE = 0.1
+LATENT = (1, 2, 8)
+
+
+@functools.cache
+def linear(latent_dim):
+    """The weights and offset of linear_gaussian, points, and their log p(x) in closed form."""
+    problem = linear_gaussian(latent_dim)
+    offset = problem.decoder(torch.zeros(1, latent_dim, dtype=torch.float64))
+    weight = problem.decoder(torch.eye(latent_dim, dtype=torch.float64)) - offset
+    x = draw(problem, 0, 1, 1, ROWS).test
+    return weight, offset, x, problem.exact_log_prob(x).numpy()
+
+
+@functools.cache
+def scored(latent_dim):
+    """Its score by a function of tensors."""
+    weight, offset, x, _ = linear(latent_dim)
+    return bench.score(lambda z: z @ weight + offset, x, latent_dim=latent_dim, noise_variance=NOISE)
+
+
+class Affine(nn.Module):
+    """x = W z + m in 32 bits, with dropout."""
+
+    def __init__(self, weight, offset):
+        super().__init__()
+        self.linear = nn.Linear(*weight.shape)
+        self.linear.load_state_dict({"weight": weight.T.float(), "bias": offset[0].float()})
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, z):
+        return self.dropout(self.linear(z))
+
+    def decode(self, z):
+        return self(z)
+
+
+@pytest.mark.parametrize("latent_dim", LATENT)
+def test_the_closed_form_is_within_the_stated_error(latent_dim):
+    found, exact = scored(latent_dim), linear(latent_dim)[3]
+    in_errors = (found.log_p - exact) / found.error
+    assert np.abs(in_errors).max() < 3.5
+    assert np.sqrt(np.square(in_errors).mean()) < 1.3
+    assert found.error.max() < 0.1
+    assert found.mean == pytest.approx(exact.mean(), abs=0.01)
+    assert found.stderr == pytest.approx(exact.std(ddof=1) / math.sqrt(ROWS), rel=0.02)
+    quadrature = latent_dim <= 2
+    assert found.method == (
+        "adaptive quadrature" if quadrature else "importance sampling from a mixture fitted to each row"
+    )
+    expected = {"numerical_error"} if quadrature else {"ess_median", "khat_median", "khat_above_0.7", "bias"}
+    assert expected <= set(found.diagnostics)
+
+
+def test_it_agrees_with_the_metrics_of_the_harness():
+    problem = circle()
+    x = draw(problem, 0, 1, 1, ROWS).test
+    found = bench.score(problem.decoder, x, latent_dim=1, noise_variance=problem.noise_variance)
+    expected = learned_likelihood(Fitted(TrueModel(problem), Prior(1)), x, 1, 0)
+    np.testing.assert_allclose(found.log_p, expected.value)
+    np.testing.assert_allclose(found.error, expected.error)
+
+
+def test_it_agrees_with_them_in_high_dimension():
+    x = linear(8)[2]
+    problem = dataclasses.replace(linear_gaussian(8), exact_log_prob=None)
+    expected = true_likelihood(problem, x, 0)
+    np.testing.assert_allclose(scored(8).log_p, expected.value, atol=1e-9)
+    np.testing.assert_allclose(scored(8).bias, expected.error, atol=1e-9)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 8])
+def test_a_wrong_model_is_scored_lower(latent_dim):
+    weight, offset, x, _ = linear(latent_dim)
+    wrong = (
+        (lambda z: z @ weight + offset + 0.5, NOISE),
+        (lambda z: 0.5 * z @ weight + offset, NOISE),
+        (lambda z: z @ weight + offset, 4 * NOISE),
+    )
+    for decode, noise in wrong if latent_dim == 1 else wrong[:1]:
+        found = bench.score(decode, x[:20], latent_dim=latent_dim, noise_variance=noise)
+        assert found.mean < scored(latent_dim).log_p[:20].mean() - 0.1
+
+
+@pytest.mark.parametrize("latent_dim", LATENT)
+def test_functions_of_arrays_agree_with_those_of_tensors(latent_dim):
+    weight, offset, x, _ = linear(latent_dim)
+    weight, offset = weight.numpy(), offset.numpy()
+    found = bench.score(lambda z: z @ weight + offset, x.numpy(), latent_dim=latent_dim, noise_variance=NOISE)
+    np.testing.assert_allclose(found.log_p, scored(latent_dim).log_p, atol=1e-9)
+    np.testing.assert_allclose(found.error, scored(latent_dim).error, atol=1e-9)
+
+
+def only_32_bits(z):
+    if z.dtype != np.float32:
+        raise TypeError(f"expected float32, got {z.dtype}")
+    return z @ linear(2)[0].numpy().astype(np.float32) + linear(2)[1].numpy()
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda module: module,
+        lambda module: module.decode,
+        lambda module: lambda z: 1 * module.linear(z),
+        lambda module: lambda z: module.linear(z).detach(),
+        lambda _: only_32_bits,
+    ],
+    ids=["module", "method", "function", "detached", "arrays of 32 bits"],
+)
+def test_modules_and_functions_of_32_bits(of):
+    weight, offset, x, exact = linear(2)
+    module = Affine(weight, offset)
+    frame = pd.DataFrame(x.numpy())
+    found = bench.score(of(module), frame, latent_dim=2, noise_variance=np.float64(NOISE))
+    np.testing.assert_allclose(found.log_p, exact, atol=1e-4)
+    assert all(part.training for part in module.modules())
+
+
+def test_annealing_takes_over_where_a_decoder_of_arrays_has_modes_that_proposals_miss():
+    x = 1 + torch.rand(10, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = 3 * math.log(2) + torch.distributions.Normal(0, math.sqrt(1.01)).log_prob(x).sum(1).numpy()
+    found = bench.score(np.abs, x, latent_dim=3, noise_variance=0.01)
+    assert found.method == "annealed importance sampling"
+    assert found.diagnostics["importance_less_annealed"] < -0.5
+    assert abs(found.mean - exact.mean()) < 0.3
+
+
+@functools.cache
+def orthogonal(latent_dim):
+    """A linear decoder with orthogonal columns of length 2, whose posterior is a diagonal Gaussian, and points."""
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn(latent_dim + 1, latent_dim, generator=generator, dtype=torch.float64)
+    weight = 2 * torch.linalg.qr(random).Q.T
+    z = torch.randn(ROWS, latent_dim, generator=generator, dtype=torch.float64)
+    noise = torch.randn(ROWS, latent_dim + 1, generator=generator, dtype=torch.float64)
+    return weight, z @ weight + math.sqrt(NOISE) * noise
+
+
+def exact_posterior(latent_dim, factor=1.0):
+    """An encoder whose means are those of the posterior, and whose scales are so many times those of the posterior."""
+    weight, _ = orthogonal(latent_dim)
+    precision = 1 + 4 / NOISE
+
+    def encode(x):
+        mean = x @ weight.T / NOISE / precision
+        return mean, torch.full_like(mean, math.log(factor) - math.log(precision) / 2)
+
+    return encode
+
+
+@functools.cache
+def with_posterior(latent_dim, posterior):
+    weight, x = orthogonal(latent_dim)
+    return bench.score(lambda z: z @ weight, x, latent_dim=latent_dim, noise_variance=NOISE, posterior=posterior)
+
+
+def test_a_posterior_as_proposal_makes_the_error_smaller():
+    without, found = with_posterior(8, None), with_posterior(8, exact_posterior(8))
+    assert without.elbo is without.inference_gap is None
+    assert found.method == "importance sampling from the posterior"
+    assert found.error.max() < 1e-4 < 1e-3 < without.error.min()
+    assert np.abs(without.log_p - found.log_p).max() < 4 * without.error.max()
+    assert np.abs(found.log_p - found.elbo).max() < 1e-4
+    assert found.inference_gap.value == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("latent_dim", [2, 8])
+def test_the_gap_of_a_posterior_that_is_too_wide(latent_dim):
+    found = with_posterior(latent_dim, exact_posterior(latent_dim, factor=2.0))
+    assert found.inference_gap.value == pytest.approx(latent_dim * (1.5 - math.log(2)), rel=0.1)
+    assert found.inference_gap.stderr < 0.2
+    assert found.mean == pytest.approx(with_posterior(latent_dim, None).mean, abs=0.02)
+
+
+def test_posteriors_of_the_contract_and_encoders_of_arrays():
+    found = with_posterior(2, lambda x: (np.zeros_like(x)[:, :2], np.float32(0) * x[:, 1:]))
+    np.testing.assert_allclose(found.elbo, with_posterior(2, Prior(2)).elbo, rtol=1e-6)
+
+
+def test_one_row_by_two_seeds():
+    weight, offset, x, exact = linear(8)
+    one, other = (
+        bench.score(lambda z: z @ weight + offset, x[:1], latent_dim=8, noise_variance=NOISE, seed=seed)
+        for seed in (0, 1)
+    )
+    assert one.method == "importance sampling from a mixture fitted to each row"
+    assert abs(one.log_p[0] - exact[0]) < 4 * one.error[0]
+    assert math.isnan(one.stderr)
+    assert one.log_p[0] != other.log_p[0]
+
+
+def test_the_result():
+    found = Score(np.array([-1.0, -3.0]), np.full(2, 0.1), np.full(2, 0.01), np.array([-2.0, -4.5]), "a way", {"n": 1})
+    pd.testing.assert_frame_equal(
+        found.to_frame(), pd.DataFrame({"log_p": [-1.0, -3.0], "error": [0.1, 0.1], "elbo": [-2.0, -4.5]})
+    )
+    assert list(dataclasses.replace(found, elbo=None).to_frame()) == ["log_p", "error"]
+    assert (found.mean, found.stderr) == (-2.0, pytest.approx(math.hypot(1, 0.01)))
+    assert (found.inference_gap.value, found.inference_gap.stderr) == (1.25, pytest.approx(math.hypot(0.25, 0.01)))
+    assert repr(found).splitlines() == [
+        "2 rows by a way",
+        "  mean log p(x)            -2.0000 ± 1 nats",
+        "  mean ELBO                -3.2500 nats",
+        "  inference gap            1.2500 ± 0.25 nats",
+        "  n                        1",
+    ]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.method = "another"
+
+
+class Misshapen(Posterior):
+    def sample(self, x, count, generator):
+        return torch.zeros(count, len(x), 3), torch.zeros(count, len(x))
+
+
+def zeros(x):
+    return torch.zeros(len(x), 2)
+
+
+BAD = {
+    "unknown likelihood 'bernoulli' (available: gaussian)": {"likelihood": "bernoulli"},
+    "unknown likelihood 'gausian' - did you mean 'gaussian'? (available: gaussian)": {"likelihood": "gausian"},
+    "likelihood 'gaussian' needs noise_variance, a positive number": {"noise_variance": None},
+    "noise_variance must be one positive number in squared units of x, got 0": {"noise_variance": 0},
+    "noise_variance must be one positive number in squared units of x, got nan": {"noise_variance": math.nan},
+    "noise_variance must be one positive number in squared units of x, got array([1., 1.])": {
+        "noise_variance": np.ones(2)
+    },
+    "latent_dim must be a positive whole number, got 0": {"latent_dim": 0},
+    "latent_dim must be a positive whole number, got 2.0": {"latent_dim": 2.0},
+    "x must have shape (n, D) with a row or more, got shape (3,)": {"x": torch.zeros(3)},
+    "x must have shape (n, D) with a row or more, got shape (0, 3)": {"x": torch.zeros(0, 3)},
+    "x must be finite; 1 of 2 rows are not": {"x": [[0.0, 0, 0], [math.nan, math.inf, 0]]},
+    "x must be numbers of shape (n, D), got str": {"x": "data"},
+    "decode must be a module or a function, got Tensor": {"decode": torch.zeros(3)},
+    "decode does not take codes of shape (8, 2), for latent_dim=2: on tensors RuntimeError": {
+        "decode": nn.Linear(5, 3)
+    },
+    "on arrays ValueError: matmul": {"decode": lambda z: z @ np.zeros((5, 3))},
+    "decode gives shape (8, 4) for 8 rows, expected shape (8, 3) from the columns of x, 3": {"decode": nn.Linear(2, 4)},
+    "decode gives a tuple for 8 rows, expected shape (8, 3)": {"decode": lambda z: (zeros(z), zeros(z))},
+    "on tensors TypeError: it gives str, expected Tensor": {"decode": str},
+    "decode gives values that are not finite": {"decode": lambda z: z[:, :1].expand(-1, 3) / 0},
+    "decode gives other values for the same row in another call; is a module in training mode?": {
+        "decode": lambda z: z[:, :1] + torch.randn(len(z), 3)
+    },
+    "log p(x) is not finite for 2 of 2 rows: the decoder overflows at some z": {
+        "decode": lambda z: torch.where(z[:, :1] > 2.5, math.nan, z[:, :1]).expand(-1, 3)
+    },
+    "posterior must be a module or a function, got str": {"posterior": "encoder"},
+    "posterior does not take rows of shape (2, 3)": {"posterior": nn.Linear(4, 4)},
+    "posterior gives shape (2, 2), expected a pair: mean and log_scale, (n, L) each": {"posterior": zeros},
+    "posterior's mean gives shape (2, 1) for 2 rows, expected shape (2, 2) from latent_dim=2": {
+        "posterior": lambda x: (x[:, :1], x[:, :1])
+    },
+    "posterior's log_scale gives values that are not finite": {"posterior": lambda x: (x[:, :2], x[:, :2].log())},
+    "posterior.sample gives shapes ((2, 2, 3), (2, 2)), expected ((2, 2, 2), (2, 2)) for latent_dim=2": {
+        "posterior": Misshapen()
+    },
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_what_does_not_fit_is_refused_in_one_line(message):
+    good = {"decode": lambda z: z[:, :1].expand(-1, 3), "x": torch.zeros(2, 3), "latent_dim": 2, "noise_variance": 0.1}
+    asked = good | BAD[message]
+    with pytest.raises(UsageError) as raised:
+        bench.score(asked.pop("decode"), asked.pop("x"), **asked)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_function_of_a_module_in_training_mode_is_refused():
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    good = {"x": torch.zeros(2, 3), "latent_dim": 2, "noise_variance": 0.1}
+    with pytest.raises(UsageError, match="is a module in training mode"):
+        bench.score(lambda z: 1 * module(z), **good)
+    assert np.isfinite(bench.score(module, **good).log_p).all()
