@@ -7,6 +7,7 @@ import math
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -130,16 +131,21 @@ def converted(name: str, method: Any, parameters: Mapping[str, Any]) -> dict[str
     for key in parameters:
         if key not in fields:
             raise unknown(f"parameter of {name!r}", key, fields)
-    types = _declared(method) if parameters else {}
-    return {key: convert(f"{name}.{key}", parameters[key], types[key]) for key in fields if key in parameters}
+    types = _declared(type(method)) if parameters else {}
+    return {
+        key: convert(f"{name}.{key}", parameters[key], types.get(key, type(getattr(method, key))))
+        for key in fields
+        if key in parameters
+    }
 
 
-def _declared(method: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields; where they cannot be resolved, those of its values."""
+@cache
+def _declared(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields; none where they cannot be resolved."""
     try:
-        return get_type_hints(type(method))
+        return get_type_hints(kind)
     except Exception:
-        return {field.name: type(getattr(method, field.name)) for field in dataclasses.fields(method)}
+        return {}
 
 
 def assignments(texts: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -111,16 +111,19 @@ def contained(seed: int | None = None) -> Iterator[list[str]]:
     Yields:
         A list that holds, after the end, a description of each change of global state.
     """
-    before, changed = GlobalState.capture(), list[str]()
+    within = before = GlobalState.capture()
+    changed: list[str] = []
     try:
         if seed is not None:
             seed_generators(seed)
-        within = GlobalState.capture()
+            within = GlobalState.capture()
         with silenced():
             yield changed
     finally:
-        changed += GlobalState.capture().changes(within)
-        before.restore()
+        after = GlobalState.capture()
+        changed += after.changes(within)
+        if after.changes(before):
+            before.restore()
 
 
 @contextlib.contextmanager
@@ -174,7 +177,8 @@ class Containment:
             left = GlobalState.capture()
             self._changed |= dict.fromkeys(left.changes(self._own))
             self._own = left
-            self.home.restore()
+            if left.changes(self.home):
+                self.home.restore()
 
     def begin_anew(self) -> None:
         """Forget what the method has changed so far."""

@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from operator import is_
 from typing import Any, cast
 
 SHOWN = 5
 CUDNN_FLAGS = ("enabled", "benchmark", "deterministic", "allow_tf32")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """A part of the global state.
 
@@ -77,7 +78,9 @@ def seed_generators(seed: int) -> None:
 
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the global generator is meant
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():  # where not, torch.manual_seed would note the whole call stack for later
+        torch.cuda.manual_seed_all(seed)
 
 
 def _settings() -> tuple[Setting, ...]:
@@ -131,14 +134,19 @@ class Namespaces:
     """
 
     def __init__(self, owners: tuple[Any, ...]):
-        self.found = tuple((owner, dict(vars(owner))) for owner in owners)
-        self.identities = tuple(tuple(map(id, names.values())) for _, names in self.found)
+        self.found = tuple((owner, vars(owner).copy()) for owner in owners)
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Namespaces) and self.identities == other.identities
-        return same or (isinstance(other, Namespaces) and not self.replaced(other))
+        return self is other or (isinstance(other, Namespaces) and not self.replaced(other))
 
     __hash__ = None  # type: ignore[assignment]
+
+    def hold(self) -> bool:
+        """Whether every name still stands for what it did, and there is no other."""
+        return all(
+            len(before) == len(now := vars(owner)) and all(map(is_, before.values(), now.values()))
+            for owner, before in self.found
+        )
 
     def replaced(self, later: Namespaces) -> list[tuple[Any, str]]:
         """The owners and names of functions that stand for something else later."""
@@ -160,7 +168,14 @@ def _replaced(owners: Callable[[], tuple[Any, ...]]) -> Setting:
         names = [f"{owner.__name__}.{name}" for owner, name in before.replaced(after)]
         return ", ".join(names[:SHOWN]) + (" and more" if len(names) > SHOWN else "")
 
-    return Setting("replaced", lambda: Namespaces(owners()), Namespaces.restore, which)
+    last: list[Namespaces] = []
+
+    def get() -> Namespaces:
+        if not (last and last[0].hold()):  # a copy is made only where something changed, as it takes long
+            last[:] = [Namespaces(owners())]
+        return last[0]
+
+    return Setting("replaced", get, Namespaces.restore, which)
 
 
 FILTERS = Setting("changed the warning filters", lambda: tuple(warnings.filters), _set_filters)

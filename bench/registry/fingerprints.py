@@ -108,6 +108,7 @@ def _closure(root: str | Path) -> dict[Path, _Module]:
     """The modules that a root leads to, by file: of the project, and from beside files of third parties."""
     pending = [root] if isinstance(root, Path) else _project_files(root)
     found: dict[Path, _Module] = {}
+    followed: set[str] = set()  # names within the project
     while pending:
         file = pending.pop().resolve()
         if file in found:
@@ -116,11 +117,12 @@ def _closure(root: str | Path) -> dict[Path, _Module]:
             found[file] = module = _parsed(file.read_bytes(), _package(file))
         except OSError:
             continue
-        for name in module.imports:
-            top = name.partition(".")[0]
-            if top in PROJECT:
-                pending += _project_files(name)
-            elif not _in_project(file):
+        of_project = {name for name in module.imports if name.partition(".")[0] in PROJECT}
+        for name in of_project - followed:
+            pending += _project_files(name)
+        followed |= of_project
+        if not _in_project(file):
+            for name in module.imports - of_project:
                 pending += _beside(file, name)
     return found
 

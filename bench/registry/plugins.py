@@ -73,7 +73,7 @@ def installed(kind: str) -> Iterator[Entry]:
     Args:
         kind: "methods" or "datasets".
     """
-    for point in _entry_points(tuple(map(_dated, sys.path))).select(group=GROUPS[kind]):
+    for point in _entry_points(GROUPS[kind], tuple(map(_dated, sys.path))):
         origin = f"package {point.dist.name}" if point.dist else point.value
         version = f"{point.dist.name} {point.dist.version}" if point.dist else ""
         missing = "" if util.find_spec(point.module.partition(".")[0]) else ", which is not installed"
@@ -82,9 +82,9 @@ def installed(kind: str) -> Iterator[Entry]:
 
 
 @cache
-def _entry_points(path: tuple[tuple[str, int], ...]) -> Any:  # noqa: ARG001 - the key of the cache
-    """All entry points of the packages on a path. They are read again once a folder of the path has changed."""
-    return metadata.entry_points()
+def _entry_points(group: str, path: tuple[tuple[str, int], ...]) -> metadata.EntryPoints:  # noqa: ARG001 - a key
+    """The entry points of a group on a path. They are read again once a folder of the path has changed."""
+    return metadata.entry_points(group=group)
 
 
 def _dated(folder: str) -> tuple[str, int]:

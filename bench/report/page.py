@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Collection
+from functools import cache
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -107,7 +108,12 @@ def _indented(text: str) -> Markup:
 
 def _render(template: str, context: dict[str, Any]) -> str:
     """Render a template in which every value is escaped for its language."""
-    html = ".html" in template
+    return _environment(".html" in template).get_template(template).render(context).strip() + "\n"
+
+
+@cache
+def _environment(html: bool) -> jinja2.Environment:
+    """What templates are rendered by, which compiles each of them once."""
     finalize: Callable[[object], object] | None = None if html else _literally
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench.report"),
@@ -117,7 +123,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(indented=_indented, address=_address, trailing=_without_trailing)
-    return environment.get_template(template).render(context).strip() + "\n"
+    return environment
 
 
 def _address(name: str) -> str:

@@ -101,8 +101,8 @@ def bounds_over_problems(
     values = np.empty(chosen.shape)
     for place, sample in enumerate(samples):
         finite = np.clip(np.asarray(sample, dtype=float), -NEVER, NEVER)
-        drawn = finite[random.integers(len(finite), size=(*chosen.shape, len(finite)))]
-        values = np.where(chosen == place, of_dataset(drawn, axis=-1), values)
+        drawn = random.integers(len(finite), size=(*chosen.shape, len(finite)))
+        values[chosen == place] = of_dataset(finite[drawn[chosen == place]], axis=-1)
     low, high = np.quantile(over(values, axis=-1), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return float(_infinite(low)), float(_infinite(high))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from bench.stats.cost_to_target import DELTAS
 from bench.stats.matching import Match, cost_to_come_near, cost_to_match
 from bench.stats.summary import final, finished, fitted
 from bench.stats.verdicts import Decision, decide
-from bench.store.schema import RUN
+from bench.store.schema import PAIR, RUN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +188,10 @@ def comparisons(
     ends = final(measurements, runs).reindex(columns=["test_ll", "oracle_gap"])
     costs = runs.drop_duplicates(RUN).set_index(RUN).reindex(columns=["flops", "wall_s"]).astype(float)
     rows = finished(measurements, runs)
-    tables = _Tables(ends.join(costs), rows[rows["metric"] == "test_ll"])
+    tables = _Tables(
+        {pair: each.droplevel([0, 1]) for pair, each in ends.join(costs).groupby(PAIR, sort=False)},  # type: ignore[misc]
+        dict(iter(rows[rows["metric"] == "test_ll"].groupby(PAIR, sort=False))),  # type: ignore[arg-type]
+    )
     datasets = list(runs["dataset"].unique())
     return _decided([_compare(tables, datasets, *pair) for pair in pairs(runs, baseline)], margin)
 
@@ -204,21 +207,10 @@ def _decided(found: list[Comparison], margin: float) -> list[Comparison]:
 
 @dataclass(frozen=True)
 class _Tables:
-    """Final values and total costs by dataset, method and seed, and test_ll at every checkpoint."""
+    """Final values and total costs by seed, and test_ll at every checkpoint, of each dataset and method."""
 
-    ends: pd.DataFrame
-    checkpoints: pd.DataFrame
-
-    def ends_of(self, dataset: str, method: str) -> pd.DataFrame:
-        """The ends of one dataset and method, by seed."""
-        index = self.ends.index
-        chosen = (index.get_level_values(0) == dataset) & (index.get_level_values(1) == method)
-        return self.ends[chosen].droplevel([0, 1])
-
-    def checkpoints_of(self, dataset: str, method: str) -> pd.DataFrame:
-        """The checkpoints of one dataset and method."""
-        rows = self.checkpoints
-        return rows[(rows["dataset"] == dataset) & (rows["method"] == method)]
+    ends: Mapping[tuple[str, str], pd.DataFrame]
+    checkpoints: Mapping[tuple[str, str], pd.DataFrame]
 
 
 def _compare(tables: _Tables, datasets: list[str], baseline: str, other: str) -> Comparison:
@@ -230,7 +222,9 @@ def _compare(tables: _Tables, datasets: list[str], baseline: str, other: str) ->
 
 def _difference(tables: _Tables, dataset: str, baseline: str, other: str) -> Difference | None:
     """The difference on one dataset, or None where no seed was finished by both or a value is NaN."""
-    mine, theirs = tables.ends_of(dataset, baseline), tables.ends_of(dataset, other)
+    mine, theirs = (tables.ends.get((dataset, method)) for method in (baseline, other))
+    if mine is None or theirs is None:
+        return None
     shared = mine.index.intersection(theirs.index)
     mine, theirs = mine.loc[shared], theirs.loc[shared]
     by_seed = mine["test_ll"] - theirs["test_ll"]
@@ -238,7 +232,7 @@ def _difference(tables: _Tables, dataset: str, baseline: str, other: str) -> Dif
         return None
     mid, base = mine.median(skipna=False), theirs.median(skipna=False)
     flops, wall = (_times(mid[cost], base[cost]) for cost in ("flops", "wall_s"))
-    own, others = tables.checkpoints_of(dataset, baseline), tables.checkpoints_of(dataset, other)
+    own, others = tables.checkpoints[dataset, baseline], tables.checkpoints[dataset, other]
     truth = mine["test_ll"] + mine["oracle_gap"]
     near = () if truth.isna().any() else DELTAS
     return Difference(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
+from bench.stats.bootstrap import Array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +80,9 @@ def cost_to_match(mine: pd.DataFrame, theirs: pd.DataFrame, seeds: Iterable[int]
         theirs: The same of the other method.
         seeds: The seeds that both finished.
     """
-    return _match(mine, theirs, _last(theirs)["value"] - SLACK, seeds)
+    shared = tuple(seeds)
+    others = _Looks(theirs, shared)
+    return _match(_Looks(mine, shared), others, others.last()["value"] - SLACK)
 
 
 def cost_to_come_near(
@@ -92,37 +97,55 @@ def cost_to_come_near(
         distance: The distance, in nats.
         seeds: The seeds that both finished.
     """
-    return _match(mine, theirs, truth - distance, seeds)
-
-
-def _match(mine: pd.DataFrame, theirs: pd.DataFrame, target: pd.Series, seeds: Iterable[int]) -> Match:
     shared = tuple(seeds)
-    own, other = (_first_reaching(rows, target).reindex(shared) for rows in (mine, theirs))
+    goal = truth.reindex(shared).to_numpy(dtype=float) - distance
+    return _match(_Looks(mine, shared), _Looks(theirs, shared), goal)
 
-    mine_does, theirs_does = own["value"].notna(), other["value"].notna()
+
+def _match(mine: _Looks, theirs: _Looks, goal: Array) -> Match:
+    own, other, total = mine.reaching(goal), theirs.reaching(goal), theirs.last()["flops"]
+    mine_does, theirs_does = ~np.isnan(own["value"]), ~np.isnan(other["value"])
 
     def ratios(cost: str) -> tuple[float, ...]:
-        spent = other[cost].where(other[cost] > 0)
-        found = (own[cost] / spent).where(theirs_does, 0.0).where(mine_does, float("inf"))
-        return tuple(found.where(mine_does | theirs_does).astype(float))
+        spent = np.where(other[cost] > 0, other[cost], np.nan)
+        found = np.where(mine_does, np.where(theirs_does, own[cost] / spent, 0.0), np.inf)
+        return tuple(np.where(mine_does | theirs_does, found, np.nan).tolist())
 
-    passages = (other["flops"] / _last(theirs)["flops"].reindex(shared)).where(theirs_does, float("inf"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        passages = np.where(theirs_does, other["flops"] / total, np.inf)
     return Match(
-        seeds=shared,
+        seeds=mine.seeds,
         wall_ratios=ratios("wall_s"),
         flops_ratios=ratios("flops"),
-        passages=tuple(passages.astype(float)),
+        passages=tuple(passages.tolist()),
         reached=int(mine_does.sum()),
         open=int((~mine_does & ~theirs_does).sum()),
     )
 
 
-def _last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The last checkpoint of each seed."""
-    return rows.sort_values("checkpoint").drop_duplicates("seed", keep="last").set_index("seed")
+class _Looks:
+    """What a method had at its checkpoints, in their order, at some seeds."""
 
+    def __init__(self, rows: pd.DataFrame, seeds: tuple[int, ...]):
+        places = {seed: place for place, seed in enumerate(seeds)}
+        place = np.array([places.get(seed, -1) for seed in rows["seed"].tolist()])
+        order = np.argsort(rows["checkpoint"].to_numpy(), kind="stable")
+        order = order[place[order] >= 0]
+        self.seeds, self.place = seeds, place[order]
+        self.columns = {name: rows[name].to_numpy(dtype=float)[order] for name in ("value", "wall_s", "flops")}
 
-def _first_reaching(rows: pd.DataFrame, targets: pd.Series) -> pd.DataFrame:
-    """The first checkpoint of each seed that reaches its target; without the seeds that never do."""
-    reaching = rows[rows["value"] >= rows["seed"].map(targets)]
-    return reaching.sort_values("checkpoint").drop_duplicates("seed").set_index("seed")
+    def reaching(self, goal: Array) -> dict[str, Array]:
+        """What it had at the first checkpoint at which it reaches the goal of a seed; NaN where it never does."""
+        return self._first(np.flatnonzero(self.columns["value"] >= goal[self.place]))
+
+    def last(self) -> dict[str, Array]:
+        """What it had at the last checkpoint of each seed."""
+        return self._first(np.arange(len(self.place))[::-1])
+
+    def _first(self, rows: NDArray[np.intp]) -> dict[str, Array]:
+        """What it had at the first of some rows of each seed; NaN where there is none."""
+        places, first = np.unique(self.place[rows], return_index=True)
+        found = {name: np.full(len(self.seeds), np.nan) for name in self.columns}
+        for name, values in self.columns.items():
+            found[name][places] = values[rows[first]]
+        return found

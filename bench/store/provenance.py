@@ -6,11 +6,13 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 
+@cache
 def collect() -> dict[str, Any]:
     """The code and the machine of this process, whose fits run on one thread each."""
     return {

@@ -67,23 +67,32 @@ def small_evaluation(request, monkeypatch):
     monkeypatch.setattr("bench.metrics.samples.DRAWS", 100)
 
 
-def run_here(monkeypatch, run, time, together):
-    ran = []
+@pytest.fixture
+def run_here(monkeypatch):
+    """Let runs be carried out here by the functions given; the list of the runs made."""
 
-    def run_all(specs, how, folder):
-        for block in together(specs):
-            ran.extend(spec.name for spec in block)
-            yield from run(block, (how.jobs or 1) > 1)
+    def put(run, time, together):
+        ran = []
 
-    monkeypatch.setattr("bench.execution.scheduler.run_all", run_all)
-    monkeypatch.setattr("bench.execution.scheduler.time_alone", lambda specs: (t for spec in specs for t in time(spec)))
-    return ran
+        def run_all(specs, how, folder):
+            for block in together(specs):
+                ran.extend(spec.name for spec in block)
+                yield from run(block, (how.jobs or 1) > 1)
+
+        def time_all(specs):
+            return (timed for spec in specs for timed in time(spec))
+
+        monkeypatch.setattr("bench.execution.scheduler.run_all", run_all)
+        monkeypatch.setattr("bench.execution.scheduler.time_alone", time_all)
+        return ran
+
+    return put
 
 
 @pytest.fixture
-def in_process(monkeypatch):
+def in_process(run_here):
     """Carry out runs here rather than in workers, which take seconds to start; the list of the runs made."""
-    return run_here(monkeypatch, run_block, time_alone, blocks)
+    return run_here(run_block, time_alone, blocks)
 
 
 def made_up(spec, concurrent):
@@ -103,10 +112,9 @@ def made_up(spec, concurrent):
 
 
 @pytest.fixture
-def invented(monkeypatch):
+def invented(run_here):
     """Make results up, each run's own and always the same, rather than run runs; the list of the runs asked for."""
     return run_here(
-        monkeypatch,
         lambda block, concurrent: [made_up(spec, concurrent) for spec in block],
         lambda spec: [RunResult(spec, alone=[(10.0, 1.0, 1.0)])],
         lambda specs: [(spec,) for spec in specs],

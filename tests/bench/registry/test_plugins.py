@@ -144,7 +144,9 @@ def install(monkeypatch):
     """Pretend that packages are installed which offer these entry points."""
 
     def put(*points):
-        monkeypatch.setattr("bench.registry.plugins._entry_points", lambda _: metadata.EntryPoints(points))
+        monkeypatch.setattr(
+            "bench.registry.plugins._entry_points", lambda group, _: metadata.EntryPoints(points).select(group=group)
+        )
 
     return put
 

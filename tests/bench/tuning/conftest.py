@@ -1,5 +1,6 @@
 """A method with a price whose score is known without quadrature, and `tune` of it."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +10,8 @@ import pytest
 from bench.fit import runner
 from bench.metrics import BaseEvaluator
 from bench.metrics.measurement import Measurement
-from bench.registry import fingerprints
+from bench.registry import fingerprints, registry
+from bench.store.records import Cost, Row, RunResult
 from methods.common.posteriors import Prior
 from methods.contract.method import Fitted, Method
 from methods.contract.search_space import Range, Uniform
@@ -47,21 +49,48 @@ class ByShift(BaseEvaluator):
         return [Measurement("validation_ll", float(fitted.model.network[-1].bias.detach().abs().mean()), 0.0, "nats")]
 
 
+def outcome_of(spec):
+    """What the fit of a priced method is known to give."""
+    method = registry.registry().make_method(spec.method, dict(spec.parameters))
+    cost = Cost(flops=method.price + (0 if method.breaks else method.slope * abs(method.shift)))
+    result = RunResult(spec, "failed" if method.breaks else "done", cost=cost, parameters=dataclasses.asdict(method))
+    if not method.breaks:
+        result.rows = [Row(0, "validation_ll", abs(method.shift), 0.0, "nats", cost)]
+    return result
+
+
 @pytest.fixture
-def tune(cli, in_process, offer, monkeypatch):
-    """`tune` of priced methods on small data, run here, without quadrature; --budget and --trials are given."""
+def fits(offer, monkeypatch):
+    """Offer priced methods, and let fits of them be scored without quadrature."""
     monkeypatch.setattr(runner, "ValidationEvaluator", ByShift)
     monkeypatch.setattr(runner, "_warm_up", lambda *_: None)
-    monkeypatch.setattr(fingerprints.Fingerprints, "of", lambda *_: fingerprints.Fingerprint("code", ()))
     offer("cheap", Priced())
     offer("costly", Priced(price=100.0))
     offer("uneven", Priced(price=20.0, slope=100.0))
+
+
+@pytest.fixture
+def ran(run_here):
+    """Give each fit of a priced method what it is known to give; the list of the runs asked for."""
+    return run_here(lambda block, _: map(outcome_of, block), lambda _: [], lambda specs: [[spec] for spec in specs])
+
+
+@pytest.fixture
+def tune(cli, ran, fits, monkeypatch):
+    """`tune` of priced methods on small data, whose fits are not made; --budget and --trials are given."""
+    monkeypatch.setattr(fingerprints.Fingerprints, "of", lambda *_: fingerprints.Fingerprint("code", ()))
 
     def run(out, methods, budget, *more, trials=16, datasets="circle"):
         args = ("--budget", budget, "--trials", trials, "--n-train", 20, "--seeds", 3, "--jobs", 1, "--out", out)
         return cli("tune", "-m", methods, "-d", datasets, *args, *more)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def known_outcome():
+    """What a fit of a priced method is known to give, from its specification."""
+    return outcome_of
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,19 @@ def test_what_a_budget_allows(costs, budget, limit, count):
     assert affordable(costs, budget, limit) == count
 
 
-def test_a_cheap_and_a_costly_method_have_the_same_budget(tune, tmp_path, in_process):
+@pytest.mark.parametrize("method", ["cheap", "uneven[shift=-0.25]", "broken"])
+def test_fits_give_what_they_are_known_to_give(fits, offer, priced, known_outcome, run_spec, method):
+    """No other test of the budget has to make them."""
+    offer("broken", priced(price=100.0, breaks=True))
+    spec = run_spec(method=method, scored_on="validation")
+    made, known = run_one(spec), known_outcome(spec)
+    assert (made.status, made.cost.flops, made.parameters) == (known.status, known.cost.flops, known.parameters)
+    assert [(row.metric, row.value, row.stderr, row.cost.flops) for row in made.rows] == [
+        (row.metric, row.value, row.stderr, row.cost.flops) for row in known.rows
+    ]
+
+
+def test_a_cheap_and_a_costly_method_have_the_same_budget(tune, tmp_path, ran):
     assert tune(tmp_path / "out", "cheap,costly", 525, trials=6, datasets="circle,absolute").code == 0
     found = chosen(tmp_path / "out")
     assert {pair: (each["trials"], each["flops"]) for pair, each in found.items()} == {
@@ -82,14 +94,14 @@ def test_a_cheap_and_a_costly_method_have_the_same_budget(tune, tmp_path, in_pro
         ("circle", "cheap"): (6, 180),
         ("circle", "costly"): (1, 300),
     }
-    assert len(in_process) == 2 * ((6 + 1) * 3 + 2 * FRESH_SEEDS)
+    assert len(ran) == 2 * ((6 + 1) * 3 + 2 * FRESH_SEEDS)
 
 
-def test_the_budget_binds_before_the_limit(tune, tmp_path, in_process):
+def test_the_budget_binds_before_the_limit(tune, tmp_path, ran):
     assert tune(tmp_path / "out", "cheap,costly", 345, "--quiet").code == 0
     found = chosen(tmp_path / "out")
     assert [(each["trials"], each["flops"]) for each in found.values()] == [(11, 330), (1, 300)]
-    assert len(in_process) == (11 + 1) * 3 + 2 * FRESH_SEEDS
+    assert len(ran) == (11 + 1) * 3 + 2 * FRESH_SEEDS
 
 
 def test_uneven_costs_stay_within_the_budget(tune, tmp_path):
@@ -142,17 +154,18 @@ def test_the_confirmation_is_counted_beside_the_budget(tune, tmp_path):
 
 
 def interrupting(monkeypatch, after):
-    """Interrupt the next study once so many runs have ended."""
+    """Interrupt the next study once so many runs have ended; what it would be without that."""
 
     def run_all(specs, how, folder):
-        for number, spec in enumerate(specs):
+        for number, result in enumerate(plain(specs, how, folder)):
             if number + len(ended) >= after:
                 raise KeyboardInterrupt
-            yield run_one(spec, how.jobs > 1)
+            yield result
         ended.extend(specs)
 
-    ended = []
+    ended, plain = [], scheduler.run_all
     monkeypatch.setattr(scheduler, "run_all", run_all)
+    return plain
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +189,7 @@ def whole(tune_two, kept):
 
 @pytest.mark.parametrize("after", [1, 20, 45])
 def test_an_interrupted_tuning_chooses_the_same(whole, tune_two, tmp_path, monkeypatch, after):
-    plain = scheduler.run_all
-    interrupting(monkeypatch, after)
+    plain = interrupting(monkeypatch, after)
     assert tune_two(tmp_path).code == 130
     assert not (tmp_path / "tuned.json").exists()
     monkeypatch.setattr(scheduler, "run_all", plain)
@@ -192,9 +204,9 @@ def test_the_order_in_which_runs_end_does_not_matter(whole, tune_two, tmp_path, 
     assert chosen(tmp_path) == whole
 
 
-def test_the_same_again_runs_nothing_and_says_so_once(tune, tmp_path, in_process):
+def test_the_same_again_runs_nothing_and_says_so_once(tune, tmp_path, ran):
     first = tune(tmp_path / "out", "cheap,costly", 345)
-    ran = len(in_process)
+    count = len(ran)
     assert [line for line in first.err.splitlines() if line.startswith(("round ", "confirmation"))] == [
         "round 1: the defaults",
         "round 2: 1 more trials within the budget",
@@ -204,15 +216,15 @@ def test_the_same_again_runs_nothing_and_says_so_once(tune, tmp_path, in_process
         "confirmation: the best trial and the defaults on 10 fresh seeds",
     ]
     again = tune(tmp_path / "out", "cheap,costly", 345)
-    assert len(in_process) == ran
+    assert len(ran) == count
     first_round, nothing, confirmation, nothing_either = again.err.splitlines()
     assert first_round == "round 1: the defaults"
-    assert nothing.startswith(f"all {ran - 2 * FRESH_SEEDS} runs are done")
+    assert nothing.startswith(f"all {count - 2 * FRESH_SEEDS} runs are done")
     assert confirmation.startswith("confirmation: ")
     assert nothing_either.startswith(f"all {2 * FRESH_SEEDS} runs are done")
 
 
-def test_more_methods_seeds_and_datasets_are_added(tune, tmp_path, in_process):
+def test_more_methods_seeds_and_datasets_are_added(tune, tmp_path, ran):
     out = tmp_path / "out"
     assert tune(out, "cheap", 345, "--quiet").code == 0
     assert tune(out, "costly", 345, "--quiet", datasets="absolute").code == 0
@@ -231,8 +243,8 @@ def test_another_budget_does_not_mix(tune, tmp_path, unchanged):
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf", "much"])
-def test_what_is_no_budget_is_refused(tune, tmp_path, unchanged, in_process, budget):
+def test_what_is_no_budget_is_refused(tune, tmp_path, unchanged, ran, budget):
     with unchanged(tmp_path):
         end = tune(tmp_path / "out", "cheap", budget)
-    assert (end.code, end.err.count("\n"), in_process) == (2, 1, [])
+    assert (end.code, end.err.count("\n"), ran) == (2, 1, [])
     assert "--budget" in end.err

@@ -23,12 +23,12 @@ def kept(tmp_path_factory):
 
 
 @pytest.fixture
-def twice(tune, kept, tmp_path, in_process):
-    """A folder in which `cheap` is tuned twice with five trials; the runs made for that are not in `in_process`."""
+def twice(tune, kept, tmp_path, ran):
+    """A folder in which `cheap` is tuned twice with five trials; the runs made for that are not in `ran`."""
     if not (kept / "out").exists():
         assert tune(kept / "out", "cheap", 1e9, *TWO, trials=5).code == 0
-        assert len(in_process) == 2 * RUNS
-        in_process.clear()
+        assert len(ran) == 2 * RUNS
+        ran.clear()
     return shutil.copytree(kept / "out", tmp_path / "out")
 
 
@@ -73,26 +73,26 @@ def test_the_first_of_several_tunings_is_the_only_one_there_would_be(tune, twice
     ("stage", "runs"),
     [("runs", 15), ("confirmation", 20), ("tuning-2", RUNS), ("tuning-2/confirmation", 20)],
 )
-def test_a_stage_that_is_missing_is_made_again_and_nothing_else(tune, twice, in_process, stage, runs):
+def test_a_stage_that_is_missing_is_made_again_and_nothing_else(tune, twice, ran, stage, runs):
     before = content_of(twice)
     (twice / "tuned.json").unlink()
     shutil.rmtree(twice / stage)
     end = tune(twice, "cheap", 1e9, "--repeats", 2, trials=5)
-    assert len(in_process) == runs
+    assert len(ran) == runs
     assert content_of(twice) == before
     for n in (1, 2):
         assert f"tuning {n} of 2, round 1: the defaults" in end.err
         assert f"tuning {n} of 2, confirmation: the best trial and the defaults on 10 fresh seeds" in end.err
 
 
-def test_only_a_trial_that_leads_is_confirmed(tune, offer, priced, tmp_path, in_process):
+def test_only_a_trial_that_leads_is_confirmed(tune, offer, priced, tmp_path, ran):
     """Where the defaults have the best score there is nothing to confirm."""
     offer("best", priced(shift=1.0))
     assert tune(tmp_path, "best", 1e9, "--quiet", trials=4).code == 0
     assert seeds_of(tmp_path) == {(1, SEARCH): [1000, 1001, 1002]}
     (choice,) = content_of(tmp_path)["choices"]
     assert (choice["trial"], choice["parameters"]) == (0, {"shift": 1.0})
-    assert len(in_process) == 4 * 3
+    assert len(ran) == 4 * 3
 
 
 @pytest.mark.parametrize("scores", [(0.0, 1.0, 2.0), (0.0, 2.0, 1.0)])
