@@ -1,5 +1,7 @@
 """`python -m bench`."""
 
+import atexit
+import gc
 import sys
 from pathlib import Path
 
@@ -9,4 +11,5 @@ if Path(sys.path[0] or ".").resolve() != Path(__file__).resolve().parents[1]:
 
 from bench.cli.app import main
 
+atexit.register(gc.freeze)  # else the interpreter ends with a search of all that torch and pandas hold for cycles
 main()

@@ -47,7 +47,9 @@ def run_isolated(job: Job) -> list[RunResult]:
 
 
 class RunServer:
-    """A server that runs are forked from, for all threads of this process. It is started with the first run.
+    """A server that runs are forked from, for all threads of this process. It is started with the first run, or before.
+
+    It and all its runs end with its context.
 
     `python -c` starts it, not a fork of this process, which may have threads, be a daemon or a Dask worker, and have a
     `__main__` that must not be imported again. It has a session of its own, which the terminal's signals do not reach.
@@ -60,6 +62,17 @@ class RunServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> RunServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        """Start the server before the first run: its imports take seconds, in which this process can work."""
+        with self._lock:
+            self._control = self._control or self._start()
 
     def run(self, job: Job) -> list[RunResult]:
         """Carry out a job in a fresh process.

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,19 @@ ANSWER_S = 2.0
 
 Block = tuple[RunSpec, ...]
 Run = Callable[[Job], "Future[list[RunResult]]"]
+
+_SERVER: ContextVar[RunServer] = ContextVar("server")
+
+
+@contextlib.contextmanager
+def one_server() -> Iterator[RunServer]:
+    """Within, all runs of this machine are forked from the server that is yielded, which imports torch once."""
+    with RunServer() as server:
+        before = _SERVER.set(server)
+        try:
+            yield server
+        finally:
+            _SERVER.reset(before)
 
 
 def run_all(specs: list[RunSpec], how: Execution, folder: Path) -> Generator[RunResult]:
@@ -184,14 +198,13 @@ def _executor(how: Execution, runs: int) -> contextlib.AbstractContextManager[Ru
 
 @contextlib.contextmanager
 def _here(jobs: int) -> Iterator[Run]:
-    server = RunServer()
-    threads = ThreadPoolExecutor(jobs)
-    try:
-        yield lambda job: threads.submit(server.run, job)
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
-        server.end()
-        threads.shutdown()
+    kept = _SERVER.get(None)
+    with contextlib.nullcontext(kept) if kept else RunServer() as server, ThreadPoolExecutor(jobs) as threads:
+        try:
+            yield lambda job: threads.submit(server.run, job)
+        except BaseException:  # what runs, and what waits for a thread, ends too
+            server.end()
+            raise
 
 
 @contextlib.contextmanager

@@ -285,6 +285,7 @@ class _Known(NamedTuple):
 
     changes: list[tuple[_Tally, int, int]]
     passes: dict[str, int]
+    flops: int
 
 
 class CountingLedger:
@@ -304,6 +305,7 @@ class CountingLedger:
         self.overhead_s = 0.0
         self.active = self._every = False
         self.unlisted: set[str] = set()
+        self._flops = 0
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._current = self._other = self._tally(OTHER, "operators")
         self._known: dict[tuple[Any, ...], _Known] = {}
@@ -323,7 +325,7 @@ class CountingLedger:
     @property
     def flops(self) -> float:
         """All FLOPs so far."""
-        return float(sum(tally.flops for tally in self._tallies.values()))
+        return float(self._flops)
 
     @property
     def formula_flops(self) -> float:
@@ -400,6 +402,7 @@ class CountingLedger:
             self.overhead_s += perf_counter() - start
 
     def _add(self, known: _Known) -> None:
+        self._flops += known.flops
         for tally, calls, flops in known.changes:
             tally.calls += calls
             tally.flops += flops
@@ -420,7 +423,7 @@ class CountingLedger:
 
     def _run_new(self, key: tuple[Any, ...], work: Callable[..., T], *args: Any) -> T:
         before = {tally: (tally.calls, tally.flops) for tally in self._tallies.values()}
-        passes = self.passes.copy()
+        passes, total = self.passes.copy(), self._flops
         outer, self._current = self._current, self._tally(key[0], "operators")
         self._current.calls += 1
         self._listen(True, self._every)
@@ -434,7 +437,8 @@ class CountingLedger:
             calls, flops = before.get(tally, (0, 0))
             if tally.calls > calls:
                 changes.append((tally, tally.calls - calls, tally.flops - flops))
-        self._known[key] = _Known(changes, {name: rows - passes[name] for name, rows in self.passes.items()})
+        rows = {name: count - passes[name] for name, count in self.passes.items()}
+        self._known[key] = _Known(changes, rows, self._flops - total)
         return result
 
     def charge(self, name: str, flops: float) -> None:
@@ -453,6 +457,7 @@ class CountingLedger:
             tally = self._tally(name, "formula")
             tally.calls += 1
             tally.flops += round(flops)
+            self._flops += round(flops)
 
     def watch(self, *, decoder: nn.Module | None = None, encoder: nn.Module | None = None) -> None:
         """Count the rows that pass forward through a network, and through its copies, while the ledger counts.
@@ -480,7 +485,9 @@ class CountingLedger:
         operator = _look_up(function)
         if operator.cost is None:
             return
-        self._current.flops += operator.cost(args, kwargs, out) * (operator.complex if _is_complex(args) else 1)
+        flops = operator.cost(args, kwargs, out) * (operator.complex if _is_complex(args) else 1)
+        self._current.flops += flops
+        self._flops += flops
         if self._current is self._other:
             self._other.calls += 1
         if not operator.listed:

@@ -244,12 +244,12 @@ class _Block:
         (replica,) = self.replicas
         with self.containment.method():
             while self._advance() and not replica.due():
-                cost, alone = replica.result.cost, replica.result.alone
+                cost, alone = replica.cost, replica.result.alone
                 if not alone or cost.wall_s >= alone[-1][1] + ALONE_STEP_S:
                     alone.append((cost.flops, cost.wall_s, cost.cpu_s))
                     if _settled(alone):
                         return
-            cost = replica.result.cost
+            cost = replica.cost
             replica.result.alone.append((cost.flops, cost.wall_s, cost.cpu_s))
 
     def close(self) -> None:
@@ -336,6 +336,7 @@ class _Replica:
                 self.evaluator = ValidationEvaluator(source, self.split, spec.seed, spec.device)
         self.ledger = CountingLedger()
         self.fitted: Fitted | None = None
+        self.wall_s = self.cpu_s = 0.0
         self.evaluated_at = -1.0
         self.changed = self.ended = False
         self.next_checkpoint = -math.inf if on_test else math.inf
@@ -348,14 +349,18 @@ class _Replica:
 
     def spend(self, wall_s: float, cpu_s: float) -> None:
         """Record what the last resumption of the method cost this run."""
-        cost, ledger = self.result.cost, self.ledger
-        self.result.cost = Cost(
-            cost.wall_s + wall_s, cost.cpu_s + cpu_s, ledger.flops, ledger.decoder_passes, ledger.encoder_passes
-        )
+        self.wall_s += wall_s
+        self.cpu_s += cpu_s
+
+    @property
+    def cost(self) -> Cost:
+        """What the fit has cost so far."""
+        ledger = self.ledger
+        return Cost(self.wall_s, self.cpu_s, ledger.flops, ledger.decoder_passes, ledger.encoder_passes)
 
     def due(self) -> bool:
         """Whether the run is to be looked at."""
-        return not self.ended and (self._budget_reached() or self.result.cost.flops >= self.next_checkpoint)
+        return not self.ended and (self._budget_reached() or self.ledger.flops >= self.next_checkpoint)
 
     def look(self) -> None:
         """Score the present state, which is the last one if the budget is spent."""
@@ -387,14 +392,15 @@ class _Replica:
         _fail(self.result, error, self.last_line())
 
     def account(self, elsewhere: str, peak_memory: float) -> None:
-        """Where the FLOPs and the memory went."""
+        """What the fit cost, and where the FLOPs and the memory went."""
+        self.result.cost = self.cost
         self.result.formula_flops = self.ledger.formula_flops
         self.result.notes = "; ".join(filter(None, (self._uncounted(), elsewhere)))
         self.result.work = self.ledger.account()
         self.result.peak_memory_mb = peak_memory / 1e6
 
     def _finish(self, fitted: Fitted) -> None:
-        if not self.changed and self.evaluated_at == self.result.cost.flops:
+        if not self.changed and self.evaluated_at == self.ledger.flops:
             self._forget_last_look()
         self._checkpoint(fitted, LAST_DRAWS)
         evaluator, result, name = self.evaluator, self.result, self.spec.method
@@ -410,13 +416,13 @@ class _Replica:
 
     def _budget_reached(self) -> bool:
         """Whether the budget is spent; the step that spent the last of it may have spent more, which is recorded."""
-        result, spec = self.result, self.spec
-        if spec.max_flops is not None and result.cost.flops >= spec.max_flops:
-            result.message = f"stopped by --max-flops at {result.cost.flops:.3g} FLOPs"
-            result.overrun_flops = result.cost.flops - spec.max_flops
-        elif spec.max_seconds is not None and result.cost.wall_s >= spec.max_seconds:
-            result.message = f"stopped by --max-seconds after {result.cost.wall_s:.3g} s"
-            result.overrun_s = result.cost.wall_s - spec.max_seconds
+        result, spec, flops = self.result, self.spec, self.ledger.flops
+        if spec.max_flops is not None and flops >= spec.max_flops:
+            result.message = f"stopped by --max-flops at {flops:.3g} FLOPs"
+            result.overrun_flops = flops - spec.max_flops
+        elif spec.max_seconds is not None and self.wall_s >= spec.max_seconds:
+            result.message = f"stopped by --max-seconds after {self.wall_s:.3g} s"
+            result.overrun_s = self.wall_s - spec.max_seconds
         return bool(result.message)
 
     def _uncounted(self) -> str:
@@ -437,14 +443,14 @@ class _Replica:
         if self.evaluator.exact:
             check_bound(found)
         self._record(found, checkpoint)
-        flops = self.result.cost.flops
+        flops = self.ledger.flops
         self.evaluated_at, self.changed = flops, False
         step = math.floor(CHECKPOINTS_PER_DECADE * math.log10(max(flops, 1.0))) + 1
         self.next_checkpoint = 10 ** (step / CHECKPOINTS_PER_DECADE)
 
     def _record(self, measurements: Iterable[Measurement], checkpoint: int | None = None) -> None:
         """Note measurements at a checkpoint, by default the last one."""
-        result, cost = self.result, self.result.cost
+        result, cost = self.result, self.cost
         if checkpoint is None:
             checkpoint, cost = result.rows[-1].checkpoint, result.rows[-1].cost
         for m in measurements:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+MANY = 200  # points of a set
+SINKHORN_STEPS = 20
+SMOOTHING = 0.05  # of the mean cost
+LEAST = 1e-15
 
 
 def squared_w2(first: Tensor, second: Tensor) -> Tensor:
@@ -19,8 +26,8 @@ def squared_w2(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         Squared distances, (n,).
     """
-    cost = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").square()  # exactly 0 between equals
-    return torch.stack([_cheapest(each) for each in cost[:, _spread(cost.shape[1])]])
+    first = first[:, _spread(first.shape[1])]
+    return torch.stack([_cheapest(*pair) for pair in zip(first, second, strict=True)])
 
 
 def _spread(count: int) -> list[int]:
@@ -32,6 +39,24 @@ def _spread(count: int) -> list[int]:
     return sorted(range(count), key=lambda index: f"{index:032b}"[::-1])
 
 
-def _cheapest(cost: Tensor) -> Tensor:
-    rows, columns = linear_sum_assignment(cost.numpy())
+def _cheapest(first: Tensor, second: Tensor) -> Tensor:
+    """The squared distance of two sets, (m, D) each."""
+    cost = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").square_()  # 0 between equals, exactly
+    known = cost.numpy()
+    rows, columns = linear_sum_assignment(known - _prices(known) if len(cost) >= MANY else known)
     return cost[rows, columns].mean()
+
+
+def _prices(cost: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A number for each column (m,) of costs (m, m) that may be subtracted, as every assignment has each column once.
+
+    The search for the cheapest assignment is two to three times shorter if they are near the solution of its dual. They
+    are that of the smoothed problem, by a few steps of Sinkhorn's algorithm (Cuturi 2013, algorithm 1).
+    """
+    smoothing = max(SMOOTHING * float(cost.mean()), np.finfo(np.float32).tiny)
+    kernel = np.exp((cost / -smoothing).astype(np.float32)) + np.float32(LEAST)
+    of_rows = np.ones(len(cost), np.float32)
+    for _ in range(SINKHORN_STEPS):
+        of_columns = 1 / (of_rows @ kernel)
+        of_rows = 1 / (kernel @ of_columns)
+    return smoothing * np.log(of_columns.astype(np.float64))

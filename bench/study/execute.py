@@ -13,6 +13,7 @@ import msgspec
 from bench.common.errors import INTERRUPTED, TERMINATED, InterruptedStudyError, TerminatedError, UsageError
 from bench.config.schema import Execution
 from bench.execution import scheduler
+from bench.execution.pool import RunServer
 from bench.store import provenance, seconds, tables
 from bench.store.files import write_json
 from bench.store.locks import alone
@@ -47,9 +48,17 @@ def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: st
     """
     if plan.size > MANY and not how.yes:
         raise UsageError(f"the study has {plan.size:,} runs; a study of more than {MANY:,} needs --yes")
-    how = with_jobs(how)
+    with scheduler.one_server() as server:
+        return _execute(plan, folder, with_jobs(how), log, command, server)
+
+
+def _execute(
+    plan: Plan, folder: Path, how: Execution, log: StudyLog, command: str, server: RunServer
+) -> list[RunResult]:
     with alone(made(folder)):
         plan, before = extended(plan, folder)
+        if how.scheduler is None and len(list((folder / "runs").glob("*.json"))) < plan.size:
+            server.begin()
         info = describe_study(plan, folder, command, before)
         write_json(folder / "study.json", info)
     with tables.many():

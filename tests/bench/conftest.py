@@ -190,6 +190,14 @@ def unchanged(tree):
     return hold
 
 
+@pytest.fixture(autouse=True)
+def begun(monkeypatch):
+    """Let no study start its server before the first run, which tests may make elsewhere; how many would be."""
+    found = []
+    monkeypatch.setattr("bench.execution.pool.RunServer.begin", lambda _: found.append(1))
+    return found
+
+
 # The program of a server whose runs do not import torch: they make results up from their keys, and do beside that what
 # their parameters say.
 INSTANT = """

@@ -18,6 +18,8 @@ from bench.fit.runner import run_one
 from bench.registry.plugins import PluginFile
 from bench.store.records import RunResult
 
+BEGIN = RunServer.begin  # which other tests are kept from
+
 
 @pytest.fixture
 def workers():
@@ -228,6 +230,15 @@ def test_other_code_is_refused(workers, one, job, instant):
     assert one(job(environment=("code of the test",))).status == "done"
     with pytest.raises(UsageError, match=r"a worker has code of the test\b.*\bcode of the client"):
         workers.run(job(environment=("code of the client",)))
+
+
+def test_a_server_may_begin_before_its_runs(workers, one, job, instant):
+    for _ in range(2):
+        BEGIN(workers)
+    process = workers._process
+    assert process.poll() is None
+    assert one(job()).status == "done"
+    assert workers._process is process
 
 
 def test_the_end_ends_all_that_runs(job, instant):

@@ -16,6 +16,7 @@ import pytest
 from bench.common.errors import InterruptedStudyError, UsageError
 from bench.config.schema import Execution
 from bench.execution import scheduler
+from bench.execution.job import Job, RunCrashedError
 from bench.execution.scheduler import blocks, run_all, threads_of, time_alone
 from bench.store import tables
 from bench.store.locks import RunLocks
@@ -158,6 +159,26 @@ def test_fits_are_timed_one_after_another_and_what_dies_is_left_out(run_spec, fo
         ("flow", [(10.0, 1.0, 1.0)]),
     ]
     assert watched.jobs == [1]
+
+
+def test_within_one_server_all_runs_are_forked_from_it(run_spec, folder, monkeypatch):
+    """It outlives those that end, and ends with an interruption."""
+    started = []
+    start = scheduler.RunServer._start
+    monkeypatch.setattr(scheduler.RunServer, "_start", lambda self: (started.append(self), start(self))[1])
+    with scheduler.one_server() as server:
+        assert len(list(run_all(runs(run_spec, ()), Execution(), folder))) == 1
+        assert len(list(time_alone([run_spec()]))) == 1
+        assert started == [server]
+        interrupted = run_all(runs(run_spec, (), (("sleep", 60),)), Execution(), folder)
+        next(interrupted)
+        began = time.monotonic()
+        interrupted.close()
+        assert time.monotonic() - began < 20
+        with pytest.raises(RunCrashedError):
+            server.run(Job((run_spec(),)))
+    assert len(list(run_all(runs(run_spec, ()), Execution(), folder))) == 1
+    assert len(started) == 2
 
 
 class Watched:

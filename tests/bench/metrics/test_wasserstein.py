@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from bench.metrics import wasserstein
 from bench.metrics.wasserstein import _spread, squared_w2
 
 
@@ -49,3 +50,13 @@ def test_the_order_of_points_only_saves_work(count):
     assert count < 64 or min(abs(a - b) for a, b in itertools.pairwise(order)) > 1
     first, second = sets(2, count, 2), sets(2, count, 2, seed=1)
     torch.testing.assert_close(squared_w2(first, second), squared_w2(first.flip(1), second))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_prices_only_save_work(monkeypatch, shift, scale):
+    """The value is the same to the bit, for sets that overlap, that are far apart, and that are a single point."""
+    first, second = (scale * sets(2, wasserstein.MANY, 2, seed=seed) + seed * shift for seed in range(2))
+    priced = squared_w2(first, second)
+    monkeypatch.setattr(wasserstein, "MANY", wasserstein.MANY + 1)
+    assert torch.equal(priced, squared_w2(first, second))

@@ -238,6 +238,14 @@ def test_new_code_runs_the_runs_anew(study, compare, invented, monkeypatch):
     assert len(tables.read_table(study, "runs")) == 4
 
 
+def test_a_server_begins_early_if_runs_are_missing(tmp_path, invented, begun):
+    """Not for a study that is complete."""
+    for seeds, servers in ((1, 1), (1, 1), (2, 2)):
+        plan = resolve(Settings(methods=("vae",), datasets=("circle",), seeds=seeds))
+        execute(plan, tmp_path, Execution(jobs=1), Silent(), "a command")
+        assert len(begun) == servers
+
+
 def test_how_runs_are_executed_reaches_the_scheduler_and_not_the_study(tmp_path, compare, monkeypatch):
     given = []
 
