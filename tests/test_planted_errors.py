@@ -399,13 +399,13 @@ def free_after_a_hundred_calls(patch):
     patch.setattr(CountingLedger, "run", wrong)
 
 
-def encoder_passes_free_after_a_hundred_calls(patch):
+def decoder_passes_free_after_a_hundred_calls(patch):
     right = CountingLedger._pass
     calls = []
 
     def wrong(self, network, forward, *args, **kwargs):
         calls.append(network)
-        if network == "encoder" and len(calls) > 100:
+        if network == "decoder" and len(calls) > 100:
             return forward(*args, **kwargs)
         return right(self, network, forward, *args, **kwargs)
 
@@ -575,7 +575,7 @@ PLANTED = {
     skipped_inner_loop: all_work_is_counted_as_counting_everything_does,
     free_optimiser: an_update_of_adam_is_charged_for,
     free_after_a_hundred_calls: every_step_costs_the_same,
-    encoder_passes_free_after_a_hundred_calls: every_step_costs_the_same,
+    decoder_passes_free_after_a_hundred_calls: every_step_costs_the_same,
     cpu_seconds_that_include_counting: counting_is_off_the_clocks,
     evaluation_with_the_training_generator: evaluation_changes_nothing,
     stale_weights: evaluation_changes_nothing,

@@ -1,9 +1,12 @@
 """The likelihood of validation points against quadrature, and what methods look at and how often."""
 
+import dataclasses
+
 import pytest
 import torch
 
 import methods
+from bench.fit.flop_counter import CountingLedger
 from datasets.quadrature import log_marginal
 from methods import pyro_svi
 from methods.common import amortised
@@ -86,3 +89,18 @@ def test_each_seed_of_a_block_is_judged_by_the_values_that_it_has_alone(restarts
     for seed in range(3):
         assert torch.allclose(block[:, seed], values([seed])[:, 0], rtol=0, atol=1e-4)
     assert (block[:, 0] - block[:, 1]).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("name", METHODS[1:7])
+def test_looks_take_less_than_three_hundredths_of_the_work(name, make_task, short, monkeypatch):
+    usual, ledger = amortised.VALIDATE_EVERY, CountingLedger()
+    task, method = make_task("s_curve", 100, ledger=ledger), short(methods.load(name)(), 6)
+    task = dataclasses.replace(task, validation=task.validation.repeat(POINTS // 100, 1))
+    monkeypatch.setattr(amortised, "VALIDATE_EVERY", 2)
+    ledger.start()
+    for _ in method.fit(task):
+        pass
+    ledger.stop()
+    cost = {work.name: work.flops / work.calls for work in ledger.account()}
+    step = min(flops for part, flops in cost.items() if part in ("joint step", "encoder step"))
+    assert 0 < cost["validation"] < 0.03 * (cost["validation"] + usual * step)
