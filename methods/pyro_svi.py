@@ -23,7 +23,8 @@ from pyro.params.param_store import StateDict
 from schedulefree import AdamWScheduleFree
 from torch import Tensor
 
-from methods.common.amortised import VALIDATE_EVERY, VALIDATION_POINTS, compared
+from methods.common.amortised import VALIDATE_EVERY, compared
+from methods.common.held_out import MOST_DIMENSIONS, POINTS, HeldOut
 from methods.common.optimisers import SECOND_MOMENT, Anytime
 from methods.common.posteriors import build_encoder
 from methods.common.replicas import Networks
@@ -115,7 +116,7 @@ def train(
         steps: Number of gradient steps.
         batch_size: Training points per step.
         learning_rate: Learning rate.
-        bound: The bound of each validation point, of a model, a posterior, points and noise.
+        bound: The bound of each validation point, of a model, a posterior, points and noise (above L = 2).
         shape: The shape of the noise before its axes of points and codes.
 
     Yields:
@@ -129,21 +130,28 @@ def train(
     optimiser = PyroOptim(ScheduleFreeAdam, settings)
     inference = SVI(lambda x: generative(live.model, x), lambda x: guide(live.encoder, x), optimiser, objective)
     parameters: StateDict = {"params": {}, "constraints": {}}
-    validation = task.validation[:VALIDATION_POINTS]
+    validation = task.validation[:POINTS]
     state = task.generator.get_state()
     device = task.generator.device
     noise = torch.randn(*shape, len(validation), task.latent_dim, generator=task.generator, device=device)
     task.generator.set_state(state)
-    best, best_bounds = live.state_dict(), torch.full((1, len(validation)), -math.inf, device=device)
+    best, best_scores = live.state_dict(), torch.full((1, len(validation)), -math.inf, device=device)
+    by_likelihood = task.latent_dim <= MOST_DIMENSIONS
+    if by_likelihood:
+        held_out = task.ledger.run("validation points", HeldOut, task.validation, task.latent_dim)
+        best_scores = best_scores[:, :1].double()
 
     def step(index: Tensor) -> None:
         with contained(task.generator, parameters):
             inference.step(task.train[index])
 
-    def look(best_bounds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def look(best_scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if by_likelihood:
+            found = torch.full_like(best_scores, held_out.log_likelihood(live.model))
+            return found, found >= best_scores, found < best_scores
         with torch.no_grad():
             found = bound(live.model, live.encoder, validation, noise)[None]
-            return found, *compared(best_bounds, found)
+            return found, *compared(best_scores, found)
 
     fitted = Fitted(task.model, posterior)
     indices = batches(len(task.train), batch_size, task.generator, task.ledger)
@@ -152,10 +160,10 @@ def train(
         task.ledger.run("joint step" if i > 1 else "first step", step, index)  # the first makes the optimisers
         with averaged(optimiser):
             if i % VALIDATE_EVERY == 0:
-                bounds, gained, lost = task.ledger.run("validation", look, best_bounds)
+                scores, gained, lost = task.ledger.run("validation", look, best_scores)
                 worse = bool(lost)
                 if gained:
-                    best, best_bounds = copy.deepcopy(live.state_dict()), bounds
+                    best, best_scores = copy.deepcopy(live.state_dict()), scores
                 if worse:
                     shown.load_state_dict(best)
             if not worse:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from methods.common.held_out import MOST_DIMENSIONS, POINTS, HeldOut
 from methods.common.optimisers import Anytime, Cosine, Optimiser
 from methods.common.posteriors import Amortised, build_encoder
 from methods.common.replicas import Networks, Replicas, bind, row, trained
@@ -21,10 +22,9 @@ from methods.contract.decoder import GaussianModel
 from methods.contract.method import Fitted, Method, Posterior, Task, require
 
 SCHEDULES: dict[str, type[Optimiser]] = {"anytime": Anytime, "cosine": Cosine}
-VALIDATE_EVERY = 100
-VALIDATION_POINTS = 500
+VALIDATE_EVERY = 300
 JOINT = "joint"
-WORSE = 2.0  # standard errors
+WORSE = 2.0  # standard errors of bounds, which a few points decide
 TRIAL = 0.1  # of all steps
 Phases = Generator[str, Tensor, None]
 T = TypeVar("T")
@@ -44,8 +44,8 @@ class AmortisedMethod(Method):
             'cosine' lets the learning rate fall to zero over all steps.
         steepness: Factor on the initial weights and biases of the decoder's first layer.
         restarts: Number of starts from random initial weights. Each has a trial of a tenth of the steps, and the one
-            that reaches the highest mean bound of validation points takes all other steps. The trials of the others
-            come on top of `steps`; all work is counted.
+            that is best on validation points takes all other steps. The trials of the others come on top of `steps`;
+            all work is counted.
     """
 
     stacks: ClassVar[bool] = True
@@ -125,7 +125,10 @@ class Trainer:
     """The state of one training run of one or more replicas.
 
     With restarts, each start of a replica has a trial. While those of the later starts run, the best state so far is
-    shown. The start whose best state has the highest mean bound on validation points is then trained to the end.
+    shown. The start with the best state on validation points is then trained to the end.
+
+    States are compared by the mean log-likelihood of these points, as `mapa` does; above two latent dimensions by their
+    mean bound.
 
     Args:
         method: The method.
@@ -142,14 +145,26 @@ class Trainer:
         self.shown = [bind(each, values) for each, values in zip(every, self.replicas.evaluated, strict=True)]
         self.fitted = [self._fitted(each) for each in self.shown]
         batches = Batches(self.tasks, method.batch_size, method.draws)
-        self.validation, self.batches = batches.validation(), iter(batches)
+        self.batches = iter(batches)
+        self.validation: tuple[Tensor, Tensor] | None = None
+        if self.tasks[0].latent_dim > MOST_DIMENSIONS:
+            self.validation = batches.validation()
+        else:
+            self.evaluated = [
+                bind(copy.deepcopy(each.model), values)
+                for each, values in zip(every, self.replicas.evaluated, strict=True)
+            ]
+            self.held_out = [
+                task.ledger.run("validation points", HeldOut, task.validation, task.latent_dim) for task in self.tasks
+            ]
         self._begin()
 
     def _begin(self) -> None:
         """Begin at the present weights, with nothing remembered."""
         self.stepper = Stepper(self.method, self.replicas)
         self.best = self.replicas.evaluated.clone()
-        self.best_bounds = self.best.new_full((len(self.tasks), self.validation[0].shape[-2]), -math.inf)
+        scores = (len(self.tasks), self.validation[0].shape[-2] if self.validation else 1)
+        self.best_scores = self.best.new_full(scores, -math.inf, dtype=torch.float64)
         self.worse = [False] * len(self.tasks)
         live = [self._fitted(each) for each in self.live]
         self.phases = [self.method.phases(*each) for each in zip(live, self.tasks, strict=True)]
@@ -159,7 +174,7 @@ class Trainer:
     def _rows(self) -> list[Any]:
         """All that training changes: tensors and lists with a row for each replica."""
         held = [each for *_, optimiser in self.stepper.parts for each in optimiser.rows]
-        return [self.best, self.best_bounds, self.worse, self.phases, self.kinds, *held]
+        return [self.best, self.best_scores, self.worse, self.phases, self.kinds, *held]
 
     def _networks(self, task: Task) -> Networks:
         if self.method.steepness != 1:
@@ -201,12 +216,12 @@ class Trainer:
     def _restart(self) -> Iterator[Sequence[Fitted]]:
         """The trials of all starts but the first, after which the state of each replica is that of its best start."""
         kept: list[Any] = [each.clone() if isinstance(each, Tensor) else [*each] for each in self._rows]
-        best, best_bounds, *_ = kept
+        best, best_scores, *_ = kept
         for shown, values in zip(self.shown, best, strict=True):
             bind(shown, values)
 
         def ahead(of: slice = slice(None)) -> Tensor:
-            return self.best_bounds[of].mean(1) > best_bounds[of].mean(1)
+            return self.best_scores[of].mean(1) > best_scores[of].mean(1)
 
         for _ in range(self.method.restarts - 1):
             for i, (task, model) in enumerate(zip(self.tasks, self.untrained, strict=True)):
@@ -240,20 +255,30 @@ class Trainer:
     def _look(self) -> None:
         """Find whether the present state is worse on validation points than an earlier one.
 
-        It is worse if the mean difference of their bounds exceeds twice its standard error. The best state so far by
-        that mean is remembered.
+        The best state so far is remembered.
         """
-        x, noise = self.validation
-        bounds, gained, worse = together(
-            self.tasks,
-            ["validation"] * len(self.tasks),
-            lambda: self.stepper.look(x, noise, self.best_bounds),
-            lambda r: self._alone(r).look(x[r], noise[:, r], self.best_bounds[r : r + 1]),
-        )
-        self.worse = worse.tolist()
-        for i, is_best in enumerate(gained.tolist()):
+        if self.validation:
+            x, noise = self.validation
+            scores, best, worse = together(
+                self.tasks,
+                ["validation"] * len(self.tasks),
+                lambda: self.stepper.look(x, noise, self.best_scores),
+                lambda r: self._alone(r).look(x[r], noise[:, r], self.best_scores[r : r + 1]),
+            )
+            looks = [*zip(scores, best.tolist(), worse.tolist(), strict=True)]
+        else:
+            looks = [self._likelihood(i) for i in range(len(self.tasks))]
+        for i, (scores, is_best, is_worse) in enumerate(looks):
+            self.worse[i] = is_worse
             if is_best:
-                self.best_bounds[i], self.best[i] = bounds[i], self.replicas.evaluated[i]
+                self.best_scores[i], self.best[i] = scores, self.replicas.evaluated[i]
+
+    def _likelihood(self, replica: int) -> tuple[Tensor, bool, bool]:
+        """The log-likelihood of a replica's validation points in nats, (1,), and how it compares with the best."""
+        ledger, held_out = self.tasks[replica].ledger, self.held_out[replica]
+        value = ledger.run("validation", held_out.log_likelihood, self.evaluated[replica])
+        best = float(self.best_scores[replica])
+        return self.best_scores.new_tensor([value]), value >= best, value < best
 
     def _show(self) -> None:
         """Show the present state; where it is worse than the best one, show that."""
@@ -373,7 +398,7 @@ class Batches:
 
     def validation(self) -> tuple[Tensor, Tensor]:
         """Validation points with noise that stays, in the form of a batch. No generator moves on."""
-        points = [task.validation[:VALIDATION_POINTS] for task in self.tasks]
+        points = [task.validation[:POINTS] for task in self.tasks]
         states = [task.generator.get_state() for task in self.tasks]
         noise = self._noise(points)
         for task, state in zip(self.tasks, states, strict=True):

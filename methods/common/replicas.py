@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from methods.common.posteriors import Amortised
 from methods.contract.decoder import GaussianModel
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Networks(nn.Module):
@@ -113,8 +116,8 @@ def row(member: Networks) -> Tensor:
     return torch.cat([p.detach().flatten() for p in trained(member)])
 
 
-def bind(member: Networks, values: Tensor) -> Networks:
-    """Make the trained parameters of a module views of values, (P,); returns the module."""
+def bind(member: M, values: Tensor) -> M:
+    """Make the trained parameters of a module views of values, (P,) or more; returns the module."""
     start = 0
     for p in trained(member):
         p.data = values[start : start + p.numel()].view(p.shape)

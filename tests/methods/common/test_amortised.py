@@ -14,7 +14,8 @@ import torch
 import methods
 from bench.fit.flop_counter import CountingLedger
 from methods.common import amortised
-from methods.common.amortised import VALIDATION_POINTS, AmortisedMethod, Batches, Stepper, Trainer
+from methods.common.amortised import AmortisedMethod, Batches, Stepper, Trainer
+from methods.common.held_out import POINTS, HeldOut
 from methods.common.training import Objective, elbo
 from methods.contract.method import Fitted, Task
 from methods.iwae import IWAE
@@ -31,6 +32,12 @@ METHODS = {
     "iwae-dreg": {**BRIEF, "steepness": 4.0, "restarts": 4},
     "semi-amortised": BRIEF,
 }
+
+
+@pytest.fixture(autouse=True)
+def short_looks(monkeypatch):
+    """A look at every hundredth step, so that there are several in short fits."""
+    monkeypatch.setattr(amortised, "VALIDATE_EVERY", 100)
 
 
 def load(name, **settings):
@@ -295,17 +302,17 @@ def test_a_pass_takes_each_datum_at_most_once_in_a_new_order(make_task, n, size)
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_validation_moves_no_generator_and_takes_the_first_points(make_task, count, monkeypatch):
-    many = torch.randn(VALIDATION_POINTS + 20, 2, generator=torch.Generator().manual_seed(0))
+    many = torch.randn(POINTS + 20, 2, generator=torch.Generator().manual_seed(0))
     tasks = [make_task(many + seed, latent_dim=1, noise=0.1, seed=seed) for seed in range(count)]
     before = [task.generator.get_state() for task in tasks]
     x, noise = Batches(tasks, 20, 3).validation()
     assert same(before, [task.generator.get_state() for task in tasks])
-    assert x.shape[-2] == noise.shape[-2] == VALIDATION_POINTS
+    assert x.shape[-2] == noise.shape[-2] == POINTS
     for r, task in enumerate(tasks):
-        assert torch.equal(x if count == 1 else x[r], task.validation[:VALIDATION_POINTS])
+        assert torch.equal(x if count == 1 else x[r], task.validation[:POINTS])
 
     def streams():
-        tasks = [make_task("circle", seed=seed) for seed in range(count)]
+        tasks = [make_task(many[:60] + seed, latent_dim=3, noise=0.1, seed=seed) for seed in range(count)]
         fit = VAE(steps=8).fit_together(tasks)
         return [torch.cat([task.generator.get_state() for task in tasks]) for _ in fit]
 
@@ -342,21 +349,26 @@ class Planted(AmortisedMethod):
         return Objective(value, log_noise + 0 * elbo(model, posterior, x, noise[0]))
 
 
-POINTS = 64
+PLANTED = 64
 
 
 def planted(errors):
     """Data whose planted differences are this many standard errors, (64, 2)."""
-    e = torch.randn(POINTS, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    e = torch.randn(PLANTED, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     e = (e - e.mean()) / e.std()
-    return torch.stack([e, torch.full_like(e, math.sqrt(POINTS) / errors)], 1).float()
+    return torch.stack([e, torch.full_like(e, math.sqrt(PLANTED) / errors)], 1).float()
 
 
 def shown(make_task, method, *errors):
     """The log noise of each task after each step: that shown, and the present one; both (steps, tasks)."""
     trainer = Trainer(
-        method, [make_task(planted(each), noise="learned", latent_dim=1, seed=3, hidden=(4,)) for each in errors]
+        method, [make_task(planted(each), noise="learned", latent_dim=3, seed=3, hidden=(4,)) for each in errors]
     )
+    return followed(trainer)
+
+
+def followed(trainer):
+    """What `shown` returns, of a trainer."""
     found, present = [], []
     for fitted in trainer.run():
         assert all(each.model is task.model for each, task in zip(fitted, trainer.tasks, strict=True))
@@ -407,14 +419,36 @@ def test_each_replica_is_judged_by_itself(make_task):
 
 def test_the_best_state_is_that_of_all_networks(make_task):
     """Decoder and encoder are shown as they were at the best look, not only the noise."""
-    trainer = Trainer(Planted(), [make_task(planted(4.0), noise="learned", latent_dim=1)])
+    trainer = Trainer(Planted(), [make_task(planted(4.0), noise="learned", latent_dim=3)])
     states = [[each.clone() for each in state(fitted)] for (fitted,) in trainer.run()]
     assert same(states[99], states[-1])
     assert not same(states[99], states[150])
 
 
-def test_looks_are_at_the_mean_of_the_iterates(make_task, monkeypatch):
-    """Where the bounds are compared, not where gradients are taken."""
+def test_a_state_of_a_good_bound_and_a_bad_likelihood_is_not_kept(make_task):
+    """The noise and the bound rise at each step. At the second seed of the block it is too large from the first on."""
+    tasks = [make_task("circle", noise="learned", seed=seed) for seed in range(2)]
+    for task, start in zip(tasks, (0.01, 2.0), strict=True):
+        task.model.set_variance(start * float(task.model.units.scale) ** 2)
+    found, present = followed(Trainer(Planted(turn=-1.0), tasks))
+    assert (present.diff(dim=0) > 0).all()
+    assert close(found[:, 0], present[:, 0])
+    assert close(found[:199, 1], present[:199, 1])
+    assert close(found[199:, 1], present[99, 1])
+
+
+def test_likelihoods_are_of_the_mean_of_the_iterates(make_task):
+    """Where states are evaluated, not where gradients are taken."""
+    trainer = Trainer(VAE(steps=100), [make_task("circle", seed=seed) for seed in range(2)])
+    *_, last = trainer.run()
+    for seed, (task, fitted) in enumerate(zip(trainer.tasks, last, strict=True)):
+        held_out = HeldOut(task.validation, 1)
+        assert float(trainer.best_scores[seed]) == held_out.log_likelihood(fitted.model)
+        assert float(trainer.best_scores[seed]) != pytest.approx(held_out.log_likelihood(trainer.live[seed].model))
+
+
+def test_bounds_are_of_the_mean_of_the_iterates(make_task, monkeypatch):
+    """Above two latent dimensions, where bounds are compared."""
     seen = []
 
     def look(self, x, noise, best, right=Stepper.look):
@@ -423,7 +457,7 @@ def test_looks_are_at_the_mean_of_the_iterates(make_task, monkeypatch):
         return found
 
     monkeypatch.setattr(Stepper, "look", look)
-    trainer = Trainer(VAE(steps=100), [make_task("circle")])
+    trainer = Trainer(VAE(steps=100), [make_task(planted(1.0), latent_dim=3, noise=0.1)])
     *_, (fitted,) = trainer.run()
     x, noise = trainer.validation
     with torch.no_grad():

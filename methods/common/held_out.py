@@ -1,0 +1,44 @@
+"""Validation: how states of a fit are compared on points that are not fitted, the same for all methods.
+
+Up to two latent dimensions by log p(x), as that of a mixture over the 2,000 codes of a codebook. A bound or a training
+loss would not do: a few points decide a mean bound, and neither tells of the density between the training points.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from methods.common.mixture_likelihood import NEGLIGIBLE, codebook
+from methods.contract.decoder import GaussianModel
+
+POINTS = 500
+CODES = 2000
+MOST_DIMENSIONS = 2  # above it so few codes are too far apart
+
+
+class HeldOut:
+    """The log-likelihood of validation points under a model.
+
+    Args:
+        validation: Validation points, (V, D). The first 500 are used.
+        latent_dim: L, at most 2.
+    """
+
+    def __init__(self, validation: Tensor, latent_dim: int):
+        self.x = validation[:POINTS].double()
+        grid = codebook(CODES, latent_dim)
+        self.codes, self.log_weights = grid.codes.to(validation), grid.mass.log().to(self.x)
+
+    @torch.no_grad()
+    def log_likelihood(self, model: GaussianModel) -> float:
+        """The mean of log sum_s w_s N(x; f(z_s), s2 I) over the points, in nats."""
+        noise = model.variance()
+        means = model.decode(self.codes).double()
+        affinity = torch.addmm(self.log_weights - means.square().sum(1) / (2 * noise), self.x / noise, means.T)
+        top = affinity.amax(1, keepdim=True)
+        log_sums = top.squeeze(1) + affinity.sub_(top).clamp_(min=NEGLIGIBLE).exp_().sum(1).log()
+        constant = self.x.shape[1] / 2 * math.log(2 * math.pi * noise)
+        return float((log_sums - self.x.square().sum(1) / (2 * noise)).mean()) - constant
