@@ -160,7 +160,7 @@ def different_conditions(
     both = {*map(labels.name_of, one.methods)} & {*map(labels.name_of, two.methods)}
     told += [(f"--set {name}", _assigned(one, name), _assigned(two, name)) for name in sorted(both)]
     if one.data and two.data:
-        told.append(("--columns", *(",".join(each.columns) or "none" for each in (one, two))))
+        told.append(("--columns", ",".join(one.columns) or "none", ",".join(two.columns) or "none"))
     told.append(("--tuned", _cited(tuned_one), _cited(tuned_two)))
     return [(name, old, new) for name, old, new in told if old != new]
 
