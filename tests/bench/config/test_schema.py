@@ -150,7 +150,9 @@ def test_a_study_file_that_is_written_is_read_back(others, tmp_path):
 
 def test_conditions_reach_the_runs_and_their_columns(others, tmp_path):
     plan = resolve(read(Settings, {field.name: others[field.name] for field in SETTINGS}, str))
-    (spec, *_), (labelled, *_), (own, *_) = ([run for run in plan.runs if run.dataset == name] for name in NAMED["datasets"])
+    (spec, *_), (labelled, *_), (own, *_) = (
+        [run for run in plan.runs if run.dataset == name] for name in NAMED["datasets"]
+    )
     expected = {**others, "block": 1}  # as seconds end these fits
     assert {name: getattr(spec, name) for name in CONDITIONS} == {name: expected[name] for name in CONDITIONS}
     assert (labelled.n_train, own.n_train, own.columns) == (20, others["n_train"], ("a", "b"))
