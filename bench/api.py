@@ -15,7 +15,8 @@ def compare(*, out: str | Path = "results/compare", report: bool = True, **setti
     """Compare methods on datasets and return the tidy table of measurements.
 
     Does what `python -m bench compare` does: results go to the folder `out`, and what is there already is not run
-    again. Every flag of the command is an argument of the same name: n_train=500 is --n-train 500.
+    again. Every flag of the command is an argument of the same name: n_train=500 is --n-train 500. `data` can also be
+    a DataFrame or an array (n, D), several in a list, or a mapping from names to them.
 
     Args:
         out: The study's folder.
@@ -32,6 +33,10 @@ def compare(*, out: str | Path = "results/compare", report: bool = True, **setti
     from bench.study.log import Silent, StudyLog
     from bench.study.plan import resolve
 
+    if "data" in settings:
+        from bench.study.own_data import stored
+
+        settings["data"] = stored(settings["data"], settings.get("columns", ()), Path(out))
     given = {name: _listed(name, value) for name, value in settings.items()}
     of_execution = {field.name for field in fields(Execution)}
     how = read(Execution, {k: v for k, v in given.items() if k in of_execution}, lambda field: field.name)
@@ -49,7 +54,7 @@ def compare(*, out: str | Path = "results/compare", report: bool = True, **setti
 
 def _listed(name: str, value: Any) -> Any:
     """A value as the settings take it: one name for a list of names, a path as text."""
-    if name in ("methods", "datasets", "baseline", "plugins") and isinstance(value, str | Path | Iterable):
+    if name in ("methods", "datasets", "baseline", "plugins", "columns") and isinstance(value, str | Path | Iterable):
         every = [value] if isinstance(value, str | Path) else list(value)
         return [_path(each) if name == "plugins" else each for each in every]
     return str(value) if isinstance(value, Path) else value

@@ -94,11 +94,13 @@ class Observations(DataSource):
         name: The name, which also seeds the permutation that splits the data.
         latent_dim: L, the latent dimension of the models to be fitted.
         data: All points, (n, D), float64; their order does not matter.
+        least_test: The fewest points that a test set may have.
     """
 
     name: str
     latent_dim: int
     data: Tensor
+    least_test: int = LEAST_TEST
 
     @property
     def data_dim(self) -> int:  # type: ignore[override]
@@ -156,7 +158,7 @@ def draw(source: DataSource, seed: int, n_train: int, n_validation: int, n_test:
         n_test: Number of test points; may be 0.
 
     Raises:
-        ValueError: If fewer than 200 observations are left for the test set.
+        ValueError: If fewer observations are left for the test set than it needs, 200 by default.
         TypeError: If the source is neither a Problem nor Observations.
     """
     if isinstance(source, Observations):
@@ -174,10 +176,10 @@ def _partition(source: Observations, seed: int, n_train: int, n_validation: int,
     count = len(source.data)
     left = count - n_train
     n_validation = min(n_validation, left // 2)
-    if left - n_validation < LEAST_TEST:
+    if left - n_validation < source.least_test:
         raise ValueError(
             f"{source.name} has {count} points: {n_train} training points leave {max(left - n_validation, 0)} for the "
-            f"test set, which needs at least {LEAST_TEST}"
+            f"test set, which needs at least {source.least_test}"
         )
     order = torch.randperm(count, generator=stream(source.name, seed, "permutation"))
     shuffled = source.data[order]

@@ -45,6 +45,7 @@ def cli() -> None:
     \b
     Start with:
       python -m bench compare --methods mapa,iterative     the main comparison, three minutes
+      python -m bench compare --data FILE.csv              the same on a table of your own (docs/own-data.md)
       python -m bench plan --methods mapa,iterative        what it runs, and what its verdicts can find
       python -m bench run study.toml                       a comparison described in a file
       python -m bench status DIR                           how far a study is
@@ -72,12 +73,15 @@ def compare(**options: Any) -> None:
     dataset's label can set its training points, its noise variance, and its own parameters. --set changes a method
     wherever it is used. --tuned takes what `tune` chose. A label wins over --set, and --set wins over --tuned.
 
+    --data compares on a table of your own: .csv, .parquet or .npz. docs/own-data.md explains it.
+
     \b
     Examples:
       python -m bench compare --methods mapa,iterative
       python -m bench compare -m mapa,vae,oracle -d figure8,torus --seeds 5 --out results/mine
       python -m bench compare -m all --max-flops 1e9 --jobs 1
       python -m bench compare -m mapa,mine --plugin mine.py --baseline mine
+      python -m bench compare -m mapa,vae --data measurements.csv --columns height,width
       python -m bench compare -m "mapa,mapa[kernel_width=2]" -d "circle,circle[n_train=1000,noise_variance=0.04]"
       python -m bench compare --set vae.steps=8000 --set iterative.steps=8000
       python -m bench compare --tuned results/tune/tuned.json

@@ -217,16 +217,17 @@ def _command() -> str:
     return shlex.join(["python", "-m", "bench", *(a for a in sys.argv[1:] if a != "--fresh")])
 
 
-def _resolved(plugins: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(Path(file).resolve()) for file in plugins)
+def _resolved(files: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(Path(file).resolve()) for file in files)
 
 
 def _read(schema: type[S], options: dict[str, Any]) -> S:
     """The typed settings of a schema, from the options that were given."""
     names = [field.name for field in fields(schema)]
     given = {name: options[name] for name in names if options.get(name) not in (None, (), False)}
-    if "plugins" in given:
-        given["plugins"] = _resolved(given["plugins"])
+    for name in ("plugins", "data"):
+        if name in given:
+            given[name] = _resolved(given[name])
     return read(schema, given, lambda field: field.flag, text=True)
 
 

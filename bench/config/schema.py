@@ -25,6 +25,7 @@ Trials = Annotated[int, Meta(ge=1, le=100_000)]
 Bytes = Annotated[int, Meta(ge=1, le=2**62)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
+Noise = Literal["known", "learned"]
 Activation = Literal["tanh", "silu", "relu", "gelu"]
 
 
@@ -50,7 +51,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         LatentDim | None, _about("Latent dimension of the models.", "L", default="the dataset's own")
     ] = None
     observation_noise: Annotated[
-        Literal["known", "learned"],
+        Noise,
         _about("Whether methods are given the noise variance or learn it.", report="{} observation noise"),
     ] = "known"
     hidden: Annotated[
@@ -81,8 +82,29 @@ class Settings(Conditions, frozen=True, kw_only=True):
             "Datasets, separated by commas, or the groups curves, surfaces, all (but those held out).",
             "NAMES",
             short="-d",
+            default="curves, unless --data is given",
         ),
-    ] = ("curves",)
+    ] = ()
+    data: Annotated[
+        tuple[str, ...],
+        _about("A table of your own: .csv, .parquet or .npz; repeatable.", "FILE", multiple=True),
+    ] = ()
+    columns: Annotated[
+        tuple[str, ...],
+        _about("Columns of --data, separated by commas.", "NAMES", default="all that hold numbers"),
+    ] = ()
+    n_train: Annotated[
+        Points | None,
+        _about("Training points, and as many validation points.", "N", default="500; of --data, 60 % of the rows"),
+    ] = None  # type: ignore[assignment]
+    n_test: Annotated[
+        TestPoints | None,
+        _about("Test points, for evaluation only.", "N", default="2000; of --data, 20 % of the rows, at most 2000"),
+    ] = None  # type: ignore[assignment]
+    observation_noise: Annotated[
+        Noise | None,
+        _about("Whether methods are given the noise variance or learn it.", default="known; of --data, learned"),
+    ] = None  # type: ignore[assignment]
     baseline: Annotated[
         tuple[str, ...],
         _about("The methods that the report compares with every other one.", "NAMES", default="the first method"),

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import torch
 
-from bench.common.errors import describe
+from bench.common.errors import UsageError, describe
 from bench.common.text import plain
 from bench.fit.answers import Answers, Query, check_bound, check_log_index
 from bench.fit.flop_counter import CountingLedger
@@ -23,6 +23,7 @@ from bench.metrics import DRAWS, LAST_DRAWS, BaseEvaluator, Evaluator, Measureme
 from bench.metrics.nuts import Shared
 from bench.metrics.validation import ValidationEvaluator
 from bench.process.containment import Containment, contained, silenced
+from bench.registry.fingerprints import data_digest
 from bench.registry.registry import registry
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 from datasets.base import DataSource, Observations, Problem, Split, draw, stream
@@ -111,10 +112,12 @@ def _prepare(
     act: Callable[[_Block], None],
 ) -> None:
     spec = results[0].spec
-    known = registry(spec.plugins)
+    known = registry(spec.plugins, spec.columns)
     method = known.make_method(spec.method, dict(spec.parameters))
     parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
     source = known.make_problem(spec.dataset, spec.latent_dim)
+    if known.dataset(spec.dataset).data_file and spec.data not in ("", data_digest(source)):
+        raise UsageError(f"the data of {spec.dataset} were changed since the study began; start it again")
     with containment.method():
         reason = reason_to_skip(source, method, spec)
     for result in results:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.common.errors import describe
+from bench.registry.own_data import is_data
 from bench.registry.plugins import Entry, PluginFile
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = ("bench", "methods", "datasets")
 EVALUATION = "bench.fit.runner"
 DRAWN = 200  # points of each set, for a digest
-# These hold names, help texts and messages. What they say that matters to a run is in its key by value.
-NO_VALUES = ("bench", "bench.common", "bench.config", "methods", "datasets")
+# These hold names, help texts and messages, and read data. What they say that matters to a run is in its key by value.
+NO_VALUES = ("bench", "bench.common", "bench.config", "bench.registry.own_data", "methods", "datasets")
 # These packages print, parse or show progress; they compute nothing.
 WITHOUT_VALUES = ("click", "msgspec", "rich", "tqdm")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -215,7 +216,9 @@ def _parsed(source: bytes, package: str) -> _Module:
 
 
 def plugin_file(path: str) -> PluginFile:
-    """A plugin file with the modules beside it that it imports, to be sent to another machine."""
+    """A file of data, or a plugin with the modules beside it that it imports, to be sent to another machine."""
+    if is_data(path):
+        return PluginFile(path, ((Path(path).name, Path(path).read_bytes()),))
     home = Path(path).resolve().parent
     beside = sorted(file for file in _closure(Path(path)) if file.is_relative_to(home) and not _in_project(file))
     return PluginFile(path, tuple((str(file.relative_to(home)), file.read_bytes()) for file in beside))

@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import metadata, util
 from pathlib import Path
@@ -39,6 +39,8 @@ class Entry:
         latent_dim: L of a dataset; None if it takes any.
         data_dim: D of a dataset; None if it takes any.
         expected_log_prob: E log p(x) of a dataset's true model in nats, and its standard error; None if not known.
+        data_file: The file that a dataset is read from; None for anything else.
+        conditions: The conditions of a dataset's runs for which no value is given.
     """
 
     name: str
@@ -52,11 +54,13 @@ class Entry:
     latent_dim: int | None = None
     data_dim: int | None = None
     expected_log_prob: tuple[float, float] | None = None
+    data_file: str | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PluginFile:
-    """A plugin file as it is sent to another machine.
+    """A file of data or of a plugin as it is sent to another machine.
 
     Args:
         path: Its path where the study was started.

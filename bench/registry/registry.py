@@ -17,6 +17,7 @@ from bench.config import labels
 from bench.config.fields import Field, read
 from bench.config.schema import Conditions
 from bench.process.containment import contained
+from bench.registry import own_data
 from bench.registry.plugins import Entry, installed, offered
 
 if TYPE_CHECKING:
@@ -223,14 +224,16 @@ def make(load: Callable[[], Any]) -> Any:
         raise UsageError(f"{loaded.__name__}() cannot be made with its defaults: {describe(error)}") from error
 
 
-def registry(plugins: Iterable[str] = ()) -> Registry:
-    """All methods and datasets: built in, installed under the entry-point groups, and in plugin files.
+def registry(plugins: Iterable[str] = (), columns: Iterable[str] = ()) -> Registry:
+    """All methods and datasets: built in, installed under the entry-point groups, in plugin files, and own data.
 
     Args:
-        plugins: Paths of plugin files.
+        plugins: Paths of plugin files and of files of data.
+        columns: The names of the columns to take from files of data; none for all that hold numbers.
 
     Raises:
-        UsageError: For a plugin file that is missing, fails on import or offers nothing, and for a name taken twice.
+        UsageError: For a plugin file that is missing, fails on import or offers nothing, for data that cannot be used,
+            and for a name taken twice.
     """
     if not hasattr(datasets, "BUILTIN") or not hasattr(methods, "BUILTIN"):
         other = methods if hasattr(datasets, "BUILTIN") else datasets
@@ -243,6 +246,9 @@ def registry(plugins: Iterable[str] = ()) -> Registry:
     for kind, entries in found.items():
         _add(entries, installed(kind))
     for file in plugins:
+        if own_data.is_data(file):
+            _add(found["datasets"], [own_data.entry(file, columns)])
+            continue
         for kind, offers in offered(file).items():
             _add(found[kind], offers)
     return Registry(**found)

@@ -257,8 +257,10 @@ def conditions(study: Study) -> list[str]:
     stated = study.section("settings")
     found = []
     for field in fields(Conditions):
-        value = stated.get(field.name)
         words = field.extra.get("report")
+        value = stated.get(field.name)
+        if value is None and words and field.name in study.runs:  # each dataset has its own
+            value = " or ".join(map(str, sorted(study.runs[field.name].unique())))
         if value is not None and words:
             found.append(words.format(value))
         elif value is not None and spell_value(value) != spell_value(field.default):

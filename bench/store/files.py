@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.common.errors import UsageError
 
-PARTS = ("runs", "locks", "figures", "tables", "tuned")  # the folders within a study
+PARTS = ("runs", "locks", "figures", "tables", "tuned", "data")  # the folders within a study
 
 
 @contextlib.contextmanager

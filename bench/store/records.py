@@ -14,7 +14,7 @@ import msgspec
 from bench.config.schema import Conditions
 
 KEY = re.compile(r"[0-9a-f]{16}")  # the form of a run's key, which names its files
-NOT_IN_KEY = ("plugins", "role")
+NOT_IN_KEY = ("plugins", "columns", "role")
 STATUSES = ("done", "failed", "skipped", "timeout")
 
 
@@ -32,7 +32,8 @@ class RunSpec(Conditions, frozen=True, kw_only=True):
         versions: The packages that this code uses, with versions.
         data: A digest of the data drawn.
         role: The method's role; not part of the key.
-        plugins: Paths of the plugin files that the run needs; not part of the key.
+        plugins: Paths of the plugin files and of the file of data that the run needs; not part of the key.
+        columns: The columns to take from the file of data, which `data` tells apart; not part of the key.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class RunSpec(Conditions, frozen=True, kw_only=True):
     data: str = ""
     role: str = "method"
     plugins: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -18,10 +18,11 @@ from bench.config import labels
 from bench.config.fields import fields, read
 from bench.config.schema import Settings
 from bench.store.files import replacing
+from bench.study.folder import stated_settings
 from bench.study.plan import Plan, resolve
 
 NAME = re.compile(r"[\w+-][\w.+-]*")
-FIRST = ("methods", "datasets", "baseline", "margin", "seeds", "first_seed")
+FIRST = ("methods", "datasets", "data", "columns", "baseline", "margin", "seeds", "first_seed")
 PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)")
 
 
@@ -94,14 +95,17 @@ def read_plan(path: Path, plugins: Sequence[str] = ()) -> tuple[Plan, str]:
             if key not in known:
                 raise UsageError(str(unknown("key", key, ["name", *known])), key=(key,))
         for key in ("methods", "datasets"):
-            if key not in given:
+            if key in given:
+                given[key] = _listed(key, given[key])
+            elif key == "methods" or "data" not in given:
                 raise UsageError(f'{key!r} is missing; it lists what to compare, as {key} = ["all"]')
-            given[key] = _listed(key, given[key])
         settings = read(Settings, given, lambda field: repr(field.name))
-        own = tuple(str((path.parent / each).resolve()) for each in settings.plugins)
+        own, data = (
+            tuple(str((path.parent / each).resolve()) for each in files) for files in (settings.plugins, settings.data)
+        )
         tuned = None if settings.tuned is None else str(path.parent / settings.tuned)
         every = tuple(dict.fromkeys([*own, *plugins]))
-        return resolve(msgspec.structs.replace(settings, plugins=every, tuned=tuned)), name
+        return resolve(msgspec.structs.replace(settings, plugins=every, data=data, tuned=tuned)), name
 
 
 def _parsed(path: Path) -> Source:
@@ -153,12 +157,11 @@ def write(plan: Plan, folder: Path) -> None:
     """
     import tomli_w
 
-    settings = msgspec.to_builtins(plan.settings)
+    settings = stated_settings(plan, folder)
     if plan.tuned is not None:
         (folder / "tuned").mkdir(exist_ok=True)
         with replacing(folder / "tuned" / plan.tuned.file) as temporary:
             temporary.write_bytes(plan.tuned.content)
-        settings["tuned"] = f"tuned/{plan.tuned.file}"
     name = re.sub(r"[^\w.+-]+", "-", folder.resolve().name).lstrip(".") or "study"
     stated = {key: value for key, value in settings.items() if value is not None and value not in ([], (), {})}
     stated["set"] = {

@@ -13,14 +13,14 @@ import msgspec
 from bench.common.errors import UsageError
 from bench.config import labels
 from bench.config.fields import flag
-from bench.config.schema import CONDITIONS, STUDIES, Settings
+from bench.config.schema import CONDITIONS, STUDIES, Conditions, Settings
 from bench.store import provenance
 from bench.store.files import read_json, refuse_links, replacing
 from bench.store.records import KEY
 from bench.store.schema import SCHEMA, check_schema
 from bench.study.plan import Pair, Plan, resolve
 
-OURS = re.compile(r"runs|locks|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
+OURS = re.compile(r"runs|locks|data|README\.md|\.lock|\.?writable|\..*\.tmp")  # what a study has before study.json
 OF_A_RUN = re.compile(rf"{KEY.pattern}(\.not-believed-\d+)?\.json|\..*\.tmp")
 SET_ASIDE = "use another --out, or --fresh to set it aside"
 
@@ -109,6 +109,8 @@ def held(folder: Path) -> Held:
         if info["tuned"] is not None:
             file = folder / "tuned" / Path(info["tuned"]["file"]).name
             settings = msgspec.structs.replace(settings, tuned=str(file))
+        data = tuple(str(folder.resolve() / file) for file in settings.data)
+        settings = msgspec.structs.replace(settings, data=data)
         pairs = info["pairs"]
         return Held(
             settings,
@@ -148,11 +150,17 @@ def different_conditions(
 ) -> list[tuple[str, object, object]]:
     """The conditions that two studies do not share: how each is spelled, and both values."""
     shared = (*CONDITIONS, *(name for name in ("budget", "trials", "repeats") if name in one.__struct_fields__))
-    told: list[tuple[str, object, object]] = [
-        (flag(name), _spelled(getattr(one, name)), _spelled(getattr(two, name))) for name in shared
-    ]
+    defaults = {} if one.data or two.data else msgspec.structs.asdict(Conditions())
+
+    def stated(settings: Settings, name: str) -> str:
+        value = getattr(settings, name)
+        return _spelled(defaults.get(name) if value is None else value)
+
+    told: list[tuple[str, object, object]] = [(flag(name), stated(one, name), stated(two, name)) for name in shared]
     both = {*map(labels.name_of, one.methods)} & {*map(labels.name_of, two.methods)}
     told += [(f"--set {name}", _assigned(one, name), _assigned(two, name)) for name in sorted(both)]
+    if one.data and two.data:
+        told.append(("--columns", ",".join(one.columns) or "none", ",".join(two.columns) or "none"))
     told.append(("--tuned", _cited(tuned_one), _cited(tuned_two)))
     return [(name, old, new) for name, old, new in told if old != new]
 
@@ -188,6 +196,8 @@ def united(*every: Settings) -> Settings:
         first_seed=first,
         seeds=stop - first,
         plugins=_present(union("plugins")),
+        data=_latest(union("data")),
+        columns=next((settings.columns for settings in reversed(every) if settings.data), ()),
         set={name: given for settings in every for name, given in settings.set.items()},
     )
 
@@ -196,6 +206,12 @@ def _present(plugins: tuple[str, ...]) -> tuple[str, ...]:
     """Plugin files without those that were moved: that are gone, while one of the same name is there."""
     here = {Path(file).name for file in plugins if Path(file).is_file()}
     return tuple(file for file in plugins if Path(file).is_file() or Path(file).name not in here)
+
+
+def _latest(data: tuple[str, ...]) -> tuple[str, ...]:
+    """Files of data, each name once: of those that are there, the last one, since files may be moved."""
+    there = [file for file in data if Path(file).is_file()]
+    return tuple({Path(file).name: file for file in (*data, *there)}.values())
 
 
 def tuned_info(plan: Plan) -> dict[str, Any] | None:
@@ -216,9 +232,6 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
         before: What the folder held before.
     """
     started = provenance.now() if before is None else before.started
-    settings = msgspec.to_builtins(plan.settings)
-    if plan.tuned is not None:
-        settings["tuned"] = f"tuned/{plan.tuned.file}"
     kept = {} if before is None else {name: before.info[name] for name in ("sources",) if name in before.info}
     return {
         **kept,
@@ -227,7 +240,7 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
         "kind": plan.settings.KIND,
         "scored_on": plan.settings.scored_on,
         "command": command,
-        "settings": settings,
+        "settings": stated_settings(plan, folder),
         "pairs": plan.pairs,
         "tuned": tuned_info(plan),
         "provenance": {**provenance.collect(), "started": started, "finished": None},
@@ -244,6 +257,16 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
         },
         "methods": {label: _method_info(plan, label) for label in plan.methods},
     }
+
+
+def stated_settings(plan: Plan, folder: Path) -> dict[str, Any]:
+    """The settings as a study's folder states them: the files that it holds by their paths within it."""
+    home, settings = folder.resolve(), msgspec.to_builtins(plan.settings)
+    paths = [Path(file) for file in plan.settings.data]
+    settings["data"] = [str(p.relative_to(home) if p.is_relative_to(home) else p) for p in paths]
+    if plan.tuned is not None:
+        settings["tuned"] = f"tuned/{plan.tuned.file}"
+    return settings
 
 
 def _method_info(plan: Plan, label: str) -> dict[str, Any]:

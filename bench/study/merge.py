@@ -17,7 +17,7 @@ from bench.common.errors import StoppedError, UsageError
 from bench.store import provenance, seconds, tables
 from bench.store.files import read_json, replacing, write_json
 from bench.store.locks import alone
-from bench.store.records import RunResult, RunSpec
+from bench.store.records import NOT_IN_KEY, RunResult, RunSpec
 from bench.study import file
 from bench.study.agreement import difference
 from bench.study.folder import Held, describe_study, different_conditions, extended, held, made, united
@@ -134,6 +134,10 @@ def _check_conditions(first: Part, other: Part) -> None:
     one, two = first.held, other.held
     for name, here, there in different_conditions(one.settings, two.settings, one.info["tuned"], two.info["tuned"]):
         raise UsageError(f"{first.folder} holds a study with {name} {here}, {other.folder} one with {there}")
+    drawn = [{label: about.get("data") for label, about in part.info["datasets"].items()} for part in (one, two)]
+    for label in drawn[0]:
+        if drawn[0][label] != drawn[1].get(label, drawn[0][label]):
+            raise UsageError(f"{first.folder} and {other.folder} hold studies of different data called {label}")
 
 
 def _union(runs: Iterable[Run]) -> list[Run]:
@@ -162,7 +166,7 @@ def _check_spec(first: Run, other: Run) -> None:
     """Raise UsageError where two runs of one name were not made under the same conditions, by the same code."""
     if first.spec.key == other.spec.key:
         return
-    names = [name for name in RunSpec.__struct_fields__ if name not in ("plugins", "role")]
+    names = [name for name in RunSpec.__struct_fields__ if name not in NOT_IN_KEY]
     here, there = (msgspec.structs.asdict(run.spec) for run in (first, other))
     told = [f"{name} ({here[name]} and {there[name]})" for name in names if here[name] != there[name]]
     raise UsageError(f"{first.folder} and {other.folder} made {first.spec.name} with different {', '.join(told)}")

@@ -10,20 +10,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bench.common.errors import UsageError, unknown
 from bench.config import labels
-from bench.config.schema import CONDITIONS, Settings
+from bench.config.schema import CONDITIONS, Conditions, Settings
 from bench.process.containment import contained
 from bench.registry.fingerprints import Fingerprint, Fingerprints, data_digest
+from bench.registry.own_data import checked, label_of
 from bench.registry.plugins import Entry
 from bench.registry.registry import DatasetLabel, Registry, registry
 from bench.store.records import RunSpec
 from bench.study import hyperparameters
 from bench.study.hyperparameters import Hyperparameters
+
+if TYPE_CHECKING:
+    from datasets.base import DataSource
 
 Pair = tuple[str, str]  # dataset and method, by their labels
 
@@ -113,13 +117,14 @@ class Plan:
                         seed=seed,
                         scored_on=settings.scored_on,
                         data=data,
-                        plugins=settings.plugins,
+                        plugins=(*settings.plugins, *filter(None, [dataset_entry.data_file])),
+                        columns=settings.columns if dataset_entry.data_file else (),
                         **conditions | choices[turn],
                     )
 
     def conditions(self, dataset: str) -> dict[str, Any]:
-        """The conditions of a dataset: those of the settings, unless its label states others."""
-        return {name: getattr(self.settings, name) for name in CONDITIONS} | DatasetLabel.parse(dataset).conditions
+        """The conditions of a dataset: those of its label, else of the settings, else its own, else the defaults."""
+        return _conditions(dataset, self.settings, self.registry)
 
     def _of_method(
         self, dataset: str, method: str, conditions: Mapping[str, Any], role: str, stacks: bool, found: Fingerprint
@@ -146,8 +151,16 @@ class Plan:
         datasets, methods = (tuple(dict.fromkeys(names)) for names in zip(*pairs, strict=True))
         names = {labels.name_of(method) for method in methods}
         given = {name: values for name, values in self.settings.set.items() if name in names}
-        changed = msgspec.structs.replace(self.settings, datasets=datasets, methods=methods, set=given)
+        used = {labels.name_of(dataset) for dataset in datasets}
+        data = tuple(file for file in self.settings.data if label_of(file) in used)
+        changed = msgspec.structs.replace(self.settings, datasets=datasets, methods=methods, set=given, data=data)
         return dataclasses.replace(resolve(changed), pairs=pairs)
+
+
+def _conditions(dataset: str, settings: Settings, known: Registry) -> dict[str, Any]:
+    given = {name: value for name in CONDITIONS if (value := getattr(settings, name)) is not None}
+    own = known.dataset(dataset).conditions
+    return {**msgspec.structs.asdict(Conditions()), **own, **given, **DatasetLabel.parse(dataset).conditions}
 
 
 def _in_a_row(conditions: Mapping[str, Any], choices: Sequence[Any]) -> int:
@@ -168,10 +181,15 @@ def resolve(settings: Settings, pairs: tuple[Pair, ...] | None = None) -> Plan:
     """
     with about("plugins"):
         known = registry(settings.plugins)
+    if settings.data:
+        with about("data"):
+            known = registry((*settings.plugins, *map(checked, settings.data)), settings.columns)
+    elif settings.columns:
+        raise UsageError("--columns names columns of --data, which is not given", key=("columns",))
     with about("methods"):
         methods = _labels(settings.methods, "methods", {"all": _every_method(settings, known)}, known.method_label)
     with about("datasets"):
-        datasets = _labels(settings.datasets, "datasets", groups(known), known.dataset_label)
+        datasets = _labels(_datasets(settings), "datasets", groups(known), known.dataset_label)
     with about("baseline"):
         baseline = _baseline(settings.baseline, methods, known)
     given = _given(settings, methods, known)
@@ -182,7 +200,7 @@ def resolve(settings: Settings, pairs: tuple[Pair, ...] | None = None) -> Plan:
                 known.make_method(label, under)
     with about("datasets"):
         for label in datasets:
-            _check_dataset(label, settings.latent_dim, known)
+            _check_dataset(label, settings, known)
     if settings.device == "cuda":
         with about("device"):
             _require_cuda()
@@ -216,6 +234,13 @@ def groups(known: Registry) -> dict[str, tuple[str, ...]]:
         "surfaces": SURFACES,
         "all": tuple(name for name in known.datasets if name not in HELD_OUT),
     }
+
+
+def _datasets(settings: Settings) -> tuple[str, ...]:
+    """The datasets that are asked for, and those of --data that they do not name."""
+    asked = settings.datasets or (() if settings.data else ("curves",))
+    named = set(map(labels.name_of, asked))
+    return (*asked, *(name for name in map(label_of, settings.data) if name not in named))
 
 
 def _every_method(settings: Settings, known: Registry) -> tuple[str, ...]:
@@ -260,12 +285,23 @@ def _given(settings: Settings, methods: tuple[str, ...], known: Registry) -> dic
     return {name: known.parameters(name, given) for name, given in settings.set.items() if given}
 
 
-def _check_dataset(label: str, latent_dim: int | None, known: Registry) -> None:
-    entry = known.dataset(label)
+def _check_dataset(label: str, settings: Settings, known: Registry) -> None:
+    entry, latent_dim = known.dataset(label), settings.latent_dim
     if entry.origin != "built in" or "[" in label:
-        known.make_problem(label, latent_dim)
+        source = known.make_problem(label, latent_dim)
+        if entry.data_file is not None:
+            _check_size(label, source, _conditions(label, settings, known)["n_train"])
     elif entry.latent_dim is not None and latent_dim not in (None, entry.latent_dim):
         raise UsageError(f"dataset {label!r} has latent dimension {entry.latent_dim}, got --latent-dim {latent_dim}")
+
+
+def _check_size(label: str, source: DataSource, n_train: int) -> None:
+    from datasets.base import draw
+
+    try:
+        draw(source, 0, n_train, n_train, 0)
+    except ValueError as error:
+        raise UsageError(f"dataset {label!r}: {error}", key=("n_train",)) from None
 
 
 def _require_cuda() -> None:

@@ -39,8 +39,8 @@ def offer(monkeypatch):
     plain = bench.registry.registry.registry
     added = {"methods": {}, "datasets": {}}
 
-    def registry(plugins=()):
-        known = plain(plugins)
+    def registry(*files):
+        known = plain(*files)
         return Registry({**known.methods, **added["methods"]}, {**known.datasets, **added["datasets"]})
 
     for module in ("bench.registry.registry", "bench.study.plan", "bench.fit.runner"):
@@ -99,7 +99,9 @@ def made_up(spec, concurrent):
     chance = random.Random(spec.key)
     rows = [Row(0, "test_ll", chance.gauss(0, 1), 0.1, "nats", Cost(0.5, 0.5, 5.0, 1, 1))]
     rows += [Row(1, name, chance.gauss(0, 1), 0.1, "nats", Cost(1.0, 1.0, 10.0, 2, 2)) for name in ("test_ll", "elbo")]
-    method = bench.registry.registry.registry(spec.plugins).make_method(spec.method, dict(spec.parameters))
+    method = bench.registry.registry.registry(spec.plugins, spec.columns).make_method(
+        spec.method, dict(spec.parameters)
+    )
     return RunResult(
         spec,
         cost=Cost(1.0, 1.0, 10.0, 2, 2),

@@ -24,7 +24,8 @@ from bench.study.plan import resolve
 PLUGIN = "from datasets import load\nDATASETS = {'own': lambda latent_dim=None: load('linear_gaussian', latent_dim)}\n"
 NAMED = {
     "methods": ("vae", "iterative[steps=9]"),
-    "datasets": ("linear_gaussian", "own[n_train=20]"),
+    "datasets": ("linear_gaussian", "own[n_train=20]", "table"),
+    "columns": ("a", "b"),
     "baseline": ("iterative[steps=9]",),
     "set": {"vae": {"steps": 7, "learning_rate": 0.5}},
     "scheduler": "tcp://here:8786",
@@ -56,6 +57,8 @@ def other(field, folder):
         return NAMED[field.name]
     if field.name in ("plugins", "tuned"):
         return (str(folder / "own.py"),) if field.name == "plugins" else str(folder / "tuned.json")
+    if field.name == "data":
+        return (str(folder / "table.csv"),)
     if get_origin(kind) is Literal:
         return next(each for each in get_args(kind) if each != field.default)
     if kind is bool:
@@ -79,6 +82,8 @@ def others(tmp_path, monkeypatch):
     """A value other than the default for each field of the settings and of how they are executed."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     (tmp_path / "own.py").write_text(PLUGIN)
+    rows = [f"{n},{n * n}" for n in range(60)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b", *rows]))
     choices = {"vae": {"batch_size": 9}}
     content = {"datasets": dict.fromkeys(NAMED["datasets"], choices), "schema": 3}
     (tmp_path / "tuned.json").write_text(json.dumps(content))
@@ -145,10 +150,12 @@ def test_a_study_file_that_is_written_is_read_back(others, tmp_path):
 
 def test_conditions_reach_the_runs_and_their_columns(others, tmp_path):
     plan = resolve(read(Settings, {field.name: others[field.name] for field in SETTINGS}, str))
-    (spec, *_), (labelled, *_) = ([run for run in plan.runs if run.dataset == name] for name in NAMED["datasets"])
+    (spec, *_), (labelled, *_), (own, *_) = (
+        [run for run in plan.runs if run.dataset == name] for name in NAMED["datasets"]
+    )
     expected = {**others, "block": 1}  # as seconds end these fits
     assert {name: getattr(spec, name) for name in CONDITIONS} == {name: expected[name] for name in CONDITIONS}
-    assert labelled.n_train == 20
+    assert (labelled.n_train, own.n_train, own.columns) == (20, others["n_train"], ("a", "b"))
     tables.write_tables(tmp_path, [RunResult(spec)])
     (row,) = tables.read_table(tmp_path, "runs").to_dict("records")
     for name in CONDITIONS:

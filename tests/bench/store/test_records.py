@@ -20,7 +20,7 @@ CHANGES = {
     "versions": ("torch 1",),
     "data": "other",
 }
-WITHOUT_EFFECT = {"plugins": ("/elsewhere/a.py",), "role": "floor"}
+WITHOUT_EFFECT = {"plugins": ("/elsewhere/a.py",), "columns": ("a",), "role": "floor"}
 
 
 def test_each_field_changes_the_key_or_is_known_not_to(run_spec):
