@@ -14,8 +14,6 @@ from methods.contract.method import Method
 def few_objects():
     """Garbage is collected before each fit, which takes long among all that tests have imported."""
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Clock:
