@@ -7,7 +7,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -40,7 +41,7 @@ def compare(out: str, fresh: bool, quiet: bool, metric: str, **options: Any) -> 
     """Compare methods, and report. Returns the exit code."""
     _check_metric(metric)
     how, settings = _read(Execution, options), _read(Settings, options)
-    results = _execute(resolve(settings), Path(out), fresh, quiet, how)
+    results = _execute(resolve(settings), Path(out), fresh, quiet, how, _import_report)
     _report(Path(out), metric, quiet)
     return _exit_code(results)
 
@@ -60,7 +61,7 @@ def run(study_file: str, out: str | None, fresh: bool, quiet: bool, plugins: tup
     how = _read(Execution, options)
     plan, name = read_plan(Path(study_file), _resolved(plugins))
     folder = Path(f"results/{name}" if out is None else out)
-    results = _execute(plan, folder, fresh, quiet, how)
+    results = _execute(plan, folder, fresh, quiet, how, _import_report)
     _report(folder, "test_ll", quiet)
     return _exit_code(results)
 
@@ -231,7 +232,19 @@ def _read(schema: type[S], options: dict[str, Any]) -> S:
     return read(schema, given, lambda field: field.flag, text=True)
 
 
-def _execute(plan: Plan, folder: Path, fresh: bool, quiet: bool, how: Execution) -> list[RunResult]:
+def _import_report() -> None:
+    """Import what writes the report, which takes more than a second."""
+    import_module("bench.report.page")
+
+
+def _execute(
+    plan: Plan,
+    folder: Path,
+    fresh: bool,
+    quiet: bool,
+    how: Execution,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> list[RunResult]:
     """Carry out a plan and show progress; raises StoppedError if it ends early."""
     from bench.cli.progress import Bar, Lines
     from bench.study.execute import execute
@@ -241,7 +254,7 @@ def _execute(plan: Plan, folder: Path, fresh: bool, quiet: bool, how: Execution)
     progress: Progress = Silent() if quiet else Bar() if sys.stderr.isatty() else Lines()
     try:
         with _terminable(), StudyLog(folder, _command(), progress) as log:
-            return execute(plan, folder, how, log, _command())
+            return execute(plan, folder, how, log, _command(), meanwhile)
     except InterruptedStudyError as error:
         message = f"{error}; finished runs are kept in {folder}. Resume with:\n  {_command()}"
         raise StoppedError(message, error.code) from error

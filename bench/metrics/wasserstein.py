@@ -41,7 +41,7 @@ def _spread(count: int) -> list[int]:
 
 def _cheapest(first: Tensor, second: Tensor) -> Tensor:
     """The squared distance of two sets, (m, D) each."""
-    cost = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").square_()  # 0 between equals, exactly
+    cost = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").square_()  # 0 between equals
     known = cost.numpy()
     rows, columns = linear_sum_assignment(known - _prices(known) if len(cost) >= MANY else known)
     return cost[rows, columns].mean()
@@ -53,10 +53,10 @@ def _prices(cost: NDArray[np.float64]) -> NDArray[np.float64]:
     The search for the cheapest assignment is two to three times shorter if they are near the solution of its dual. They
     are that of the smoothed problem, by a few steps of Sinkhorn's algorithm (Cuturi 2013, algorithm 1).
     """
-    smoothing = max(SMOOTHING * float(cost.mean()), np.finfo(np.float32).tiny)
+    smoothing = SMOOTHING * float(cost.mean()) or 1.0
     kernel = np.exp((cost / -smoothing).astype(np.float32)) + np.float32(LEAST)
     of_rows = np.ones(len(cost), np.float32)
     for _ in range(SINKHORN_STEPS):
-        of_columns = 1 / (of_rows @ kernel)
-        of_rows = 1 / (kernel @ of_columns)
+        of_columns = np.reciprocal(of_rows @ kernel)
+        of_rows = np.reciprocal(kernel @ of_columns)
     return smoothing * np.log(of_columns.astype(np.float64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -27,7 +27,14 @@ RETRIED = ("failed", "timeout")
 MANY = 100_000
 
 
-def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: str) -> list[RunResult]:
+def execute(
+    plan: Plan,
+    folder: Path,
+    how: Execution,
+    log: StudyLog,
+    command: str,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> list[RunResult]:
     """Run what is missing of a plan, and write the tables of all that its folder holds.
 
     Another process may carry out the same plan in the same folder at the same time; each run is made by one of them.
@@ -38,6 +45,7 @@ def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: st
         how: How to execute the runs.
         log: Where progress is reported.
         command: The command, for study.json.
+        meanwhile: What this process does after each run, while others run, such as imports for the report.
 
     Returns:
         The results of all runs that the folder holds, as its tables show them.
@@ -49,11 +57,17 @@ def execute(plan: Plan, folder: Path, how: Execution, log: StudyLog, command: st
     if plan.size > MANY and not how.yes:
         raise UsageError(f"the study has {plan.size:,} runs; a study of more than {MANY:,} needs --yes")
     with scheduler.one_server() as server:
-        return _execute(plan, folder, with_jobs(how), log, command, server)
+        return _execute(plan, folder, with_jobs(how), log, command, meanwhile, server)
 
 
 def _execute(
-    plan: Plan, folder: Path, how: Execution, log: StudyLog, command: str, server: RunServer
+    plan: Plan,
+    folder: Path,
+    how: Execution,
+    log: StudyLog,
+    command: str,
+    meanwhile: Callable[[], object],
+    server: RunServer,
 ) -> list[RunResult]:
     with alone(made(folder)):
         plan, before = extended(plan, folder)
@@ -76,6 +90,7 @@ def _execute(
                 with tables.writing(folder):
                     tables.write_run(folder, result)
                     log.finish(result)
+                meanwhile()
         _time(plan, folder, how, found, log)
     except TerminatedError:
         raise InterruptedStudyError("terminated", TERMINATED) from None

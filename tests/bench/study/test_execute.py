@@ -239,11 +239,13 @@ def test_new_code_runs_the_runs_anew(study, compare, invented, monkeypatch):
 
 
 def test_a_server_begins_early_if_runs_are_missing(tmp_path, invented, begun):
-    """Not for a study that is complete."""
-    for seeds, servers in ((1, 1), (1, 1), (2, 2)):
+    """Not for a study that is complete. What else there is to do is done after each run."""
+    done = []
+    for seeds, servers in ((1, 1), (1, 1), (3, 2)):
         plan = resolve(Settings(methods=("vae",), datasets=("circle",), seeds=seeds))
-        execute(plan, tmp_path, Execution(jobs=1), Silent(), "a command")
+        execute(plan, tmp_path, Execution(jobs=1), Silent(), "a command", lambda: done.append(len(invented)))
         assert len(begun) == servers
+        assert done == [*range(1, seeds + 1)]
 
 
 def test_how_runs_are_executed_reaches_the_scheduler_and_not_the_study(tmp_path, compare, monkeypatch):
