@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 import reprlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -131,7 +131,7 @@ def converted(name: str, method: Any, parameters: Mapping[str, Any]) -> dict[str
     for key in parameters:
         if key not in fields:
             raise unknown(f"parameter of {name!r}", key, fields)
-    kind: Hashable = type(method)
+    kind: Any = type(method)
     types = _declared(kind) if parameters else {}
     return {
         key: convert(f"{name}.{key}", parameters[key], types.get(key, type(getattr(method, key))))
@@ -141,7 +141,7 @@ def converted(name: str, method: Any, parameters: Mapping[str, Any]) -> dict[str
 
 
 @cache
-def _declared(kind: Hashable) -> dict[str, Any]:
+def _declared(kind: Any) -> dict[str, Any]:
     """The types of a dataclass's fields; none where they cannot be resolved."""
     try:
         return get_type_hints(kind)
