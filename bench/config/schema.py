@@ -77,14 +77,14 @@ class Settings(Conditions, frozen=True, kw_only=True):
         tuple[str, ...], _about("Methods, separated by commas; 'all' for every method.", "NAMES", short="-m")
     ] = ("mapa", "vae", "iterative")
     datasets: Annotated[
-        tuple[str, ...],
+        tuple[str, ...] | None,
         _about(
             "Datasets, separated by commas, or the groups curves, surfaces, all (but those held out).",
             "NAMES",
             short="-d",
             default="curves, unless --data is given",
         ),
-    ] = ()
+    ] = None
     data: Annotated[
         tuple[str, ...],
         _about("A table of your own: .csv, .parquet or .npz; repeatable.", "FILE", multiple=True),

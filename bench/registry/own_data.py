@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
 MISSING = ("", "na", "n/a", "nan", "null", "none")
 TRAIN = 0.6  # of the rows; the others are shared by validation and test
-LATENT_DIM = 2
-LEAST_ROWS, LEAST_TEST = 50, 10
+LEAST_ROWS = 50
 LARGEST = 3.4e38  # in single precision, in which methods get the data
-STREAM = "data"  # seeds the splits, whatever the file is called
 
 Cells = Mapping[str, Any]  # by column: numbers as an array, or anything as a list
 
@@ -89,7 +87,8 @@ def entry(file: str, columns: Iterable[str] = ()) -> Entry:
         summary,
         "own data",
         f"data {short}",
-        lambda: partial(_observations, values=found.values),
+        partial(_load, found.values),
+        module="datasets.own",
         data_file=file,
         data_dim=len(found.names),
         conditions=_split(rows) | {"observation_noise": "learned"},
@@ -102,13 +101,10 @@ def _split(rows: int) -> dict[str, int]:
     return {"n_train": n_train, "n_test": min(left - left // 2, Conditions().n_test)}
 
 
-def _observations(latent_dim: int | None = None, *, values: np.ndarray) -> Observations:
-    import torch
+def _load(values: np.ndarray) -> Callable[..., Observations]:
+    from datasets.own import own
 
-    from datasets.base import Observations
-
-    latent = min(LATENT_DIM, values.shape[1]) if latent_dim is None else latent_dim
-    return Observations(STREAM, latent, torch.from_numpy(values), LEAST_TEST)
+    return partial(own, values=values)
 
 
 def read(file: str, columns: tuple[str, ...] = ()) -> Table:
@@ -156,7 +152,8 @@ def _parquet(content: bytes) -> Cells:
 def _npz(content: bytes) -> Cells:
     import numpy as np
 
-    found = np.load(io.BytesIO(content), allow_pickle=False)
+    archive = io.BytesIO(content)
+    found = np.load(archive, allow_pickle=False)
     if not isinstance(found, np.lib.npyio.NpzFile):
         raise UsageError("it is a single array, not an .npz archive")
     if len(found.files) != 1:

@@ -238,7 +238,9 @@ def groups(known: Registry) -> dict[str, tuple[str, ...]]:
 
 def _datasets(settings: Settings) -> tuple[str, ...]:
     """The datasets that are asked for, and those of --data that they do not name."""
-    asked = settings.datasets or (() if settings.data else ("curves",))
+    asked = settings.datasets
+    if asked is None:
+        asked = () if settings.data else ("curves",)
     named = set(map(labels.name_of, asked))
     return (*asked, *(name for name in map(label_of, settings.data) if name not in named))
 

@@ -205,7 +205,7 @@ def wrong(field):
     if field.name == "run_memory":
         return ("much", "0", "-1", ""), (0, 1.5, "much")
     if kind is tuple and get_args(_plain(field.kind))[0] is str:
-        return (), (3, [3], None)
+        return (), (3, [3], *([] if field.default is None else [None]))
     values = {int: (-1, 1.5, True, "many", None), float: (0, -1.0, float("nan"), float("inf"), True, "many")}
     values |= {Literal: ("unknown", 1), tuple: ((), (0,), 64, ("a",)), bool: (1, "yes"), str: (3,), dict: (3, {"a": 3})}
     if field.name == "margin":
