@@ -328,7 +328,7 @@ def test_commands_are_read_by_the_command_line(page, line):
             continue
         for label in getattr(asked, "methods", ()):
             assert label in GROUPS or known.method(label)
-        for label in getattr(asked, "datasets", ()):
+        for label in getattr(asked, "datasets", ()) or ():
             assert label in GROUPS or known.dataset(label)
 
 
