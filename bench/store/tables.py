@@ -6,7 +6,7 @@ import contextlib
 import gc
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import count
 from pathlib import Path
@@ -185,23 +185,14 @@ def _tables(results: list[RunResult]) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "measurements", _measurements(results)
     yield "diagnostics", _long(results, "diagnostics", Diagnostic)
     yield "work", _long(results, "work", Work)
-    shown: dict[str, tuple[Callable[[RunResult, Any], dict[str, Any]], list[str]]] = {
-        "densities": (_density, ["x1", "x2"]),
-        "posteriors": (_posterior, ["point", "index"]),
-        "signals": (_signal, ["point", "draw"]),
-    }
-    for table, (row, same) in shown.items():
-        rows = [row(result, each) for result in results for each in getattr(result, table)]
-        yield table, pd.DataFrame(rows, columns=list(TABLES[table])).drop_duplicates([*RUN, *same])
+    shown = {"densities": ["x1", "x2"], "posteriors": ["point", "index"], "signals": ["point", "draw"]}
+    for table, same in shown.items():
+        yield table, _shown(results, table).drop_duplicates([*RUN, *same])
     yield "references", pd.DataFrame(_references(results), columns=list(TABLES["references"]))
     runs = pd.DataFrame([_run(result) for result in results])
     for name in [name for name in runs if str(name).startswith("p_")]:
         runs[name] = of_one_type(runs[name])
     yield "runs", runs
-
-
-def _of_run(result: RunResult) -> dict[str, Any]:
-    return {name: getattr(result.spec, name) for name in RUN}
 
 
 def _measurements(results: list[RunResult]) -> pd.DataFrame:
@@ -220,31 +211,32 @@ def _long(results: list[RunResult], name: str, kind: type) -> pd.DataFrame:
     """A row for each entry of a list of every result, with the columns of its run."""
     import pandas as pd
 
-    lists = [getattr(result, name) for result in results]
-    lengths, entries = [len(each) for each in lists], [entry for each in lists for entry in each]
-    columns = {key: _repeated([getattr(result.spec, key) for result in results], lengths) for key in RUN}
+    columns, entries = _entries(results, name)
     columns |= {field.name: [getattr(entry, field.name) for entry in entries] for field in fields(kind)}
     return pd.DataFrame(columns)
+
+
+def _shown(results: list[RunResult], name: str) -> pd.DataFrame:
+    """A row for each entry of a list of every result, a tuple whose first value replaces the method of its run."""
+    import pandas as pd
+
+    columns, entries = _entries(results, name)
+    columns |= zip(("method", *TABLES[name][len(RUN) :]), zip(*entries, strict=True), strict=bool(entries))
+    return pd.DataFrame(columns, columns=list(TABLES[name]))
+
+
+def _entries(results: list[RunResult], name: str) -> tuple[dict[str, Any], list[Any]]:
+    """The entries of a list of every result, and the columns that say of which run each is."""
+    lists = [getattr(result, name) for result in results]
+    lengths = [len(each) for each in lists]
+    columns = {key: _repeated([getattr(result.spec, key) for result in results], lengths) for key in RUN}
+    return columns, [entry for each in lists for entry in each]
 
 
 def _repeated(values: list[Any], times: list[int]) -> Any:
     import numpy as np
 
     return np.repeat(np.array(values, dtype=object), times)
-
-
-def _density(result: RunResult, row: tuple[str, float, float, float]) -> dict[str, Any]:
-    method, x1, x2, value = row
-    return {**_of_run(result), "method": method, "x1": x1, "x2": x2, "log_density": value}
-
-
-def _posterior(result: RunResult, row: tuple[str, int, int, float, list[float], float]) -> dict[str, Any]:
-    names = ("method", "point", "index", "code", "x", "probability")
-    return _of_run(result) | dict(zip(names, row, strict=True))
-
-
-def _signal(result: RunResult, row: tuple[str, int, int, list[float], list[float]]) -> dict[str, Any]:
-    return _of_run(result) | dict(zip(("method", "point", "draw", "x", "signal"), row, strict=True))
 
 
 def _references(results: list[RunResult]) -> list[dict[str, Any]]:
@@ -263,7 +255,7 @@ def _run(result: RunResult) -> dict[str, Any]:
         "formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent timed_seed"
     )
     return {
-        **_of_run(result),
+        **{name: getattr(result.spec, name) for name in RUN},
         "role": result.spec.role,
         "status": result.status,
         "message": result.message,
