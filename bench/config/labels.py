@@ -131,8 +131,7 @@ def converted(name: str, method: Any, parameters: Mapping[str, Any]) -> dict[str
     for key in parameters:
         if key not in fields:
             raise unknown(f"parameter of {name!r}", key, fields)
-    kind: Any = type(method)
-    types = _declared(kind) if parameters else {}
+    types = _declared(method.__class__) if parameters else {}
     return {
         key: convert(f"{name}.{key}", parameters[key], types.get(key, type(getattr(method, key))))
         for key in fields

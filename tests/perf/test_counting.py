@@ -21,7 +21,7 @@ from methods.contract.method import NullLedger
 LIMIT = 0.02
 STEPS = 70
 FIRST = 30  # in the steps before, work is met that is not known yet: the first look of mapa at step 25
-REPEATS, CALLS = 200, 50
+REPEATS, CALLS = 100, 50
 COUNT_S = 2e-3
 
 

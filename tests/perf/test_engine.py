@@ -11,7 +11,7 @@ from bench.store.records import RunSpec
 
 MOST = 0.56
 OVERHEAD_S = 0.05
-SLEEP_S = 0.4
+SLEEP_S = 0.25
 PROGRAM = """
 import json, sys, time
 sys.path[:] = json.loads(sys.argv[2])

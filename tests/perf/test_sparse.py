@@ -11,7 +11,7 @@ from datasets.base import stream
 from methods.contract.method import NullLedger
 from methods.mapa import MAPA, deconvolution
 
-SIZE = 20_000
+SIZE = 12_000
 LIMIT = 0.5
 
 
