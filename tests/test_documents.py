@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pyro
+import pandas as pd
 import pytest
 import torch
 
@@ -178,7 +179,25 @@ def reference():
     return markdown(("method", "oracle gap", *heads, f"`{baselines[0]}`'s FLOPs to match it", "missed on"), rows)
 
 
+def gaps():
+    """Median oracle and inference gaps at the end of fits of MAPA, of its plain form and of its ceiling."""
+    table = pd.read_csv(ROOT / "results" / "reference" / "gaps" / "mapa.csv")
+    middle = table.groupby(["dataset", "method"])[["oracle_gap", "inference_gap"]].median()
+    shown = "mapa", "mapa-plain", "mapa[placement=truth]"
+    rows = [
+        (
+            f"{name}",
+            *(f"{middle.oracle_gap[name, method]:.3f}" for method in shown),
+            *(f"{middle.inference_gap[name, method]:.3f}" for method in shown[:2]),
+        )
+        for name in (*datasets.CURVES, *datasets.SURFACES)
+    ]
+    oracle, inference = (tuple(f"`{method}`" for method in each) for each in (shown, shown[:2]))
+    return markdown(("oracle gap", *oracle, *(f"inference gap, {each}" for each in inference)), rows)
+
+
 GENERATED = {
+    ("docs/mapa.md", "gaps"): gaps,
     ("README.md", "reference"): reference,
     ("docs/costs.md", "operators"): operators,
     ("docs/costs.md", "charges"): charges,
