@@ -24,7 +24,7 @@ from methods.vae import VAE
 DATA, BLOCK, COMPARED = 100, 10, 7
 # Rounding grows in training, in the importance weighted bound and in second derivatives soonest: in 30 steps a million
 # times. Therefore most fits are in double precision, which shows that nothing but rounding differs.
-LONG, BRIEF = {"steps": 300, "batch_size": 50}, {"steps": 30, "batch_size": 50}
+LONG, BRIEF = {"steps": 150, "batch_size": 50}, {"steps": 30, "batch_size": 50}
 METHODS = {
     "vae": LONG,
     "iterative": {**LONG, "window": 3, "most_inner": 9, "restarts": 2},
