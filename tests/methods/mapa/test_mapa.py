@@ -187,7 +187,7 @@ def test_the_attempt_that_stands_has_taken_no_more_steps_than_asked_for(name, st
 
 
 @pytest.mark.parametrize(
-    ("method", "seed"), [(MAPA(steps=100), 1), (MAPA(steps=100), 2), (VAE(steps=3000), 1)], ids=["m1", "m2", "vae"]
+    ("method", "seed"), [(MAPA(steps=100), 1), (MAPA(steps=100), 2), (VAE(steps=2000), 1)], ids=["m1", "m2", "vae"]
 )
 def test_noise_is_learned(method, seed, make_task):
     task = make_task("circle", 300, noise="learned", seed=seed)
