@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -118,7 +119,8 @@ def _log_marginal(
     """
     points = torch.cat([x.double(), probes])
     weight = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in (x, probes)])
-    squared = points.square().sum(1) + (probes.square().sum(1) - 2 * points @ probes.T).amin(1)
+    to_probes = (points @ probes.T).mul_(-2).add_(probes.square().sum(1))  # in place, as it is large
+    squared = points.square().sum(1) + to_probes.amin(1)
     guess = squared.clamp(min=0) / (-2 * noise_variance) - math.log(PROBES)
     index = _neighbourhoods(points, GROUP_SIZE)
     integral = _Integral(decode, noise_variance, points[index], weight[index], latent_dim)
@@ -151,6 +153,7 @@ def normal_codebook(n: int, latent_dim: int) -> Tensor:
     return ndtri(engine.draw(n, dtype=torch.float64).clamp(1e-12, 1 - 1e-12))
 
 
+@cache
 def _rule(latent_dim: int) -> tuple[Tensor, Tensor]:
     """Nodes of the tensor Kronrod rule on [-1, 1]^L, (k^L, L), and weights (1 + L, k^L).
 
@@ -233,7 +236,7 @@ class _Integral:
         """The log of the integral and its error over the cube of half-width `radius`, breadth first."""
         value, error = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         scale = torch.full_like(value, -math.inf)
-        centre, half = self._first_boxes(radius)
+        centre, half = _first_boxes(self.latent_dim, radius)
         if self.latent_dim == 1:
             centre, half = self._merged(centre, half, radius)
         box, group = torch.cartesian_prod(torch.arange(len(half)), torch.arange(len(value))).T
@@ -261,26 +264,13 @@ class _Integral:
             group = group[~keep].repeat(2)
         return value.log() + scale, error / value
 
-    def _first_boxes(self, radius: float) -> tuple[Tensor, Tensor]:
-        """Boxes that tile the cube, at most FIRST_WIDTH wide at the origin and wider away from it."""
-        centre = torch.zeros(1, self.latent_dim, dtype=torch.float64)
-        half = torch.full_like(centre, radius)
-        while True:
-            nearest = (centre.abs() - half).clamp(min=0).norm(dim=1, keepdim=True)
-            large = half > FIRST_WIDTH[self.latent_dim] / 2 * nearest.clamp(min=1.0)
-            if not large.any():
-                return centre, half
-            split = large.any(1)
-            halves = _bisect(centre[split], half[split], half[split].argmax(1))
-            centre, half = torch.cat([centre[~split], halves[0]]), torch.cat([half[~split], halves[1]])
-
     def _merged(self, centre: Tensor, half: Tensor, radius: float) -> tuple[Tensor, Tensor]:
         """The boxes (b, 1) that halve a box, replaced by it where its nodes tell what theirs are, again and again.
 
         They do where the polynomial through its decoded nodes is within a hundredth of a standard deviation of the
         noise at the nodes of its halves, and its nodes are no further apart than the noise.
         """
-        noise, interpolate = math.sqrt(self.noise_variance), _to_halves(self.nodes[:, 0])
+        noise, interpolate = math.sqrt(self.noise_variance), _to_halves()
         order = centre[:, 0].argsort()
         centre, half = centre[order], half[order]
         mean = self._means(centre, half)
@@ -372,8 +362,25 @@ class _Integral:
         return bound * (step > RESOLVED_STEP * math.sqrt(self.noise_variance))[..., None]
 
 
-def _to_halves(nodes: Tensor) -> Tensor:
-    """From values at nodes (k,) of [-1, 1] to those of their polynomial at the nodes of both halves, (2 k, k)."""
+@lru_cache(maxsize=16)
+def _first_boxes(latent_dim: int, radius: float) -> tuple[Tensor, Tensor]:
+    """Boxes that tile a cube of half-width `radius`, at most FIRST_WIDTH wide at the origin and wider away from it."""
+    centre = torch.zeros(1, latent_dim, dtype=torch.float64)
+    half = torch.full_like(centre, radius)
+    while True:
+        nearest = (centre.abs() - half).clamp(min=0).norm(dim=1, keepdim=True)
+        large = half > FIRST_WIDTH[latent_dim] / 2 * nearest.clamp(min=1.0)
+        if not large.any():
+            return centre, half
+        split = large.any(1)
+        halves = _bisect(centre[split], half[split], half[split].argmax(1))
+        centre, half = torch.cat([centre[~split], halves[0]]), torch.cat([half[~split], halves[1]])
+
+
+@cache
+def _to_halves() -> Tensor:
+    """From values at the k nodes for L = 1 to those of their polynomial at the nodes of both halves, (2 k, k)."""
+    nodes = _rule(1)[0][:, 0]
     halves = torch.cat([nodes - 1, nodes + 1]) / 2
     at, there = (np.polynomial.legendre.legvander(each.numpy(), len(nodes) - 1) for each in (nodes, halves))
     return torch.tensor(there @ np.linalg.inv(at))

@@ -12,7 +12,8 @@ import pytest
 # For benchmarks, which is not installed. It is last, so that all else is what is installed.
 sys.path.append(str(Path(__file__).parents[1]))
 
-from benchmarks import fits, posterior, quality
+from bench.store.records import Cost, RunResult, RunSpec
+from benchmarks import fits, posterior, quality, study
 
 ROOT = Path(__file__).parents[1]
 LIGHT = ("time_help",)
@@ -73,3 +74,32 @@ def test_what_is_tracked_is_read_from_a_study(tmp_path, monkeypatch):
     assert 1 < made.track_oracle_gap(study, "untrained") < 1000
     assert math.isnan(made.track_flops_to_target(study, "untrained"))
     assert made.track_peak_memory(study, "untrained") > 0
+
+
+def test_what_is_tracked_of_a_run_is_what_it_takes_beside_its_fit(monkeypatch):
+    tiny = RunSpec(dataset="circle", method="untrained", seed=0, n_train=20, n_test=20)
+    assert study.beside_fit(tiny) > 0
+    ran = []
+    monkeypatch.setattr(study, "run_one", lambda spec: ran.append(spec) or RunResult(spec, cost=Cost(cpu_s=-50.0)))
+    made = study.Evaluation()
+    made.setup("iterative")
+    assert made.track_cpu("iterative") == pytest.approx(50, abs=1)
+    assert [dict(spec.parameters) for spec in ran] == [{}, {"steps": fits.STEPS}]
+
+
+def test_what_is_tracked_of_the_default_study(monkeypatch):
+    """A run of 5 s in 10 s of two cores."""
+
+    def made_up(_, spec):
+        return RunResult(spec, cost=Cost(wall_s=3.0), evaluation_s=2.0) if spec.seed else None
+
+    asked = []
+    monkeypatch.setattr(study, "compare", lambda **settings: asked.append(settings))
+    monkeypatch.setattr(study, "read_run", made_up)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    made = study.DefaultStudy()
+    seconds, runs = made.setup_cache()
+    assert asked == [{"methods": ("mapa", "iterative"), "out": study.FOLDER}]
+    assert made.track_seconds((seconds, runs)) == seconds >= 0
+    assert len(runs) == 5 * 2 * 9
+    assert made.track_harness_share((10.0, runs[:1])) == pytest.approx(0.75)

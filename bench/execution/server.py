@@ -104,13 +104,15 @@ class _Imports:
             os.write(self.tell, "\n".join([*outer, ""]).encode()[:ATOMIC])
 
     def repeat(self) -> None:
-        """Import what was told."""
+        """Import what was told, and keep garbage collection from walking it in each run."""
         with contextlib.suppress(BlockingIOError):
             for name in os.read(self.told, 16 * ATOMIC).decode(errors="replace").split():
                 if name.partition(".")[0] in LIBRARIES:
                     with contextlib.suppress(ImportError):
                         import_module(name)
-        self.before = set(sys.modules)
+        if self.before != set(sys.modules):
+            gc.freeze()
+            self.before = set(sys.modules)
 
 
 def _watch(

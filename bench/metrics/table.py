@@ -35,7 +35,8 @@ class Table:
         outside = z[..., 0].detach().abs() > RADIUS
         place = torch.where(outside[..., None], 0.0, (z + RADIUS) * (parts / (2 * RADIUS)))
         part = place.detach().floor().long().clamp(max=parts - 1)
-        c0, c1, c2, c3 = self.coefficients[part[..., 0]].unbind(-2)
+        chosen = self.coefficients.index_select(0, part.flatten())
+        c0, c1, c2, c3 = chosen.view(*part.shape[:-1], *chosen.shape[1:]).unbind(-2)
         t = place - part
         found: Tensor = c0 + t * (c1 + t * (c2 + t * c3))
         asked = outside | self.wrong[part[..., 0]]

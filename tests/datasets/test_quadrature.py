@@ -9,7 +9,17 @@ import torch
 import datasets
 from datasets.base import draw
 from datasets.linear import linear_gaussian
-from datasets.quadrature import KRONROD, RULE, _bisect, _Integral, _log_mass, _neighbourhoods, _rule, log_marginal
+from datasets.quadrature import (
+    KRONROD,
+    RULE,
+    _bisect,
+    _first_boxes,
+    _Integral,
+    _log_mass,
+    _neighbourhoods,
+    _rule,
+    log_marginal,
+)
 
 PROBLEMS = ["circle", "figure8", "absolute", "clusters", "spiral_dots", "swiss_roll", "s_curve", "torus", "pinwheel"]
 PROBLEMS += datasets.HELD_OUT
@@ -337,7 +347,7 @@ def test_halves_are_merged_where_their_box_tells_what_they_hold():
 
     def boxes(decode):
         integral = _Integral(decode, 0.01, torch.zeros(1, 1, 1).double(), torch.ones(1, 1).double(), 1)
-        return *integral._first_boxes(8.0), *integral._merged(*integral._first_boxes(8.0), 8.0)
+        return *_first_boxes(1, 8.0), *integral._merged(*_first_boxes(1, 8.0), 8.0)
 
     centre, half, flat, wide = boxes(lambda z: 0.01 * z)
     assert len(flat) == 1
