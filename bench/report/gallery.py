@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import signal
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, count
-from multiprocessing import Pipe
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -28,9 +23,6 @@ from bench.store.study_tables import Study
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
-
-PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,36 +34,29 @@ class Picture:
         dataset: The dataset that it is of; empty if it is of several.
         caption: Its caption.
         words: What it shows, in words.
-        make: Makes the matplotlib figure.
+        figure: The matplotlib figure.
     """
 
     stem: str
     dataset: str
     caption: str
     words: str
-    make: Callable[[], Figure]
-
-    @cached_property
-    def figure(self) -> Figure:
-        """The matplotlib figure, made when it is first needed."""
-        with style.figure_style():
-            return self.make()
+    figure: Any
 
     @cached_property
     def inline(self) -> Markup:
         """The figure as an element of the page."""
-        return inlined(self.svg, self.stem, self.words)
+        return inlined(self._svg, self.stem, self.words)
 
     @cached_property
-    def svg(self) -> bytes:
-        """The figure as SVG."""
-        return self._drawn("svg")
+    def _svg(self) -> bytes:
+        with style.figure_style():
+            return style.image(self.figure, "svg")
 
     def image(self, kind: str) -> bytes:
         """The figure as 'svg', 'png' or 'pdf'. Only what is asked for is drawn, since this takes most of the time."""
-        return self.svg if kind == "svg" else self._drawn(kind)
-
-    def _drawn(self, kind: str) -> bytes:
+        if kind == "svg":
+            return self._svg
         with style.figure_style():
             return style.image(self.figure, kind)
 
@@ -92,43 +77,8 @@ def gallery(study: Study, table: pd.DataFrame) -> dict[str, list[Picture]]:
         "index_posteriors": _index_posteriors,
         "signal_posteriors": _signal_posteriors,
     }
-    return {kind: list(pictures(study, table)) for kind, pictures in kinds.items()}
-
-
-def draw(pictures: Sequence[Picture], inline: bool) -> None:
-    """Draw figures as SVG, every second one in a copy of this process. What it does not draw is drawn when needed.
-
-    Args:
-        pictures: The figures.
-        inline: Whether they are needed as elements of the page too.
-    """
-    forms = ("svg", "inline") if inline else ("svg",)
-    mine, others = pictures[::2], pictures[1::2]
-    ours, theirs = Pipe(duplex=False)
-    with ours, theirs:
-        with warnings.catch_warnings():
-            # Python 3.12 warns of threads, none of which the copy needs.
-            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-            copy = os.fork()
-        if copy == 0:
-            with contextlib.suppress(BaseException):
-                theirs.send([_made(picture, forms) for picture in others])
-            os._exit(0)
-        try:
-            theirs.close()
-            for picture in mine:
-                _made(picture, forms)
-            with contextlib.suppress(EOFError):
-                if ours.poll(PATIENCE_S):
-                    for picture, made in zip(others, ours.recv(), strict=True):
-                        vars(picture).update(made)
-        finally:
-            os.kill(copy, signal.SIGKILL)
-            os.waitpid(copy, 0)
-
-
-def _made(picture: Picture, forms: Sequence[str]) -> dict[str, bytes | Markup]:
-    return {form: getattr(picture, form) for form in forms}
+    with style.figure_style():
+        return {kind: list(draw(study, table)) for kind, draw in kinds.items()}
 
 
 def stems(datasets: list[str]) -> dict[str, str]:
@@ -156,24 +106,23 @@ def _styles(study: Study) -> dict[str, Style]:
 
 def _overview(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     rows = finished(study.measurements, study.runs)
-    with style.figure_style():
-        fig = style.overview(rows[rows["metric"] == "oracle_gap"], _styles(study))
+    fig = style.overview(rows[rows["metric"] == "oracle_gap"], _styles(study))
     if fig is not None:
         ends = (f"{dataset}: {_ended(table, dataset, 'oracle_gap')}" for dataset in study.datasets)
         caption = "Oracle gap against FLOPs, per dataset: lower and further left is better"
-        yield Picture("overview", "", caption, f"{caption}. Final medians in nats. {'. '.join(ends)}.", lambda: fig)
+        yield Picture("overview", "", caption, f"{caption}. Final medians in nats. {'. '.join(ends)}.", fig)
 
 
 def _ranking(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     tables = (study.measurements, study.runs)
     places, means = ranks(*tables), aggregate(*tables)
     if len(places) > 1 and means["mean"].notna().any():
-        make = partial(ranking.ranking, profile(*tables), means, places, _styles(study))
+        fig = ranking.ranking(profile(*tables), means, places, _styles(study))
         caption = "Over all datasets: performance profiles, mean oracle gaps, and mean ranks"
         texts = [f"{method} {units.number(gap)}" for method, gap in zip(means["method"], means["mean"], strict=True)]
         missing = len(table[table["seeds_done"] < table["seeds_total"]])
         words = f"{caption}. Gaps in nats: {units.listed(texts)}. Rows of the table with unfinished runs: {missing}."
-        yield Picture("ranking", "", caption, words, make)
+        yield Picture("ranking", "", caption, words, fig)
 
 
 def _curves(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
@@ -183,10 +132,10 @@ def _curves(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     for dataset, stem in stems(study.datasets).items():
         chosen = rows[rows["dataset"] == dataset]
         if len(chosen):
-            make = partial(style.against_cost, chosen, known, levels.get(dataset), dataset)
+            fig = style.against_cost(chosen, known, levels.get(dataset), dataset)
             caption = f"{dataset}: test log-likelihood against cost"
             words = f"{caption}. Final medians in nats: {_ended(table, dataset, 'test_ll')}."
-            yield Picture(f"{stem}-cost", dataset, caption, words, make)
+            yield Picture(f"{stem}-cost", dataset, caption, words, fig)
 
 
 def _losses(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
@@ -202,8 +151,8 @@ def _losses(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
             for dataset in study.datasets
             for metric, label in labels.items()
         ]
-        make = partial(decomposition.decomposition, parts, _styles(study))
-        yield Picture("decomposition", "", caption, f"{caption}. Medians. {'. '.join(texts)}.", make)
+        fig = decomposition.decomposition(parts, _styles(study))
+        yield Picture("decomposition", "", caption, f"{caption}. Medians. {'. '.join(texts)}.", fig)
 
 
 def _at_one_seed(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
@@ -217,12 +166,12 @@ def _densities(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     named = stems(study.datasets)
     for name, seed, rows in _at_one_seed(study.densities):
         methods = [m for m, role in study.roles.items() if role != "ceiling"]  # a ceiling would be the truth again
-        make = partial(densities.beside_truth, rows, methods, name)
+        fig = densities.beside_truth(rows, methods, name)
         absent = [m for m in methods if m not in set(rows["method"].unique())]
         caption = f"{name}: learned densities beside the true one, seed {seed}"
         caption += f"; none for {units.listed(absent)}" if absent else ""
         words = f"{caption}. Oracle gaps, medians in nats: {_ended(table, name, 'oracle_gap')}."
-        yield Picture(f"{named.get(name, 'other')}-density", name, caption, words, make)
+        yield Picture(f"{named.get(name, 'other')}-density", name, caption, words, fig)
 
 
 def _index_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
@@ -231,19 +180,19 @@ def _index_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
         present = set(rows["method"].unique())
         # A ceiling would be the floor of the index posterior again.
         if names := [m for m, role in study.roles.items() if m in present and role != "ceiling"]:
-            make = partial(index_posteriors.over_truth, rows, names, known, name)
+            fig = index_posteriors.over_truth(rows, names, known, name)
             absent = [m for m in fitted(study.runs) if m not in names]
             caption = f"{name}: the index posterior of {units.listed(names)} over the true one, seed {seed}"
             caption += f"; none is recorded for {units.listed(absent)}" if absent else ""
             words = f"{caption}. Index KL, medians in nats: {_ended(table, name, 'index_kl')}."
-            yield Picture(f"{named.get(name, 'other')}-posterior", name, caption, words, make)
+            yield Picture(f"{named.get(name, 'other')}-posterior", name, caption, words, fig)
 
 
 def _signal_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     named, known = stems(study.datasets), _styles(study)
     for name, seed, rows in _at_one_seed(study.signals):
         if names := signal_posteriors.overlaid(rows, fitted(study.runs), study.colour_groups, study.baseline):
-            make = partial(signal_posteriors.over_truth, rows, names, known, name)
+            fig = signal_posteriors.over_truth(rows, names, known, name)
             present = set(rows["method"].unique())
             absent = [m for m in fitted(study.runs) if m not in present]
             unseen = [m for m in fitted(study.runs) if m in present and m not in names]
@@ -251,4 +200,4 @@ def _signal_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
             caption += f"; not drawn: {units.listed(unseen)}" if unseen else ""
             caption += f"; none is recorded for {units.listed(absent)}" if absent else ""
             words = f"{caption}. Signal W2 over many x, medians in data units: {_ended(table, name, 'signal_w2')}."
-            yield Picture(f"{named.get(name, 'other')}-signals", name, caption, words, make)
+            yield Picture(f"{named.get(name, 'other')}-signals", name, caption, words, fig)

@@ -22,7 +22,7 @@ from bench.report import citations, latex, sentences
 from bench.report.document import document
 from bench.report.figures.inline import VARIABLES, colours
 from bench.report.figures.palette import styles
-from bench.report.gallery import Picture, draw, gallery
+from bench.report.gallery import Picture, gallery
 from bench.report.rows import rows
 from bench.stats.summary import fitted, summary
 from bench.store.files import atomic_write
@@ -53,9 +53,7 @@ def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
     pictures = gallery(study, table)
     (study.folder / "figures").mkdir(exist_ok=True)
     kinds = ["svg", *(kind for form, kind in {"png": "png", "latex": "pdf"}.items() if form in formats)]
-    every = [*chain.from_iterable(pictures.values())]
-    draw(every, "html" in formats)
-    for picture in every:
+    for picture in chain.from_iterable(pictures.values()):
         _save(picture, study.folder / "figures", kinds)
     sections = document(study, table, pictures)
     context = {"study": study, "size": sentences.size(study), "sections": sections}
