@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 import click
-import pyro
 import pandas as pd
+import pyro
 import pytest
 import torch
 

@@ -124,7 +124,9 @@ def test_signal_w2_does_not_see_how_latent_space_is_parameterised(map_):
     mean, log_scale = torch.full((20, latent), 0.3), torch.full((20, latent), -1.5)
     posterior = LocalGaussian(mean.double(), log_scale.double())
     changed = Reparameterised(TrueModel(problem), posterior, there, back)
-    assert signal(problem, changed, changed, 20).value == pytest.approx(signal(problem, posterior, n=20).value, rel=1e-6)
+    assert signal(problem, changed, changed, 20).value == pytest.approx(
+        signal(problem, posterior, n=20).value, rel=1e-6
+    )
 
 
 def test_signal_w2_of_the_oracle_in_other_coordinates_is_within_its_error_of_zero():
