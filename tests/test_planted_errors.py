@@ -496,7 +496,7 @@ def mean_of_roots(patch):
 
 
 def transport_in_order(patch):
-    patch.setattr(wasserstein, "_cheapest", lambda cost: cost.diagonal().mean())
+    patch.setattr(wasserstein, "_cheapest", lambda first, second: (first - second).square().sum(1).mean())
 
 
 def reversed_divergence(patch):

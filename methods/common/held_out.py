@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from methods.common.mixture_likelihood import NEGLIGIBLE, codebook
+from methods.common.latent_grid import LOWEST_EXPONENT, codebook
 from methods.contract.decoder import GaussianModel
 
 POINTS = 500
@@ -39,6 +39,6 @@ class HeldOut:
         means = model.decode(self.codes).double()
         affinity = torch.addmm(self.log_weights - means.square().sum(1) / (2 * noise), self.x / noise, means.T)
         top = affinity.amax(1, keepdim=True)
-        log_sums = top.squeeze(1) + affinity.sub_(top).clamp_(min=NEGLIGIBLE).exp_().sum(1).log()
+        log_sums = top.squeeze(1) + affinity.sub_(top).clamp_(min=LOWEST_EXPONENT).exp_().sum(1).log()
         constant = self.x.shape[1] / 2 * math.log(2 * math.pi * noise)
         return float((log_sums - self.x.square().sum(1) / (2 * noise)).mean()) - constant

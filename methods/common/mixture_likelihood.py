@@ -16,9 +16,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.special import ndtr, ndtri
 
-from methods.common.latent_grid import GridPosterior, LatentGrid, exact_posterior, index_without_codes, posterior_on
+from methods.common.latent_grid import (
+    LOWEST_EXPONENT,
+    GridPosterior,
+    LatentGrid,
+    exact_posterior,
+    index_without_codes,
+    posterior_on,
+)
 from methods.common.lbfgs import lbfgs, until_slow
 from methods.contract.decoder import GaussianModel
 from methods.contract.method import DecoderModel, Ledger, Posterior
@@ -26,22 +32,7 @@ from methods.contract.method import DecoderModel, Ledger, Posterior
 PATIENCE = 25
 ROWS_AT_ONCE = 256
 CELL_WIDTH = 1.0
-NEGLIGIBLE = -40.0  # the lowest exponent: exp of less gives denormal numbers, and these make arithmetic slow
 LEAST_NOISE = 1e-6
-
-
-def codebook(count: int, latent_dim: int) -> LatentGrid:
-    """A grid whose cells have equal mass under N(0, (1 + 2/L) I): finer in the tails than cells of equal prior mass.
-
-    At this density of codes a quantiser of N(0, I) has the least squared error (Zador 1982).
-
-    Args:
-        count: Number of cells.
-        latent_dim: L.
-    """
-    wider = math.sqrt(1 + 2 / latent_dim)
-    equal = LatentGrid.equal(count, latent_dim)
-    return LatentGrid(ndtr(wider * ndtri(equal.low)), ndtr(wider * ndtri(equal.high)))
 
 
 def maximise_likelihood(
@@ -136,7 +127,7 @@ def _accumulate(means: Tensor, noise: Tensor, log_weights: Tensor, x: Tensor) ->
     for part in x.split(ROWS_AT_ONCE):
         affinity = torch.addmm(bias, part / noise, means.T)
         top = affinity.amax(1, keepdim=True)
-        affinity.sub_(top).clamp_(min=NEGLIGIBLE).exp_()
+        affinity.sub_(top).clamp_(min=LOWEST_EXPONENT).exp_()
         total = affinity.sum(1, keepdim=True)
         log_sums += (top + total.log()).sum(dtype=torch.float64)
         moments += affinity.T @ torch.cat([part / total, 1 / total], 1)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from methods.common.mixture_likelihood import ModelPosterior, codebook, log_index_given_model, maximise_likelihood
+from methods.common.latent_grid import codebook
+from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
 from methods.contract.method import Fitted, Task, require
 from methods.mapa.method import MAPA
 

@@ -32,7 +32,7 @@ class RefinedPosterior(GridPosterior):
     """q(z | x) = sum_b p(b | x) p(z | x, z in b), for a decoder that does not change any more.
 
     On surfaces, coarse cells, across which the decoder moves by up to four standard deviations, are divided into 4 x 4
-    fine ones. For each x, only the 512 fine cells in the most probable coarse cells have any probability.
+    fine ones. For each x, only the 512 fine cells in the most probable coarse cells have more than 1e-12 of the prior.
 
     Args:
         index: The index posterior on the cells of the codes.
@@ -98,9 +98,13 @@ class RefinedPosterior(GridPosterior):
         return torch.log_softmax(log_box + log_joint - most - total.log(), 1), cells
 
     def log_index(self, x: Tensor) -> Tensor:
-        """The log-probability of each fine cell in nats, -inf for most: (n, D) -> (n, N)."""
+        """The log-probability of each fine cell in nats: (n, D) -> (n, N).
+
+        Cells that are not near share the prior's part of 1e-12, so that every density is finite.
+        """
         log_index, cells = self.near(x)
-        return log_index.new_full((len(x), len(self.grid.low)), -math.inf).scatter(1, cells, log_index)
+        others = self.log_mass.to(x.device) + math.log(LEAST)
+        return others.repeat(len(x), 1).scatter(1, cells, log_index)
 
     def best(self, model: DecoderModel, x: Tensor) -> GridPosterior:  # noqa: ARG002
         """The weights of the fine cells with the highest ELBO: those of the decoder, with one box."""

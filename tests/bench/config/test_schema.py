@@ -97,7 +97,7 @@ def asked(monkeypatch):
     """The settings, and how to execute them, that a command or a call resolves; nothing is run."""
     found = []
 
-    def execute(plan, folder, how, log, command):
+    def execute(plan, folder, how, log, command, meanwhile=None):
         found.append((plan.settings, how))
         raise UsageError("not run")
 

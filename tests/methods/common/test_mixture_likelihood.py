@@ -12,10 +12,10 @@ import datasets
 import methods.common.mixture_likelihood as codebook_module
 from datasets.base import draw
 from datasets.quadrature import log_marginal
+from methods.common.latent_grid import codebook
 from methods.common.mixture_likelihood import (
     LEAST_NOISE,
     ModelPosterior,
-    codebook,
     log_index_given_model,
     maximise_likelihood,
     mixture_log_likelihood,

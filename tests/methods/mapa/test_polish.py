@@ -9,7 +9,8 @@ from scipy.stats import multivariate_normal
 
 from bench.fit.flop_counter import CountingLedger
 from datasets.quadrature import log_marginal
-from methods.common.mixture_likelihood import codebook, maximise_likelihood
+from methods.common.latent_grid import codebook
+from methods.common.mixture_likelihood import maximise_likelihood
 from methods.contract.method import NullLedger
 from methods.mapa import MAPA
 from methods.mapa.polish import PolishedMAPA
