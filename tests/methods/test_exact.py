@@ -10,6 +10,7 @@ import torch
 from datasets.quadrature import log_marginal
 from methods import exact
 from methods.common import mixture_likelihood
+from methods.common.latent_grid import codebook
 from methods.common.mixture_likelihood import maximise_likelihood
 from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
 from methods.contract.method import NullLedger
@@ -78,9 +79,7 @@ def by_grid(model, x, nodes):
 @pytest.mark.parametrize(("name", "nodes"), [("circle", 2001), ("torus", 161)])
 def test_the_gradient_is_that_of_the_integral(name, nodes, noise, make_task, gradient):
     task = make_task(name, 12, noise=noise)
-    maximise = maximise_likelihood(
-        task.model, task.train, mixture_likelihood.codebook(1000, task.latent_dim), NullLedger(), 20, 0
-    )
+    maximise = maximise_likelihood(task.model, task.train, codebook(1000, task.latent_dim), NullLedger(), 20, 0)
     list(maximise)
     slope, expected = gradient(task), by_grid(task.model, task.train, nodes)
     assert (slope - expected).norm() < 0.01 * expected.norm()
@@ -99,7 +98,7 @@ def test_little_is_gained_between_the_codes(name, n, make_task):
 
 def test_much_would_be_gained_between_few_fixed_codes(make_task):
     task = make_task("spiral_dots", 100)
-    grid = mixture_likelihood.codebook(50, 1)
+    grid = codebook(50, 1)
     *_, stated = maximise_likelihood(task.model, task.train, grid, NullLedger(), 240, 0.0)
     assert stated > likelihood(task.model, task.train) + 0.1
 
@@ -132,7 +131,7 @@ def test_its_training_likelihood_is_the_highest(make_task):
 def test_the_start_of_highest_likelihood_wins(place, make_task, monkeypatch):
     task = make_task("circle", 80)
     good = copy.deepcopy(task.model)
-    list(maximise_likelihood(good, task.train, mixture_likelihood.codebook(500, 1), NullLedger(), 100, 0.0))
+    list(maximise_likelihood(good, task.train, codebook(500, 1), NullLedger(), 100, 0.0))
     models = [perturbed(good, seed) for seed in range(3)]
     models.insert(place, copy.deepcopy(good))
     ascents = [Ascent(model) for model in models]
