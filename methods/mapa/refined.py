@@ -24,6 +24,7 @@ from methods.contract.method import DecoderModel
 
 PARTS = {1: 1, 2: 4}
 CELLS = 512
+MOST_CELLS = 2_048
 LEAST = 1e-12
 ENTRIES_AT_ONCE = 4_000_000
 
@@ -32,7 +33,8 @@ class RefinedPosterior(GridPosterior):
     """q(z | x) = sum_b p(b | x) p(z | x, z in b), for a decoder that does not change any more.
 
     On surfaces, coarse cells, across which the decoder moves by up to four standard deviations, are divided into 4 x 4
-    fine ones. For each x, only the 512 fine cells in the most probable coarse cells have more than 1e-12 of the prior.
+    fine ones. Of more than 2,048 fine cells, only the 512 in the most probable coarse cells of each x have more than
+    1e-12 of the prior.
 
     Args:
         index: The index posterior on the cells of the codes.
@@ -83,11 +85,13 @@ class RefinedPosterior(GridPosterior):
         coarse, fine = (each.to(x.device) for each in self._means)
         of_code, of_cell = (each.to(x.device) for each in self._boxes)
         children = len(fine) // len(coarse)
-        prior = self.coarse.mass.log().to(x.device)
-        score = prior - torch.cdist(x, coarse).square() / (2 * self.model.variance())
-        top = score.topk(min(CELLS // children, len(coarse)), 1).indices
-        cells = (top[..., None] * children + torch.arange(children, device=x.device)).flatten(1)
-        squared = (x[:, None] - fine[cells]).square().sum(-1)
+        if len(fine) <= MOST_CELLS:
+            cells, squared = torch.arange(len(fine), device=x.device).expand(len(x), -1), torch.cdist(x, fine).square()
+        else:
+            score = self.coarse.mass.log().to(x.device) - torch.cdist(x, coarse).square() / (2 * self.model.variance())
+            top = score.topk(min(CELLS // children, len(coarse)), 1).indices
+            cells = (top[..., None] * children + torch.arange(children, device=x.device)).flatten(1)
+            squared = (x[:, None] - fine[cells]).square().sum(-1)
         log_joint = self.log_mass.to(x.device)[cells] - squared / (2 * self.model.variance())
         box = of_cell[cells]
         nothing = log_joint.new_full((len(x), self.boxes), -math.inf)
