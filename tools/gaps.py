@@ -1,17 +1,14 @@
 """Finds what methods reach at the end of a fit, and what it costs, without the dearer metrics of a study.
 
-python -m tools.gaps NAME METHOD ...
-
-For each method label, nine problems and ten seeds: the oracle gap on 500 test points, the inference gap with 100 draws,
-and the FLOPs of the fit, with 500 training points and the noise known. Seeds are fitted one by one. Adds the rows that
-are missing to results/reference/gaps/NAME.csv, and prints medians.
+For each method label, problem and seed: log p of 500 test points, the oracle gap where the true model is known, the
+inference gap with 100 draws, and the FLOPs of the fit. The noise is known where the problem knows it. Seeds are fitted
+one by one. Adds the rows that are missing to results/reference/gaps/NAME.csv, and prints medians.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from itertools import chain
+import argparse
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -23,54 +20,70 @@ from bench.fit.runner import make_task
 from bench.metrics.likelihood import encoded, learned_likelihood, true_likelihood
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
-from datasets.base import draw
+from datasets.base import Problem, draw
 from methods.contract.method import Fitted
 
 OUT = Path(__file__).parents[1] / "results" / "reference" / "gaps"
-SEEDS = range(10)
-N, DRAWS = 500, 100
+POINTS, DRAWS = 500, 100
 
 
-def fitted(label: str, dataset: str, seed: int) -> dict[str, object]:
-    """One row of the table."""
-    problem, method = datasets.load(dataset), registry().make_method(label)
-    if not isinstance(problem, datasets.base.Problem):
-        raise TypeError(f"the true model of {dataset} is not known")
-    split, ledger = draw(problem, seed, N, N, N), CountingLedger()
-    task = make_task(method, problem, split, RunSpec(dataset=dataset, method=label, seed=seed, n_train=N), ledger)
+def fitted(label: str, dataset: str, seed: int, n_train: int, budget: float) -> dict[str, object]:
+    """One row of the table; the fit ends at the budget, in FLOPs."""
+    known = registry()
+    source, method = known.make_problem(dataset, None), known.make_method(label)
+    problem = source if isinstance(source, Problem) else None
+    noise = "known" if problem else "learned"
+    spec = RunSpec(dataset=dataset, method=label, seed=seed, n_train=n_train, observation_noise=noise)
+    split, ledger = draw(source, seed, n_train, POINTS, POINTS), CountingLedger()
+    task = make_task(method, source, split, spec, ledger)
     final: Fitted
     ledger.start()
     try:
         for each in method.fit(task):
             final = each
+            if ledger.flops >= budget:
+                break
     finally:
         ledger.stop()
     test = split.test
     with torch.no_grad():
-        learned = learned_likelihood(final, test, problem.latent_dim, seed).value
-        gap = true_likelihood(problem, test, seed).value - learned
-        loss = learned - encoded(final, test, DRAWS, seed).elbo
-    found = {"oracle_gap": float(gap.mean()), "inference_gap": float(loss.mean()), "flops": ledger.flops}
-    return {"method": label, "dataset": dataset, "seed": seed, **found}
+        learned = learned_likelihood(final, test, source.latent_dim, seed).value
+        gap = float((true_likelihood(problem, test, seed).value - learned).mean()) if problem else math.nan
+        loss = float((learned - encoded(final, test, DRAWS, seed).elbo).mean())
+    row = {"method": label, "dataset": dataset, "seed": seed, "flops": ledger.flops}
+    return row | {"test_ll": float(learned.mean()), "oracle_gap": gap, "inference_gap": loss}
 
 
-def main(name: str, labels: Sequence[str]) -> None:
+def main() -> None:
     """Fit what is missing, and print the medians."""
     torch.set_num_threads(1)
+    asked = _arguments()
     OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / f"{name}.csv"
+    path = OUT / f"{asked.name}.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
-    have = {(row["method"], row["dataset"], row["seed"]) for row in rows}
-    for dataset in chain(datasets.SURFACES, datasets.CURVES):
-        for label in labels:
-            for seed in SEEDS:
-                if (label, dataset, seed) not in have:
-                    rows.append(fitted(label, dataset, seed))
-            pd.DataFrame(rows).to_csv(path, index=False)
+    for dataset in asked.datasets:
+        for label in asked.methods:
+            for seed in range(asked.seeds):
+                done = {(row["method"], row["dataset"], row["seed"]): row["flops"] for row in rows}
+                if (label, dataset, seed) not in done:
+                    budget = done.get((asked.methods[0], dataset, seed), math.inf) if asked.equal_flops else math.inf
+                    rows.append(fitted(label, dataset, seed, asked.n_train, budget))
+                    pd.DataFrame(rows).to_csv(path, index=False)
             mine = pd.DataFrame(rows).query("method == @label and dataset == @dataset")
-            middle = mine[["oracle_gap", "inference_gap", "flops"]].median()
-            print(f"{label:24} {dataset:12} " + " ".join(f"{value:10.4g}" for value in middle), flush=True)
+            middle = mine[["test_ll", "oracle_gap", "inference_gap", "flops"]].median()
+            print(f"{label:24} {dataset:36} " + " ".join(f"{value:10.4g}" for value in middle), flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="the table to add to")
+    parser.add_argument("methods", nargs="+", help="labels of methods")
+    parser.add_argument("-d", "--datasets", nargs="+", default=[*datasets.SURFACES, *datasets.CURVES])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--n-train", type=int, default=500)
+    parser.add_argument("--equal-flops", action="store_true", help="end each fit at the cost of the first method's")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main()
