@@ -18,8 +18,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.special import ndtr
 
 from methods.common.latent_grid import GridPosterior, LatentGrid
+from methods.contract.decoder import standard_normal_log_prob
 from methods.contract.method import DecoderModel
 
 PARTS = {1: 1, 2: 4}
@@ -109,6 +111,27 @@ class RefinedPosterior(GridPosterior):
         log_index, cells = self.near(x)
         others = self.log_mass.to(x.device) + math.log(LEAST)
         return others.repeat(len(x), 1).scatter(1, cells, log_index)
+
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
+        """The density of every q(z | x) at every code: (m, L), (n, D) -> (m, n)."""
+        log_index, cells = self.near(x)
+        cells, order = cells.sort(1)
+        cell = self.cells(z)
+        place = torch.searchsorted(cells, cell.expand(len(x), -1).contiguous()).clamp(max=cells.shape[1] - 1)
+        log_mass = self.log_mass.to(z.device)[cell]
+        log_weight = log_index.gather(1, order).gather(1, place) - log_mass
+        log_weight = torch.where(cells.gather(1, place) == cell, log_weight, math.log(LEAST))
+        return log_weight.T + standard_normal_log_prob(z)[:, None]
+
+    def cells(self, z: Tensor) -> Tensor:
+        """The fine cell that holds each code: (m, L) -> (m,)."""
+        parts = PARTS[z.shape[1]]
+        coarse = self.coarse.cells(z)
+        low, high = self.coarse.low.to(z.device)[coarse], self.coarse.high.to(z.device)[coarse]
+        places = ((ndtr(z.double()) - low) / (high - low) * parts).long().clamp(0, parts - 1)
+        for place in places.T:
+            coarse = coarse * parts + place
+        return coarse
 
     def best(self, model: DecoderModel, x: Tensor) -> GridPosterior:  # noqa: ARG002
         """The weights of the fine cells with the highest ELBO: those of the decoder, with one box."""

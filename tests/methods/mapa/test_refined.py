@@ -103,3 +103,11 @@ def test_boxes_are_not_crossed_by_cells(case):
     assert bool((posterior.grid.low >= boxes.low[box] - 1e-12).all())
     assert bool((posterior.grid.high <= boxes.high[box] + 1e-12).all())
     assert float(posterior.grid.mass.sum()) == pytest.approx(1)
+
+
+def test_density_of_all_pairs_is_that_of_the_cells(case):
+    model, x = case
+    posterior = RefinedPosterior(uneven(100, len(model.slope)), model, BOXES)
+    z = torch.randn(300, len(model.slope), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    torch.testing.assert_close(posterior.cells(z), posterior.grid.cells(z))
+    torch.testing.assert_close(posterior.log_prob(z, x), GridPosterior.log_prob(posterior, z, x))
