@@ -53,7 +53,8 @@ def print_summary(folder: Path, metric: str) -> None:
         box=None,
         pad_edge=False,
     )
-    for name in ("dataset", "method", metric, "oracle gap", "seconds", "FLOPs", "decoder passes", "seeds"):
+    gap = ["oracle gap"] if "oracle_gap_median" in rows else []
+    for name in ("dataset", "method", metric, *gap, "seconds", "FLOPs", "decoder passes", "seeds"):
         table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
     previous = None
     for row in rows.to_dict("records"):
@@ -64,7 +65,7 @@ def print_summary(folder: Path, metric: str) -> None:
             "" if row["dataset"] == previous else escape(str(row["dataset"])),
             escape(str(row["method"])),
             f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if row['best'] else '  '}",
-            f"{row.get('oracle_gap_median', float('nan')):.3f}",
+            *(f"{row['oracle_gap_median']:.3f}" for _ in gap),
             *(quantity(cost, row[cost]) for cost in COSTS),
             f"{row['seeds_done']}/{row['seeds_total']}",
             style=style,

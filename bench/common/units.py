@@ -103,11 +103,11 @@ def megabytes(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """A ratio with two significant digits: '0.21×'."""
+    """A ratio with two significant digits: '0.21×', 'never' if it is infinite."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
-        return "inf×"
+        return "never"
     return f"{float(f'{value:.2g}'):g}×"
 
 

@@ -80,19 +80,22 @@ def _grid(ends: pd.Series, dataset: object, methods: list[str], seeds: list[int]
 def aggregate(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The mean over datasets of the median final oracle gap of each fitted method; every dataset has the same weight.
 
-    A run that did not finish has an infinite gap and counts as missing.
+    A run that did not finish has an infinite gap and counts as missing. Datasets whose true model is unknown, on which
+    runs have a test_ll but no gap, take no part; without others the mean is NaN.
 
     Returns:
         A row per fitted method with method, mean, low and high in nats, runs and missing. The interval resamples
         datasets and seeds; it is NaN for fewer than five datasets or six seeds.
     """
-    ends = final(measurements, runs).reindex(columns=["oracle_gap"])["oracle_gap"]
-    methods, gaps = values_by_dataset(ends, runs, np.inf)
+    ends = final(measurements, runs).reindex(columns=["oracle_gap", "test_ll"])
+    known = ends.notna().groupby("dataset").any()
+    unknown = known.index[known["test_ll"] & ~known["oracle_gap"]]
+    methods, gaps = values_by_dataset(ends["oracle_gap"], runs[~runs["dataset"].isin(unknown)], np.inf, fitted(runs))
     rows = []
     for place, method in enumerate(methods):
         samples = [each[place] for each in gaps]
         low, high = bounds_over_problems(samples, np.median, np.mean)
-        mean = float(np.mean([np.median(sample) for sample in samples]))
+        mean = float(np.mean([np.median(sample) for sample in samples])) if samples else np.nan
         missing = int(sum(np.isinf(sample).sum() for sample in samples))
         rows.append([method, mean, low, high, sum(map(len, samples)), missing])
     return pd.DataFrame(rows, columns=["method", "mean", "low", "high", "runs", "missing"])

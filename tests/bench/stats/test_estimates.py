@@ -179,6 +179,15 @@ def test_the_aggregate_counts_a_failure_as_an_infinite_gap():
     assert np.isinf(most["mean"])
 
 
+def test_a_dataset_without_a_true_model_takes_no_part_in_the_mean_gap():
+    gaps, runs = tables({("a", "m"): [1, 2, 3], ("own", "m"): [5, 5, 5]}, "oracle_gap")
+    gaps.loc[gaps["dataset"] == "own", "metric"] = "test_ll"
+    assert aggregate(gaps, runs).iloc[0][["mean", "runs", "missing"]].to_list() == [2, 3, 0]
+    alone = aggregate(gaps[gaps["dataset"] == "own"], runs[runs["dataset"] == "own"]).iloc[0]
+    assert np.isnan(alone["mean"])
+    assert alone["missing"] == 0
+
+
 def test_a_dataset_with_many_seeds_or_large_gaps_counts_as_one():
     """The pooled mean would be 3.75: every dataset has the same weight."""
     found = aggregate(*tables({("a", "m"): [1, 1, 1, 1, 1, 1], ("b", "m"): [12, 12]}, "oracle_gap"))
