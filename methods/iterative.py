@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from methods.common.amortised import Phases
-from methods.common.posteriors import DiagonalGaussian
+from methods.common.posteriors import DiagonalGaussian, information
 from methods.contract.method import Fitted, Task, require
 from methods.contract.search_space import Choice, Range
 from methods.vae import VAE
@@ -81,16 +81,12 @@ class Iterative(VAE):
 
 
 def mutual_information(posterior: DiagonalGaussian, x: Tensor, generator: torch.Generator) -> float:
-    """I_q(x, z) = E log q(z | x) - E log q(z) in nats (He et al. 2019, eq. 6; Hoffman & Johnson 2016).
+    """I_q(x, z) = E log q(z | x) - E log q(z) in nats (He et al. 2019, eq. 6).
 
     Args:
-        posterior: q(z | x). q(z) is its mean over the given x.
+        posterior: q(z | x).
         x: Data, (n, D).
         generator: The source of one draw of z for each x.
     """
-    mean, log_scale = posterior.moments(x)
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-    z = mean + log_scale.exp() * noise
-    each = torch.distributions.Normal(mean, log_scale.exp()).log_prob(z[:, None]).sum(-1)
-    aggregate = torch.logsumexp(each, 1) - math.log(len(x))
-    return float((each.diagonal() - aggregate).mean())
+    z, _ = posterior.sample(x, 1, generator)
+    return float(information(posterior.log_prob(z[0], x)).mean())

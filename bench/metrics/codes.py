@@ -6,14 +6,13 @@ collapse all three are zero.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.special import ndtr
 
 from bench.metrics.likelihood import Encoded
 from bench.metrics.measurement import Measurement, mean, standard_error
+from methods.common.posteriors import information
 from methods.contract.method import Posterior
 
 INFORMATION_POINTS = 500
@@ -39,16 +38,11 @@ def code_use(posterior: Posterior, x: Tensor, codes: Encoded) -> list[Measuremen
 
 
 def _mutual_information(posterior: Posterior, x: Tensor, code: Tensor) -> list[Measurement]:
-    """The mean over x of log q(z | x) - log q(z), with one code z of each x (He et al. 2019, eq. 6).
-
-    q(z) is the mean of q(z | x) over the given x. In expectation the value is at most I_q(x, z) over all x, and it is
-    at most log n (van den Oord et al. 2018).
-    """
+    """The mean over x of log q(z | x) - log q(z), with one code z of each x."""
     log_q = posterior.log_prob(code, x)
     if log_q is None:
         return []
-    each = torch.log_softmax(log_q, 1).diagonal().double().cpu() + math.log(len(x))
-    return [mean("mutual_information", each)]
+    return [mean("mutual_information", information(log_q.double().cpu()))]
 
 
 def _active_units(means: Tensor, noise: Tensor) -> Measurement:

@@ -81,5 +81,5 @@ def number(value: str, style: str = "") -> str:
     if value in ("", MISSING):
         return "--" if value else ""
     shown = re.sub(r"e([+-])0*(\d+)", lambda found: rf"\times 10^{{{found[1].strip('+')}{found[2]}}}", value)
-    shown = shown.replace("inf", r"\infty").replace("never", r"\infty").replace("×", r"\times").replace(" … ", r" \dots ")
+    shown = re.sub("inf|never", r"\\infty", shown).replace("×", r"\times").replace(" … ", r" \dots ")
     return f"$\\{style}{{{shown}}}$" if style else f"${shown}$"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -13,6 +14,18 @@ from methods.common.local_gaussian import laplace, maximise_elbo
 from methods.contract.architecture import ACTIVATION
 from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
 from methods.contract.method import DecoderModel, Posterior
+
+
+def information(log_q: Tensor) -> Tensor:
+    """log q(z | x) - log q(z) of one code z of each x, with q(z) the mean of q(z | x) over the given x (n,), in nats.
+
+    Its mean estimates the mutual information I_q(x, z) (He et al. 2019, eq. 6; Hoffman & Johnson 2016). In expectation
+    it is at most I_q(x, z) over all x, and it is at most log n (van den Oord et al. 2018).
+
+    Args:
+        log_q: log q(z_i | x_j) in row i and column j, (n, n).
+    """
+    return torch.log_softmax(log_q, 1).diagonal() + math.log(len(log_q))
 
 
 class Prior(Posterior):
