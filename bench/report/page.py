@@ -78,7 +78,7 @@ def _interactive(study: Study) -> dict[str, Any]:
 
     The page names the hash of its program to the browser, so that nothing else can run.
     """
-    program = resources.files("bench.report").joinpath("templates/report.js").read_text(encoding="utf-8")
+    program = "\n".join(map(template, ("page.js", "report.js")))
     known = styles(study.roles, study.colour_groups)
     return {
         "program": Markup(program),
@@ -88,6 +88,11 @@ def _interactive(study: Study) -> dict[str, Any]:
         "methods": [(name, known[name].mark, VARIABLES[known[name].color]) for name in fitted(study.runs)],
         "missing": units.MISSING,
     }
+
+
+def template(name: str) -> str:
+    """The text of a file of the folder of templates."""
+    return resources.files("bench.report").joinpath(f"templates/{name}").read_text(encoding="utf-8")
 
 
 def markdown(text: object) -> str:
