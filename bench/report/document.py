@@ -80,7 +80,7 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
             "Densities",
             _figures(sentences.DENSITIES, pictures["densities"], wide=False),
         ),
-        Section("work", "Where the FLOPs went", "", _work(study)),
+        Section("work", "Where the FLOPs went", "", work(study)),
         Section("unfinished", "What did not finish", "Failures", unfinished(study)),
         Section("run", "What was run", "Run it again", run_blocks(study)),
         Section("definitions", "What is measured", "Definitions", definitions(metrics, bool(paired))),
@@ -110,7 +110,7 @@ def _answers(
     notes = sentences.notes(study, table, any(each.differences for each in found))
     return [
         *(Paragraph(text, "lead") for text in lead),
-        _standings(found) if many else Claims(_claims(found, study, table)),
+        standings(found) if many else Claims(claims(found, study, table)),
         *([Paragraph(incident, "warning")] if incident else []),
         *([Legend()] if overview else []),
         *([Figures(overview, wide=False)] if overview else []),
@@ -118,7 +118,8 @@ def _answers(
     ]
 
 
-def _claims(found: list[Comparison], study: Study, table: pd.DataFrame) -> list[Claim]:
+def claims(found: Sequence[Comparison], study: Study, table: pd.DataFrame) -> list[Claim]:
+    """What each comparison found, losses first."""
     if not found:
         return [Claim(text) for text in sentences.summary_sentences(found, study.runs, table)]
     return [
@@ -138,7 +139,7 @@ def _verdicts(comparison: Comparison) -> list[tuple[str, str, int]]:
     return [(word, SIGNS[word], words[word]) for word in (*VERDICTS, sentences.TOO_FEW) if words[word]]
 
 
-def _standings(found: Sequence[Comparison]) -> Table:
+def standings(found: Sequence[Comparison]) -> Table:
     """The verdicts and the cost to match of many comparisons, a row each."""
     columns = [Column("methods", number=False), *map(Column, VERDICTS)]
     columns += [Column("FLOPs to match"), Column("FLOPs to match, methods exchanged")]
@@ -384,10 +385,10 @@ def _target(dataset: str, method: str, row: Mapping[Hashable, Any]) -> Cell:
     return Cell(units.quantity(cost, median), small, (dataset, method, f"near-{row['delta']}"), median)
 
 
-def _work(study: Study) -> list[Block]:
+def work(study: Study) -> list[Block]:
     """The kinds of work of each fitted method, with the share charged by formula and that of aggressive steps."""
-    work = study.work[study.work["method"].isin(fitted(study.runs))]
-    shares, aggressive = work_shares(work), aggressive_shares(work)
+    rows = study.work[study.work["method"].isin(fitted(study.runs))]
+    shares, aggressive = work_shares(rows), aggressive_shares(rows)
     entries = []
     for method, kinds in shares.groupby("method", sort=False):
         shown = [(k["name"], k["share"], k["by"]) for k in kinds.to_dict("records") if k["share"] >= LEAST_SHARE]
@@ -440,10 +441,10 @@ def unfinished(study: Study) -> list[Block]:
 def run_blocks(study: Study) -> list[Block]:
     """The command, settings, provenance, datasets, methods and hyperparameters of a study."""
     command = str(study.info.get("command") or "")
-    settings = _pairs(study.section("settings"))
+    settings = stated(study.section("settings"))
     sections = (
-        ("Datasets", [Entry(name, *_dataset(about)) for name, about in study.section("datasets").items()]),
-        ("Methods", [Entry(name, *_method(about)) for name, about in study.section("methods").items()]),
+        ("Datasets", [Entry(name, *dataset_facts(about)) for name, about in study.section("datasets").items()]),
+        ("Methods", [Entry(name, *method_facts(about)) for name, about in study.section("methods").items()]),
         ("Hyperparameters", [Entry(name, text) for name, text in settings_used(study.info)]),
     )
     blocks: list[Block] = [Paragraph(sentences.RUN_AGAIN, ""), Code(command)] if command else []
@@ -466,7 +467,8 @@ def _source(each: Mapping[str, Any]) -> Entry:
     return Entry(str(each.get("name") or units.MISSING), text, f"commit {commit}, {finished}")
 
 
-def _pairs(section: Mapping[str, Any]) -> list[Entry]:
+def stated(section: Mapping[str, Any]) -> list[Entry]:
+    """The settings of a study, or its provenance, in words."""
     return [Entry(key.replace("_", " "), _plain(value)) for key, value in section.items()]
 
 
@@ -474,16 +476,16 @@ def _provenance(study: Study) -> str:
     """The provenance as lines that can be copied, with the seeds."""
     seeds = ", ".join(str(seed) for seed in sorted(study.runs["seed"].unique()))
     return "\n".join(
-        f"{each.name}: {each.text}" for each in [*_pairs(study.section("provenance")), Entry("seeds", seeds)]
+        f"{each.name}: {each.text}" for each in [*stated(study.section("provenance")), Entry("seeds", seeds)]
     )
 
 
-def _method(about: Mapping[str, Any]) -> tuple[str, str]:
+def method_facts(about: Mapping[str, Any]) -> tuple[str, str]:
     """What a method is, and its source."""
     return str(about.get("summary") or ""), str(about.get("source") or "")
 
 
-def _dataset(about: Mapping[str, Any]) -> tuple[str, str]:
+def dataset_facts(about: Mapping[str, Any]) -> tuple[str, str]:
     """What a dataset is, with its dimensions and noise variance, and its source."""
     texts = {
         "latent_dim": "latent dimension {}",

@@ -113,22 +113,27 @@ def _indented(text: str) -> Markup:
 
 def _render(template: str, context: dict[str, Any]) -> str:
     """Render a template in which every value is escaped for its language."""
-    return _environment(".html" in template).get_template(template).render(context).strip() + "\n"
+    return environment(html=".html" in template).get_template(template).render(context).strip() + "\n"
 
 
 @cache
-def _environment(html: bool) -> jinja2.Environment:
-    """What templates are rendered by, which compiles each of them once."""
+def environment(*packages: str, html: bool = True) -> jinja2.Environment:
+    """What renders templates of some packages and of the report; it compiles each of them once.
+
+    Args:
+        packages: Packages with a folder of templates, which go before those of the report.
+        html: Whether values are escaped for HTML; else for Markdown.
+    """
     finalize: Callable[[object], object] | None = None if html else _literally
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.report"),
+    found = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in (*packages, "bench.report")]),
         autoescape=html,
         finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(indented=_indented, address=_address, trailing=_without_trailing)
-    return environment
+    found.filters.update(indented=_indented, address=_address, trailing=_without_trailing)
+    return found
 
 
 def _address(name: str) -> str:

@@ -46,17 +46,22 @@ const sortable = (table) => {
   }
 };
 
+// Shows the rows of a dataset and a method that have all words, and says how many they are.
+const narrow = (rows, text, dataset, method) => {
+  const words = text.toLowerCase().split(/\s+/);
+  const kept = (row) =>
+    (!dataset || row.dataset.dataset === dataset) &&
+    (!method || row.dataset.method === method) &&
+    words.every((word) => row.textContent.toLowerCase().includes(word));
+  for (const row of rows) row.hidden = !kept(row);
+  return `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+};
+
 const filter = (form) => {
   const rows = [...form.parentElement.querySelector(`[data-filters="${form.id}"]`).tBodies[0].rows];
   const apply = () => {
     const { text, dataset, method } = Object.fromEntries(new FormData(form));
-    const words = text.toLowerCase().split(/\s+/);
-    const kept = (row) =>
-      (!dataset || row.dataset.dataset === dataset) &&
-      (!method || row.dataset.method === method) &&
-      words.every((word) => row.textContent.toLowerCase().includes(word));
-    for (const row of rows) row.hidden = !kept(row);
-    form.querySelector("output").value = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+    form.querySelector("output").value = narrow(rows, text, dataset, method);
   };
   form.hidden = false;
   form.addEventListener("input", apply);
@@ -86,8 +91,8 @@ const highlight = (button) => {
   }
 };
 
-all("table.sortable").forEach(sortable);
-all("form.filters").forEach(filter);
+all("table[data-filters]").forEach(sortable);
+all("form.filters[hidden]").forEach(filter);
 all(".code").forEach(copyable);
 for (const legend of all(".legend")) {
   legend.hidden = false;
