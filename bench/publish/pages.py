@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ from bench.stats.estimates import aggregate, ranks
 from bench.stats.summary import finished, oracle_levels, summary
 from bench.stats.verdicts import VERDICTS
 from bench.store.join import conflicts, parameters
-from bench.store.schema import LEARNS, MAIN_METRICS, PAIR, RUN, RUN_COSTS
+from bench.store.schema import LEARNS, MAIN_METRICS, PAIR, RUN, RUN_COSTS, define
 from bench.store.study_tables import Study
 
 BASELINES = 2  # the most that the leaderboard has columns for; pages of methods have all
@@ -110,7 +111,7 @@ class Explorer:
                 "name": name,
                 "label": table.label,
                 "head": table.head,
-                "columns": [[_unique(table, k), each.heading, each.unit, each.meaning] for k, each in enumerate(table.columns)],
+                "columns": [[_unique(table, k), each.heading, each.unit, each.meaning, each.number] for k, each in enumerate(table.columns)],
                 "hidden": [k for k, each in enumerate(table.columns) if each.heading in self.hidden],
                 "rows": [[row.dataset, row.method, *map(_packed, row.cells)] for row in table.rows],
             }
@@ -231,13 +232,17 @@ class Site:
         rows = []
         for row in table.rows:
             pairs = zip(columns, row.cells, strict=True)
-            cells = [_slim(cell, "" if column.number else self._address(cell.text)) for column, cell in pairs]
+            cells = [_slim(cell) if column.number else self._named(cell) for column, cell in pairs]
             if several:
                 cells.insert(len(PAIR), Cell(self.origins.get((row.dataset, row.method), ""), style="name"))
             rows.append(replace(row, cells=cells, match=""))
         if several:
             columns.insert(len(PAIR), Column("study", number=False))
         return replace(table, columns=columns, rows=rows)
+
+    def _named(self, cell: Cell) -> Cell:
+        """A cell of text, with a link if it is the name of a method or dataset."""
+        return replace(cell, link=self._address(cell.text), rows=(), style=f"name {cell.style}".strip())
 
     def _address(self, name: str) -> str:
         """The page of a method or dataset; empty if it is neither."""
@@ -247,6 +252,9 @@ class Site:
         """The rows of a method or a dataset, without the column that names it, if there are any."""
         whole = self.tables[table]
         rows = [row for row in whole.rows if getattr(row, kind) == name]
+        if kind == "dataset":
+            places = {method: place for place, method in enumerate(self._order(name))}
+            rows.sort(key=lambda row: places[row.method])
         if not rows or not any(column.number for column in whole.columns[3:]):
             return []
         place = [column.heading for column in whole.columns].index(kind)
@@ -260,10 +268,8 @@ class Site:
 
     def _front(self) -> Page:
         study, incident = self.study, sentences.incident(self.study)
-        means = aggregate(study.measurements, self._with_truth).to_dict("records")
-        lead = sentences.overview(self.found, means) or sentences.summary_sentences(
-            self.found, study.runs, self.summary
-        )
+        lead = sentences.overview(self.found, [])
+        lead = lead or sentences.summary_sentences(self.found, study.runs, self.summary)
         answers: list[Block] = [Paragraph(text, "lead") for text in lead]
         answers += [Paragraph(incident, "warning")] if incident else []
         disputed = [dataset for dataset in study.datasets if " @ " in dataset]
@@ -272,12 +278,12 @@ class Site:
             text = f"{len(self.studies)} studies: {units.listed(self.names)}. {apart}"
             answers.append(Paragraph(f"{text}{f': {units.listed(disputed)}' if disputed else ''}.", ""))
         board = [Paragraph(LEADERBOARD), self._leaderboard()]
-        matrix = [Paragraph(MATRIX), self._matrix()] if len(study.datasets) > 0 else []
+        matrix = [Links(kind.capitalize(), list(pages.items())) for kind, pages in self.pages_of.items()]
         notes = [Paragraph(text) for text in sentences.notes(study, self.summary, bool(self.paired))]
         parts = [
             Part("answers", "", answers),
             Part("leaderboard", "Leaderboard", board),
-            Part("problems", "Every method on every problem", matrix),
+            Part("problems", "Every method on every problem", [Paragraph(MATRIX), self._matrix(), *matrix]),
             Part("notes", "Before you use a number", notes),
         ]
         return Page("index.html", self.title, sentences.size(study), [part for part in parts if part.blocks])
@@ -290,12 +296,16 @@ class Site:
         runs = self.study.runs
         return runs[runs["dataset"].isin(known)] if len(known) else runs
 
+    @cached_property
+    def _placed(self) -> pd.DataFrame:
+        """The mean gap over problems whose true model is known, and the mean rank, of each fitted method, best first."""
+        means = aggregate(self.study.measurements, self._with_truth).set_index("method")
+        ranked = ranks(self.study.measurements, self.study.runs).set_index("method")
+        return means.join(ranked, rsuffix="_rank").sort_values(["mean", "rank"], kind="stable")
+
     def _leaderboard(self) -> Table:
         """A row per fitted method: the mean gap, the mean rank, the verdicts on it, and the cost to match it."""
-        study = self.study
-        means = aggregate(study.measurements, self._with_truth).set_index("method")
-        ranked = ranks(study.measurements, study.runs).set_index("method")
-        placed = means.join(ranked, rsuffix="_rank").sort_values(["mean", "rank"], kind="stable")
+        placed = self._placed
         finite = placed[["mean", "high"]].to_numpy(dtype=float)
         most = max(finite[pd.notna(finite) & (abs(finite) < math.inf)].tolist(), default=0.0)
         middles = self.summary.groupby("method")[["flops", "wall_s"]].median()
@@ -321,7 +331,7 @@ class Site:
                 ]
             rank = units.interval(row["low_rank"], row["high_rank"], 2)
             cells.append(Cell(units.number(row["rank"], 2), rank, value=row["rank"]))
-            cells += [Cell(_counts(each), value=_losses(each)) for each in against]
+            cells += [Cell(_counts(each), value=_losses(each), style="name") for each in against]
             cells += [_match(each) for each in against]
             cells += [
                 Cell(units.quantity(name, middles.loc[method, name]), value=middles.loc[method, name])
@@ -335,20 +345,17 @@ class Site:
     def _matrix(self) -> Table:
         """The median oracle gap, or test log-likelihood, of each method on each problem."""
         cells = {(row["dataset"], row["method"]): row for row in self.summary.to_dict("records")}
-        gapped = set(self._with_truth["dataset"]) if self._has_truth else set()
         columns = [Column("method", number=False)]
-        columns += [Column(name, "oracle gap" if name in gapped else "test log-likelihood") for name in self.study.datasets]
+        columns += [Column(name, define(self._metric(name)).label) for name in self.study.datasets]
         rows = []
-        for method, role in self.study.roles.items():
-            if role == "ceiling" and self._has_truth:
-                continue
+        others = [method for method in self.study.methods if method not in self._placed.index]
+        for method in [*map(str, self._placed.index), *others]:
             shown = [Cell(method, link=self.pages_of["methods"][method])]
             for dataset in self.study.datasets:
                 row = cells.get((dataset, method))
-                metric = "oracle_gap" if dataset in gapped else "test_ll"
-                cell = Cell(units.MISSING) if row is None else self._end(row, metric)
+                cell = Cell(units.MISSING) if row is None else self._end(row, self._metric(dataset))
                 shown.append(replace(cell, link=self._address(dataset)))
-            rows.append(Row(shown, reference=role not in LEARNS))
+            rows.append(Row(shown, reference=method in others))
         return Table("Every method on every problem", columns, rows, 0, "yes")
 
     @property
@@ -441,6 +448,20 @@ class Site:
         text, source = document.dataset_facts(about) if section == "datasets" else document.method_facts(about)
         return ". ".join(filter(None, (text, source)))
 
+    def _metric(self, dataset: str) -> str:
+        """What the methods of a dataset are ordered by: the oracle gap, or without a true model test_ll."""
+        return "oracle_gap" if self._has_truth and dataset in set(self._with_truth["dataset"]) else "test_ll"
+
+    def _order(self, dataset: str) -> list[str]:
+        """The methods of a dataset by their final median, the best first; ceilings and floors last."""
+        metric = self._metric(dataset)
+        rows = self.summary[self.summary["dataset"] == dataset].reindex(columns=["method", "role", f"{metric}_median"])
+        keys = [
+            (role not in LEARNS, math.inf if math.isnan(value) else value if metric == "oracle_gap" else -value, method)
+            for method, role, value in rows.itertuples(index=False)
+        ]
+        return [str(method) for *_, method in sorted(keys)]
+
     @cached_property
     def _measured(self) -> tuple[pd.DataFrame, dict[str, float]]:
         """The measurements of finished runs, and the true model's test_ll."""
@@ -452,12 +473,12 @@ class Site:
         drawn = drawings(rows[rows["dataset"] == dataset], self.known, levels.get(dataset), dataset)
         if not drawn:
             return None
-        metric, sign = ("oracle_gap", 1) if dataset in set(self._with_truth["dataset"]) and self._has_truth else ("test_ll", -1)
-        own = self.summary[(self.summary["dataset"] == dataset) & self.summary["role"].isin(LEARNS)]
-        own = own.assign(by=sign * own[f"{metric}_median"]).sort_values("by", kind="stable")
+        metric, own = self._metric(dataset), self.summary[self.summary["dataset"] == dataset]
+        ends = own[own["role"].isin(LEARNS)].set_index("method")[f"{metric}_median"]
         legend = [
-            (name, self.known[name].mark, swatch(self.known[name]), units.number(value))
-            for name, value in own[["method", f"{metric}_median"]].itertuples(index=False)
+            (method, self.known[method].mark, swatch(self.known[method]), units.number(ends[method]))
+            for method in self._order(dataset)
+            if method in ends.index
         ]
         return Curves(name, drawn, legend)
 
@@ -469,7 +490,7 @@ class Site:
             place for place, column in enumerate(table.columns) if column.heading in BRIEF and not (one and place == 1)
         ]
         rows = [
-            replace(row, cells=[row.cells[place] for place in places], dataset="" if one else row.dataset)
+            replace(row, cells=[row.cells[k] for k in places], dataset="" if one else row.dataset, first=not one and row.first)
             for row in table.rows
         ]
         return replace(table, columns=[table.columns[place] for place in places], rows=rows)
@@ -480,25 +501,29 @@ class Site:
         groups: dict[str, list[str]] = {}
         for dataset, each in runs.groupby("dataset", sort=False):
             for text in parameters(each).values():
-                groups.setdefault(text, []).append(str(dataset))
+                shown = re.sub(r"\d+\.\d{10,}", lambda found: f"{float(found[0]):.10g}", text)
+                groups.setdefault(shown, []).append(str(dataset))
         if not groups:
             return []
         everywhere = len(groups) == 1
         entries = [Entry("everywhere" if everywhere else ", ".join(on), text) for text, on in groups.items()]
         return [Entries(entries)]
 
+    @cached_property
+    def _kinds_of_work(self) -> list[Entry]:
+        return [entry for each in document.work(self.study) if isinstance(each, Entries) for entry in each.entries]
+
     def _work(self, method: str) -> list[Block]:
-        return [
-            replace(block, entries=own) if isinstance(block, Entries) else block
-            for block in document.work(self.study)
-            for own in [[each for each in getattr(block, "entries", ()) if each.name == method]]
-            if own
-        ]
+        own = [Entry(entry.source, entry.text) for entry in self._kinds_of_work if entry.name == method]
+        return [Entries(own)] if own else []
+
+    @cached_property
+    def _failed(self) -> list[Table]:
+        return [self._prepared(each) for each in document.unfinished(self.study) if isinstance(each, Table)]
 
     def _unfinished(self, keep: Callable[[Row], bool]) -> list[Block]:
-        tables = [each for each in document.unfinished(self.study) if isinstance(each, Table)]
-        kept = [replace(table, rows=[row for row in table.rows if keep(row)]) for table in tables]
-        return [self._prepared(table) for table in kept if table.rows]
+        kept = [replace(table, rows=[row for row in table.rows if keep(row)]) for table in self._failed]
+        return [table for table in kept if table.rows]
 
     # Costs, tables, failures, studies, definitions
 
@@ -600,11 +625,11 @@ def _packed(cell: Cell) -> object:
     return parts[0] if len(parts) == 1 else parts
 
 
-def _slim(cell: Cell, link: str) -> Cell:
-    """A cell with its link, and with a value to sort by only where its text does not say it."""
+def _slim(cell: Cell) -> Cell:
+    """A cell without rows behind it, and with a value to sort by only where its text does not say it."""
     text = cell.text.split()[0] if cell.text else ""
     told = cell.value is None or math.isnan(cell.value) or text == units.number(cell.value)
-    return replace(cell, link=link or cell.link, rows=(), value=None if told else float(f"{cell.value:.4g}"))
+    return replace(cell, rows=(), value=None if told else float(f"{cell.value:.4g}"))
 
 
 def _counts(comparison: Comparison | None) -> str:

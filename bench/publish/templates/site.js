@@ -68,8 +68,9 @@ const explorer = (root) => {
     table.replaceChildren();
     table.setAttribute("aria-label", chosen.label);
     const head = make("tr", "", make("thead", "", table));
-    for (const [, heading, unit, meaning] of chosen.columns) {
+    for (const [, heading, unit, meaning, number] of chosen.columns) {
       const cell = make("th", heading, head);
+      cell.className = number ? "" : "name";
       cell.scope = "col";
       cell.title = meaning;
       if (unit) make("small", unit, cell);
