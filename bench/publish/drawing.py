@@ -77,10 +77,7 @@ def swatch(style: Style) -> Markup:
     """A method's line and marker, for a legend."""
     line = f'<path class="line" d="M1 7h32"{_dashes(style)}/>' if style.marker else ""
     mark = f'<path class="end" d="M17 7{SHAPES[style.marker].replace("M", "m")}"/>' if style.marker else ""
-    return Markup(
-        f'<svg class="swatch {style.mark}" viewBox="0 0 34 14" aria-hidden="true">'
-        f"{line}{mark}</svg>"
-    )
+    return Markup(f'<svg class="swatch {style.mark}" viewBox="0 0 34 14" aria-hidden="true">{line}{mark}</svg>')
 
 
 def interval_bar(low: float, middle: float, high: float, most: float) -> Markup:
@@ -177,7 +174,9 @@ def _drawn(
 def _axes(cost: Definition, scale: _Vertical, low: float, high: float, across: Callable[[Array], Array]) -> str:
     foot, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     up, along = scale.ticks(), _log_ticks(low, high)
-    rows = [(f"{value:g}".replace("-", "\N{MINUS SIGN}"), y) for value, y in zip(up, scale.at(np.array(up)), strict=True)]
+    rows = [
+        (f"{value:g}".replace("-", "\N{MINUS SIGN}"), y) for value, y in zip(up, scale.at(np.array(up)), strict=True)
+    ]
     columns = [
         (units.quantity(cost.name, value).removesuffix("FLOP").strip(), x)
         for value, x in zip(along, across(np.array(along)), strict=True)
@@ -203,8 +202,10 @@ def _level(scale: _Vertical) -> str:
 
 def _curve(line: Curve, style: Style, scale: _Vertical, x: Array, band: bool) -> str:
     """The median, a marker where the last seed ended, and the range over seeds: a band, or a bar at the marker."""
-    across = np.rint(x).astype(int)
-    low, middle, high = (_thinned(np.rint(scale.at(values)).astype(int)) for values in (line.low, line.median, line.high))
+    across = np.rint(x).astype(int).tolist()
+    low, middle, high = (
+        _thinned(np.rint(scale.at(values)).astype(int)) for values in (line.low, line.median, line.high)
+    )
     if band:
         back = _steps(across[::-1], low[::-1], backwards=True)
         spread = f'<path class="band" d="M{across[0]} {high[0]}{_steps(across, high)}V{low[-1]}{back}z"/>'

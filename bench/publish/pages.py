@@ -18,7 +18,7 @@ from markupsafe import Markup
 from bench.common import units
 from bench.publish.drawing import Drawing, drawings, interval_bar, swatch
 from bench.report import document, sentences
-from bench.report.blocks import Block, Cell, Claims, Column, Entries, Entry, Heading, Paragraph, Row, Table
+from bench.report.blocks import Block, Cell, Claims, Column, Entries, Entry, Paragraph, Row, Table
 from bench.report.combine import kept_apart, names
 from bench.report.figures.palette import styles
 from bench.report.gallery import stems
@@ -36,11 +36,12 @@ AT_FIRST = ("study", "dataset", "method", "seeds", "test log-likelihood", "oracl
             "decoder passes")  # fmt: skip
 
 LEADERBOARD = (
-    "Oracle gap: nats below the true model at the end of a fit, the mean over problems of the median over seeds, with a "
-    "95% interval that resamples problems and seeds. Mean rank: by final test log-likelihood; 1 is the best. Against "
+    "Oracle gap: nats below the true model at the end of a fit, the mean over problems of the median over seeds, with "
+    "a 95% interval that resamples problems and seeds. Mean rank: by final test log-likelihood; 1 is the best. Against "
     "it: on how many problems the baseline is worse (▼) or better (▲) than the method of the row, equivalent (≈) or "
-    "undecided (?). To match it: the baseline's FLOPs to reach the row's final test log-likelihood less 0.01 nats, over "
-    "those that the row's method needs, median over problems. A heading sorts."
+    "undecided (?). To match it: the baseline's FLOPs to reach the row's final test log-likelihood less 0.01 nats, "
+    "over those that the row's method needs, median over problems. –: no mean, as a problem has no finished run, or "
+    "no rank, as reference implementations take no part. A heading sorts."
 )
 MATRIX = (
     "The median over finished seeds with its 95% interval, or the range with fewer than six seeds. Marked: the best "
@@ -59,7 +60,10 @@ DIFFERENCES = (
 EXPLORER = "Sort, filter and choose columns; the address of the page keeps the view, so that it can be shared"
 CEILING = "A ceiling: it is told what no method knows, and shows what could be reached."
 FLOOR = "A floor: it learns nothing, and shows where methods start."
-APART = "Runs were not made alike, so these datasets stand once for each group of studies that agrees. No comparison spans two groups."
+APART = (
+    "Runs were not made alike, so these datasets stand once for each group of studies that agrees. No comparison spans "
+    "two groups."
+)
 ALIKE = "Nothing: the studies agree on each dataset that both have, and a run that several hold is taken once."
 
 
@@ -111,7 +115,10 @@ class Explorer:
                 "name": name,
                 "label": table.label,
                 "head": table.head,
-                "columns": [[_unique(table, k), each.heading, each.unit, each.meaning, each.number] for k, each in enumerate(table.columns)],
+                "columns": [
+                    [_unique(table, k), each.heading, each.unit, each.meaning, each.number]
+                    for k, each in enumerate(table.columns)
+                ],
                 "hidden": [k for k, each in enumerate(table.columns) if each.heading in self.hidden],
                 "rows": [[row.dataset, row.method, *map(_packed, row.cells)] for row in table.rows],
             }
@@ -258,11 +265,12 @@ class Site:
         if not rows or not any(column.number for column in whole.columns[3:]):
             return []
         place = [column.heading for column in whole.columns].index(kind)
-        cut = [
-            replace(row, cells=[*row.cells[:place], *row.cells[place + 1 :]], first=False, **{kind: ""}) for row in rows
-        ]
+        cut = [replace(row, cells=[*row.cells[:place], *row.cells[place + 1 :]], first=False) for row in rows]
+        cut = [replace(row, dataset="") if kind == "dataset" else replace(row, method="") for row in cut]
         columns = [column for k, column in enumerate(whole.columns) if k != place]
-        return [replace(whole, columns=columns, rows=cut, head=0)]
+        known = [k for k in range(len(columns)) if any(row.cells[k].text != units.MISSING for row in cut)]
+        cut = [replace(row, cells=[row.cells[k] for k in known]) for row in cut]
+        return [replace(whole, columns=[columns[k] for k in known], rows=cut, head=0)]
 
     # The first page
 
@@ -277,13 +285,12 @@ class Site:
             apart = "They disagree on nothing that both have" if not disputed else "Kept apart, as they disagree"
             text = f"{len(self.studies)} studies: {units.listed(self.names)}. {apart}"
             answers.append(Paragraph(f"{text}{f': {units.listed(disputed)}' if disputed else ''}.", ""))
-        board = [Paragraph(LEADERBOARD), self._leaderboard()]
         matrix = [Links(kind.capitalize(), list(pages.items())) for kind, pages in self.pages_of.items()]
         notes = [Paragraph(text) for text in sentences.notes(study, self.summary, bool(self.paired))]
         parts = [
             Part("answers", "", answers),
-            Part("leaderboard", "Leaderboard", board),
-            Part("problems", "Every method on every problem", [Paragraph(MATRIX), self._matrix(), *matrix]),
+            Part("leaderboard", "Leaderboard", [self._leaderboard(), Paragraph(LEADERBOARD)]),
+            Part("problems", "Every method on every problem", [self._matrix(), Paragraph(MATRIX), *matrix]),
             Part("notes", "Before you use a number", notes),
         ]
         return Page("index.html", self.title, sentences.size(study), [part for part in parts if part.blocks])
@@ -298,7 +305,7 @@ class Site:
 
     @cached_property
     def _placed(self) -> pd.DataFrame:
-        """The mean gap over problems whose true model is known, and the mean rank, of each fitted method, best first."""
+        """The mean gap over problems with a known true model, and the mean rank, of each fitted method, best first."""
         means = aggregate(self.study.measurements, self._with_truth).set_index("method")
         ranked = ranks(self.study.measurements, self.study.runs).set_index("method")
         return means.join(ranked, rsuffix="_rank").sort_values(["mean", "rank"], kind="stable")
@@ -308,7 +315,7 @@ class Site:
         placed = self._placed
         finite = placed[["mean", "high"]].to_numpy(dtype=float)
         most = max(finite[pd.notna(finite) & (abs(finite) < math.inf)].tolist(), default=0.0)
-        middles = self.summary.groupby("method")[["flops", "wall_s"]].median()
+        middles = {cost: self.summary.groupby("method")[cost].median().to_dict() for cost in ("flops", "wall_s")}
         baselines = list(dict.fromkeys(each.baseline for each in self.found))[:BASELINES]
         pairs = {(each.baseline, each.other): each for each in self.paired}
         has_gap = most > 0
@@ -324,9 +331,10 @@ class Site:
             against = [pairs.get((name, method)) for name in baselines]
             cells = [Cell(method, link=self.pages_of["methods"][method])]
             if has_gap:
-                interval = units.interval(row["low"], row["high"])
+                interval, whole = units.interval(row["low"], row["high"]), math.isfinite(row["mean"])
+                mean = units.number(row["mean"]) if whole else units.MISSING
                 cells += [
-                    Cell(units.number(row["mean"]), interval, value=row["mean"]),
+                    Cell(mean, interval if whole else "not on every problem", value=row["mean"]),
                     Cell(interval_bar(row["low"], row["mean"], row["high"], most)),
                 ]
             rank = units.interval(row["low_rank"], row["high_rank"], 2)
@@ -334,8 +342,7 @@ class Site:
             cells += [Cell(_counts(each), value=_losses(each), style="name") for each in against]
             cells += [_match(each) for each in against]
             cells += [
-                Cell(units.quantity(name, middles.loc[method, name]), value=middles.loc[method, name])
-                for name in ("flops", "wall_s")
+                Cell(units.quantity(name, float(of[method])), value=float(of[method])) for name, of in middles.items()
             ]
             done = int(row["runs"]) - int(row["missing"])
             cells.append(Cell(f"{done}/{row['runs']}", style="" if done == row["runs"] else "short"))
@@ -346,12 +353,13 @@ class Site:
         """The median oracle gap, or test log-likelihood, of each method on each problem."""
         cells = {(row["dataset"], row["method"]): row for row in self.summary.to_dict("records")}
         columns = [Column("method", number=False)]
-        columns += [Column(name, define(self._metric(name)).label) for name in self.study.datasets]
+        datasets = sorted(self.study.datasets, key=lambda name: self.problems.index(problem_of(name)))
+        columns += [Column(name, define(self._metric(name)).label) for name in datasets]
         rows = []
         others = [method for method in self.study.methods if method not in self._placed.index]
         for method in [*map(str, self._placed.index), *others]:
             shown = [Cell(method, link=self.pages_of["methods"][method])]
-            for dataset in self.study.datasets:
+            for dataset in datasets:
                 row = cells.get((dataset, method))
                 cell = Cell(units.MISSING) if row is None else self._end(row, self._metric(dataset))
                 shown.append(replace(cell, link=self._address(dataset)))
@@ -385,7 +393,9 @@ class Site:
             return row.method == method
 
         query = f"method={quote(method, safe='')}"
-        curves = [(name, f"{path}#methods={quote(method, safe='')}") for name, path in self.pages_of["problems"].items()]
+        curves = [
+            (name, f"{path}#methods={quote(method, safe='')}") for name, path in self.pages_of["problems"].items()
+        ]
         parts = [
             Part("answers", "", lead),
             Part("problems", "On each problem", [*self._of(method, "ends", "method"), Links("Its curves", curves)]),
@@ -425,11 +435,11 @@ class Site:
         ends = self._of(dataset, "ends", "dataset")
         return [
             Part(f"{prefix}answers", title, [*lead, *ends]),
-            Part(f"{prefix}curves", f"Quality against cost{suffix}", [Paragraph(CURVES), curves] if curves else []),
+            Part(f"{prefix}curves", f"Quality against cost{suffix}", [curves, Paragraph(CURVES)] if curves else []),
             Part(
                 f"{prefix}comparisons",
                 f"Method against method{suffix}",
-                [Paragraph(DIFFERENCES), self._differences(own)] if own else [],
+                [self._differences(own), Paragraph(DIFFERENCES)] if own else [],
             ),
             Part(f"{prefix}unfinished", f"What did not finish{suffix}", self._unfinished(keep)),
         ]
@@ -490,7 +500,12 @@ class Site:
             place for place, column in enumerate(table.columns) if column.heading in BRIEF and not (one and place == 1)
         ]
         rows = [
-            replace(row, cells=[row.cells[k] for k in places], dataset="" if one else row.dataset, first=not one and row.first)
+            replace(
+                row,
+                cells=[row.cells[k] for k in places],
+                dataset="" if one else row.dataset,
+                first=not one and row.first,
+            )
             for row in table.rows
         ]
         return replace(table, columns=[table.columns[place] for place in places], rows=rows)
@@ -531,9 +546,11 @@ class Site:
         matches = replace(document.matches_table(self.paired), filters="yes")
         near = self.tables["targets"]
         curves = [(name, f"{path}#curves") for name, path in self.pages_of["problems"].items()]
-        to_match: list[Block] = [Paragraph(sentences.MATCHES), self._prepared(matches)] if self.paired else []
+        to_match: list[Block] = [self._prepared(matches), Paragraph(sentences.MATCHES)] if self.paired else []
         views = [("dataset by dataset", "explore.html#table=near")]
-        to_near: list[Block | Links] = [Paragraph(sentences.TARGETS), Links("In the explorer", views)] if near.rows else []
+        to_near: list[Block | Links] = (
+            [Paragraph(sentences.TARGETS), Links("In the explorer", views)] if near.rows else []
+        )
         parts = [
             Part("matches", "Costs to match another method", to_match),
             Part("near", near.label, to_near),
@@ -607,7 +624,12 @@ class Site:
             Part("definitions", "What is measured", document.definitions([*main, *others], bool(self.paired))),
             Part("references", "To cite", document.references(self.study)),
         ]
-        return Page("definitions.html", "Definitions", "What each column means, and the papers to cite", [p for p in parts if p.blocks])
+        return Page(
+            "definitions.html",
+            "Definitions",
+            "What each column means, and the papers to cite",
+            [p for p in parts if p.blocks],
+        )
 
 
 def _unique(table: Table, place: int) -> str:
@@ -639,9 +661,10 @@ def _counts(comparison: Comparison | None) -> str:
     found = [sentences.verdict_of(each) for each in comparison.differences]
     words = [word for word in (*VERDICTS, sentences.TOO_FEW) if word in found]
     return Markup(" ").join(
-        Markup('<span class="chip {0}" title="{0} on {2}"><span aria-hidden="true">{1}</span><span class="hidden">{0}</span> {2}</span>').format(
-            word, document.SIGNS[word], found.count(word)
-        )
+        Markup(
+            '<span class="chip {0}" title="{0} on {2}"><span aria-hidden="true">{1}</span>'
+            '<span class="hidden">{0}</span> {2}</span>'
+        ).format(word, document.SIGNS[word], found.count(word))
         for word in words
     )
 

@@ -10,8 +10,6 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from bench.common import units
 from bench.common.errors import UsageError
 from bench.publish.drawing import colour_rules
@@ -74,7 +72,10 @@ def write(folders: Sequence[Path], out: Path, command: str) -> Path:
         "missing": units.MISSING,
     }
     for path, page in pages.items():
-        text = sheet.render(shared | {"page": page, "root": page.root}).strip() + "\n"
+        text = (
+            sheet.render(shared | {"page": page, "root": page.root, "reasons": f"{page.root}failures.html"}).strip()
+            + "\n"
+        )
         atomic_write(out / path, _OPTIONAL.sub("", text))
     for path in before - {*pages, *assets}:
         (out / path).unlink(missing_ok=True)
@@ -126,4 +127,6 @@ def _refuse_foreign(out: Path, names: set[str], before: set[str]) -> None:
         if links:
             raise UsageError(f"{links[0]} is a symbolic link; a site must hold its files itself")
         if name in names - before and path.exists():
-            raise UsageError(f"{path} is there already and was not written by `publish`; move it, or give another --out")
+            raise UsageError(
+                f"{path} is there already and was not written by `publish`; move it, or give another --out"
+            )
