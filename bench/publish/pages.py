@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, count
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -187,7 +187,10 @@ class Site:
         }
 
     def pages(self) -> Iterator[Page]:
-        """Each page, the first one last, so that a site that is there links only to pages that are."""
+        """Each page, the first one last, so that what it links to is there."""
+        return map(_numbered, self._pages())
+
+    def _pages(self) -> Iterator[Page]:
         yield from map(self._method, self.study.methods)
         yield from map(self._problem, self.problems)
         yield self._costs()
@@ -306,9 +309,10 @@ class Site:
     @cached_property
     def _placed(self) -> pd.DataFrame:
         """The mean gap over problems with a known true model, and the mean rank, of each fitted method, best first."""
-        means = aggregate(self.study.measurements, self._with_truth).set_index("method")
-        ranked = ranks(self.study.measurements, self.study.runs).set_index("method")
-        return means.join(ranked, rsuffix="_rank").sort_values(["mean", "rank"], kind="stable")
+        means = aggregate(self.study.measurements, self._with_truth)
+        ranked = ranks(self.study.measurements, self.study.runs)
+        placed = means.merge(ranked, on="method", how="left", suffixes=("", "_rank")).set_index("method")
+        return placed.sort_values(["mean", "rank"], kind="stable")
 
     def _leaderboard(self) -> Table:
         """A row per fitted method: the mean gap, the mean rank, the verdicts on it, and the cost to match it."""
@@ -599,7 +603,7 @@ class Site:
             parts.append(Part("disagreements", "Where results were kept apart", told))
         for place, (name, study) in enumerate(zip(self.names, self.studies, strict=True)):
             blocks = [Paragraph(sentences.size(study)), *document.run_blocks(study)]
-            parts.append(Part(f"study-{place}", name if len(self.studies) > 1 else "", blocks))
+            parts.append(Part(f"study-{place}", name, blocks))
         return Page("studies.html", "Studies and provenance", "Who ran what, with which code, on which machine", parts)
 
     def _differing(self) -> list[Block]:
@@ -630,6 +634,18 @@ class Site:
             "What each column means, and the papers to cite",
             [p for p in parts if p.blocks],
         )
+
+
+def _numbered(page: Page) -> Page:
+    """A page whose tables have filters of their own; a table of one row needs none."""
+    numbers = count()
+
+    def own(block: Block | Curves | Links | Explorer) -> Block | Curves | Links | Explorer:
+        if isinstance(block, Table) and block.filters:
+            return replace(block, filters=f"filter-{next(numbers)}" if len(block.rows) > 1 else "")
+        return block
+
+    return replace(page, parts=[replace(part, blocks=[own(block) for block in part.blocks]) for part in page.parts])
 
 
 def _unique(table: Table, place: int) -> str:
