@@ -25,7 +25,7 @@ from bench.report.gallery import stems
 from bench.stats.comparisons import Comparison, comparisons
 from bench.stats.estimates import aggregate, ranks
 from bench.stats.summary import finished, oracle_levels, summary
-from bench.stats.verdicts import VERDICTS
+from bench.stats.verdicts import VERDICTS, WORSE
 from bench.store.join import conflicts, parameters
 from bench.store.schema import LEARNS, MAIN_METRICS, PAIR, RUN, RUN_COSTS, define
 from bench.store.study_tables import Study
@@ -296,7 +296,11 @@ class Site:
         about = self._about("methods", method)
         lead: list[Block] = []
         if len(own) > sentences.MANY:
-            lead = [*(Paragraph(text, "lead") for text in sentences.overview(own, [])), document.standings(own)]
+            losses_first = sorted(own, key=lambda each: -len(each.having(WORSE)))
+            lead = [
+                *(Paragraph(text, "lead") for text in sentences.overview(own, [])),
+                document.standings(losses_first),
+            ]
         elif own:
             lead = [Claims(document.claims(own, self.study, self.summary))]
         told = {"floor": FLOOR, "ceiling": CEILING}.get(self.study.roles[method], "")
@@ -347,7 +351,7 @@ class Site:
         curves = self._curves(dataset, f"{prefix}cost")
         ends = self._of(dataset, "ends", "dataset")
         return [
-            Part(f"{prefix}answers", title, [*lead, *ends]),
+            Part(f"{prefix}answers", title, [*lead, *ends, Paragraph(sentences.TABLE)]),
             Part(f"{prefix}curves", f"Quality against cost{suffix}", [curves, Paragraph(CURVES)] if curves else []),
             Part(
                 f"{prefix}comparisons",
