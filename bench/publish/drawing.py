@@ -22,8 +22,8 @@ from bench.store.schema import COSTS, LEARNS, Definition, define
 if TYPE_CHECKING:
     import pandas as pd
 
-WIDTH, HEIGHT = 720, 400  # of a drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 48  # the margins around the panel
+WIDTH, HEIGHT = 720, 420  # of a drawing, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 64, 14, 34, 48  # the margins around the panel
 FLOOR = 1e-3  # nats; gaps at or below it, which a good model can have by chance, are drawn at the edge
 DECADES = 3  # the most decades of gaps above the largest final one
 LEAST = 4  # units by which a line moves; smaller steps are not visible
@@ -185,10 +185,10 @@ def _axes(cost: Definition, scale: _Vertical, low: float, high: float, across: C
     beside = [f'<text x="{LEFT - 6}" y="{y + 4:.0f}">{escape(text)}</text>' for text, y in rows]
     below = [f'<text x="{x:.0f}" y="{foot + 17}">{escape(text)}</text>' for text, x in columns]
     below.append(f'<text x="{(LEFT + right) / 2:g}" y="{HEIGHT - 8}">{escape(cost.label)}</text>')
-    below.append(f'<text transform="translate(14 {(TOP + foot) / 2:g}) rotate(-90)">{scale.metric.label} (nats)</text>')
+    title = f'<text class="title" x="6" y="20">{scale.metric.label} (nats)</text>'
     return (
         f'<path class="grid" d="{"".join(grid)}"/><path class="axis" d="M{LEFT} {TOP}V{foot}H{right}"/>'
-        f'<g class="beside">{"".join(beside)}</g><g class="below">{"".join(below)}</g>'
+        f'<g class="beside">{"".join(beside)}</g><g class="below">{"".join(below)}</g>{title}'
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from bench.common import units
 from bench.common.errors import UsageError
 from bench.publish import site as module
-from bench.publish.drawing import HEIGHT, LEAST, _steps, _thinned, drawings
+from bench.publish.drawing import HEIGHT, LEAST, TOP, _steps, _thinned, drawings
 from bench.publish.site import write
 from bench.report import sentences
 from bench.report.figures.palette import styles
@@ -29,6 +29,7 @@ ROLES = {"oracle": "ceiling", "untrained": "floor"}
 LEVELS = {"mapa": -1.5, "vae": -1.7, "mapa[boxes=0]": -1.4, HOSTILE: -1.9, "oracle": -1.0}
 DATASETS = ("circle", "torus")
 COMMAND = "python -m bench publish DIR --out site"
+COST_OF_PASSES = list(COSTS).index("decoder_passes")
 
 
 def study_in(folder, levels=LEVELS, datasets=DATASETS, seeds=6, truth=-1.0, failed=(), **info):
@@ -406,6 +407,26 @@ def test_each_cost_has_a_drawing_in_which_the_better_end_is_further_on(made, met
         assert all(0 <= y <= HEIGHT for y in height)
 
 
+def test_markers_stand_where_the_ticks_say(made):
+    """Both axes are logarithmic: the end of each method read off the ticks is its final gap and its total cost."""
+    rows = made.study.measurements
+    rows = rows[(rows["dataset"] == "circle") & (rows["metric"] == "oracle_gap")]
+    svg = drawings(rows, styles(made.study.roles), -1.0, "circle")[COST_OF_PASSES].svg
+    table = summary(made.study.measurements, made.study.runs).set_index(["dataset", "method"]).loc["circle"]
+    across, up = (
+        np.array([(float(text.replace(" k", "e3").replace(" M", "e6")), float(at)) for at, text in found])
+        for found in (
+            re.findall(r'<text x="(\d+)" y="389">([\d.]+(?: [kM])?)</text>', svg),
+            [(float(y) - 4, text) for y, text in re.findall(r'<text x="58" y="(\d+)">([\d.]+)</text>', svg)],
+        )
+    )
+    for place, method in enumerate(("mapa", "vae", "mapa[boxes=0]")):
+        x, y = map(float, re.search(rf'class="m{place}">.*?class="end" d="M(\d+) (\d+)m', svg).groups())
+        for ticks, at, value in ((across, x, "decoder_passes"), (up, y, "oracle_gap_median")):
+            line = np.polyfit(ticks[:, 1], np.log10(ticks[:, 0]), 1)
+            assert np.polyval(line, at) == pytest.approx(np.log10(table.loc[method, value]), abs=2 * abs(line[0]))
+
+
 def test_values_that_are_no_numbers_are_drawn_at_the_worse_edge(made):
     rows = made.study.measurements
     rows = rows[(rows["dataset"] == "circle") & (rows["metric"] == "oracle_gap")].copy()
@@ -414,7 +435,7 @@ def test_values_that_are_no_numbers_are_drawn_at_the_worse_edge(made):
         each.svg for each in drawings(rows, styles(made.study.roles), -1.0, "circle") if each.cost.name == "flops"
     ]
     assert "nan" not in svg
-    assert re.search(r'class="m1">.*?class="end" d="M\d+ 12m', svg)
+    assert re.search(r'class="m1">.*?class="end" d="M\d+ ' + f"{TOP}m", svg)
 
 
 # In a browser
