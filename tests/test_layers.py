@@ -22,6 +22,7 @@ LAYERS = (
     ("bench.stats",),
     ("bench.report.figures",),
     ("bench.report",),
+    ("bench.publish",),
     ("bench.process", "bench.metrics"),
     ("bench.registry",),
     ("bench.fit",),
@@ -36,7 +37,9 @@ FORBIDDEN = {
     "datasets": ("tests", "benchmarks"),
     "methods": ("datasets", "tests", "benchmarks"),
     "bench": ("tests", "benchmarks"),
-    **dict.fromkeys(("bench.store", "bench.stats", "bench.report"), ("torch", "sklearn", "methods", "datasets")),
+    **dict.fromkeys(
+        ("bench.store", "bench.stats", "bench.report", "bench.publish"), ("torch", "sklearn", "methods", "datasets")
+    ),
 }
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "pandas", "pyarrow", "distributed", "rich", "matplotlib", "seaborn")
 PACKAGES = [package for layer in LAYERS for package in layer]
@@ -173,7 +176,7 @@ def command(line):
     return f"import sys\nfrom bench.cli.app import main\nsys.argv = {['bench', *line.split()]!r}\nmain()"
 
 
-COMMANDS = "compare tune sweep run merge report status timing check list".split()  # noqa: SIM905 - reads better
+COMMANDS = "compare tune sweep run merge report publish status timing check list".split()  # noqa: SIM905 - reads better
 
 
 def test_answers_without_heavy_imports():
@@ -190,5 +193,5 @@ def test_list_prints_without_imports_that_are_heavier_than_rich():
 
 
 def test_reading_tables_never_loads_torch():
-    program = "import bench.report.page, bench.report.figures.sweep, bench.store.tables, bench.stats.summary"
+    program = "import bench.publish.site, bench.report.figures.sweep, bench.store.tables"
     assert "torch" not in loaded([program])[program]

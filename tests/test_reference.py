@@ -1,19 +1,24 @@
 """The reference study that is kept with the code, and what the README says that it found."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+from bench.common.units import number
+from bench.report import sentences
 from bench.stats.comparisons import comparisons
+from bench.stats.estimates import aggregate
 from bench.stats.verdicts import WORSE
 from bench.store.study_tables import read
 from bench.study import file
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "reference" / "study"
-LIMIT = 2_000_000
+SITE = ROOT / "results" / "reference" / "site"
+LIMIT, SITE_LIMIT = 2_000_000, 800_000
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +63,23 @@ def test_the_tables_are_small_and_the_report_is_there():
     linked = re.findall(r"\]\((figures/[^)]*)\)", (FOLDER / "report.md").read_text(encoding="utf-8"))
     assert len(linked) > 20
     assert all((FOLDER / link).is_file() for link in linked)
+
+
+def test_the_site_is_that_of_the_study_and_is_small(study, found):
+    """`results/reference/README.md` has the command that makes it again."""
+    made = json.loads((SITE / "site.json").read_text(encoding="utf-8"))
+    (source,) = made["studies"]
+    for name in ("runs.parquet", "measurements.parquet"):
+        assert source[name] == hashlib.sha256((FOLDER / name).read_bytes()).hexdigest(), "publish the study again"
+    files = {str(path.relative_to(SITE)): path for path in SITE.rglob("*") if path.is_file()}
+    assert set(files) == {*made["files"], "site.json"}
+    assert sum(path.stat().st_size for path in files.values()) < SITE_LIMIT
+    assert not re.search(
+        r"/(home|root|tmp|work)/", "".join(path.read_text(encoding="utf-8") for path in files.values())
+    )
+    front = files["index.html"].read_text(encoding="utf-8")
+    for text in sentences.overview(found, []):
+        assert text in front
+    for row in aggregate(study.measurements, study.runs).to_dict("records"):
+        gap = re.escape(f"{number(row['mean'])}<small>[{number(row['low'])}, {number(row['high'])}]")
+        assert re.search(rf">{row['method']}</a>(</th>)?\s*<td[^>]*>{gap}", front), row["method"]

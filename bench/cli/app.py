@@ -50,6 +50,7 @@ def cli() -> None:
       python -m bench run study.toml                       a comparison described in a file
       python -m bench status DIR                           how far a study is
       python -m bench report DIR --format latex            tables, figures and references for a paper
+      python -m bench publish DIR --out site               a site of all results: leaderboard, curves, tables
       python -m bench tune                                 choose hyperparameters, for compare --tuned
       python -m bench sweep --vary n_train=250,500,1000    the effect of one factor
       python -m bench list                                 methods, datasets and metrics
@@ -190,6 +191,37 @@ def report(**options: Any) -> None:
     from bench.cli import commands
 
     sys.exit(commands.report(**options))
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...")
+@click.option("--out", required=True, metavar="SITE", help="Folder of the site: new, empty, or such a site.")
+@_quiet
+def publish(**options: Any) -> None:
+    """Write a static site of one or several studies: for GitHub Pages, or to be read from its folder.
+
+    The first page has the sentences about losses and wins, the leaderboard with intervals and verdicts, and every
+    method on every problem. Each method and problem has a page, with curves against every cost. Other pages have costs
+    to match, a table explorer whose views can be linked to, failures with their reasons, provenance and definitions.
+
+    Of several studies, by whomever, a run that more than one holds is taken once. If they ran a dataset under different
+    settings, it is shown once for each, as DATASET @ STUDY, and what differs is named. Nothing is run, the studies do
+    not change, and no page asks for anything elsewhere. docs/publish.md has a recipe for GitHub Pages.
+
+    Files of an earlier site in SITE are replaced; nothing else is overwritten.
+
+    \b
+    Examples:
+      python -m bench publish results/compare --out site
+      python -m bench publish results/ours results/theirs --out site
+      python -m http.server --directory site             look at it on port 8000; index.html opens as a file too
+
+    \b
+    Exit code: 0 written, 2 bad usage, such as a folder without a study.
+    """  # noqa: D301
+    from bench.cli import commands
+
+    sys.exit(commands.publish(**options))
 
 
 @cli.command()

@@ -103,6 +103,19 @@ def report(folders: tuple[str, ...], out: str | None, formats: tuple[str, ...], 
     return 0
 
 
+def publish(folders: tuple[str, ...], out: str, quiet: bool) -> int:
+    """Write the site of some studies. Returns the exit code."""
+    from bench.publish.site import write
+
+    try:
+        page = write([Path(folder) for folder in dict.fromkeys(folders)], Path(out), _command())
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written to: {error.strerror or error}") from None
+    if not quiet:
+        click.echo(f"Site:  {page}")
+    return 0
+
+
 def _formats(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The formats of a report that are asked for; 'all' stands for each of them."""
     from bench.report.page import FORMATS

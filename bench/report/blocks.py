@@ -111,6 +111,7 @@ class Cell:
         value: What the page sorts it by, if not by its text.
         best: Whether it is marked as the best of its dataset.
         style: A class of the page's style sheet.
+        link: Where it leads to on a site, whose cells have no rows behind them.
     """
 
     text: str
@@ -119,6 +120,7 @@ class Cell:
     value: float | None = None
     best: bool = False
     style: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,6 @@ class Table:
         rows: The rows.
         head: Which column names the row, from 0.
         filters: The identifier of its filter on the page; without one it can be neither filtered nor sorted.
-        by_method: Whether the filter offers methods beside datasets.
         layout: Classes of the page's style sheet.
     """
 
@@ -162,7 +163,6 @@ class Table:
     rows: Sequence[Row]
     head: int = 0
     filters: str = ""
-    by_method: bool = True
     layout: str = "numbers"
 
 

@@ -30,10 +30,15 @@ def combined(studies: Sequence[Study], out: Path, command: str) -> Study:
         out: The folder of the combined study. Nothing is written.
         command: The command that makes it, for study.json.
     """
-    names = _names(studies)
-    renamed = [_renamed(*pair) for pair in zip(studies, _labels(studies, names), strict=True)]
-    tables = {name: unite([getattr(study, name) for study in renamed]) for name in READ}
-    return Study(folder=out, info=_info(renamed, names, out, command), **tables)
+    apart = kept_apart(studies)
+    tables = {name: unite([getattr(study, name) for study in apart]) for name in READ}
+    return Study(folder=out, info=_info(apart, names(studies), out, command), **tables)
+
+
+def kept_apart(studies: Sequence[Study]) -> list[Study]:
+    """The studies with other labels for the datasets about which they disagree: 'dataset @ studies'."""
+    labels = _labels(studies, names(studies))
+    return [_renamed(*pair) for pair in zip(studies, labels, strict=True)]
 
 
 def check_out(out: Path, folders: Sequence[Path]) -> None:
@@ -73,19 +78,19 @@ def save(study: Study) -> None:
             atomic_write(study.folder / f"{name}.csv", table.to_csv(index=False))
 
 
-def _names(studies: Sequence[Study]) -> list[str]:
+def names(studies: Sequence[Study]) -> list[str]:
     """The name of each study; its folder, as it was given, where two have the same name."""
     given = [study.name for study in studies]
     return [name if given.count(name) == 1 else str(study.folder) for name, study in zip(given, studies, strict=True)]
 
 
-def _labels(studies: Sequence[Study], names: Sequence[str]) -> list[dict[str, str]]:
+def _labels(studies: Sequence[Study], known: Sequence[str]) -> list[dict[str, str]]:
     """The label in the combined study of each dataset of each study."""
     labels: list[dict[str, str]] = [{} for _ in studies]
     for dataset in dict.fromkeys(name for study in studies for name in study.datasets):
         groups = _groups(studies, dataset)
         for group in groups:
-            whose = " + ".join(names[place] for place in group)
+            whose = " + ".join(known[place] for place in group)
             for place in group:
                 labels[place][dataset] = dataset if len(groups) == 1 else f"{dataset} @ {whose}"
     return labels
@@ -111,9 +116,9 @@ def _renamed(study: Study, labels: dict[str, str]) -> Study:
     return replace(study, **tables, info={**study.info, "datasets": about})
 
 
-def _info(studies: Sequence[Study], names: Sequence[str], out: Path, command: str) -> dict[str, Any]:
+def _info(studies: Sequence[Study], known: Sequence[str], out: Path, command: str) -> dict[str, Any]:
     """The content of study.json: common values, differing values with the study's name, and all sources."""
-    joined = {key: _joined(studies, names, key) for key in ("settings", "provenance")}
+    joined = {key: _joined(studies, known, key) for key in ("settings", "provenance")}
     about = {key: _union([study.section(key) for study in studies]) for key in ("datasets", "methods")}
     tuned = [study.info.get("tuned") for study in studies]
     return {
@@ -125,7 +130,7 @@ def _info(studies: Sequence[Study], names: Sequence[str], out: Path, command: st
         "provenance": joined["provenance"],
         "tuned": tuned[0] if all(each == tuned[0] for each in tuned) else None,
         **about,
-        "sources": [source for study, name in zip(studies, names, strict=True) for source in _sources(study, name)],
+        "sources": [source for study, name in zip(studies, known, strict=True) for source in _sources(study, name)],
     }
 
 
@@ -134,7 +139,7 @@ def _union(sections: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {key: each for section in reversed(sections) for key, each in section.items()}
 
 
-def _joined(studies: Sequence[Study], names: Sequence[str], key: str) -> dict[str, Any]:
+def _joined(studies: Sequence[Study], known: Sequence[str], key: str) -> dict[str, Any]:
     """A section of all studies: the common value, the union of lists, or each study's value with its name."""
     sections = [study.section(key) for study in studies]
     joined: dict[str, Any] = {}
@@ -147,7 +152,7 @@ def _joined(studies: Sequence[Study], names: Sequence[str], key: str) -> dict[st
         elif all(value == values[0] for value in values):
             joined[name] = values[0]
         else:
-            joined[name] = "; ".join(f"{study}: {_shown(value)}" for study, value in zip(names, values, strict=True))
+            joined[name] = "; ".join(f"{study}: {_shown(value)}" for study, value in zip(known, values, strict=True))
     return joined
 
 

@@ -60,14 +60,14 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
         The sections that the study has something for.
     """
     found = comparisons(study.measurements, study.runs, study.baseline, study.margin)
-    places = _places(study)
-    metrics = _metrics(study.measurements)
+    placed = places(study)
+    metrics = metrics_of(study.measurements)
     main, others = ([m for m in metrics if (m.name in MAIN_METRICS) == wanted] for wanted in (True, False))
     paired = [each for each in found if each.differences]
-    ends = _Ends(study, table)
+    ends = Ends(study, table)
     candidates = (
-        Section("answers", "", "Answers", _answers(study, table, found, places, pictures["overview"])),
-        Section("ranking", "Over all datasets", "Overall", _ranking(places, pictures["ranking"])),
+        Section("answers", "", "Answers", _answers(study, table, found, placed, pictures["overview"])),
+        Section("ranking", "Over all datasets", "Overall", _ranking(placed, pictures["ranking"])),
         Section("table", "Where each method ended", "Table", ends.blocks("filter-ends", main, RUN_COSTS)),
         Section("comparisons", "Method against method", "Comparisons", _comparisons(paired)),
         Section("cost", "Quality against cost", "Cost", _costs(study, pictures["curves"])),
@@ -80,11 +80,11 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
             "Densities",
             _figures(sentences.DENSITIES, pictures["densities"], wide=False),
         ),
-        Section("work", "Where the FLOPs went", "", _work(study)),
-        Section("unfinished", "What did not finish", "Failures", _unfinished(study)),
+        Section("work", "Where the FLOPs went", "", work(study)),
+        Section("unfinished", "What did not finish", "Failures", unfinished(study)),
         Section("run", "What was run", "Run it again", run_blocks(study)),
-        Section("definitions", "What is measured", "Definitions", _definitions(metrics, bool(paired))),
-        Section("references", "To cite", "", _references(study)),
+        Section("definitions", "What is measured", "Definitions", definitions(metrics, bool(paired))),
+        Section("references", "To cite", "", references(study)),
         Section("files", "Files", "", _files(study)),
     )
     return [section for section in candidates if section.blocks]
@@ -110,7 +110,7 @@ def _answers(
     notes = sentences.notes(study, table, any(each.differences for each in found))
     return [
         *(Paragraph(text, "lead") for text in lead),
-        _standings(found) if many else Claims(_claims(found, study, table)),
+        standings(found) if many else Claims(claims(found, study, table)),
         *([Paragraph(incident, "warning")] if incident else []),
         *([Legend()] if overview else []),
         *([Figures(overview, wide=False)] if overview else []),
@@ -118,7 +118,8 @@ def _answers(
     ]
 
 
-def _claims(found: list[Comparison], study: Study, table: pd.DataFrame) -> list[Claim]:
+def claims(found: Sequence[Comparison], study: Study, table: pd.DataFrame) -> list[Claim]:
+    """What each comparison found, losses first."""
     if not found:
         return [Claim(text) for text in sentences.summary_sentences(found, study.runs, table)]
     return [
@@ -138,7 +139,7 @@ def _verdicts(comparison: Comparison) -> list[tuple[str, str, int]]:
     return [(word, SIGNS[word], words[word]) for word in (*VERDICTS, sentences.TOO_FEW) if words[word]]
 
 
-def _standings(found: Sequence[Comparison]) -> Table:
+def standings(found: Sequence[Comparison]) -> Table:
     """The verdicts and the cost to match of many comparisons, a row each."""
     columns = [Column("methods", number=False), *map(Column, VERDICTS)]
     columns += [Column("FLOPs to match"), Column("FLOPs to match, methods exchanged")]
@@ -146,12 +147,12 @@ def _standings(found: Sequence[Comparison]) -> Table:
     for place, each in enumerate(found):
         counts = Counter(sentences.verdict_of(difference) for difference in each.differences)
         cells = [Cell(f"{each.baseline} against {each.other}"), *(Cell(str(counts[word])) for word in VERDICTS)]
-        cells += [_ratio(cost.flops, cost.flops_interval) for cost in (each.match, each.back)]
+        cells += [ratio_cell(cost.flops, cost.flops_interval) for cost in (each.match, each.back)]
         rows.append(Row(cells, first=place == 0 or each.baseline != found[place - 1].baseline))
     return Table("Verdicts over datasets", columns, rows, 0, layout="numbers compact")
 
 
-def _ratio(middle: float, interval: tuple[float, float]) -> Cell:
+def ratio_cell(middle: float, interval: tuple[float, float]) -> Cell:
     """A ratio of costs with its interval; 'never' for infinity."""
     below = "" if math.isnan(interval[0]) else f"[{', '.join(map(sentences.never, interval))}]"
     return Cell(sentences.never(middle), below, value=middle)
@@ -160,7 +161,7 @@ def _ratio(middle: float, interval: tuple[float, float]) -> Cell:
 # Tables of numbers
 
 
-def _places(study: Study) -> list[dict[Hashable, Any]]:
+def places(study: Study) -> list[dict[Hashable, Any]]:
     """The mean gap and the rank of each fitted method, the smallest gap first."""
     ranked = ranks(study.measurements, study.runs).drop(columns="missing")
     means = aggregate(study.measurements, study.runs).sort_values("mean", kind="stable")
@@ -194,11 +195,11 @@ def _ranking(places: Sequence[Mapping[Hashable, Any]], pictures: Sequence[Pictur
     return [Paragraph(sentences.RANKING), Figures(pictures, captioned=False), table]
 
 
-class _Ends:
+class Ends:
     """Tables of where each method ended, by metrics and costs."""
 
     def __init__(self, study: Study, table: pd.DataFrame):
-        self.study, self.table = study, table
+        self.study, self.summary = study, table
         found = estimates(study.measurements, study.runs, tuple(metric_names(study.measurements)))
         ends = found[["median_low", "median_high"]].to_numpy().tolist()
         self.intervals = dict(zip(map(tuple, found[[*PAIR, "metric"]].to_numpy().tolist()), ends, strict=True))
@@ -208,22 +209,26 @@ class _Ends:
         if not metrics and not costs:
             return []
         label = "Where each method ended" if costs else "Quality of posteriors and samples"
-        columns = [Column("dataset", number=False), Column("method", number=False), Column("seeds")]
-        columns += [Column(d.label, d.unit, d.meaning) for d in metrics]
-        columns += [Column(d.label, "", d.meaning) for d in costs]
-        records = self.table.to_dict("records")
-        previous = [None, *(row["dataset"] for row in records)]
-        rows = [
-            self._row(row, row["dataset"] != before, metrics, costs)
-            for row, before in zip(records, previous, strict=False)
-        ]
-        table = Table(label, columns, rows, 1, filters)
+        table = self.table(label, filters, metrics, costs)
         if not costs:
             return [Paragraph(sentences.OTHERS), table]
         levels = oracle_levels(self.study.measurements, self.study.runs)
         known = {dataset: levels[dataset] for dataset in self.study.datasets if dataset in levels}
         texts = [Paragraph(sentences.TABLE), Paragraph(sentences.INTERACTION, page_only=True)]
         return [*texts, table, *([Paragraph(sentences.true_levels(known))] if known else [])]
+
+    def table(self, label: str, filters: str, metrics: Sequence[Definition], costs: Sequence[Definition]) -> Table:
+        """The metrics and costs of each method on each dataset."""
+        columns = [Column("dataset", number=False), Column("method", number=False), Column("seeds")]
+        columns += [Column(d.label, d.unit, d.meaning) for d in metrics]
+        columns += [Column(d.label, "", d.meaning) for d in costs]
+        records = self.summary.to_dict("records")
+        previous = [None, *(row["dataset"] for row in records)]
+        rows = [
+            self._row(row, row["dataset"] != before, metrics, costs)
+            for row, before in zip(records, previous, strict=False)
+        ]
+        return Table(label, columns, rows, 1, filters)
 
     def _row(
         self, row: Mapping[Hashable, Any], first: bool, metrics: Sequence[Definition], costs: Sequence[Definition]
@@ -234,15 +239,15 @@ class _Ends:
             f"{row['seeds_done']}/{row['seeds_total']}", value=row["seeds_done"], style="" if complete else "short"
         )
         cells = [Cell(dataset), Cell(method), seeds]
-        cells += [self._metric(row, metric.name) for metric in metrics]
+        cells += [self.metric(row, metric.name) for metric in metrics]
         cells += [
             Cell(units.quantity(cost.name, row[cost.name]), rows=(dataset, method, cost.name), value=row[cost.name])
             for cost in costs
         ]
         return Row(cells, dataset, method, first=first, reference=row["role"] not in LEARNS)
 
-    def _metric(self, row: Mapping[Hashable, Any], name: str) -> Cell:
-        """A median over its interval; for too few seeds over the range."""
+    def metric(self, row: Mapping[Hashable, Any], name: str) -> Cell:
+        """The cell of a metric in a row of the summary: the median over its interval; for too few seeds the range."""
         pair, median = (row["dataset"], row["method"]), row[f"{name}_median"]
         text, below = units.number(median), ""
         if row["seeds_done"] > 1 and text != units.MISSING:
@@ -255,6 +260,13 @@ class _Ends:
 def _comparisons(found: Sequence[Comparison]) -> list[Block]:
     if not found:
         return []
+    title = "Costs to match, over datasets"
+    both = Heading(title, "matches"), Paragraph(sentences.MATCHES)
+    return [Paragraph(sentences.COMPARISONS), differences_table(found), *both, matches_table(found)]
+
+
+def differences_table(found: Sequence[Comparison]) -> Table:
+    """The differences of comparisons on each dataset, with their verdicts and the cost to match."""
     columns = (
         Column("methods", number=False),
         Column("dataset", number=False),
@@ -273,8 +285,7 @@ def _comparisons(found: Sequence[Comparison]) -> list[Block]:
         for comparison in found
         for place, difference in enumerate(comparison.differences)
     ]
-    table = Table("Method against method", columns, rows, 0, "filter-margins", by_method=False)
-    return [Paragraph(sentences.COMPARISONS), table, *_matches(found)]
+    return Table("Method against method", columns, rows, 0, "filter-margins")
 
 
 def _difference(comparison: Comparison, difference: Difference, first: bool) -> Row:
@@ -301,10 +312,10 @@ def _difference(comparison: Comparison, difference: Difference, first: bool) -> 
         Cell(units.ratio(back.flops)),
         Cell(f"{back.reached}/{len(back.seeds)}"),
     )
-    return Row(cells, difference.dataset, match=_by_seed(match), first=first)
+    return Row(cells, difference.dataset, comparison.other, _by_seed(match), first)
 
 
-def _matches(found: Sequence[Comparison]) -> list[Block]:
+def matches_table(found: Sequence[Comparison]) -> Table:
     """The costs to match over datasets, of every comparison and target."""
     columns = [
         Column("methods", number=False),
@@ -321,16 +332,14 @@ def _matches(found: Sequence[Comparison]) -> list[Block]:
             cells = (
                 Cell(f"{comparison.baseline} against {comparison.other}"),
                 Cell(target),
-                _ratio(cost.flops, cost.flops_interval),
-                _ratio(cost.wall, cost.wall_interval),
+                ratio_cell(cost.flops, cost.flops_interval),
+                ratio_cell(cost.wall, cost.wall_interval),
                 Cell(units.percent(cost.passage) if math.isfinite(cost.passage) else units.MISSING),
                 Cell(", ".join(cost.missed) or "none"),
                 Cell(", ".join(cost.neither) or "none"),
             )
             rows.append(Row(cells, first=place == 0))
-    title = "Costs to match, over datasets"
-    table = Table(title, columns, rows, 0, layout="numbers")
-    return [Heading(title, "matches"), Paragraph(sentences.MATCHES), table]
+    return Table("Costs to match, over datasets", columns, rows, 0, layout="numbers")
 
 
 def _by_seed(match: Match) -> str:
@@ -343,25 +352,29 @@ def _by_seed(match: Match) -> str:
 
 
 def _costs(study: Study, curves: Sequence[Picture]) -> list[Block]:
+    blocks: list[Block] = [Paragraph(sentences.CURVES), Figures(curves, captioned=False)]
+    table = targets_table(study)
+    if table.rows:
+        blocks += [Heading(table.label, "targets"), Paragraph(sentences.TARGETS), table]
+    return blocks
+
+
+def targets_table(study: Study) -> Table:
+    """What it costs each fitted method to come near the true model; without rows where that is not known."""
     found = targets(study.measurements, study.runs)
     cells = {
         (str(row["dataset"]), str(row["method"]), row["cost"], row["delta"]): row for row in found.to_dict("records")
     }
     known = {key[:2] for key in cells}
     pairs = [(d, m) for d in study.datasets for m in study.methods if (d, m) in known]
-    blocks: list[Block] = [Paragraph(sentences.CURVES), Figures(curves, captioned=False)]
-    if pairs:
-        title = "Cost to come near the true model"
-        columns = [Column("dataset", number=False), Column("method", number=False)]
-        columns += [Column(define(cost).label, f"to {delta} nats") for cost, delta in SHOWN]
-        firsts = [True, *(one[0] != other[0] for one, other in pairwise(pairs))]
-        rows = [
-            Row((Cell(d), Cell(m), *(_target(d, m, cells[d, m, c, delta]) for c, delta in SHOWN)), d, m, first=first)
-            for (d, m), first in zip(pairs, firsts, strict=True)
-        ]
-        table = Table(title, columns, rows, 1, "filter-targets")
-        blocks += [Heading(title, "targets"), Paragraph(sentences.TARGETS), table]
-    return blocks
+    columns = [Column("dataset", number=False), Column("method", number=False)]
+    columns += [Column(define(cost).label, f"to {delta} nats") for cost, delta in SHOWN]
+    firsts = [True, *(one[0] != other[0] for one, other in pairwise(pairs))]
+    rows = [
+        Row((Cell(d), Cell(m), *(_target(d, m, cells[d, m, c, delta]) for c, delta in SHOWN)), d, m, first=first)
+        for (d, m), first in zip(pairs, firsts, strict=bool(pairs))
+    ]
+    return Table("Cost to come near the true model", columns, rows, 1, "filter-targets")
 
 
 def _target(dataset: str, method: str, row: Mapping[Hashable, Any]) -> Cell:
@@ -372,10 +385,10 @@ def _target(dataset: str, method: str, row: Mapping[Hashable, Any]) -> Cell:
     return Cell(units.quantity(cost, median), small, (dataset, method, f"near-{row['delta']}"), median)
 
 
-def _work(study: Study) -> list[Block]:
+def work(study: Study) -> list[Block]:
     """The kinds of work of each fitted method, with the share charged by formula and that of aggressive steps."""
-    work = study.work[study.work["method"].isin(fitted(study.runs))]
-    shares, aggressive = work_shares(work), aggressive_shares(work)
+    rows = study.work[study.work["method"].isin(fitted(study.runs))]
+    shares, aggressive = work_shares(rows), aggressive_shares(rows)
     entries = []
     for method, kinds in shares.groupby("method", sort=False):
         shown = [(k["name"], k["share"], k["by"]) for k in kinds.to_dict("records") if k["share"] >= LEAST_SHARE]
@@ -398,7 +411,8 @@ def _posteriors(pictures: Mapping[str, Sequence[Picture]]) -> list[Block]:
 # What was run
 
 
-def _unfinished(study: Study) -> list[Block]:
+def unfinished(study: Study) -> list[Block]:
+    """The runs that did not finish, with their reasons."""
     if study.unfinished.empty:
         return [Paragraph(sentences.ALL_FINISHED, "")]
     names = ("dataset", "method", "seed", "status")
@@ -407,7 +421,9 @@ def _unfinished(study: Study) -> list[Block]:
             [
                 *(Cell(str(row[name])) for name in names),
                 Cell(str(row["message"] or sentences.NO_REASON), style="reason"),
-            ]
+            ],
+            str(row["dataset"]),
+            str(row["method"]),
         )
         for row in study.unfinished.fillna({"message": ""}).to_dict("records")
     ]
@@ -425,10 +441,10 @@ def _unfinished(study: Study) -> list[Block]:
 def run_blocks(study: Study) -> list[Block]:
     """The command, settings, provenance, datasets, methods and hyperparameters of a study."""
     command = str(study.info.get("command") or "")
-    settings = _pairs(study.section("settings"))
+    settings = stated(study.section("settings"))
     sections = (
-        ("Datasets", [Entry(name, *_dataset(about)) for name, about in study.section("datasets").items()]),
-        ("Methods", [Entry(name, *_method(about)) for name, about in study.section("methods").items()]),
+        ("Datasets", [Entry(name, *dataset_facts(about)) for name, about in study.section("datasets").items()]),
+        ("Methods", [Entry(name, *method_facts(about)) for name, about in study.section("methods").items()]),
         ("Hyperparameters", [Entry(name, text) for name, text in settings_used(study.info)]),
     )
     blocks: list[Block] = [Paragraph(sentences.RUN_AGAIN, ""), Code(command)] if command else []
@@ -451,7 +467,8 @@ def _source(each: Mapping[str, Any]) -> Entry:
     return Entry(str(each.get("name") or units.MISSING), text, f"commit {commit}, {finished}")
 
 
-def _pairs(section: Mapping[str, Any]) -> list[Entry]:
+def stated(section: Mapping[str, Any]) -> list[Entry]:
+    """The settings of a study, or its provenance, in words."""
     return [Entry(key.replace("_", " "), _plain(value)) for key, value in section.items()]
 
 
@@ -459,16 +476,16 @@ def _provenance(study: Study) -> str:
     """The provenance as lines that can be copied, with the seeds."""
     seeds = ", ".join(str(seed) for seed in sorted(study.runs["seed"].unique()))
     return "\n".join(
-        f"{each.name}: {each.text}" for each in [*_pairs(study.section("provenance")), Entry("seeds", seeds)]
+        f"{each.name}: {each.text}" for each in [*stated(study.section("provenance")), Entry("seeds", seeds)]
     )
 
 
-def _method(about: Mapping[str, Any]) -> tuple[str, str]:
+def method_facts(about: Mapping[str, Any]) -> tuple[str, str]:
     """What a method is, and its source."""
     return str(about.get("summary") or ""), str(about.get("source") or "")
 
 
-def _dataset(about: Mapping[str, Any]) -> tuple[str, str]:
+def dataset_facts(about: Mapping[str, Any]) -> tuple[str, str]:
     """What a dataset is, with its dimensions and noise variance, and its source."""
     texts = {
         "latent_dim": "latent dimension {}",
@@ -497,12 +514,14 @@ def _plain(value: Any) -> str:
 # Definitions, references, files
 
 
-def _metrics(measurements: pd.DataFrame) -> list[Definition]:
+def metrics_of(measurements: pd.DataFrame) -> list[Definition]:
+    """The definitions of the metrics that were measured, in the order of the schema."""
     stated = dict(zip(measurements["metric"], measurements["unit"], strict=True))
     return [define(name, str(stated.get(name, ""))) for name in metric_names(measurements)]
 
 
-def _definitions(metrics: Sequence[Definition], paired: bool) -> list[Block]:
+def definitions(metrics: Sequence[Definition], paired: bool) -> list[Block]:
+    """What each metric and cost of a report is."""
     entries = [
         Entry(d.label, f"{d.meaning}{f'; {d.better} is better' if d.better else ''}.", d.source, d.unit)
         for d in (*metrics, *(PAIRED if paired else ()), *RUN_COSTS)
@@ -510,7 +529,8 @@ def _definitions(metrics: Sequence[Definition], paired: bool) -> list[Block]:
     return [Entries(entries, ("quantity", "meaning", "source", "unit"))]
 
 
-def _references(study: Study) -> list[Block]:
+def references(study: Study) -> list[Block]:
+    """The papers to cite."""
     entries = [(each.text, units.listed(list(each.cited_for))) for each in cited(study)]
     return [References(entries)] if entries else []
 

@@ -78,7 +78,7 @@ def _interactive(study: Study) -> dict[str, Any]:
 
     The page names the hash of its program to the browser, so that nothing else can run.
     """
-    program = resources.files("bench.report").joinpath("templates/report.js").read_text(encoding="utf-8")
+    program = "\n".join(map(template, ("page.js", "report.js")))
     known = styles(study.roles, study.colour_groups)
     return {
         "program": Markup(program),
@@ -88,6 +88,11 @@ def _interactive(study: Study) -> dict[str, Any]:
         "methods": [(name, known[name].mark, VARIABLES[known[name].color]) for name in fitted(study.runs)],
         "missing": units.MISSING,
     }
+
+
+def template(name: str) -> str:
+    """The text of a file of the folder of templates."""
+    return resources.files("bench.report").joinpath(f"templates/{name}").read_text(encoding="utf-8")
 
 
 def markdown(text: object) -> str:
@@ -108,22 +113,27 @@ def _indented(text: str) -> Markup:
 
 def _render(template: str, context: dict[str, Any]) -> str:
     """Render a template in which every value is escaped for its language."""
-    return _environment(".html" in template).get_template(template).render(context).strip() + "\n"
+    return environment(html=".html" in template).get_template(template).render(context).strip() + "\n"
 
 
 @cache
-def _environment(html: bool) -> jinja2.Environment:
-    """What templates are rendered by, which compiles each of them once."""
+def environment(*packages: str, html: bool = True) -> jinja2.Environment:
+    """What renders templates of some packages and of the report; it compiles each of them once.
+
+    Args:
+        packages: Packages with a folder of templates, which go before those of the report.
+        html: Whether values are escaped for HTML; else for Markdown.
+    """
     finalize: Callable[[object], object] | None = None if html else _literally
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.report"),
+    found = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in (*packages, "bench.report")]),
         autoescape=html,
         finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(indented=_indented, address=_address, trailing=_without_trailing)
-    return environment
+    found.filters.update(indented=_indented, address=_address, trailing=_without_trailing)
+    return found
 
 
 def _address(name: str) -> str:

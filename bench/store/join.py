@@ -103,7 +103,7 @@ def _values(runs: pd.DataFrame, name: str) -> str:
 
 def _hyperparameters(one: Study, other: Study) -> list[str]:
     """Disagreements about the hyperparameters of methods that both have."""
-    ours, theirs = _parameters(one.runs), _parameters(other.runs)
+    ours, theirs = parameters(one.runs), parameters(other.runs)
     return [
         f"the hyperparameters of {method} are {_told(one, ours[method])} and {_told(other, theirs[method])}"
         for method in ours
@@ -111,7 +111,7 @@ def _hyperparameters(one: Study, other: Study) -> list[str]:
     ]
 
 
-def _parameters(runs: pd.DataFrame) -> dict[str, str]:
+def parameters(runs: pd.DataFrame) -> dict[str, str]:
     """By method, the distinct sets of hyperparameters of its finished runs, as text."""
     names = sorted(str(name) for name in runs if str(name).startswith(HYPERPARAMETER))
     found: dict[str, set[str]] = {}

@@ -2,8 +2,15 @@
 
 import contextlib
 import dataclasses
+import fcntl
+import json
+import os
 import random
+import select
+import shutil
 import sys
+import time
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -293,3 +300,100 @@ def misplaced():
         return cut + over
 
     return look
+
+
+CHROMIUM = shutil.which("chromium")
+PATIENCE = 30  # seconds
+
+
+class Browser:
+    """One page of a Chromium without a window, driven by its own DevTools protocol over a pair of pipes.
+
+    `events` are what it told of requests and of the console.
+    """
+
+    def __init__(self, profile):
+        theirs_in, self.to = os.pipe()
+        self.from_, theirs_out = os.pipe()
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (theirs_in, theirs_out)]  # clear of 3 and 4
+        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+        silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
+        ends = [(os.POSIX_SPAWN_DUP2, high[0], 3), (os.POSIX_SPAWN_DUP2, high[1], 4)]
+        command = [CHROMIUM, *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+        self.process = os.posix_spawn(CHROMIUM, command, os.environ, file_actions=[*silent, *ends])
+        for end in (theirs_in, theirs_out, *high):
+            os.close(end)
+        self.ids, self.events, self.held, self.session = count(1), [], b"", None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method, **params):
+        number = next(self.ids)
+        message = {"id": number, "method": method, "params": params}
+        message |= {"sessionId": self.session} if self.session else {}
+        os.write(self.to, json.dumps(message).encode() + b"\0")
+        while (answer := self.receive()).get("id") != number:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def receive(self):
+        while b"\0" not in self.held:
+            assert select.select([self.from_], [], [], PATIENCE)[0], "the browser does not answer"
+            chunk = os.read(self.from_, 1 << 16)
+            assert chunk, "the browser has ended"
+            self.held += chunk
+        message, self.held = self.held.split(b"\0", 1)
+        return json.loads(message)
+
+    def run(self, program):
+        """The value of an expression in the page."""
+        told = self.call("Runtime.evaluate", expression=program, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in told, told
+        return told["result"].get("value")
+
+    def until(self, program):
+        end = time.monotonic() + PATIENCE
+        while not self.run(program):
+            assert time.monotonic() < end, program
+            time.sleep(0.02)
+
+    def open(self, address):
+        self.events.clear()
+        self.call("Page.navigate", url="about:blank")
+        self.call("Page.navigate", url=address)
+        self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
+
+    def press(self, key, text=""):
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, text=text if kind == "keyDown" else "",
+                      windowsVirtualKeyCode={"Enter": 13, "Escape": 27, "Tab": 9}[key])  # fmt: skip
+
+    def texts(self, selector):
+        """What the elements that match show, those that are hidden left out."""
+        shown = f"[...document.querySelectorAll({json.dumps(selector)})].filter((each) => each.checkVisibility())"
+        return self.run(f"{shown}.map((each) => each.innerText.trim())")
+
+    def told(self):
+        """Addresses asked for, and what stands in the console."""
+        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        asked = [each["params"]["request"]["url"] for each in self.events if each["method"].endswith("WillBeSent")]
+        return asked, [each["params"] for each in self.events if each["method"] in kinds]
+
+    def close(self):
+        self.call("Browser.close")
+        os.waitpid(self.process, 0)
+        os.close(self.to)
+        os.close(self.from_)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A browser that all tests of pages share."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on the path; Debian's package has it")
+    running = Browser(tmp_path_factory.mktemp("profile"))
+    yield running
+    running.close()

@@ -20,8 +20,8 @@ NAMES = [
     (("compere",), "unknown command 'compere' - did you mean 'compare'?"),
     (
         ("frobnicate",),
-        "unknown command 'frobnicate' (available: compare, plan, run, merge, report, status, tune, sweep, list, "
-        "timing, check)",
+        "unknown command 'frobnicate' (available: compare, plan, run, merge, report, publish, status, tune, sweep, "
+        "list, timing, check)",
     ),
     (("compare", "-m", "mpaa"), "unknown method 'mpaa' - did you mean 'mapa'?"),
     (("compare", "-m", "mapa,MAPPA"), "unknown method 'MAPPA' - did you mean 'mapa'?"),

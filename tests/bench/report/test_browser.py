@@ -1,12 +1,6 @@
-"""The page in a browser: Chromium without a window, driven by its own DevTools protocol over a pair of pipes."""
+"""The page in a browser."""
 
-import fcntl
 import json
-import os
-import select
-import shutil
-import time
-from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -15,96 +9,12 @@ import pytest
 from bench.report.page import write
 from bench.stats.estimates import ranks
 
-CHROMIUM = shutil.which("chromium")
-PATIENCE = 30  # seconds
 HOSTILE = "</script><script>window.hurt=1</script><img src=x onerror=window.hurt=1>:'\"|x"
 UNIT = {"unit": "nats", "concurrent": False}
 COSTS = ("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes")
 MINE = {("circle", "mapa"): -1.5, ("circle", "vae"): -1.7, ("circle", HOSTILE): -1.6, ("torus", "mapa"): -12.0,
         ("torus", "vae"): -2.5, ("circle", "oracle"): -1.0}  # fmt: skip
 ENDS = '#table table.sortable [data-method="{}"][data-dataset="{}"]'
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path; Debian's package has it")
-
-
-class Browser:
-    """One page of a headless Chromium; `events` are what it told of requests and of the console."""
-
-    def __init__(self, profile):
-        theirs_in, self.to = os.pipe()
-        self.from_, theirs_out = os.pipe()
-        high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (theirs_in, theirs_out)]  # clear of 3 and 4
-        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-        silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
-        ends = [(os.POSIX_SPAWN_DUP2, high[0], 3), (os.POSIX_SPAWN_DUP2, high[1], 4)]
-        command = [CHROMIUM, *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
-        self.process = os.posix_spawn(CHROMIUM, command, os.environ, file_actions=[*silent, *ends])
-        for end in (theirs_in, theirs_out, *high):
-            os.close(end)
-        self.ids, self.events, self.held, self.session = count(1), [], b"", None
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method, **params):
-        number = next(self.ids)
-        message = {"id": number, "method": method, "params": params}
-        message |= {"sessionId": self.session} if self.session else {}
-        os.write(self.to, json.dumps(message).encode() + b"\0")
-        while (answer := self.receive()).get("id") != number:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def receive(self):
-        while b"\0" not in self.held:
-            assert select.select([self.from_], [], [], PATIENCE)[0], "the browser does not answer"
-            chunk = os.read(self.from_, 1 << 16)
-            assert chunk, "the browser has ended"
-            self.held += chunk
-        message, self.held = self.held.split(b"\0", 1)
-        return json.loads(message)
-
-    def run(self, program):
-        """The value of an expression in the page."""
-        told = self.call("Runtime.evaluate", expression=program, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told
-        return told["result"].get("value")
-
-    def until(self, program):
-        end = time.monotonic() + PATIENCE
-        while not self.run(program):
-            assert time.monotonic() < end, program
-            time.sleep(0.02)
-
-    def open(self, address):
-        self.events.clear()
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=address)
-        self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
-
-    def press(self, key, text=""):
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, text=text if kind == "keyDown" else "",
-                      windowsVirtualKeyCode={"Enter": 13, "Escape": 27, "Tab": 9}[key])  # fmt: skip
-
-    def texts(self, selector):
-        """What the elements that match show, those that are hidden left out."""
-        shown = f"[...document.querySelectorAll({json.dumps(selector)})].filter((each) => each.checkVisibility())"
-        return self.run(f"{shown}.map((each) => each.innerText.trim())")
-
-    def told(self):
-        """Addresses asked for, and what stands in the console."""
-        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
-        asked = [each["params"]["request"]["url"] for each in self.events if each["method"].endswith("WillBeSent")]
-        return asked, [each["params"] for each in self.events if each["method"] in kinds]
-
-    def close(self):
-        self.call("Browser.close")
-        os.waitpid(self.process, 0)
-        os.close(self.to)
-        os.close(self.from_)
 
 
 def tables(folder):
@@ -149,13 +59,6 @@ def tables(folder):
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     return write(tables(tmp_path_factory.mktemp("study")))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    running = Browser(tmp_path_factory.mktemp("profile"))
-    yield running
-    running.close()
 
 
 @pytest.fixture

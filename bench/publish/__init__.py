@@ -1,0 +1,1 @@
+"""A static site of one or several studies; it reads tables only, and never torch."""

@@ -1,0 +1,163 @@
+// The site's own: the table explorer, and addresses that keep a view. All numbers are on the page already; this only
+// shows, hides and orders them. page.js comes before it.
+
+const state = () => new URLSearchParams(location.hash.slice(1));
+const keep = (entries) => {
+  const shown = new URLSearchParams(entries.filter(([, value]) => value));
+  history.replaceState(null, "", `${location.pathname}${location.search}${[...shown].length ? `#${shown}` : ""}`);
+};
+
+// Curves: the address #axis=wall_s&methods=mapa,vae chooses the cost and highlights methods. Methods are separated by
+// commas that are no part of a name's brackets.
+
+const listed = (text) => (text ?? "").split(/,(?![^[]*\])/).filter(Boolean);
+
+const curvesView = () => {
+  const asked = state();
+  for (const input of all(`.axes input[value="${CSS.escape(asked.get("axis") ?? "")}"]`)) input.checked = true;
+  for (const name of listed(asked.get("methods"))) {
+    for (const button of all(".panel .legend button")) {
+      if (button.dataset.method === name && button.getAttribute("aria-pressed") === "false") highlight(button);
+    }
+  }
+};
+
+const keepCurves = () => {
+  const axis = document.querySelector(".axes input:checked").value;
+  const pressed = all('.panel .legend [aria-pressed="true"]').map((each) => each.dataset.method);
+  keep([["axis", axis === "flops" ? "" : axis], ["methods", [...new Set(pressed)].join(",")]]);
+};
+
+if (document.querySelector(".panel")) {
+  curvesView();
+  for (const panel of all(".panel")) {
+    panel.addEventListener("change", (event) => {
+      for (const each of all(`.axes input[value="${event.target.value}"]`)) each.checked = true;
+      keepCurves();
+    });
+    panel.querySelector(".legend").addEventListener("click", keepCurves);
+  }
+  addEventListener("hashchange", curvesView);
+}
+
+// The explorer: the address #table=results&sort=-FLOPs&columns=dataset|FLOPs&dataset=circle&method=mapa&text=word keeps
+// the view. A minus sign sorts downwards.
+
+const explorer = (root) => {
+  const { tables, links } = JSON.parse(byId("tables-data").textContent);
+  const [table, form, boxes] = ["table", "form", ".columns-of fieldset"].map((selector) => root.querySelector(selector));
+  const select = root.querySelector(".views select");
+  const headings = () => all("thead th", table);
+  let shown = null;
+
+  const cellOf = (tag, packed, row) => {
+    const [text, small, value, best, style] = [packed].flat();
+    const cell = make(tag, "", row);
+    const holder = best ? make("b", "", cell) : cell;
+    if (best) holder.className = "best";
+    if (links[text]) make("a", text, holder).href = links[text];
+    else holder.append(text);
+    if (small) make("small", small, cell);
+    if (typeof value === "number") cell.dataset.v = value;
+    if (style) cell.className = style;
+    return cell;
+  };
+
+  const build = (chosen) => {
+    shown = chosen;
+    table.replaceChildren();
+    table.setAttribute("aria-label", chosen.label);
+    const head = make("tr", "", make("thead", "", table));
+    for (const [, heading, unit, meaning, number] of chosen.columns) {
+      const cell = make("th", heading, head);
+      cell.className = number ? "" : "name";
+      cell.scope = "col";
+      cell.title = meaning;
+      if (unit) make("small", unit, cell);
+    }
+    const body = make("tbody", "", table);
+    for (const [dataset, method, ...cells] of chosen.rows) {
+      const row = make("tr", "", body);
+      Object.assign(row.dataset, { dataset, method });
+      for (const [place, cell] of cells.entries()) {
+        if (place === chosen.head) cellOf("th", cell, row).scope = "row";
+        else cellOf("td", cell, row);
+      }
+    }
+    sortable(table);
+    for (const heading of headings()) heading.addEventListener("click", keepView);
+    for (const [at, name] of ["dataset", "method"].entries()) {
+      const names = [...new Set(chosen.rows.map((row) => row[at]))].filter(Boolean);
+      form.elements[name].replaceChildren();
+      for (const text of ["", ...names]) make("option", text || "all", form.elements[name]).value = text;
+    }
+    for (const old of all("label", boxes)) old.remove();
+    for (const [place, [name, heading, unit]] of chosen.columns.entries()) {
+      if (place === chosen.head) continue;
+      const label = make("label", "", boxes);
+      const box = make("input", "", label);
+      Object.assign(box, { type: "checkbox", value: place, name, checked: !chosen.hidden.includes(place) });
+      label.append(` ${heading}`);
+      if (unit) make("small", unit, label);
+    }
+  };
+
+  const showRows = () => {
+    const { text, dataset, method } = Object.fromEntries(new FormData(form));
+    form.querySelector("output").value = narrow([...table.tBodies[0].rows], text, dataset, method);
+  };
+
+  const showColumns = () => {
+    for (const box of all("input", boxes)) {
+      for (const row of table.rows) row.cells[Number(box.value)].hidden = !box.checked;
+    }
+  };
+
+  const keepView = () => {
+    const place = headings().findIndex((each) => each.getAttribute("aria-sort") !== "none");
+    const down = place >= 0 && headings()[place].getAttribute("aria-sort") === "descending";
+    const columns = all("input", boxes).filter((box) => box.checked);
+    const usual = all("input", boxes).every((box) => box.checked !== shown.hidden.includes(Number(box.value)));
+    keep([
+      ["table", shown.name],
+      ["sort", place >= 0 ? `${down ? "-" : ""}${shown.columns[place][0]}` : ""],
+      ["columns", usual ? "" : columns.map((box) => box.name).join("|")],
+      ...["dataset", "method", "text"].map((name) => [name, form.elements[name].value]),
+    ]);
+  };
+
+  const showView = () => {
+    const asked = state();
+    build(tables.find((each) => each.name === asked.get("table")) ?? tables[0]);
+    select.value = shown.name;
+    const columns = asked.get("columns")?.split("|");
+    if (columns) for (const box of all("input", boxes)) box.checked = columns.includes(box.name);
+    for (const name of ["dataset", "method", "text"]) form.elements[name].value = asked.get(name) ?? "";
+    showColumns();
+    showRows();
+    const [, down, name] = /^(-?)(.*)$/s.exec(asked.get("sort") ?? "");
+    const place = shown.columns.findIndex((each) => name && each[0] === name);
+    for (let times = 0; place >= 0 && times < (down ? 2 : 1); times += 1) sort(table, headings()[place], place);
+  };
+
+  for (const each of tables) make("option", each.label, select).value = each.name;
+  select.addEventListener("change", () => {
+    keep([["table", select.value]]);
+    showView();
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("input", () => (showRows(), keepView()));
+  boxes.addEventListener("input", () => (showColumns(), keepView()));
+  const button = root.querySelector(".views button");
+  button.addEventListener("click", async () => {
+    const before = button.textContent;
+    await navigator.clipboard?.writeText(location.href).catch(() => undefined); // if refused, the address bar has it
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = before), 2000);
+  });
+  root.hidden = false;
+  addEventListener("hashchange", showView);
+  showView();
+};
+
+all(".explorer").forEach(explorer);
