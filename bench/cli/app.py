@@ -46,6 +46,7 @@ def cli() -> None:
     Start with:
       python -m bench compare --methods mapa,iterative     the main comparison, three minutes
       python -m bench compare --data FILE.csv              the same on a table of your own (docs/own-data.md)
+      python -m bench compare -m mine --plugin mine.py --against reference   yours alone, beside stored results
       python -m bench plan --methods mapa,iterative        what it runs, and what its verdicts can find
       python -m bench run study.toml                       a comparison described in a file
       python -m bench status DIR                           how far a study is
@@ -59,8 +60,13 @@ def cli() -> None:
 
 
 @cli.command("compare", cls=SettingsCommand, schemas=("Settings", "Execution"))
+@click.option("--against", metavar="DIR|reference",
+              help="Run --methods alone, on the problems, seeds and budget of this study; borrow the runs of its own.")
+@click.option("--problems", type=click.IntRange(min=1), metavar="N",
+              help="With --against: so many of its datasets, spread evenly over their order.  [default: all]")
 @click.option("--metric", default="test_ll", show_default=True, metavar="NAME", help="Metric of the final table.")
-@_out("results/compare")
+@click.option("--out", metavar="DIR",
+              help="Folder of the study.  [default: results/compare; with --against results/METHOD]")
 @_fresh
 @_quiet
 def compare(**options: Any) -> None:
@@ -75,9 +81,13 @@ def compare(**options: Any) -> None:
 
     --data compares on a table of your own: .csv, .parquet or .npz. docs/own-data.md explains it.
 
+    --against compares a method with a stored study without running the others again. `reference` is the study that
+    comes with the package. docs/against.md says what is checked before.
+
     \b
     Examples:
       python -m bench compare --methods mapa,iterative
+      python -m bench compare -m mine --plugin mine.py --against reference --problems 3
       python -m bench compare -m mapa,vae,oracle -d figure8,torus --seeds 5 --out results/mine
       python -m bench compare -m all --max-flops 1e9 --jobs 1
       python -m bench compare -m mapa,mine --plugin mine.py --baseline mine

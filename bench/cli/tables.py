@@ -42,7 +42,7 @@ def make_console() -> Console:
 def print_summary(folder: Path, metric: str) -> None:
     """Print the study's answers, and the median of a metric and of the costs per dataset and method."""
     from bench.config.schema import MARGIN
-    from bench.report.sentences import answers
+    from bench.report.sentences import BORROWED, answers
     from bench.stats.summary import summary
 
     measurements, runs = tables.read_table(folder, "measurements"), tables.read_table(folder, "runs")
@@ -55,6 +55,7 @@ def print_summary(folder: Path, metric: str) -> None:
     )
     for name in ("dataset", "method", metric, "oracle gap", "seconds", "FLOPs", "decoder passes", "seeds"):
         table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
+    sources = dict(runs.loc[runs.get("source", "") != "", ["method", "source"]].to_numpy().tolist())
     previous = None
     for row in rows.to_dict("records"):
         if previous not in (None, row["dataset"]):
@@ -62,7 +63,7 @@ def print_summary(folder: Path, metric: str) -> None:
         style = "bold" if row["best"] else ""
         table.add_row(
             "" if row["dataset"] == previous else escape(str(row["dataset"])),
-            escape(str(row["method"])),
+            escape(f"{row['method']} {BORROWED}" if row["method"] in sources else str(row["method"])),
             f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if row['best'] else '  '}",
             f"{row.get('oracle_gap_median', float('nan')):.3f}",
             *(quantity(cost, row[cost]) for cost in COSTS),
@@ -76,6 +77,8 @@ def print_summary(folder: Path, metric: str) -> None:
     stated = tables.read_json(folder / "study.json")["settings"]
     for answer in answers(measurements, runs, rows, stated.get("baseline", ()), stated.get("margin", MARGIN)):
         console.print(f"\n{answer}", markup=False, highlight=False)
+    for source in dict.fromkeys(sources.values()):
+        console.print(f"\n{BORROWED} Not run here, but borrowed from {source}.", markup=False, highlight=False)
 
 
 def print_plan(plan: Plan) -> None:

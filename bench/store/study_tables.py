@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,14 @@ class Study:
         names = {label: label.partition("[")[0] for label in self.methods}
         stated = {label: about.get(label) or about.get(name) or {} for label, name in names.items()}
         return {label: str(stated[label].get("colour_group") or name) for label, name in names.items()}
+
+    @cached_property
+    def borrowed(self) -> dict[str, str]:
+        """The methods with runs that were borrowed from another study, each with where from."""
+        if "source" not in self.runs:
+            return {}
+        found = self.runs[self.runs["source"].fillna("") != ""].drop_duplicates("method")
+        return dict(zip(found["method"].astype(str), found["source"].astype(str), strict=True))
 
     @property
     def baseline(self) -> tuple[str, ...]:

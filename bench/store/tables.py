@@ -50,10 +50,16 @@ WRITTEN = {"schema", "digest", *(field.name for field in fields(RunResult))}
 
 def write_run(folder: Path, result: RunResult) -> None:
     """Write a run's result; its file is complete or absent."""
+    write_json(run_path(folder, result.spec), content_of(result))
+
+
+def content_of(result: RunResult) -> dict[str, Any]:
+    """The content of a run's file; what is not a number is None."""
     content = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "spec"}
     spec = msgspec.to_builtins(result.spec)
     sealed = seal({"schema": SCHEMA, "spec": spec, **msgspec.to_builtins(content)})
-    write_json(run_path(folder, result.spec), sealed)
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(sealed))
+    return found
 
 
 def seal(content: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +258,8 @@ def _references(results: list[RunResult]) -> list[dict[str, Any]]:
 
 def _run(result: RunResult) -> dict[str, Any]:
     names = (
-        "formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent timed_seed"
+        "formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent timed_seed "
+        "source"
     )
     return {
         **{name: getattr(result.spec, name) for name in RUN},

@@ -14,6 +14,7 @@ from bench.common.errors import UsageError
 from bench.config import labels
 from bench.config.fields import flag
 from bench.config.schema import CONDITIONS, STUDIES, Conditions, Settings
+from bench.registry.fingerprints import Fingerprints
 from bench.store import provenance
 from bench.store.files import read_json, refuse_links, replacing
 from bench.store.records import KEY
@@ -243,6 +244,7 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
         "settings": stated_settings(plan, folder),
         "pairs": plan.pairs,
         "tuned": tuned_info(plan),
+        "evaluation": dataclasses.asdict(Fingerprints().of()),
         "provenance": {**provenance.collect(), "started": started, "finished": None},
         "datasets": {
             label: {
