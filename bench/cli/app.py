@@ -60,13 +60,21 @@ def cli() -> None:
 
 
 @cli.command("compare", cls=SettingsCommand, schemas=("Settings", "Execution"))
-@click.option("--against", metavar="DIR|reference",
-              help="Run --methods alone, on the problems, seeds and budget of this study; borrow the runs of its own.")
-@click.option("--problems", type=click.IntRange(min=1), metavar="N",
-              help="With --against: so many of its datasets, spread evenly over their order.  [default: all]")
+@click.option(
+    "--against",
+    metavar="DIR|reference",
+    help="Run --methods alone, on the problems, seeds and budget of this study; borrow the runs of its own.",
+)
+@click.option(
+    "--problems",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --against: so many of its datasets, spread evenly over their order.  [default: all]",
+)
 @click.option("--metric", default="test_ll", show_default=True, metavar="NAME", help="Metric of the final table.")
-@click.option("--out", metavar="DIR",
-              help="Folder of the study.  [default: results/compare; with --against results/METHOD]")
+@click.option(
+    "--out", metavar="DIR", help="Folder of the study.  [default: results/compare; with --against results/METHOD]"
+)
 @_fresh
 @_quiet
 def compare(**options: Any) -> None:

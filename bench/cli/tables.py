@@ -44,6 +44,7 @@ def print_summary(folder: Path, metric: str) -> None:
     from bench.config.schema import MARGIN
     from bench.report.sentences import BORROWED, answers
     from bench.stats.summary import summary
+    from bench.store.study_tables import borrowed
 
     measurements, runs = tables.read_table(folder, "measurements"), tables.read_table(folder, "runs")
     rows = summary(measurements, runs)
@@ -55,7 +56,7 @@ def print_summary(folder: Path, metric: str) -> None:
     )
     for name in ("dataset", "method", metric, "oracle gap", "seconds", "FLOPs", "decoder passes", "seeds"):
         table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
-    sources = dict(runs.loc[runs.get("source", "") != "", ["method", "source"]].to_numpy().tolist())
+    sources = borrowed(runs)
     previous = None
     for row in rows.to_dict("records"):
         if previous not in (None, row["dataset"]):

@@ -40,8 +40,8 @@ def results(study: Study, wanted: Iterable[tuple[RunSpec, Mapping[str, Any]]]) -
         row: dict[str, Any] = {str(name): value for name, value in runs[spec.name].items()}
         told = {name: _plain(name, row[name]) for name in row.keys() & BY_RUN}
         cost = Cost(**{name: row[name] for name in COSTS})
-        of_run = {"rows": rows.get(spec.name, []), "work": work.get(spec.name, [])}
-        yield RunResult(spec, cost=cost, parameters=dict(parameters), **told, **of_run)
+        told |= {"rows": rows.get(spec.name, []), "work": work.get(spec.name, [])}
+        yield RunResult(spec, cost=cost, parameters=dict(parameters), **told)
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -77,7 +77,7 @@ def alike(result: RunResult, stored: RunResult) -> RunResult:
     """The part of a result that a stored result of the same run has."""
     there = {(row.checkpoint, row.metric) for row in stored.rows}
     rows = [row for row in result.rows if (row.checkpoint, row.metric) in there]
-    left_out: dict[str, Any] = dict.fromkeys(NOT_STORED, [])
+    left_out: dict[str, Any] = {name: [] for name in NOT_STORED}
     return replace(result, rows=rows, work=result.work if stored.work else [], **left_out)
 
 

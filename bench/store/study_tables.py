@@ -75,10 +75,7 @@ class Study:
     @cached_property
     def borrowed(self) -> dict[str, str]:
         """The methods with runs that were borrowed from another study, each with where from."""
-        if "source" not in self.runs:
-            return {}
-        found = self.runs[self.runs["source"].fillna("") != ""].drop_duplicates("method")
-        return dict(zip(found["method"].astype(str), found["source"].astype(str), strict=True))
+        return borrowed(self.runs)
 
     @property
     def baseline(self) -> tuple[str, ...]:
@@ -105,6 +102,14 @@ class Study:
     def section(self, key: str) -> dict[str, Any]:
         """A part of study.json, empty where it is absent."""
         return self.info.get(key) or {}
+
+
+def borrowed(runs: pd.DataFrame) -> dict[str, str]:
+    """The methods with runs that were borrowed from another study, each with where from."""
+    if "source" not in runs:
+        return {}
+    found = runs[runs["source"].fillna("") != ""].drop_duplicates("method")
+    return dict(zip(found["method"].astype(str), found["source"].astype(str), strict=True))
 
 
 def read(folder: Path) -> Study:

@@ -87,7 +87,7 @@ def planned(asked: Settings, given: Collection[str], against: str, problems: int
         raise UsageError(str(error)) from None
     shared = msgspec.structs.replace(
         theirs,
-        datasets=_chosen(theirs.datasets or (), asked.datasets if "datasets" in given else None, problems, name),
+        datasets=chosen(theirs.datasets or (), asked.datasets if "datasets" in given else None, problems, name),
         margin=asked.margin if "margin" in given else theirs.margin,
         plugins=tuple(dict.fromkeys([*theirs.plugins, *asked.plugins])),
         baseline=(),
@@ -108,7 +108,7 @@ def planned(asked: Settings, given: Collection[str], against: str, problems: int
     return loan
 
 
-def _chosen(theirs: tuple[str, ...], asked: tuple[str, ...] | None, problems: int | None, name: str) -> tuple[str, ...]:
+def chosen(theirs: tuple[str, ...], asked: tuple[str, ...] | None, problems: int | None, name: str) -> tuple[str, ...]:
     """The datasets to compare on, in the study's order."""
     for label in asked or ():
         if label not in theirs:
@@ -130,7 +130,7 @@ def _refusal(loan: Loan) -> str:
         return "" if loan.borrowed else "--methods names all of its methods, and nothing is left to borrow"
     datasets = {spec.dataset: (info["datasets"].get(spec.dataset) or {}).get("data") for spec in other}
     if apart := [label for label, data in datasets.items() if data != plan.data(label)]:
-        return f"the data of {', '.join(apart)} are others here"
+        return f"the data that this code draws of {', '.join(apart)} are others"
     evaluation, here = info.get("evaluation") or {}, Fingerprints().of()
     if evaluation.get("code") != here.code:
         return "it was made by other code of evaluation; make it again, or use the version that made it"

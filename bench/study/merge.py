@@ -141,7 +141,7 @@ def _check_conditions(first: Part, other: Part) -> None:
 
 
 def _union(runs: Iterable[Run]) -> list[Run]:
-    """Each run once.
+    """Each run once; a borrowed copy, of which a study need not hold all rows, gives way to the run itself.
 
     Raises:
         UsageError: For two runs of one name that were not made alike.
@@ -149,9 +149,11 @@ def _union(runs: Iterable[Run]) -> list[Run]:
     """
     found: dict[str, Run] = {}
     clashes = []
-    for run in runs:
+    for run in sorted(runs, key=lambda run: bool(run.result.source)):
         first = found.setdefault(run.spec.name, run)
         _check_spec(first, run)
+        if run.result.source:
+            continue
         what, one, two = difference(first.content, run.content)
         if what:
             clashes.append(f"{run.spec.name}: {what} is {one} in {first.folder} and {two} in {run.folder}")
