@@ -173,7 +173,7 @@ def command(line):
     return f"import sys\nfrom bench.cli.app import main\nsys.argv = {['bench', *line.split()]!r}\nmain()"
 
 
-COMMANDS = "compare tune sweep run merge report status timing check list".split()  # noqa: SIM905 - reads better
+COMMANDS = "compare tune sweep run merge report status timing check submit-check list".split()  # noqa: SIM905 - reads better
 
 
 def test_answers_without_heavy_imports():

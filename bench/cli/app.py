@@ -55,6 +55,7 @@ def cli() -> None:
       python -m bench sweep --vary n_train=250,500,1000    the effect of one factor
       python -m bench list                                 methods, datasets and metrics
       python -m bench check NAME --plugin FILE.py          test a method of your own
+      python -m bench submit-check DIR                     whether a study of it can be handed in
       python -m bench compare --help                       everything that can be set
     """  # noqa: D301 - \b is click's mark for text that keeps its line breaks
 
@@ -375,6 +376,32 @@ def check_(**options: Any) -> None:
     from bench.cli import commands
 
     sys.exit(commands.check(**options))
+
+
+@cli.command("submit-check")
+@click.argument("folder", metavar="DIR")
+@_plugins
+def submit_check(**options: Any) -> None:
+    """Check that the study in DIR can be handed in: that anyone can merge it and get the same.
+
+    \b
+    complete      all planned runs are there, and the tables are what they give
+    reproducible  two runs, drawn at random, have the same values when they are repeated here
+    conforming    the methods that were run for it pass the quick checks of `bench check`
+    versions      the commit is stated and had no changes, and the keys of all runs are those of this code
+
+    docs/submit.md says how to make such a folder and where it goes. Nothing in DIR changes.
+
+    \b
+    Examples:
+      python -m bench submit-check results/mine
+
+    \b
+    Exit code: 0 all points pass, 1 some fail, 2 bad usage, 130 interrupted.
+    """  # noqa: D301
+    from bench.cli import commands
+
+    sys.exit(commands.submit_check(**options))
 
 
 for _command in cli.commands.values():  # click forgets the names of -h once a command was asked outside its group

@@ -251,6 +251,14 @@ def check(name: str, plugins: tuple[str, ...], checks: tuple[str, ...]) -> int:
     return show(check.run(under_test, check.chosen(checks, under_test)))
 
 
+def submit_check(folder: str, plugins: tuple[str, ...]) -> int:
+    """Check point by point that a study can be handed in, and print the outcomes. Returns the exit code."""
+    from bench.check import submission
+    from bench.cli.check import show
+
+    return show(submission.check(submission.Submission.of(Path(folder), _resolved(plugins))))
+
+
 def _command() -> str:
     """The command as it was given, without --fresh, since it will be shown to resume the study."""
     return shlex.join(["python", "-m", "bench", *(a for a in sys.argv[1:] if a != "--fresh")])

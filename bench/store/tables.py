@@ -179,12 +179,12 @@ PARQUET_ONLY = ("densities", "posteriors", "signals", "references")
 
 def write_tables(folder: Path, results: list[RunResult]) -> None:
     """Write the tables as Parquet and, except the large ones, as CSV."""
-    for name, table in _tables(results):
+    for name, table in made(results):
         for suffix in ("parquet",) if name in PARQUET_ONLY else ("parquet", "csv"):
             write_table(folder / f"{name}.{suffix}", table)
 
 
-def _tables(results: list[RunResult]) -> Iterator[tuple[str, pd.DataFrame]]:
+def made(results: list[RunResult]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each table by name, made when it is asked for, so that one is held at a time."""
     import pandas as pd
 

@@ -27,7 +27,7 @@ from bench.store.locks import alone
 from bench.store.records import Cost, RunResult, RunSpec
 from bench.store.study_tables import Study
 from bench.study.agreement import difference
-from bench.study.folder import Held, describe_study, extended, held, made
+from bench.study.folder import Held, describe_study, extended, held, made, present
 from bench.study.log import write_event
 from bench.study.plan import Plan, resolve
 
@@ -89,7 +89,7 @@ def planned(asked: Settings, given: Collection[str], against: str, problems: int
         theirs,
         datasets=chosen(theirs.datasets or (), asked.datasets if "datasets" in given else None, problems, name),
         margin=asked.margin if "margin" in given else theirs.margin,
-        plugins=tuple(dict.fromkeys([*theirs.plugins, *asked.plugins])),
+        plugins=present(tuple(dict.fromkeys([*theirs.plugins, *asked.plugins]))),
         baseline=(),
     )
     own = resolve(msgspec.structs.replace(shared, methods=asked.methods, set=asked.set)).settings.methods
