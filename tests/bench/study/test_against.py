@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import bench
+from bench.cli.tables import print_summary
 from bench.fit.runner import run_block
 from bench.report.blocks import Table
 from bench.report.document import document
@@ -87,6 +89,23 @@ def test_it_alone_is_run_and_the_study_is_as_made_whole(beside, reference, kept,
     del invented[:]
     assert beside().code == 0
     assert invented == []  # what is there is neither checked nor run again
+
+
+def test_from_python(reference, tmp_path, invented):
+    settings = {"methods": [MINE], "against": reference, "problems": 1, "out": tmp_path / "out", "report": False}
+    table = bench.compare(**settings)
+    assert set(table["method"]) == {MINE, *OTHERS}
+    assert set(table["dataset"]) == {"circle"}
+    assert len(invented) == 1 + 3
+
+
+def test_the_terminal_marks_the_borrowed(beside, tmp_path, capsys):
+    assert beside("--problems", 1).code == 0
+    print_summary(tmp_path / "out", "test_ll")
+    shown = capsys.readouterr().out
+    assert "vae † " in shown
+    assert f"{MINE} †" not in shown
+    assert "† Not run here, but borrowed from" in shown
 
 
 def test_the_borrowed_are_marked_where_they_are_shown(beside, tmp_path):
