@@ -113,11 +113,11 @@ def chosen(theirs: tuple[str, ...], asked: tuple[str, ...] | None, problems: int
     for label in asked or ():
         if label not in theirs:
             raise unknown(f"dataset of {name}", label, theirs)
-    chosen = [label for label in theirs if asked is None or label in asked]
-    if problems is None or problems >= len(chosen):
-        return tuple(chosen)
-    step = (len(chosen) - 1) / max(problems - 1, 1)
-    return tuple(chosen[round(i * step)] for i in range(problems))
+    every = tuple(label for label in theirs if asked is None or label in asked)
+    if problems is None or problems >= len(every):
+        return every
+    step = (len(every) - 1) / max(problems - 1, 1)
+    return tuple(every[round(i * step)] for i in range(problems))
 
 
 def _refusal(loan: Loan) -> str:
@@ -137,7 +137,7 @@ def _refusal(loan: Loan) -> str:
     if apart := sorted({*evaluation["versions"]} ^ {*here.versions}):
         return f"packages differ: {', '.join(apart)}"
     methods = ", ".join(dict.fromkeys(spec.method for spec in other))
-    return f"the code of {methods} has changed since; name them in --methods to run them here"
+    return f"the code or the packages of {methods} have changed since; name them in --methods to run them here"
 
 
 def lend(loan: Loan, out: Path, command: str) -> list[str]:

@@ -91,6 +91,16 @@ def test_it_alone_is_run_and_the_study_is_as_made_whole(beside, reference, kept,
     assert invented == []  # what is there is neither checked nor run again
 
 
+def test_all_problems_are_added_to_a_few(beside, tmp_path, invented):
+    assert beside("--problems", 1).code == 0
+    assert len(invented) == 1 + 3
+    del invented[:]
+    assert beside().code == 0
+    assert len(invented) == 1 + 3
+    assert {name.split(" / ")[0] for name in invented} == {"figure8"}
+    assert len(tables.read_table(tmp_path / "out", "runs")) == 2 * 3 * 3
+
+
 def test_from_python(reference, tmp_path, invented):
     settings = {"methods": [MINE], "against": reference, "problems": 1, "out": tmp_path / "out", "report": False}
     table = bench.compare(**settings)
@@ -125,7 +135,7 @@ def test_the_borrowed_are_marked_where_they_are_shown(beside, tmp_path):
     ("name", "act", "told"),
     [
         ("runs", lambda runs: runs.drop(0), "1 of its runs are missing, such as circle / vae / seed 0"),
-        ("runs", lambda runs: runs.__setitem__("key", "0" * 16), "the code of vae, untrained has changed since"),
+        ("runs", lambda runs: runs.__setitem__("key", "0" * 16), "packages of vae, untrained have changed since"),
         (
             "study",
             lambda info: info["datasets"]["circle"].update(data="other"),
