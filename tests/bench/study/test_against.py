@@ -12,6 +12,7 @@ import pytest
 import bench
 from bench.cli.tables import print_summary
 from bench.fit.runner import run_block
+from bench.report import latex
 from bench.report.blocks import Table
 from bench.report.document import document
 from bench.stats.comparisons import comparisons
@@ -129,6 +130,7 @@ def test_the_borrowed_are_marked_where_they_are_shown(beside, tmp_path):
     (note,) = [text for section in sections for block in section.blocks if (text := str(block)).count("† Not run here")]
     assert "borrowed from" in note
     assert "was repeated here" in note
+    assert "Borrowed from another study: vae and untrained." in latex.tables(study)["test-ll"]
 
 
 @pytest.mark.parametrize(
