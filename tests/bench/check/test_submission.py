@@ -5,10 +5,14 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+
+# For tools, which is not installed. It is last, so that all else is what is installed.
+sys.path.append(str(Path(__file__).parents[3]))
 
 from bench.check import submission
 from bench.check.checks import QUICK

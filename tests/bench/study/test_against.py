@@ -3,11 +3,15 @@
 import dataclasses
 import json
 import shutil
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+# For tools, which is not installed. It is last, so that all else is what is installed.
+sys.path.append(str(Path(__file__).parents[3]))
 
 import bench
 from bench.cli.tables import print_summary
