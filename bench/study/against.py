@@ -35,6 +35,7 @@ REFERENCE = "reference"
 PACKED = Path(__file__).parents[1] / "reference"  # travels with the package
 OWN = ("methods", "datasets", "baseline", "margin", "set", "plugins")  # the settings that are not the study's
 SHORT_S = 3.0  # a fit of up to this long is repeated
+STEADY = 1.2  # how far two timings of one fit may be apart
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class Loan:
     held: Held
     plan: Plan
     borrowed: tuple[RunSpec, ...]
+
+    @property
+    def described(self) -> str:
+        """The study with its commit and its day."""
+        commit = self.held.info["provenance"].get("commit") or "unknown"
+        return f"{self.name} (commit {commit}, {self.held.started[:10]})"
 
 
 def planned(asked: Settings, given: Collection[str], against: str, problems: int | None = None) -> Loan:
@@ -103,8 +110,7 @@ def planned(asked: Settings, given: Collection[str], against: str, problems: int
     )
     loan = Loan(name, study, before, plan, tuple(spec for spec in plan.runs if spec.method not in own))
     if refused := _refusal(loan):
-        made_by = f"commit {before.info['provenance'].get('commit')}, {before.started[:10]}"
-        raise UsageError(f"{name} ({made_by}) cannot be compared with: {refused}")
+        raise UsageError(f"{loan.described} cannot be compared with: {refused}")
     return loan
 
 
@@ -190,18 +196,19 @@ def _repeated(loan: Loan, found: list[RunResult]) -> tuple[str, tuple[float, flo
     there = _to_repeat(loan, found)
     with scheduler.one_server(), tempfile.TemporaryDirectory() as folder:
         (here,) = scheduler.run_all([there.spec], Execution(jobs=1), Path(folder))
-        timed = list(scheduler.time_alone([there.spec]))
-    made_there = loan.held.info["provenance"]
-    same_machine = made_there.get("processor") == provenance.processor()
+        timed = list(scheduler.time_alone([there.spec] * 2))
+    same_machine = loan.held.info["provenance"].get("processor") == provenance.processor()
     agreed, told = agreement(here, there, loan.plan.settings.margin, same_machine)
     if not agreed or not timed:
         raise StoppedError(f"error: {there.spec.name} of {loan.name}, repeated here: {told or 'it cannot be timed'}", 1)
-    (wall,), (cpu,) = seconds.at(timed[0].alone, [there.cost.flops])
-    ratio = wall / there.cost.wall_s, cpu / there.cost.cpu_s
-    return (
-        f"{loan.name} (commit {made_there.get('commit')}, {loan.held.started[:10]}). One run, {there.spec.name}, was "
-        f"repeated here: {told}. Seconds are those stored, times {ratio[0]:.2f}: what its fit takes here, over there"
-    ), ratio
+    walls, cpus = zip(*(seconds.at(each.alone, [there.cost.flops]) for each in timed), strict=True)
+    ratio, apart = min(walls)[0] / there.cost.wall_s, max(walls)[0] / min(walls)[0]
+    busy = f"; two timings of it are {apart:.1f} times apart, so do not compare seconds" if apart > STEADY else ""
+    source = (
+        f"{loan.described}. One run, {there.spec.name}, was repeated here: {told}. Seconds are those stored, times "
+        f"{ratio:.2f}: what its fit takes here, over there{busy}"
+    )
+    return source, (ratio, min(cpus)[0] / there.cost.cpu_s)
 
 
 def _to_repeat(loan: Loan, found: list[RunResult]) -> RunResult:

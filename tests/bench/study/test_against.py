@@ -201,15 +201,16 @@ def test_another_processor_may_round_otherwise_up_to_the_margin(run_spec):
     assert agreement(here, other, 0.005, False)[0] is False
 
 
-def test_seconds_are_scaled_by_the_fit_that_is_timed_here(beside, reference, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("slower", "told"), [(1.1, ""), (1.5, "; two timings of it are 1.5 times apart")])
+def test_seconds_are_scaled_by_the_fit_that_is_timed_here(beside, reference, tmp_path, monkeypatch, slower, told):
     there = tables.read_table(reference, "runs").set_index(RUN)
     timed = []
 
     def twice(specs):
         for spec in specs:
-            run = there.loc[(spec.dataset, "vae", spec.seed)]
+            run, factor = there.loc[(spec.dataset, "vae", spec.seed)], slower if timed else 1.0
             timed.append(spec)
-            alone = [(run.flops, 2 * run.wall_s, 3 * run.cpu_s)]
+            alone = [(run.flops, 2 * factor * run.wall_s, 3 * factor * run.cpu_s)]
             yield against.RunResult(spec, alone=alone)
 
     monkeypatch.setattr("bench.execution.scheduler.time_alone", twice)
@@ -218,7 +219,12 @@ def test_seconds_are_scaled_by_the_fit_that_is_timed_here(beside, reference, tmp
     runs = tables.read_table(tmp_path / "out", "runs").set_index(RUN).loc[there.index]
     assert runs["wall_s"].to_numpy() == pytest.approx(2 * there["wall_s"].to_numpy())
     assert runs["cpu_s"].to_numpy() == pytest.approx(3 * there["cpu_s"].to_numpy())
-    assert runs["source"].str.contains("Seconds are those stored, times 2.00").all()
+    assert (
+        runs["source"]
+        .str.contains(f"Seconds are those stored, times 2.00: what its fit takes here, over there{told}")
+        .all()
+    )
+    assert runs["source"].str.contains("do not compare seconds").eq(bool(told)).all()
     rows = [
         tables.read_table(folder, "measurements").query("method == 'vae'") for folder in (reference, tmp_path / "out")
     ]
