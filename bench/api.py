@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def compare(*, out: str | Path = "results/compare", report: bool = True, **settings: Any) -> pd.DataFrame:
+def compare(
+    *,
+    out: str | Path = "results/compare",
+    report: bool = True,
+    against: str | Path | None = None,
+    problems: int | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
     """Compare methods on datasets and return the tidy table of measurements.
 
     Does what `python -m bench compare` does: results go to the folder `out`, and what is there already is not run
@@ -21,6 +28,8 @@ def compare(*, out: str | Path = "results/compare", report: bool = True, **setti
     Args:
         out: The study's folder.
         report: Whether to write the report.
+        against: A study's folder, or 'reference': only `methods` are run, and the runs of its own are borrowed.
+        problems: How many datasets of that study to take; None for all.
         **settings: The settings and how to execute runs; help(bench.compare) lists them all.
 
     Raises:
@@ -29,6 +38,7 @@ def compare(*, out: str | Path = "results/compare", report: bool = True, **setti
     from bench.config.fields import fields, read
     from bench.config.schema import Execution, Settings
     from bench.store.tables import read_table
+    from bench.study.against import lend, planned
     from bench.study.execute import execute
     from bench.study.log import Silent, StudyLog
     from bench.study.plan import resolve
@@ -41,8 +51,11 @@ def compare(*, out: str | Path = "results/compare", report: bool = True, **setti
     of_execution = {field.name for field in fields(Execution)}
     how = read(Execution, {k: v for k, v in given.items() if k in of_execution}, lambda field: field.name)
     asked = read(Settings, {k: v for k, v in given.items() if k not in of_execution}, lambda field: field.name)
-    plan = resolve(asked)
+    loan = None if against is None else planned(asked, list(given.keys() - of_execution), str(against), problems)
+    plan = resolve(asked) if loan is None else loan.plan
     call = f"bench.compare({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+    if loan is not None:
+        lend(loan, Path(out), call)
     with StudyLog(Path(out), call, Silent()) as log:
         execute(plan, Path(out), how, log, call)
     if report:

@@ -7,15 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 # For benchmarks, which is not installed. It is last, so that all else is what is installed.
 sys.path.append(str(Path(__file__).parents[1]))
 
+from bench.stats.summary import final
 from bench.store.records import Cost, RunResult, RunSpec
+from bench.study.file import read_plan
 from benchmarks import fits, posterior, quality, study
 
 ROOT = Path(__file__).parents[1]
+SMALL = ROOT / "results" / "reference" / "small"
 LIGHT = ("time_help",)
 
 
@@ -23,6 +27,8 @@ LIGHT = ("time_help",)
 def asv(tmp_path):
     """Runs asv in a copy of what it reads, so that what it writes goes there; what it prints."""
     shutil.copy(ROOT / "asv.conf.json", tmp_path)
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "asv_machine.py", tmp_path / "tools")
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
     environment = {**os.environ, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
 
@@ -36,8 +42,7 @@ def asv(tmp_path):
     return run
 
 
-def test_benchmarks_run_in_this_environment(asv, tmp_path):
-    asv("machine", "--yes")
+def test_benchmarks_run_in_this_environment_on_a_machine_that_asv_does_not_know(asv, tmp_path):
     chosen = [word for pattern in LIGHT for word in ("--bench", pattern)]
     here = f"existing:{sys.executable}"
     output = asv("run", "--quick", "--dry-run", "--show-stderr", "--environment", here, *chosen)
@@ -66,14 +71,34 @@ def test_fits_are_shortened_to_the_same_number_of_steps():
     assert fits.shortened("untrained") == {}
 
 
-def test_what_is_tracked_is_read_from_a_study(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(quality, "METHODS", ("untrained",))
+def test_the_smallest_part_of_the_reference_is_tracked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(quality, "compare", lambda **settings: asked.append(settings))
+    monkeypatch.setattr(quality, "read_table", lambda _, name: pd.read_parquet(SMALL / f"{name}.parquet"))
     made = quality.Quality()
-    study = made.setup_cache()
-    assert 1 < made.track_oracle_gap(study, "untrained") < 1000
-    assert math.isnan(made.track_flops_to_target(study, "untrained"))
-    assert made.track_peak_memory(study, "untrained") > 0
+    _, runs = made.setup_cache()
+    (settings,) = asked
+    plan, _ = read_plan(SMALL / "study.toml")
+    kept = {name for name in settings if name not in ("methods", "datasets", "out", "report")}
+    stated = {name: getattr(plan.settings, name) for name in kept}
+    assert stated == {name: tuple(v) if isinstance(v := settings[name], list) else v for name in kept}
+    assert kept >= {"seeds", "n_train", "n_test", "max_flops"}
+    assert (tuple(settings["datasets"]), settings["methods"]) == (quality.DATASETS, quality.METHODS)
+    assert set(runs["dataset"]) == {*quality.DATASETS}
+
+
+def test_what_is_tracked_is_read_from_the_study():
+    study = tuple(pd.read_parquet(SMALL / f"{name}.parquet") for name in ("measurements", "runs"))
+    made = quality.Quality()
+    ends = final(*study)["oracle_gap"].groupby(["dataset", "method"]).mean()
+    for dataset, method in ends.index:
+        assert made.track_oracle_gap(study, method, dataset) == pytest.approx(ends[dataset, method])
+        assert made.track_peak_memory(study, method, dataset) > 0
+    rows = study[0][study[0]["metric"] == "oracle_gap"].set_index(["dataset", "method", "seed"]).sort_index()
+    flops = made.track_flops_to_target(study, "vae", "figure8")
+    assert flops == max(rows.loc[("figure8", "vae", seed)].query("value <= 5")["flops"].min() for seed in (0, 1))
+    assert math.isnan(made.track_flops_to_target(study, "vae", "swiss_roll"))
+    assert math.isnan(made.track_oracle_gap(study, "a method without runs", "circle"))
 
 
 def test_what_is_tracked_of_a_run_is_what_it_takes_beside_its_fit(monkeypatch):

@@ -176,7 +176,7 @@ def command(line):
     return f"import sys\nfrom bench.cli.app import main\nsys.argv = {['bench', *line.split()]!r}\nmain()"
 
 
-COMMANDS = "compare tune sweep run merge report publish status timing check list".split()  # noqa: SIM905 - reads better
+COMMANDS = "compare tune sweep run merge report publish status timing check submit-check list".split()  # noqa: SIM905
 
 
 def test_answers_without_heavy_imports():

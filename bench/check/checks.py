@@ -31,6 +31,9 @@ CHECKS = (
     Check("bad-input", bad_input, learners_only=False),
 )
 
+SLOW = ("bound", "optimum")
+QUICK = tuple(check for check in CHECKS if check.name not in SLOW)
+
 
 def chosen(names: Iterable[str], under_test: MethodUnderTest) -> tuple[Check, ...]:
     """The checks of the given names, in the order of `CHECKS`.

@@ -46,6 +46,7 @@ def cli() -> None:
     Start with:
       python -m bench compare --methods mapa,iterative     the main comparison, three minutes
       python -m bench compare --data FILE.csv              the same on a table of your own (docs/own-data.md)
+      python -m bench compare -m mine --plugin mine.py --against reference   yours alone, beside stored results
       python -m bench plan --methods mapa,iterative        what it runs, and what its verdicts can find
       python -m bench run study.toml                       a comparison described in a file
       python -m bench status DIR                           how far a study is
@@ -55,13 +56,27 @@ def cli() -> None:
       python -m bench sweep --vary n_train=250,500,1000    the effect of one factor
       python -m bench list                                 methods, datasets and metrics
       python -m bench check NAME --plugin FILE.py          test a method of your own
+      python -m bench submit-check DIR                     whether a study of it can be handed in
       python -m bench compare --help                       everything that can be set
     """  # noqa: D301 - \b is click's mark for text that keeps its line breaks
 
 
 @cli.command("compare", cls=SettingsCommand, schemas=("Settings", "Execution"))
+@click.option(
+    "--against",
+    metavar="DIR|reference",
+    help="Run --methods alone, on the problems, seeds and budget of this study; borrow the runs of its own.",
+)
+@click.option(
+    "--problems",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --against: so many of its datasets, spread evenly over their order.  [default: all]",
+)
 @click.option("--metric", default="test_ll", show_default=True, metavar="NAME", help="Metric of the final table.")
-@_out("results/compare")
+@click.option(
+    "--out", metavar="DIR", help="Folder of the study.  [default: results/compare; with --against results/METHOD]"
+)
 @_fresh
 @_quiet
 def compare(**options: Any) -> None:
@@ -76,9 +91,13 @@ def compare(**options: Any) -> None:
 
     --data compares on a table of your own: .csv, .parquet or .npz. docs/own-data.md explains it.
 
+    --against compares a method with a stored study without running the others again. `reference` is the study that
+    comes with the package. docs/against.md says what is checked before.
+
     \b
     Examples:
       python -m bench compare --methods mapa,iterative
+      python -m bench compare -m mine --plugin mine.py --against reference --problems 3
       python -m bench compare -m mapa,vae,oracle -d figure8,torus --seeds 5 --out results/mine
       python -m bench compare -m all --max-flops 1e9 --jobs 1
       python -m bench compare -m mapa,mine --plugin mine.py --baseline mine
@@ -389,6 +408,32 @@ def check_(**options: Any) -> None:
     from bench.cli import commands
 
     sys.exit(commands.check(**options))
+
+
+@cli.command("submit-check")
+@click.argument("folder", metavar="DIR")
+@_plugins
+def submit_check(**options: Any) -> None:
+    """Check that the study in DIR can be handed in: that anyone can merge it and get the same.
+
+    \b
+    complete      all planned runs are there, and the tables are what they give
+    reproducible  two runs, drawn at random, have the same values when they are repeated here
+    conforming    the methods that were run for it pass the quick checks of `bench check`
+    versions      the commit is stated and had no changes, and the keys of all runs are those of this code
+
+    docs/submit.md says how to make such a folder and where it goes. Nothing in DIR changes.
+
+    \b
+    Examples:
+      python -m bench submit-check results/mine
+
+    \b
+    Exit code: 0 all points pass, 1 some fail, 2 bad usage, 130 interrupted.
+    """  # noqa: D301
+    from bench.cli import commands
+
+    sys.exit(commands.submit_check(**options))
 
 
 for _command in cli.commands.values():  # click forgets the names of -h once a command was asked outside its group

@@ -37,13 +37,51 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def compare(out: str, fresh: bool, quiet: bool, metric: str, **options: Any) -> int:
+def compare(
+    out: str | None,
+    fresh: bool,
+    quiet: bool,
+    metric: str,
+    against: str | None,
+    problems: int | None,
+    **options: Any,
+) -> int:
     """Compare methods, and report. Returns the exit code."""
     _check_metric(metric)
     how, settings = _read(Execution, options), _read(Settings, options)
-    results = _execute(resolve(settings), Path(out), fresh, quiet, how, _import_report)
-    _report(Path(out), metric, quiet)
+    if against is not None:
+        plan, folder = _borrow(settings, _given(Settings, options), against, problems, out, fresh, quiet)
+        fresh = False
+    elif problems is not None:
+        raise UsageError("--problems needs --against, the study whose datasets it counts")
+    else:
+        plan, folder = resolve(settings), Path(out or "results/compare")
+    results = _execute(plan, folder, fresh, quiet, how, _import_report)
+    _report(folder, metric, quiet)
     return _exit_code(results)
+
+
+def _borrow(
+    settings: Settings,
+    given: list[str],
+    against: str,
+    problems: int | None,
+    out: str | None,
+    fresh: bool,
+    quiet: bool,
+) -> tuple[Plan, Path]:
+    """Borrow the runs of a stored study into the folder of a new one; the plan of all runs, and that folder."""
+    from bench.study.against import lend, planned
+
+    loan = planned(settings, given, against, problems)
+    first = labels.name_of(loan.plan.settings.methods[0])
+    folder = Path(out or f"results/{first}")
+    if fresh:
+        _start_anew(folder, quiet)
+    for line in lend(loan, folder, _command()):
+        if not quiet:
+            click.echo(line, err=True)
+    return loan.plan, folder
 
 
 def plan(**options: Any) -> int:
@@ -226,6 +264,14 @@ def check(name: str, plugins: tuple[str, ...], checks: tuple[str, ...]) -> int:
     return show(check.run(under_test, check.chosen(checks, under_test)))
 
 
+def submit_check(folder: str, plugins: tuple[str, ...]) -> int:
+    """Check point by point that a study can be handed in, and print the outcomes. Returns the exit code."""
+    from bench.check import submission
+    from bench.cli.check import show
+
+    return show(submission.check(submission.Submission.of(Path(folder), _resolved(plugins))))
+
+
 def _command() -> str:
     """The command as it was given, without --fresh, since it will be shown to resume the study."""
     return shlex.join(["python", "-m", "bench", *(a for a in sys.argv[1:] if a != "--fresh")])
@@ -237,12 +283,16 @@ def _resolved(files: tuple[str, ...]) -> tuple[str, ...]:
 
 def _read(schema: type[S], options: dict[str, Any]) -> S:
     """The typed settings of a schema, from the options that were given."""
-    names = [field.name for field in fields(schema)]
-    given = {name: options[name] for name in names if options.get(name) not in (None, (), False)}
+    given = {name: options[name] for name in _given(schema, options)}
     for name in ("plugins", "data"):
         if name in given:
             given[name] = _resolved(given[name])
     return read(schema, given, lambda field: field.flag, text=True)
+
+
+def _given(schema: type[msgspec.Struct], options: dict[str, Any]) -> list[str]:
+    """The fields of a schema that the user gave."""
+    return [field.name for field in fields(schema) if options.get(field.name) not in (None, (), False)]
 
 
 def _import_report() -> None:

@@ -42,8 +42,9 @@ def make_console() -> Console:
 def print_summary(folder: Path, metric: str) -> None:
     """Print the study's answers, and the median of a metric and of the costs per dataset and method."""
     from bench.config.schema import MARGIN
-    from bench.report.sentences import answers
+    from bench.report.sentences import BORROWED, answers
     from bench.stats.summary import summary
+    from bench.store.study_tables import borrowed
 
     measurements, runs = tables.read_table(folder, "measurements"), tables.read_table(folder, "runs")
     rows = summary(measurements, runs)
@@ -56,6 +57,7 @@ def print_summary(folder: Path, metric: str) -> None:
     gap = ["oracle gap"] if "oracle_gap_median" in rows else []
     for name in ("dataset", "method", metric, *gap, "seconds", "FLOPs", "decoder passes", "seeds"):
         table.add_column(name, justify="left" if name in ("dataset", "method") else "right")
+    sources = borrowed(runs)
     previous = None
     for row in rows.to_dict("records"):
         if previous not in (None, row["dataset"]):
@@ -63,7 +65,7 @@ def print_summary(folder: Path, metric: str) -> None:
         style = "bold" if row["best"] else ""
         table.add_row(
             "" if row["dataset"] == previous else escape(str(row["dataset"])),
-            escape(str(row["method"])),
+            escape(f"{row['method']} {BORROWED}" if row["method"] in sources else str(row["method"])),
             f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if row['best'] else '  '}",
             *(f"{row['oracle_gap_median']:.3f}" for _ in gap),
             *(quantity(cost, row[cost]) for cost in COSTS),
@@ -77,6 +79,8 @@ def print_summary(folder: Path, metric: str) -> None:
     stated = tables.read_json(folder / "study.json")["settings"]
     for answer in answers(measurements, runs, rows, stated.get("baseline", ()), stated.get("margin", MARGIN)):
         console.print(f"\n{answer}", markup=False, highlight=False)
+    for source in dict.fromkeys(sources.values()):
+        console.print(f"\n{BORROWED} Not run here, but borrowed from {source}.", markup=False, highlight=False)
 
 
 def print_plan(plan: Plan) -> None:

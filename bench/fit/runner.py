@@ -114,7 +114,7 @@ def _prepare(
     spec = results[0].spec
     known = registry(spec.plugins, spec.columns)
     method = known.make_method(spec.method, dict(spec.parameters))
-    parameters = {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+    parameters = hyperparameters(method)
     source = known.make_problem(spec.dataset, spec.latent_dim)
     if known.dataset(spec.dataset).data_file and spec.data not in ("", data_digest(source)):
         raise UsageError(f"the data of {spec.dataset} were changed since the study began; start it again")
@@ -150,6 +150,11 @@ def reason_to_skip(source: DataSource, method: Method, spec: RunSpec) -> str | N
             return f"{source.name} has no known noise variance: use --observation-noise learned"
     reason = method.skip(source.latent_dim, source.data_dim, spec.n_train)
     return None if reason is None else str(reason)
+
+
+def hyperparameters(method: Method) -> dict[str, bool | int | float | str | None]:
+    """All hyperparameters of a method, as they are stored."""
+    return {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
 
 
 def _plain(value: object) -> bool | int | float | str | None:

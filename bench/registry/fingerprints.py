@@ -58,9 +58,8 @@ class Fingerprints:
         self._modules: dict[str | Path, dict[Path, _Module]] = {}
         self._versions: dict[str, str] = {}
 
-    def of(self, method: Entry, dataset: Entry) -> Fingerprint:
-        """The fingerprint of a method on a dataset."""
-        entries = (method, dataset)
+    def of(self, *entries: Entry) -> Fingerprint:
+        """The fingerprint of a method on a dataset; without entries, that of the evaluation alone."""
         modules: dict[Path, _Module] = {}
         for root in (EVALUATION, *(root for entry in entries for root in _roots(entry))):
             if root not in self._modules:

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -87,7 +88,30 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
         Section("references", "To cite", "", references(study)),
         Section("files", "Files", "", _files(study)),
     )
-    return [section for section in candidates if section.blocks]
+    return [_marked(section, study, found) for section in candidates if section.blocks]
+
+
+def _marked(section: Section, study: Study, found: Sequence[Comparison]) -> Section:
+    """The section with a mark on each method whose runs were borrowed, wherever a table or a title names it."""
+    if not study.borrowed:
+        return section
+    marked = {method: f"{method} {sentences.BORROWED}" for method in study.borrowed}
+    pairs = {(each.baseline, each.other) for each in found}
+    marked |= {f"{a} against {b}": f"{marked.get(a, a)} against {marked.get(b, b)}" for a, b in pairs}
+
+    def cells(table: Table, row: Row) -> list[Cell]:
+        named = [column.heading in ("method", "methods") for column in table.columns]
+        each = zip(row.cells, named, strict=True)
+        return [replace(cell, text=marked.get(cell.text, cell.text)) if at else cell for cell, at in each]
+
+    def changed(block: Block) -> Block:
+        if isinstance(block, Table):
+            return replace(block, rows=[replace(row, cells=cells(block, row)) for row in block.rows])
+        if isinstance(block, Claims):
+            return replace(block, claims=[replace(c, title=marked.get(c.title, c.title)) for c in block.claims])
+        return block
+
+    return replace(section, blocks=[changed(block) for block in section.blocks])
 
 
 def _figures(text: str, pictures: Sequence[Picture], wide: bool = True) -> list[Block]:

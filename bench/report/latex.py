@@ -132,10 +132,11 @@ def _floats(
 
 
 def _conditions(study: Study, seeds: list[int]) -> str:
-    """The number of seeds and the conditions of a study, for a caption."""
+    """The number of seeds and the conditions of a study, for a caption, and which methods it did not run itself."""
     low, high = min(seeds), max(seeds)
     number_of_seeds = units.plural(high, "seed") if low == high else f"{low} to {high} seeds"
-    return ", ".join([number_of_seeds, *map(text, sentences.conditions(study))]) + "."
+    borrowed = f" Borrowed from another study: {text(units.listed(list(study.borrowed)))}." if study.borrowed else ""
+    return ", ".join([number_of_seeds, *map(text, sentences.conditions(study))]) + "." + borrowed
 
 
 def _quality(study: Study, ends: pd.DataFrame, name: str) -> list[Float]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from bench.store.study_tables import Study
 
+BORROWED = "†"
 TOO_FEW = "too few seeds"
 MANY = 6  # comparisons, above which a table replaces sentences
 
@@ -299,6 +300,7 @@ def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
             "report, has p of at most 5%. Everything else is undecided. "
             "Costs of whole fits are the median over datasets."
         )
+    found += [f"{BORROWED} Not run here, but borrowed from {text}." for text in dict.fromkeys(study.borrowed.values())]
     if few := tails(table, study.margin):
         found.append(few)
     if study.runs["concurrent"].fillna(0).astype(bool).any():

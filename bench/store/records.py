@@ -132,6 +132,7 @@ class RunResult:
         concurrent: Whether other runs were carried out beside it, or within the same program, so that its seconds are
             not those of a fit alone.
         timed_seed: The seed whose fit alone gave the seconds; None if they are the run's own.
+        source: The study that the run was borrowed from, and what was checked; empty if it was made for its own study.
         alone: The cost along a fit of the same run with nothing beside it: FLOPs, wall seconds and CPU seconds so far.
         rows: The measurements.
         diagnostics: What shows whether their estimators worked.
@@ -158,6 +159,7 @@ class RunResult:
     evaluation_s: float = 0.0
     concurrent: bool = False
     timed_seed: int | None = None
+    source: str = ""
     alone: list[tuple[float, float, float]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)

@@ -277,6 +277,7 @@ RESULTS = {
     *(query.name for query in QUERIES),
     "evaluation_s",
     "timed_seed",
+    "source",
 }
 HYPERPARAMETER = "p_"
 

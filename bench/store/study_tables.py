@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ class Study:
         stated = {label: about.get(label) or about.get(name) or {} for label, name in names.items()}
         return {label: str(stated[label].get("colour_group") or name) for label, name in names.items()}
 
+    @cached_property
+    def borrowed(self) -> dict[str, str]:
+        """The methods with runs that were borrowed from another study, each with where from."""
+        return borrowed(self.runs)
+
     @property
     def baseline(self) -> tuple[str, ...]:
         """The methods that are compared with every other one, if the study states them."""
@@ -96,6 +102,14 @@ class Study:
     def section(self, key: str) -> dict[str, Any]:
         """A part of study.json, empty where it is absent."""
         return self.info.get(key) or {}
+
+
+def borrowed(runs: pd.DataFrame) -> dict[str, str]:
+    """The methods with runs that were borrowed from another study, each with where from."""
+    if "source" not in runs:
+        return {}
+    found = runs[runs["source"].fillna("") != ""].drop_duplicates("method")
+    return dict(zip(found["method"].astype(str), found["source"].astype(str), strict=True))
 
 
 def read(folder: Path) -> Study:

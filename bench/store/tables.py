@@ -50,10 +50,16 @@ WRITTEN = {"schema", "digest", *(field.name for field in fields(RunResult))}
 
 def write_run(folder: Path, result: RunResult) -> None:
     """Write a run's result; its file is complete or absent."""
+    write_json(run_path(folder, result.spec), content_of(result))
+
+
+def content_of(result: RunResult) -> dict[str, Any]:
+    """The content of a run's file; what is not a number is None."""
     content = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "spec"}
     spec = msgspec.to_builtins(result.spec)
     sealed = seal({"schema": SCHEMA, "spec": spec, **msgspec.to_builtins(content)})
-    write_json(run_path(folder, result.spec), sealed)
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(sealed))
+    return found
 
 
 def seal(content: dict[str, Any]) -> dict[str, Any]:
@@ -173,12 +179,12 @@ PARQUET_ONLY = ("densities", "posteriors", "signals", "references")
 
 def write_tables(folder: Path, results: list[RunResult]) -> None:
     """Write the tables as Parquet and, except the large ones, as CSV."""
-    for name, table in _tables(results):
+    for name, table in made(results):
         for suffix in ("parquet",) if name in PARQUET_ONLY else ("parquet", "csv"):
             write_table(folder / f"{name}.{suffix}", table)
 
 
-def _tables(results: list[RunResult]) -> Iterator[tuple[str, pd.DataFrame]]:
+def made(results: list[RunResult]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each table by name, made when it is asked for, so that one is held at a time."""
     import pandas as pd
 
@@ -252,7 +258,8 @@ def _references(results: list[RunResult]) -> list[dict[str, Any]]:
 
 def _run(result: RunResult) -> dict[str, Any]:
     names = (
-        "formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent timed_seed"
+        "formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent timed_seed "
+        "source"
     )
     return {
         **{name: getattr(result.spec, name) for name in RUN},

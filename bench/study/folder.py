@@ -14,6 +14,7 @@ from bench.common.errors import UsageError
 from bench.config import labels
 from bench.config.fields import flag
 from bench.config.schema import CONDITIONS, STUDIES, Conditions, Settings
+from bench.registry.fingerprints import Fingerprints
 from bench.store import provenance
 from bench.store.files import read_json, refuse_links, replacing
 from bench.store.records import KEY
@@ -89,7 +90,7 @@ class Held:
 
 
 def held(folder: Path) -> Held:
-    """What the study in a folder holds.
+    """What the study in a folder holds. A plugin file that is gone is looked for in the folder.
 
     Raises:
         UsageError: Where there is no study, for one of another schema, and for one that is damaged.
@@ -110,7 +111,12 @@ def held(folder: Path) -> Held:
             file = folder / "tuned" / Path(info["tuned"]["file"]).name
             settings = msgspec.structs.replace(settings, tuned=str(file))
         data = tuple(str(folder.resolve() / file) for file in settings.data)
-        settings = msgspec.structs.replace(settings, data=data)
+        beside = tuple(str(folder.resolve() / Path(file).name) for file in settings.plugins)
+        plugins = tuple(
+            there if Path(there).is_file() and not Path(file).is_file() else file
+            for file, there in zip(settings.plugins, beside, strict=True)
+        )
+        settings = msgspec.structs.replace(settings, data=data, plugins=plugins)
         pairs = info["pairs"]
         return Held(
             settings,
@@ -195,14 +201,14 @@ def united(*every: Settings) -> Settings:
         margin=every[-1].margin,
         first_seed=first,
         seeds=stop - first,
-        plugins=_present(union("plugins")),
+        plugins=present(union("plugins")),
         data=_latest(union("data")),
         columns=next((settings.columns for settings in reversed(every) if settings.data), ()),
         set={name: given for settings in every for name, given in settings.set.items()},
     )
 
 
-def _present(plugins: tuple[str, ...]) -> tuple[str, ...]:
+def present(plugins: tuple[str, ...]) -> tuple[str, ...]:
     """Plugin files without those that were moved: that are gone, while one of the same name is there."""
     here = {Path(file).name for file in plugins if Path(file).is_file()}
     return tuple(file for file in plugins if Path(file).is_file() or Path(file).name not in here)
@@ -243,6 +249,7 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
         "settings": stated_settings(plan, folder),
         "pairs": plan.pairs,
         "tuned": tuned_info(plan),
+        "evaluation": dataclasses.asdict(Fingerprints().of()),
         "provenance": {**provenance.collect(), "started": started, "finished": None},
         "datasets": {
             label: {

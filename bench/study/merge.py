@@ -81,7 +81,7 @@ def merge(folders: Sequence[Path], out: Path, command: str) -> list[RunResult]:
     if out.resolve() in [folder.resolve() for folder in unique]:
         raise UsageError(f"--out {out} is one of the folders to be merged; use another folder")
     present = [out] if (out / "study.json").is_file() else []
-    parts = [_read(folder) for folder in [*present, *unique]]
+    parts = [read(folder) for folder in [*present, *unique]]
     for part in parts[1:]:
         _check_conditions(parts[0], part)
     runs = _union(run for part in parts for run in part.runs)
@@ -94,8 +94,12 @@ def merge(folders: Sequence[Path], out: Path, command: str) -> list[RunResult]:
         return _write(out, plan, parts, runs, command)
 
 
-def _read(folder: Path) -> Part:
-    """The study in a folder with the runs in its table, and those that were finished after it was written."""
+def read(folder: Path) -> Part:
+    """The study in a folder with the runs in its table, and those that were finished after it was written.
+
+    Raises:
+        UsageError: For a folder without a study of `compare`, and for a run that is damaged.
+    """
     found = held(folder)
     kind = found.settings.KIND
     if kind != "compare":
@@ -141,7 +145,7 @@ def _check_conditions(first: Part, other: Part) -> None:
 
 
 def _union(runs: Iterable[Run]) -> list[Run]:
-    """Each run once.
+    """Each run once; a borrowed copy, of which a study need not hold all rows, gives way to the run itself.
 
     Raises:
         UsageError: For two runs of one name that were not made alike.
@@ -149,9 +153,11 @@ def _union(runs: Iterable[Run]) -> list[Run]:
     """
     found: dict[str, Run] = {}
     clashes = []
-    for run in runs:
+    for run in sorted(runs, key=lambda run: bool(run.result.source)):
         first = found.setdefault(run.spec.name, run)
         _check_spec(first, run)
+        if run.result.source:
+            continue
         what, one, two = difference(first.content, run.content)
         if what:
             clashes.append(f"{run.spec.name}: {what} is {one} in {first.folder} and {two} in {run.folder}")

@@ -21,7 +21,7 @@ NAMES = [
     (
         ("frobnicate",),
         "unknown command 'frobnicate' (available: compare, plan, run, merge, report, publish, status, tune, sweep, "
-        "list, timing, check)",
+        "list, timing, check, submit-check)",
     ),
     (("compare", "-m", "mpaa"), "unknown method 'mpaa' - did you mean 'mapa'?"),
     (("compare", "-m", "mapa,MAPPA"), "unknown method 'MAPPA' - did you mean 'mapa'?"),

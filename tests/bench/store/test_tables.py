@@ -19,7 +19,7 @@ RUNS = (
     *("dataset", "method", "seed", "role", "status", "message", "notes"),
     *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
     *("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s"),
-    *("query_flops", "query_s", "evaluation_s", "concurrent", "timed_seed", "key"),
+    *("query_flops", "query_s", "evaluation_s", "concurrent", "timed_seed", "source", "key"),
 )
 
 

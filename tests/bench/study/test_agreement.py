@@ -21,6 +21,7 @@ MACHINE = {
     "alone",
     "message",
     "notes",
+    "source",
 }
 
 
