@@ -16,7 +16,7 @@ from methods.contract.method import require
 from methods.contract.search_space import LogUniform, Range
 from methods.vae import VAE
 
-RIDGE = 1e-6
+RIDGE, LEAST = 1e-6, 1e-30
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,6 @@ def whitened(codes: Tensor) -> Tensor:
     """Codes, (..., N, L), shifted and mapped to mean 0 and covariance I."""
     centred = codes - codes.mean(-2, keepdim=True)
     covariance = centred.mT @ centred / codes.shape[-2]
-    size = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + torch.finfo(codes.dtype).tiny
+    size = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + LEAST
     root = torch.linalg.cholesky(covariance + RIDGE * size * torch.eye(codes.shape[-1]).to(codes))
     return torch.linalg.solve_triangular(root, centred.mT, upper=False).mT
