@@ -376,7 +376,7 @@ class Stepper:
         return found, *compared(best, found)
 
     def _objective(self, networks: Networks, batch: Batch, step: int) -> Objective:
-        posterior = self.method.posterior_of_batch(networks.model, networks.encoder, batch.index)
+        posterior = self.method.posterior_of_batch(networks.model, networks.encoder, batch.rows)
         return self.method.objective(networks.model, posterior, batch.x, batch.noise, step)
 
 
@@ -386,16 +386,16 @@ class Batch(NamedTuple):
     Args:
         x: Data, (R, n, D).
         noise: Standard normal draws, (draws, R, n, L).
-        index: Which training points they are, (R, n, 1).
+        rows: Which training points they are, (R, n, 1).
     """
 
     x: Tensor
     noise: Tensor
-    index: Tensor
+    rows: Tensor
 
     def of(self, replica: int) -> Batch:
         """The batch of one replica."""
-        return Batch(self.x[replica], self.noise[:, replica], self.index[replica])
+        return Batch(self.x[replica], self.noise[:, replica], self.rows[replica])
 
 
 class Batches:

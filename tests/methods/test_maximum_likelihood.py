@@ -21,8 +21,8 @@ METHODS = {
     "flow": flow.FlowVAE(steps=300, batch_size=250, learning_rate=0.1, warm_up=100),
     "full-covariance": full_covariance.FullCovarianceVAE(steps=300, **FAST),
     "wake-sleep": wake_sleep.WakeSleep(samples=4, steps=300, **FAST),
-    "svi": svi.SVI(steps=600, batch_size=250, learning_rate=0.05),
-    "particles": particles.Particles(steps=300, **FAST),
+    "svi": svi.SVI(steps=800, batch_size=250, learning_rate=0.05, code_rate=2.0),
+    "particles": particles.Particles(steps=300, rate=0.3, **FAST),
 }
 
 

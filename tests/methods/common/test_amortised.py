@@ -454,15 +454,15 @@ def test_bounds_are_of_the_mean_of_the_iterates(make_task, monkeypatch):
     """Above two latent dimensions, where bounds are compared."""
     seen = []
 
-    def look(self, x, noise, best, right=Stepper.look):
-        found = right(self, x, noise, best)
+    def look(self, batch, best, right=Stepper.look):
+        found = right(self, batch, best)
         seen.append(found[0][0])
         return found
 
     monkeypatch.setattr(Stepper, "look", look)
     trainer = Trainer(VAE(steps=100), [make_task(planted(1.0), latent_dim=3, noise=0.1)])
     *_, (fitted,) = trainer.run()
-    x, noise = trainer.validation
+    x, noise, _ = trainer.validation
     with torch.no_grad():
         expected, live = (
             elbo(networks.model, networks.encoder, x, noise[0]) for networks in (trainer.replicas.mean, trainer.live[0])
