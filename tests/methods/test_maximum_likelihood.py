@@ -22,7 +22,7 @@ METHODS = {
     "full-covariance": full_covariance.FullCovarianceVAE(steps=300, **FAST),
     "wake-sleep": wake_sleep.WakeSleep(samples=4, steps=300, **FAST),
     "svi": svi.SVI(steps=800, batch_size=250, learning_rate=0.05, code_rate=2.0),
-    "particles": particles.Particles(steps=300, rate=0.3, **FAST),
+    "particles": particles.Particles(steps=1000, batch_size=250, learning_rate=0.05, rate=0.05),
 }
 
 

@@ -85,9 +85,9 @@ def test_a_seed_has_the_values_and_costs_that_it_has_alone(name, make_task, shor
 
 def test_svi_ends_at_the_exact_posterior_of_each_training_point(linear):
     task, *_ = linear(latent=1)
-    mean, log_scale = rows(SVI(steps=800, batch_size=250, learning_rate=0.03, code_rate=2.0), task).detach().chunk(2, -1)
+    mean, log_scale = rows(SVI(steps=600, batch_size=250, learning_rate=0.03), task).detach().chunk(2, -1)
     _, precision, expected = exact(task.model, task.train)
-    assert (mean - expected).abs().mean() * precision.sqrt() < 0.2
+    assert (mean - expected).abs().mean() * precision.sqrt() < 0.3
     assert log_scale.mean() == pytest.approx(-float(precision.log()) / 2, abs=0.05)
 
 
