@@ -68,6 +68,41 @@ BUILTIN: dict[str, Entry] = {
         "vae whose posterior is a conditional neural spline flow",
         "Rezende & Mohamed 2015, arXiv 1505.05770; Durkan et al. 2019, arXiv 1906.04032",
     ),
+    "full-covariance": Entry(
+        "methods.full_covariance:FullCovarianceVAE",
+        "vae whose posterior is a Gaussian with a full covariance",
+        "Rezende, Mohamed & Wierstra 2014, arXiv 1401.4082",
+    ),
+    "wake-sleep": Entry(
+        "methods.wake_sleep:WakeSleep",
+        "decoder and encoder trained on weighted draws of the encoder",
+        "Bornschein & Bengio 2015, Reweighted Wake-Sleep, arXiv 1406.2751",
+    ),
+    "svi": Entry(
+        "methods.svi:SVI",
+        "decoder trained with a Gaussian for each training point, no encoder",
+        "Hoffman et al. 2013, Stochastic Variational Inference, arXiv 1206.7051",
+    ),
+    "map-codes": Entry(
+        "methods.map_codes:MAPCodes",
+        "decoder trained with a code for each training point, no encoder",
+        "Schuster & Krogh 2023, arXiv 2110.06672; Bojanowski et al. 2018, arXiv 1707.05776",
+    ),
+    "particles": Entry(
+        "methods.particles:Particles",
+        "decoder trained with particles of each training point that take Langevin steps",
+        "Kuntz, Lim & Johansen 2023, arXiv 2204.12965",
+    ),
+    "langevin": Entry(
+        "methods.langevin:Langevin",
+        "decoder trained at the ends of short Langevin chains from the prior",
+        "Nijkamp et al. 2020, arXiv 1912.01909",
+    ),
+    "gtm": Entry(
+        "methods.gtm:GTM",
+        "maximum likelihood of a codebook sent through the decoder",
+        "Bishop, Svensen & Williams 1998, GTM: The Generative Topographic Mapping",
+    ),
     "pyro-vae": Entry(
         "methods.pyro_svi:PyroVAE",
         "Pyro's vae, a reference implementation",

@@ -18,7 +18,7 @@ from methods.common.posteriors import Amortised
 from methods.common.training import Objective
 from methods.contract.architecture import ACTIVATION
 from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
-from methods.contract.method import require
+from methods.contract.method import Task, require
 from methods.contract.search_space import Choice, Range
 from methods.vae import VAE
 
@@ -151,9 +151,9 @@ class FlowVAE(AmortisedMethod):
         """Draws of noise for each x."""
         return self.samples
 
-    def encoder(self, model: GaussianModel, generator: torch.Generator) -> SplineFlow:
+    def encoder(self, model: GaussianModel, task: Task) -> SplineFlow:
         """A flow that is Gaussian at first."""
-        return build_flow(model, generator, self.bins)
+        return build_flow(model, task.generator, self.bins)
 
     def objective(self, model: GaussianModel, posterior: SplineFlow, x: Tensor, noise: Tensor, step: int) -> Objective:
         """The ELBO, a mean over the draws for each x."""

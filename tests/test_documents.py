@@ -58,8 +58,15 @@ STEPS = {
     "iterative": ("encoder step", "decoder step"),
     "semi-amortised": ("joint step",),
     "flow": ("joint step",),
+    "full-covariance": ("joint step",),
+    "wake-sleep": ("joint step",),
+    "svi": ("joint step",),
+    "map-codes": ("joint step",),
+    "particles": ("joint step",),
+    "langevin": ("joint step",),
     "pyro-vae": ("joint step",),
     "pyro-iwae": ("joint step",),
+    "gtm": ("likelihood",),
     "mapa": ("loss",),
     "mapa-polished": ("likelihood",),
 }
@@ -111,7 +118,7 @@ def steps():
     for method, works in STEPS.items():
         for work in works:
             decoder, encoder, flops = cost_of(method, work)
-            name = {"loss": "evaluation", "likelihood": "evaluation of the polish"}.get(work, work)
+            name = {"loss": "evaluation", "likelihood": "evaluation of the likelihood"}.get(work, work)
             rows.append((f"`{method}`", name, f"{decoder:,}", f"{encoder:,}", f"{flops / 1e6:.3g}"))
     return markdown(("method", "step", "decoder passes", "encoder passes", "MFLOP"), rows)
 

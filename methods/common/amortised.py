@@ -8,10 +8,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.common.held_out import MOST_DIMENSIONS, POINTS, HeldOut
 from methods.common.optimisers import Anytime, Cosine, Optimiser
@@ -34,6 +34,10 @@ T = TypeVar("T")
 class AmortisedMethod(Method):
     """Training of a decoder and an encoder by gradient steps on a bound. A method states its `objective`, or more.
 
+    `phased` says that steps may train the encoder alone or the decoder alone, `encoder_optimiser` which optimiser the
+    encoder has if not that of the decoder, and `per_datum` that what is trained beside the decoder belongs to training
+    points, so that validation points have no bound.
+
     What is stated is for one seed: models, posteriors and data may have an axis of replicas before the axis of data.
 
     Args:
@@ -50,6 +54,8 @@ class AmortisedMethod(Method):
 
     stacks: ClassVar[bool] = True
     phased: ClassVar[bool] = False
+    per_datum: ClassVar[bool] = False
+    encoder_optimiser: ClassVar[type[Optimiser] | None] = None
 
     steps: int = 6000
     batch_size: int = 100
@@ -83,14 +89,29 @@ class AmortisedMethod(Method):
         """Draws of noise for each x and step."""
         return 1
 
-    def encoder(self, model: GaussianModel, generator: torch.Generator) -> Amortised:
-        """The networks of q(z | x) at random initial weights."""
-        return build_encoder(model, generator)
+    def encoder(self, model: GaussianModel, task: Task) -> nn.Module:
+        """The networks of q(z | x) at random initial weights, or what else is trained together with the decoder.
+
+        Args:
+            model: The generative model, which gives the sizes.
+            task: The fitting problem, with its generator.
+        """
+        return build_encoder(model, task.generator)
 
     def posterior(self, model: GaussianModel, encoder: Any) -> Posterior:  # noqa: ARG002
         """q(z | x) by trained networks."""
         found: Posterior = encoder
         return found
+
+    def posterior_of_batch(self, model: GaussianModel, encoder: Any, index: Tensor) -> Any:  # noqa: ARG002
+        """What the objective of a batch takes as its posterior.
+
+        Args:
+            model: The generative model.
+            encoder: What is trained together with it.
+            index: Which training points the batch has, (..., n, 1).
+        """
+        return self.posterior(model, encoder)
 
     def phases(self, fitted: Fitted, task: Task) -> Phases | None:  # noqa: ARG002
         """What each step trains: 'joint', 'encoder' or 'decoder'. None: always jointly.
@@ -146,9 +167,9 @@ class Trainer:
         self.fitted = [self._fitted(each) for each in self.shown]
         batches = Batches(self.tasks, method.batch_size, method.draws)
         self.batches = iter(batches)
-        self.validation: tuple[Tensor, Tensor] | None = None
+        self.validation: Batch | None = None
         if self.tasks[0].latent_dim > MOST_DIMENSIONS:
-            self.validation = batches.validation()
+            self.validation = batches.validation(method.per_datum)
         else:
             self.evaluated = [
                 bind(copy.deepcopy(each.model), values)
@@ -163,7 +184,7 @@ class Trainer:
         """Begin at the present weights, with nothing remembered."""
         self.stepper = Stepper(self.method, self.replicas)
         self.best = self.replicas.evaluated.clone()
-        scores = (len(self.tasks), self.validation[0].shape[-2] if self.validation else 1)
+        scores = (len(self.tasks), self.validation.x.shape[-2] if self.validation else 1)
         self.best_scores = self.best.new_full(scores, -math.inf, dtype=torch.float64)
         self.worse = [False] * len(self.tasks)
         live = [self._fitted(each) for each in self.live]
@@ -179,8 +200,9 @@ class Trainer:
     def _networks(self, task: Task) -> Networks:
         if self.method.steepness != 1:
             task.ledger.run("steeper first layer", task.model.steepen, self.method.steepness)
-        encoder = task.ledger.run("initial weights", self.method.encoder, task.model, task.generator)
-        task.ledger.watch(encoder=encoder.network)
+        encoder = task.ledger.run("initial weights", self.method.encoder, task.model, task)
+        if isinstance(encoder, Amortised):
+            task.ledger.watch(encoder=encoder.network)
         return Networks(task.model, encoder)
 
     def _redrawn(self, task: Task, model: GaussianModel) -> Tensor:
@@ -188,7 +210,7 @@ class Trainer:
         model.redraw(task.generator)
         if self.method.steepness != 1:
             model.steepen(self.method.steepness)
-        return row(Networks(model, self.method.encoder(model, task.generator)))
+        return row(Networks(model, self.method.encoder(model, task)))
 
     def _fitted(self, networks: Networks) -> Fitted:
         return Fitted(networks.model, self.method.posterior(networks.model, networks.encoder))
@@ -203,7 +225,7 @@ class Trainer:
     def _train(self, steps: range, shows: bool = True) -> Iterator[Sequence[Fitted]]:
         """Take some steps, and look at validation points in between and at the end of a trial."""
         for step in steps:
-            bounds = self._step(step, *next(self.batches))
+            bounds = self._step(step, next(self.batches))
             if (step + 1) % VALIDATE_EVERY == 0 or step + 1 == self.trial:
                 self._look()
                 if shows:
@@ -239,13 +261,13 @@ class Trainer:
             mine[:] = found
         self._show()
 
-    def _step(self, step: int, x: Tensor, noise: Tensor) -> Sequence[Tensor]:
+    def _step(self, step: int, batch: Batch) -> Sequence[Tensor]:
         kinds = self.kinds
         return together(
             self.tasks,
             [f"{kind} step" for kind in kinds],
-            lambda: self.stepper.step(step, kinds, x, noise),
-            lambda r: self._alone(r).step(step, kinds[r : r + 1], x[r], noise[:, r]),
+            lambda: self.stepper.step(step, kinds, batch),
+            lambda r: self._alone(r).step(step, kinds[r : r + 1], batch.of(r)),
         )
 
     def _alone(self, replica: int) -> Stepper:
@@ -257,13 +279,12 @@ class Trainer:
 
         The best state so far is remembered.
         """
-        if self.validation:
-            x, noise = self.validation
+        if batch := self.validation:
             scores, best, worse = together(
                 self.tasks,
                 ["validation"] * len(self.tasks),
-                lambda: self.stepper.look(x, noise, self.best_scores),
-                lambda r: self._alone(r).look(x[r], noise[:, r], self.best_scores[r : r + 1]),
+                lambda: self.stepper.look(batch, self.best_scores),
+                lambda r: self._alone(r).look(batch.of(r), self.best_scores[r : r + 1]),
             )
             looks = [*zip(scores, best.tolist(), worse.tolist(), strict=True)]
         else:
@@ -306,7 +327,7 @@ class Stepper:
 
     def __init__(self, method: AmortisedMethod, replicas: Replicas):
         self.method, self.replicas = method, replicas
-        optimiser, count = SCHEDULES[method.schedule], len(trained(replicas.members[0].model))
+        usual, count = SCHEDULES[method.schedule], len(trained(replicas.members[0].model))
         of_model = sum(p.numel() for p in trained(replicas.members[0].model))
         whole = (JOINT, slice(None), replicas.parameters)
         split = (
@@ -317,46 +338,64 @@ class Stepper:
             (
                 part,
                 parameters,
-                optimiser(replicas.weights[:, columns], replicas.evaluated[:, columns], method.learning_rate),
+                (method.encoder_optimiser if part == "encoder" and method.encoder_optimiser else usual)(
+                    replicas.weights[:, columns], replicas.evaluated[:, columns], method.learning_rate
+                ),
             )
-            for part, columns, parameters in (split if method.phased else (whole,))
+            for part, columns, parameters in (split if method.phased or method.encoder_optimiser else (whole,))
         ]
 
-    def step(self, step: int, kinds: Sequence[str], x: Tensor, noise: Tensor) -> Sequence[Tensor]:
+    def step(self, step: int, kinds: Sequence[str], batch: Batch) -> Sequence[Tensor]:
         """A step of each replica; returns the mean bound of each on its batch before the step, where phases need it.
 
         Args:
             step: The number of steps taken.
             kinds: What the step of each replica trains.
-            x: A batch, (R, n, D), or (n, D) of one replica.
-            noise: Standard normal draws, (draws, R, n, L), or (draws, n, L).
+            batch: A batch.
         """
-        found = self._objective(self.replicas.training, x, noise, step)
+        found = self._objective(self.replicas.training, batch, step)
         wanted = [part for part in self.parts if any(kind in (part[0], JOINT) for kind in kinds)]
-        loss = found.surrogate.sum() * (-1 / x.shape[-2])
+        loss = found.surrogate.sum() * (-1 / batch.x.shape[-2])
         gradients = self.replicas.gradients(loss, [parameters for _, parameters, _ in wanted])
         for (part, _, optimiser), gradient in zip(wanted, gradients, strict=True):
             optimiser.step(gradient, [kind in (part, JOINT) for kind in kinds], step / self.method.steps)
         return found.bound.mean(-1).view(-1).unbind() if self.method.phased else ()
 
     @torch.no_grad()
-    def look(self, x: Tensor, noise: Tensor, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def look(self, batch: Batch, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compare the weights that are evaluated with the best so far.
 
         Args:
-            x: Data, as for a step.
-            noise: Standard normal draws, as for a step.
-            best: The bounds of x at the best weights so far, (R, n).
+            batch: Data, as for a step.
+            best: Their bounds at the best weights so far, (R, n).
 
         Returns:
-            The bounds of x, (R, n); where their mean is at least the best; and where it is significantly below, (R,).
+            Their bounds, (R, n); where their mean is at least the best; and where it is significantly below, (R,).
         """
-        found = self._objective(self.replicas.mean, x, noise, self.method.steps).bound.view(best.shape)
+        found = self._objective(self.replicas.mean, batch, self.method.steps).bound.view(best.shape)
         return found, *compared(best, found)
 
-    def _objective(self, networks: Networks, x: Tensor, noise: Tensor, step: int) -> Objective:
-        posterior = self.method.posterior(networks.model, networks.encoder)
-        return self.method.objective(networks.model, posterior, x, noise, step)
+    def _objective(self, networks: Networks, batch: Batch, step: int) -> Objective:
+        posterior = self.method.posterior_of_batch(networks.model, networks.encoder, batch.rows)
+        return self.method.objective(networks.model, posterior, batch.x, batch.noise, step)
+
+
+class Batch(NamedTuple):
+    """Training points of a step with noise. With one replica there is no axis of replicas.
+
+    Args:
+        x: Data, (R, n, D).
+        noise: Standard normal draws, (draws, R, n, L).
+        rows: Which training points they are, (R, n, 1).
+    """
+
+    x: Tensor
+    noise: Tensor
+    rows: Tensor
+
+    def of(self, replica: int) -> Batch:
+        """The batch of one replica."""
+        return Batch(self.x[replica], self.noise[:, replica], self.rows[replica])
 
 
 class Batches:
@@ -373,18 +412,20 @@ class Batches:
     def __init__(self, tasks: Sequence[Task], size: int, draws: int):
         self.tasks, self.size, self.draws = tasks, min(size, len(tasks[0].train)), draws
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (R, n, D) and noise (draws, R, n, L), without the axis of replicas if there is one."""
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of all replicas."""
         while True:
             passes = [task.ledger.run("shuffle", self._shuffled, task) for task in self.tasks]
             for batch in zip(*passes, strict=True):
-                yield _joined(batch), self._noise(batch)
+                x, index = zip(*batch, strict=True)
+                yield Batch(_joined(x), self._noise(x), _joined(index))
 
-    def _shuffled(self, task: Task) -> Sequence[Tensor]:
-        """The batches of a pass, (n, D) each."""
+    def _shuffled(self, task: Task) -> Sequence[tuple[Tensor, Tensor]]:
+        """The batches of a pass, (n, D) each, and which training points they have, (n, 1)."""
         n = len(task.train)
         order = torch.randperm(n, generator=task.generator, device=task.generator.device)
-        return task.train[order[: n - n % self.size].view(-1, self.size)].unbind()
+        index = order[: n - n % self.size].view(-1, self.size)
+        return [*zip(task.train[index].unbind(), index[..., None].unbind(), strict=True)]
 
     def _noise(self, x: Sequence[Tensor]) -> Tensor:
         return _joined(
@@ -396,14 +437,19 @@ class Batches:
         shape = (self.draws, len(x), task.latent_dim)
         return torch.randn(shape, generator=task.generator, device=task.generator.device)
 
-    def validation(self) -> tuple[Tensor, Tensor]:
-        """Validation points with noise that stays, in the form of a batch. No generator moves on."""
-        points = [task.validation[:POINTS] for task in self.tasks]
+    def validation(self, per_datum: bool = False) -> Batch:
+        """Validation points with noise that stays, in the form of a batch. No generator moves on.
+
+        Args:
+            per_datum: Take training points, as what is inferred belongs to these.
+        """
+        points = [(task.train if per_datum else task.validation)[:POINTS] for task in self.tasks]
+        index = [torch.arange(len(each), device=each.device)[:, None] for each in points]
         states = [task.generator.get_state() for task in self.tasks]
         noise = self._noise(points)
         for task, state in zip(self.tasks, states, strict=True):
             task.generator.set_state(state)
-        return _joined(points), noise
+        return Batch(_joined(points), noise, _joined(index))
 
 
 def _joined(of_each: Sequence[Tensor]) -> Tensor:

@@ -118,3 +118,12 @@ class Cosine(Optimiser):
         corrected = [rate * on / (1 - FIRST_MOMENT ** max(k, 1)) for k, on in zip(self.steps, active, strict=True)]
         self.descend(self.weights, self.first, gradient, active, corrected)
         self.evaluated.copy_(self.weights)
+
+
+class Plain(Optimiser):
+    """The weights move by the negative gradient, for an objective that states the whole step. No rate applies."""
+
+    def take(self, gradient: Tensor, active: Sequence[bool], progress: float) -> None:  # noqa: ARG002
+        """One step of the weights, which are evaluated as they are."""
+        self.weights.sub_(gradient * self.each([float(on) for on in active]))
+        self.evaluated.copy_(self.weights)

@@ -9,7 +9,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from methods.common.posteriors import Amortised
 from methods.contract.decoder import GaussianModel
 
 M = TypeVar("M", bound=nn.Module)
@@ -20,10 +19,10 @@ class Networks(nn.Module):
 
     Args:
         model: The generative model.
-        encoder: The networks of q(z | x).
+        encoder: The networks of q(z | x), or what else is trained together with the model.
     """
 
-    def __init__(self, model: GaussianModel, encoder: Amortised):
+    def __init__(self, model: GaussianModel, encoder: nn.Module):
         super().__init__()
         self.model, self.encoder = model, encoder
 

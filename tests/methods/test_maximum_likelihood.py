@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from methods import flow, iterative, iwae, semi_amortised, vae
+from methods import flow, full_covariance, iterative, iwae, particles, semi_amortised, svi, vae, wake_sleep
 
 LINEAR = {"hidden": (), "activation": "linear"}  # of the decoder, and of the encoder, which has its layers
 # The posterior of a linear model is linear in x, so that a linear encoder leaves no inference gap.
@@ -19,6 +19,10 @@ METHODS = {
     "iterative": iterative.Iterative(steps=600, window=5, most_inner=10, **FAST),
     "semi-amortised": semi_amortised.SemiAmortisedVAE(steps=300, **FAST),
     "flow": flow.FlowVAE(steps=300, batch_size=250, learning_rate=0.1, warm_up=100),
+    "full-covariance": full_covariance.FullCovarianceVAE(steps=300, **FAST),
+    "wake-sleep": wake_sleep.WakeSleep(samples=4, steps=300, **FAST),
+    "svi": svi.SVI(steps=800, batch_size=250, learning_rate=0.05, code_rate=2.0),
+    "particles": particles.Particles(steps=1000, batch_size=250, learning_rate=0.05, rate=0.05),
 }
 
 

@@ -274,16 +274,19 @@ def test_each_replica_has_batches_and_noise_of_its_own_generator(make_task, size
         return [*islice(Batches(tasks, size, draws), 7)], [task.generator.get_state() for task in tasks]
 
     stacked, states = taken(range(3))
+    tasks_of = [make_task("s_curve", seed=seed) for seed in range(3)]
     for r in range(3):
         alone, (end,) = taken([r])
         assert torch.equal(states[r], end)
-        for (x, noise), (own_x, own_noise) in zip(stacked, alone, strict=True):
+        for (x, noise, index), (own_x, own_noise, own_index) in zip(stacked, alone, strict=True):
+            assert torch.equal(index[r], own_index)
+            assert torch.equal(tasks_of[r].train[own_index[:, 0]], own_x)
             assert torch.equal(x[r], own_x)
             assert torch.equal(noise[:, r], own_noise)
             assert own_noise.shape == (draws, len(own_x), 2)
-    for _, noise in stacked:
+    for _, noise, _ in stacked:
         assert not any(torch.equal(noise[:, a], noise[:, b]) for a, b in itertools.combinations(range(3), 2))
-    noises = torch.stack([noise for _, noise in stacked]).flatten()
+    noises = torch.stack([noise for _, noise, _ in stacked]).flatten()
     assert len(noises.unique()) > 0.99 * len(noises)
 
 
@@ -305,7 +308,7 @@ def test_validation_moves_no_generator_and_takes_the_first_points(make_task, cou
     many = torch.randn(POINTS + 20, 2, generator=torch.Generator().manual_seed(0))
     tasks = [make_task(many + seed, latent_dim=1, noise=0.1, seed=seed) for seed in range(count)]
     before = [task.generator.get_state() for task in tasks]
-    x, noise = Batches(tasks, 20, 3).validation()
+    x, noise, _ = Batches(tasks, 20, 3).validation()
     assert same(before, [task.generator.get_state() for task in tasks])
     assert x.shape[-2] == noise.shape[-2] == POINTS
     for r, task in enumerate(tasks):
@@ -451,15 +454,15 @@ def test_bounds_are_of_the_mean_of_the_iterates(make_task, monkeypatch):
     """Above two latent dimensions, where bounds are compared."""
     seen = []
 
-    def look(self, x, noise, best, right=Stepper.look):
-        found = right(self, x, noise, best)
+    def look(self, batch, best, right=Stepper.look):
+        found = right(self, batch, best)
         seen.append(found[0][0])
         return found
 
     monkeypatch.setattr(Stepper, "look", look)
     trainer = Trainer(VAE(steps=100), [make_task(planted(1.0), latent_dim=3, noise=0.1)])
     *_, (fitted,) = trainer.run()
-    x, noise = trainer.validation
+    x, noise, _ = trainer.validation
     with torch.no_grad():
         expected, live = (
             elbo(networks.model, networks.encoder, x, noise[0]) for networks in (trainer.replicas.mean, trainer.live[0])

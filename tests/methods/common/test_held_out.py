@@ -61,7 +61,10 @@ def looks(monkeypatch):
     return seen
 
 
-METHODS = ["mapa", "vae", "iwae", "iwae-dreg", "iterative", "semi-amortised", "flow", "pyro-vae", "pyro-iwae"]
+METHODS = ["mapa", "vae", "iwae", "iwae-dreg", "iterative", "semi-amortised", "flow"]
+METHODS += ["full-covariance", "wake-sleep", "svi", "map-codes", "particles", "langevin", "pyro-vae", "pyro-iwae"]
+
+CHEAP_STEPS = {"svi": 0.05, "map-codes": 0.05}  # without an encoder to train, a look of equal cost is a larger share
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -91,8 +94,8 @@ def test_each_seed_of_a_block_is_judged_by_the_values_that_it_has_alone(restarts
     assert (block[:, 0] - block[:, 1]).abs().min() > 1e-3
 
 
-@pytest.mark.parametrize("name", METHODS[1:7])
-def test_looks_take_less_than_three_hundredths_of_the_work(name, make_task, short, monkeypatch):
+@pytest.mark.parametrize("name", METHODS[1:-2])
+def test_looks_take_little_of_the_work(name, make_task, short, monkeypatch):
     usual, ledger = amortised.VALIDATE_EVERY, CountingLedger()
     task, method = make_task("s_curve", 100, ledger=ledger), short(methods.load(name)(), 6)
     task = dataclasses.replace(task, validation=task.validation.repeat(POINTS // 100, 1))
@@ -103,4 +106,5 @@ def test_looks_take_less_than_three_hundredths_of_the_work(name, make_task, shor
     ledger.stop()
     cost = {work.name: work.flops / work.calls for work in ledger.account()}
     step = min(flops for part, flops in cost.items() if part in ("joint step", "encoder step"))
-    assert 0 < cost["validation"] < 0.03 * (cost["validation"] + usual * step)
+    share = CHEAP_STEPS.get(name, 0.03)
+    assert 0 < cost["validation"] < share * (cost["validation"] + usual * step)
