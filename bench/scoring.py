@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import likelihoods
 from bench.common.errors import UsageError, describe, unknown
 from bench.common.text import plain
 from bench.metrics.laplace import LaplaceMixture
@@ -167,9 +168,10 @@ class _Model:
         """The mean of x given z: (..., L) -> (..., D)."""
         return self.rows(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
 
-    def variance(self) -> float:
-        """The noise variance."""
-        return self.noise_variance
+    @property
+    def likelihood(self) -> likelihoods.Likelihood:
+        """p(x | z)."""
+        return likelihoods.Gaussian(self.noise_variance)
 
 
 @dataclass(frozen=True)

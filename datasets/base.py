@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.quadrature import LogProb, log_marginal
+from likelihoods import Gaussian, Likelihood
 
 Decode = Callable[[Tensor], Tensor]
 STREAMS = ("train", "validation", "test")
@@ -59,6 +59,15 @@ class Problem(DataSource):
     decoder: Decode
     exact_log_prob: Callable[[Tensor], Tensor] | None = None
 
+    @property
+    def likelihood(self) -> Likelihood:
+        """p(x | z), given the decoder's outputs."""
+        return Gaussian(self.noise_variance)
+
+    def signal(self, z: Tensor) -> Tensor:
+        """The noiseless signal, the mean of x given z in data units: (..., L) -> (..., D)."""
+        return self.likelihood.mean(self.decoder(z))
+
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws of x, (n, D), float64."""
         return self.sample_joint(n, generator)[1]
@@ -66,9 +75,8 @@ class Problem(DataSource):
     def sample_joint(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """n draws of the codes, (n, L), with the data generated from them, (n, D), float64."""
         z = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float64)
-        noise = torch.randn(n, self.data_dim, generator=generator, dtype=torch.float64)
         with torch.no_grad():  # a decoder that is a module would put its graph on the data
-            return z, self.decoder(z) + math.sqrt(self.noise_variance) * noise
+            return z, self.likelihood.sample(self.decoder(z), generator)
 
     def log_prob(self, x: Tensor, tolerance: float = 1e-3) -> LogProb:
         """log p(x) with its numerical error: in closed form if there is one, else by quadrature.
@@ -83,7 +91,7 @@ class Problem(DataSource):
         if self.exact_log_prob is not None:
             value = self.exact_log_prob(x)
             return LogProb(value, torch.zeros_like(value))
-        return log_marginal(self.decoder, self.noise_variance, x, self.latent_dim, tolerance)
+        return log_marginal(self.decoder, self.likelihood, x, self.latent_dim, tolerance)
 
 
 @dataclass(frozen=True)

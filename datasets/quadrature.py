@@ -1,6 +1,6 @@
 """Exact log-likelihood of a latent-variable model by adaptive quadrature over its latent space.
 
-    log p(x) = log of the integral of N(x; f(z), s2 I) N(z; 0, I) dz,   z in R^1 or R^2.
+    log p(x) = log of the integral of p(x | f(z)) N(z; 0, I) dz,   z in R^1 or R^2.
 
 Boxes of latent space are bisected, one axis at a time, until a Kronrod rule and its nested Gauss rule agree on each box
 (QUADPACK, Piessens et al. 1983). Agreement means nothing where both rules step over a feature of f. So the error of a
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtri
+
+from likelihoods import Gaussian, Likelihood
 
 # Nodes from the outermost to 0, with Kronrod and Gauss weights (0 at nodes that only the Kronrod rule has).
 KRONROD = {
@@ -72,9 +74,13 @@ class LogProb:
 
 
 def log_marginal(
-    decode: Callable[[Tensor], Tensor], noise_variance: float, x: Tensor, latent_dim: int, tolerance: float = 1e-3
+    decode: Callable[[Tensor], Tensor],
+    likelihood: Likelihood | float,
+    x: Tensor,
+    latent_dim: int,
+    tolerance: float = 1e-3,
 ) -> LogProb:
-    """log p(x) under z ~ N(0, I), x | z ~ N(decode(z), s2 I), by quadrature.
+    """log p(x) under z ~ N(0, I), x | z ~ p(x | decode(z)), by quadrature.
 
     The error of a value is relative to p(x). It is a sum over boxes and axes of the disagreement of the two rules and
     of the mass that the nodes may not resolve, and of a bound on the mass outside the domain. Refinement stops when the
@@ -82,8 +88,8 @@ def log_marginal(
     larger error is reported.
 
     Args:
-        decode: The mean of x given z, (m, L) -> (m, D).
-        noise_variance: s2, in squared data units.
+        decode: The outputs that p(x | z) depends on, (m, L) -> (m, D).
+        likelihood: p(x | z); a number is the variance s2 of a Gaussian, in squared data units.
         x: Points, (n, D).
         latent_dim: L, 1 or 2.
         tolerance: The largest mean error over x, in nats.
@@ -95,18 +101,16 @@ def log_marginal(
         raise ValueError(f"quadrature takes latent dimension 1 or 2, got {latent_dim}")
     if not torch.isfinite(x).all():
         raise ValueError("quadrature needs finite points x")
+    family = likelihood if isinstance(likelihood, Likelihood) else Gaussian(likelihood)
     with torch.no_grad():
         probes = decode(normal_codebook(PROBES, latent_dim)).double()
-        parts = [
-            _log_marginal(decode, noise_variance, part, probes, latent_dim, tolerance)
-            for part in x.split(POINTS_AT_ONCE)
-        ]
+        parts = [_log_marginal(decode, family, part, probes, latent_dim, tolerance) for part in x.split(POINTS_AT_ONCE)]
     return LogProb(torch.cat([part.value for part in parts]), torch.cat([part.error for part in parts]))
 
 
 def _log_marginal(
     decode: Callable[[Tensor], Tensor],
-    noise_variance: float,
+    likelihood: Likelihood,
     x: Tensor,
     probes: Tensor,
     latent_dim: int,
@@ -114,19 +118,19 @@ def _log_marginal(
 ) -> LogProb:
     """log p(x) with a mean error below the tolerance at x and at the probes together.
 
-    The probes are decoded codes. With them, the rules resolve every part of latent space that has prior mass, even if x
-    are few or far away.
+    The probes are decoded codes, and their means are points too. With them, the rules resolve every part of latent
+    space that has prior mass, even if x are few or far away.
     """
-    points = torch.cat([x.double(), probes])
+    x = x.double()
+    points = torch.cat([x, likelihood.mean(probes)])
     weight = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in (x, probes)])
-    to_probes = (points @ probes.T).mul_(-2).add_(probes.square().sum(1))  # in place, as it is large
-    squared = points.square().sum(1) + to_probes.amin(1)
-    guess = squared.clamp(min=0) / (-2 * noise_variance) - math.log(PROBES)
+    of_probes = likelihood.affinity(points, probes, -likelihood.log_partition(probes))
+    guess = (of_probes.amax(1) - likelihood.conjugate(points)).clamp(max=0) - math.log(PROBES)
     index = _neighbourhoods(points, GROUP_SIZE)
-    integral = _Integral(decode, noise_variance, points[index], weight[index], latent_dim)
+    integral = _Integral(decode, likelihood, points[index], weight[index], latent_dim)
     value, error = torch.empty_like(weight), torch.empty_like(weight)
     value[index], error[index] = integral.log_value(guess[index], tolerance)
-    log_peak = -x.shape[1] / 2 * math.log(2 * math.pi * noise_variance)
+    log_peak = likelihood.conjugate(x) + likelihood.base(x) + likelihood.constant(x.shape[1])
     return LogProb(value[: len(x)] + log_peak, error[: len(x)])
 
 
@@ -177,8 +181,8 @@ class _Boxes:
     Args:
         rows: (b, k^L, D + 2); the product with the columns of a group is the log of the integrand.
         volume: (b,), in units of a box with sides of 2.
-        step: The largest distance of neighbouring decoded nodes along each axis, (b, L).
-        middle: The decoded centre, (b, D).
+        step: The largest distance of neighbouring decoded nodes along each axis, in the Fisher metric, (b, L).
+        middle: The decoded centre, embedded, (b, D).
         reach: The largest distance from there within the box, as far as the nodes tell, (b,).
         log_prior: The log of the smallest prior density at a node, (b,).
         log_mass: The log of the box's prior mass, (b,).
@@ -194,24 +198,22 @@ class _Boxes:
 
 
 class _Integral:
-    """p(x) (2 pi s2)^(D/2), at most 1, at groups of points (g, m, D); each point has a weight in the mean error."""
+    """p(x) over the largest p(x | o), at most 1, at groups of points (g, m, D), with weights in the mean error."""
 
     def __init__(
         self,
         decode: Callable[[Tensor], Tensor],
-        noise_variance: float,
+        likelihood: Likelihood,
         points: Tensor,
         weight: Tensor,
         latent_dim: int,
     ):
-        self.decode, self.noise_variance, self.weight, self.latent_dim = decode, noise_variance, weight, latent_dim
+        self.decode, self.likelihood, self.weight, self.latent_dim = decode, likelihood, weight, latent_dim
         self.nodes, self.rule = _rule(latent_dim)
         self.middle = points.mean(1)
         self.reach = (points - self.middle[:, None]).norm(dim=2).amax(1)
-        square = (points**2).sum(2, keepdim=True)
-        self.columns = torch.cat(
-            [points / noise_variance, torch.ones_like(square), -square / (2 * noise_variance)], 2
-        ).mT.contiguous()
+        peak = -likelihood.conjugate(points)[..., None]
+        self.columns = torch.cat([points / likelihood.dispersion, torch.ones_like(peak), peak], 2).mT.contiguous()
 
     def log_value(self, guess: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """The log of the integral and its error, (g, m) each, over a domain that is wide enough.
@@ -270,14 +272,14 @@ class _Integral:
         They do where the polynomial through its decoded nodes is within a hundredth of a standard deviation of the
         noise at the nodes of its halves, and its nodes are no further apart than the noise.
         """
-        noise, interpolate = math.sqrt(self.noise_variance), _to_halves()
+        noise, interpolate = self.likelihood.unit, _to_halves()
         order = centre[:, 0].argsort()
         centre, half = centre[order], half[order]
-        mean = self._means(centre, half)
+        mean = self.likelihood.embed(self._outputs(centre, half))
         while True:
             even = ((centre[:-1] + radius) / (2 * half[:-1])).floor() % 2 == 0
             left = (even & (half[:-1] == half[1:]))[:, 0].nonzero()[:, 0]
-            whole = self._means(centre[left] + half[left], 2 * half[left])
+            whole = self.likelihood.embed(self._outputs(centre[left] + half[left], 2 * half[left]))
             gap = (interpolate @ whole - torch.cat([mean[left], mean[left + 1]], 1)).norm(dim=2).amax(1)
             good = (gap <= PREDICTED_GAP * noise) & (self._steps(whole)[:, 0] <= MERGED_STEP * noise)
             if not good.any():
@@ -289,7 +291,7 @@ class _Integral:
             kept = torch.ones(len(half), dtype=torch.bool).index_fill_(0, left + 1, False)
             centre, half, mean = centre[kept], half[kept], mean[kept]
 
-    def _means(self, centre: Tensor, half: Tensor) -> Tensor:
+    def _outputs(self, centre: Tensor, half: Tensor) -> Tensor:
         """The decoded nodes of boxes, (b, k^L, D)."""
         z = centre[:, None] + half[:, None] * self.nodes
         parts = [self.decode(part).double() for part in z.flatten(0, 1).split(DECODED_AT_ONCE)]
@@ -297,10 +299,11 @@ class _Integral:
 
     def _decoded(self, centre: Tensor, half: Tensor) -> _Boxes:
         z = centre[:, None] + half[:, None] * self.nodes
-        mean = self._means(centre, half)
-        square = (mean**2).sum(2, keepdim=True)
+        outputs = self._outputs(centre, half)
         log_prior = -(z**2).sum(2) / 2 - self.latent_dim / 2 * math.log(2 * math.pi)
-        rows = torch.cat([mean, log_prior[..., None] - square / (2 * self.noise_variance), torch.ones_like(square)], 2)
+        weight = (log_prior - self.likelihood.log_partition(outputs))[..., None]
+        rows = torch.cat([outputs, weight, torch.ones_like(weight)], 2)
+        mean = self.likelihood.embed(outputs)
         step, middle = self._steps(mean), mean[:, len(self.nodes) // 2]
         reach = (mean - middle[:, None]).norm(dim=2).amax(1) + step.sum(1)
         return _Boxes(rows, half.prod(1), step, middle, reach, log_prior.amin(1), _log_mass(centre, half))
@@ -318,7 +321,7 @@ class _Integral:
         """
         between = (boxes.middle[box] - self.middle[group]).norm(dim=1)
         distance = (between - boxes.reach[box] - self.reach[group]).clamp(min=0)
-        log_most = boxes.log_mass[box] - distance**2 / (2 * self.noise_variance)
+        log_most = boxes.log_mass[box] - distance**2 / (2 * self.likelihood.dispersion)
         highest = torch.full_like(guess[:, 0], -math.inf).scatter_reduce(0, group, log_most, "amax")
         least = torch.minimum(guess.amin(1), highest) - NEGLIGIBLE
         return ~(log_most < least[group]), log_most  # nan matters
@@ -356,10 +359,10 @@ class _Integral:
 
         It is the mass of the box, (p, m), times the largest density within one step, (p, L), of the nearest node.
         """
-        nearest = (-2 * self.noise_variance * log_likelihood).clamp(min=0).sqrt()
+        nearest = (-2 * self.likelihood.dispersion * log_likelihood).clamp(min=0).sqrt()
         distance = (nearest[:, None] - step[..., None]).clamp(min=0)
-        bound = (log_mass[:, None] - distance**2 / (2 * self.noise_variance)).clamp(max=600).exp()
-        return bound * (step > RESOLVED_STEP * math.sqrt(self.noise_variance))[..., None]
+        bound = (log_mass[:, None] - distance**2 / (2 * self.likelihood.dispersion)).clamp(max=600).exp()
+        return bound * (step > RESOLVED_STEP * self.likelihood.unit)[..., None]
 
 
 @lru_cache(maxsize=16)

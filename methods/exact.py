@@ -11,7 +11,7 @@ from operator import attrgetter
 import torch
 
 from methods.baselines import MOST_COORDINATES
-from methods.common.latent_grid import LatentGrid
+from methods.common.latent_grid import resolving
 from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
 from methods.contract.decoder import GaussianModel
 from methods.contract.method import Fitted, Method, Task, require
@@ -115,8 +115,7 @@ class Ascent:
         """Take the steps of a trial, one at a time, on a new grid that resolves the present decoder."""
         model, most = self.model, min(method.trial_steps, method.steps - self.steps)
         with torch.no_grad():
-            across = method.box * math.sqrt(model.variance())
-            self.grid = LatentGrid.resolving(model.decode, task.latent_dim, across)
+            self.grid = resolving(model, task.latent_dim, method.box)
         name = f"likelihood over {len(self.grid.low)} codes"
         values = maximise_likelihood(model, task.train, self.grid, task.ledger, most, 0.0, method.history, name)
         first, self.gain = None, 0.0

@@ -36,7 +36,7 @@ from bench.metrics.table import tabulated
 from datasets.base import DataSource, Problem, Split
 from datasets.quadrature import normal_codebook
 from methods.common.latent_grid import GridPosterior, exact_posterior
-from methods.contract.method import DecoderModel, Fitted
+from methods.contract.method import DecoderModel, Fitted, likelihood_of
 
 DRAWS = 16
 LAST_DRAWS = 400
@@ -67,9 +67,9 @@ def _true_posterior(of: _Known) -> GridPosterior:
 
 @torch.no_grad()
 def _content(model: DecoderModel, latent_dim: int) -> bytes:
-    """What tells a model from others: its variance and 256 decoded codes."""
+    """What tells a model from others: its dispersion and 256 decoded codes."""
     decoded = model.decode(normal_codebook(PROBES, latent_dim)).double().cpu()
-    return torch.cat([decoded.flatten(), decoded.new_tensor([model.variance()])]).numpy().tobytes()
+    return torch.cat([decoded.flatten(), decoded.new_tensor([likelihood_of(model).dispersion])]).numpy().tobytes()
 
 
 class BaseEvaluator(ABC):

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from likelihoods import Gaussian, Likelihood
 from methods.common.latent_grid import (
     LOWEST_EXPONENT,
     GridPosterior,
@@ -106,7 +107,7 @@ class _MixtureLogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, means: Tensor, log_noise: Tensor, log_weights: Tensor, x: Tensor) -> Tensor:
         (n, dim), noise = x.shape, log_noise.exp()
-        log_sums, moments = _accumulate(means, noise, log_weights, x)
+        log_sums, moments = _accumulate(Gaussian(noise), means, log_weights, x)
         sums, counts = moments[:, :-1], moments[:, -1:]
         total = x.double().square().sum()
         squared = total + (means.double() * (counts * means - 2 * sums).double()).sum()
@@ -119,13 +120,13 @@ class _MixtureLogLikelihood(torch.autograd.Function):
         return upstream.to(by_means) * by_means, (upstream * by_log_noise).to(by_means), None, None
 
 
-def _accumulate(means: Tensor, noise: Tensor, log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """sum_n log sum_s w_s exp((x_n . m_s - |m_s|^2 / 2) / s2), and sum_n p(s | x_n) (x_n, 1), (S, D + 1)."""
-    bias = log_weights - means.square().sum(1) / (2 * noise)
+def _accumulate(likelihood: Likelihood, outputs: Tensor, log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_n log sum_s w_s p(x_n | o_s) up to a term in x, and sum_n p(s | x_n) (x_n, 1), (S, D + 1)."""
+    offset = log_weights - likelihood.log_partition(outputs)
     log_sums = torch.zeros((), dtype=torch.float64, device=x.device)
-    moments = means.new_zeros(len(means), means.shape[1] + 1)
+    moments = outputs.new_zeros(len(outputs), outputs.shape[1] + 1)
     for part in x.split(ROWS_AT_ONCE):
-        affinity = torch.addmm(bias, part / noise, means.T)
+        affinity = likelihood.affinity(part, outputs, offset)
         top = affinity.amax(1, keepdim=True)
         affinity.sub_(top).clamp_(min=LOWEST_EXPONENT).exp_()
         total = affinity.sum(1, keepdim=True)

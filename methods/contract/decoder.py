@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from likelihoods import Gaussian, gaussian_log_prob
 from methods.contract.architecture import ACTIVATION, ACTIVATIONS, HIDDEN
 
 
@@ -140,6 +141,11 @@ class GaussianModel(nn.Module):
         decoded: Tensor = self.units.inverse(self.network(z.to(self.units.scale)))
         return decoded
 
+    @property
+    def likelihood(self) -> Gaussian:
+        """p(x | z) at the present noise variance."""
+        return Gaussian(self.variance())
+
     def variance(self) -> float:
         """The noise variance s2, in squared data units."""
         return float(self.log_noise.detach().double().exp())
@@ -164,12 +170,6 @@ class GaussianModel(nn.Module):
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) in nats: x (..., D), z (..., L) -> (...)."""
         return gaussian_log_prob(x - self.decode(z), self.log_noise)
-
-
-def gaussian_log_prob(residual: Tensor, log_noise: Tensor) -> Tensor:
-    """log N(residual; 0, exp(log_noise) I) in nats: (..., D) -> (...)."""
-    constant = -residual.shape[-1] / 2 * (math.log(2 * math.pi) + log_noise)
-    return torch.addcmul(constant, residual.square().sum(-1), (-log_noise).exp(), value=-0.5)
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from likelihoods import Gaussian, Likelihood
 from methods.contract.decoder import GaussianModel
 from methods.contract.search_space import Range
 
@@ -25,22 +26,27 @@ Role = Literal["method", "reference", "ceiling", "floor"]
 
 
 class DecoderModel(Protocol):
-    """A generative model p(z) p(x | z) = N(0, I) N(decode(z), noise I), in the units of the data."""
+    """A generative model, z ~ N(0, I), x | z ~ p(x | decode(z)).
+
+    It has a `likelihood`, or a method `variance` that returns s2, for N(decode(z), s2 I): see `likelihood_of`.
+    """
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of x given z.
+        """The outputs that p(x | z) depends on: the mean of x in data units, if it is Gaussian.
 
         Args:
             z: Codes, (..., L).
 
         Returns:
-            Means in data units, (..., D).
+            Outputs, (..., D).
         """
         ...
 
-    def variance(self) -> float:
-        """The variance s2 of the noise, in squared data units."""
-        ...
+
+def likelihood_of(model: DecoderModel) -> Likelihood:
+    """p(x | z) of a model at its present weights: its `likelihood`, or a Gaussian of its `variance()`."""
+    found: Likelihood | None = getattr(model, "likelihood", None)
+    return Gaussian(model.variance()) if found is None else found  # type: ignore[attr-defined]
 
 
 class Posterior(ABC):

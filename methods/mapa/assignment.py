@@ -133,7 +133,7 @@ class Attempt:
         self.codes = codes.to(shares.targets)
         self.fitted = Fitted(self.model, posterior, shares.log_index)
         self.refined = partial(_refined, posterior, shares.log_index)
-        regression = Regression(self.codes, shares.targets, shares.weights, self.model.variance())
+        regression = Regression(self.codes, shares.targets, shares.weights, self.model.likelihood)
         self.losses = self.begin(self.model, regression)
 
     def advance(self, steps: int | None = None) -> Iterator[None]:
