@@ -15,7 +15,7 @@ from methods.common.amortised import AmortisedMethod
 from methods.common.posteriors import Amortised
 from methods.common.training import Objective
 from methods.contract.architecture import ACTIVATION
-from methods.contract.decoder import GaussianModel, mlp, standard_normal_log_prob
+from methods.contract.decoder import GenerativeModel, mlp, standard_normal_log_prob
 from methods.contract.method import Task
 from methods.contract.search_space import Range
 from methods.vae import VAE
@@ -56,7 +56,7 @@ def times(root: Tensor, noise: Tensor) -> Tensor:
     return (root @ noise[..., None]).squeeze(-1)
 
 
-def full_elbo(model: GaussianModel, posterior: FullGaussian, x: Tensor, noise: Tensor) -> Tensor:
+def full_elbo(model: GenerativeModel, posterior: FullGaussian, x: Tensor, noise: Tensor) -> Tensor:
     """The ELBO with the KL in closed form, (|mu|^2 + |T|^2 - L) / 2 - log det T.
 
     Args:
@@ -88,12 +88,12 @@ class FullCovarianceVAE(AmortisedMethod):
 
     search: ClassVar[Mapping[str, Range]] = VAE.search
 
-    def encoder(self, model: GaussianModel, task: Task) -> FullGaussian:
+    def encoder(self, model: GenerativeModel, task: Task) -> FullGaussian:
         """The networks of mu and T at random initial weights."""
         latent_dim = model.latent_dim
         sizes = [model.data_dim, *model.hidden, latent_dim * (latent_dim + 3) // 2]
         return FullGaussian(mlp(sizes, ACTIVATION, task.generator), model.units)
 
-    def objective(self, model: GaussianModel, posterior: Any, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
+    def objective(self, model: GenerativeModel, posterior: Any, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
         """The ELBO of one draw for each x."""
         return Objective.of(full_elbo(model, posterior, x, noise[0]))

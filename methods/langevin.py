@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from methods.common.training import Objective
 from methods.common.without_encoder import WithoutEncoder, langevin_step, log_joint
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Task, require
 from methods.contract.search_space import Choice, LogUniform, Range
 from methods.vae import VAE
@@ -60,20 +60,20 @@ class Langevin(WithoutEncoder):
         """Draws of noise for each x: the start and one for each Langevin step."""
         return self.chain + 1
 
-    def encoder(self, model: GaussianModel, task: Task) -> nn.Module:  # noqa: ARG002
+    def encoder(self, model: GenerativeModel, task: Task) -> nn.Module:  # noqa: ARG002
         """Nothing."""
         return nn.Module()
 
-    def posterior_of_batch(self, model: GaussianModel, encoder: Any, index: Tensor) -> None:
+    def posterior_of_batch(self, model: GenerativeModel, encoder: Any, index: Tensor) -> None:
         """Nothing."""
 
-    def objective(self, model: GaussianModel, posterior: None, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
+    def objective(self, model: GenerativeModel, posterior: None, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
         """log p(x, z) at the end of a chain for each x."""
         z, *shocks = noise
         return Objective.of(log_joint(model, x, short_run(model, x, z, shocks, langevin_step(model, self.rate))))
 
 
-def short_run(model: GaussianModel, x: Tensor, z: Tensor, shocks: list[Tensor], h: Tensor) -> Tensor:
+def short_run(model: GenerativeModel, x: Tensor, z: Tensor, shocks: list[Tensor], h: Tensor) -> Tensor:
     """The ends of Langevin chains on log p(x, z).
 
     Args:

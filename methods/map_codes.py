@@ -11,7 +11,7 @@ from torch import Tensor
 
 from methods.common.training import Objective
 from methods.common.without_encoder import WithoutEncoder
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import require
 from methods.contract.search_space import LogUniform, Range
 from methods.vae import VAE
@@ -53,11 +53,11 @@ class MAPCodes(WithoutEncoder):
         """Learning rate of the rows, in units of that of the decoder."""
         return self.code_rate
 
-    def posterior_of_batch(self, model: GaussianModel, encoder: Any, index: Tensor) -> Tensor:  # noqa: ARG002
+    def posterior_of_batch(self, model: GenerativeModel, encoder: Any, index: Tensor) -> Tensor:  # noqa: ARG002
         """The codes of a batch, (..., n, L)."""
         return whitened(self.row_rate * encoder.values).take_along_dim(index, -2)
 
-    def objective(self, model: GaussianModel, posterior: Tensor, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
+    def objective(self, model: GenerativeModel, posterior: Tensor, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
         """log p(x | z) of each x at its code, which is no bound on log p(x)."""
         return Objective.of(model.log_likelihood(x, posterior))
 

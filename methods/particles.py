@@ -11,7 +11,7 @@ from torch import Tensor
 from methods.common.optimisers import Optimiser, Plain
 from methods.common.training import Objective
 from methods.common.without_encoder import WithoutEncoder, langevin_step, log_joint, near_zero
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Task, require
 from methods.contract.search_space import Choice, LogUniform, Range
 from methods.vae import VAE
@@ -61,7 +61,7 @@ class Particles(WithoutEncoder):
         """Particles near 0, (N, M L)."""
         return near_zero(task, self.particles * task.latent_dim)
 
-    def objective(self, model: GaussianModel, posterior: Tensor, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
+    def objective(self, model: GenerativeModel, posterior: Tensor, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
         """The mean of log p(x, z) over the particles. The gradient of particles is replaced by their Langevin step."""
         z = posterior.unflatten(-1, (self.particles, -1)).movedim(-2, 0)
         if z.requires_grad:

@@ -12,7 +12,7 @@ from torch import Tensor
 from methods.common.posteriors import LocalGaussian, PerDatumGaussian
 from methods.common.training import Objective, elbo
 from methods.common.without_encoder import WithoutEncoder, near_zero
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Posterior, Task, require
 from methods.contract.search_space import LogUniform, Range
 from methods.vae import VAE
@@ -59,10 +59,10 @@ class SVI(WithoutEncoder):
         mean = near_zero(task, task.latent_dim)
         return torch.cat([mean, torch.full_like(mean, self.scale).log()], 1)
 
-    def posterior(self, model: GaussianModel, encoder: object) -> Posterior:  # noqa: ARG002
+    def posterior(self, model: GenerativeModel, encoder: object) -> Posterior:  # noqa: ARG002
         """The best Gaussian for each x, given the present decoder."""
         return PerDatumGaussian(model, model.latent_dim)
 
-    def objective(self, model: GaussianModel, posterior: Tensor, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
+    def objective(self, model: GenerativeModel, posterior: Tensor, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
         """The ELBO of one draw for each x."""
         return Objective.of(elbo(model, LocalGaussian(*posterior.chunk(2, -1)), x, noise[0]))

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from methods.common.posteriors import Gaussian
 from methods.common.training import Objective
-from methods.contract.decoder import GaussianModel, standard_normal_log_prob
+from methods.contract.decoder import GenerativeModel, standard_normal_log_prob
 from methods.iwae import IWAE, log_mean_exp
 
 
-def reweighted(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
+def reweighted(model: GenerativeModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
     """The importance weighted bound, and sum_k v_k (log p(x, z_k) + log q(z_k | x)) as its surrogate.
 
     The draws z_k and their normalised weights v_k have no gradient (Bornschein & Bengio 2015, algorithm 1). So the

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -22,7 +22,7 @@ class Networks(nn.Module):
         encoder: The networks of q(z | x), or what else is trained together with the model.
     """
 
-    def __init__(self, model: GaussianModel, encoder: nn.Module):
+    def __init__(self, model: GenerativeModel, encoder: nn.Module):
         super().__init__()
         self.model, self.encoder = model, encoder
 

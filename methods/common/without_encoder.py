@@ -13,7 +13,7 @@ from methods.common.amortised import AmortisedMethod
 from methods.common.held_out import MOST_DIMENSIONS
 from methods.common.mixture_likelihood import ModelPosterior
 from methods.common.posteriors import PerDatumGaussian
-from methods.contract.decoder import GaussianModel, standard_normal_log_prob
+from methods.contract.decoder import GenerativeModel, standard_normal_log_prob
 from methods.contract.method import Fitted, Posterior, Task
 
 MOST_COORDINATES = 100  # of a grid in the plane
@@ -54,16 +54,16 @@ class WithoutEncoder(AmortisedMethod):
         """The rows at the start, (N, K): by default codes near 0."""
         return near_zero(task, task.latent_dim)
 
-    def encoder(self, model: GaussianModel, task: Task) -> nn.Module:  # noqa: ARG002
+    def encoder(self, model: GenerativeModel, task: Task) -> nn.Module:  # noqa: ARG002
         """The table of all rows, in units of their learning rate."""
         return Table(self.start(task) / self.row_rate)
 
-    def posterior(self, model: GaussianModel, encoder: Any) -> Posterior:  # noqa: ARG002
+    def posterior(self, model: GenerativeModel, encoder: Any) -> Posterior:  # noqa: ARG002
         """q(z | x) for a new x, given the present decoder."""
         grid = model.latent_dim == 1 or (model.latent_dim <= MOST_DIMENSIONS and model.data_dim <= MOST_COORDINATES)
         return ModelPosterior(model) if grid else PerDatumGaussian(model, model.latent_dim)
 
-    def posterior_of_batch(self, model: GaussianModel, encoder: Any, index: Tensor) -> Any:  # noqa: ARG002
+    def posterior_of_batch(self, model: GenerativeModel, encoder: Any, index: Tensor) -> Any:  # noqa: ARG002
         """The rows of a batch, (..., n, K)."""
         return (self.row_rate * encoder.values).take_along_dim(index, -2)
 
@@ -79,14 +79,14 @@ def near_zero(task: Task, width: int) -> Tensor:
     return SPREAD * torch.randn(shape, generator=task.generator, device=task.generator.device)
 
 
-def log_joint(model: GaussianModel, x: Tensor, z: Tensor) -> Tensor:
+def log_joint(model: GenerativeModel, x: Tensor, z: Tensor) -> Tensor:
     """log p(x, z) in nats: x (..., D), z (..., L) -> (...)."""
     return model.log_likelihood(x, z) + standard_normal_log_prob(z)
 
 
-def langevin_step(model: GaussianModel, rate: float) -> Tensor:
+def langevin_step(model: GenerativeModel, rate: float) -> Tensor:
     """The size of a Langevin step in squared units of z: `rate` times the noise variance in standard units.
 
     The precision of p(z | x) is 1 + |df/dz|^2 / s2, so that one rate suits any noise.
     """
-    return rate * (model.log_noise.detach().exp()[..., None] / model.units.scale.square())
+    return rate * model.relative_noise()
