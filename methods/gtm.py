@@ -21,9 +21,9 @@ STEEPER = 4.0
 
 @dataclass(frozen=True)
 class GTM(Method):
-    """argmax of sum_n log sum_s w_s N(x_n; f(z_s), s2 I) over f, for fixed codes z_s (Bishop et al. 1998).
+    """argmax of sum_n log sum_s w_s p(x_n | z_s) over the decoder, for fixed codes z_s (Bishop et al. 1998).
 
-    Bishop's f is linear in fixed features, so that expectation maximisation has a closed M step. The decoder here is a
+    Bishop's decoder is linear in fixed features, so that expectation maximisation has a closed M step. Here it is a
     network: L-BFGS takes the gradient of expectation maximisation. Starts differ in the steepness of the first layer,
     1, 4 and 16 at most. The one that is best on validation points after its trial goes on, and its state that is best
     on them is kept. For a new x, q(z | x) is the posterior of the decoder on a latent grid.
@@ -52,6 +52,10 @@ class GTM(Method):
 
     def __post_init__(self) -> None:
         require(self, positive=("codes", "starts", "trial_steps", "steps", "history"), not_negative=("tolerance",))
+
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """None: it accepts any likelihood."""
+        return None
 
     def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
         """The reason why such data cannot be fitted, or None."""
