@@ -95,12 +95,14 @@ class Observations(DataSource):
         latent_dim: L, the latent dimension of the models to be fitted.
         data: All points, (n, D), float64; their order does not matter.
         least_test: The fewest points that a test set may have.
+        image_shape: Height and width, if a point is an image, row by row; reports then show images.
     """
 
     name: str
     latent_dim: int
     data: Tensor
     least_test: int = LEAST_TEST
+    image_shape: tuple[int, int] | None = None
 
     @property
     def data_dim(self) -> int:  # type: ignore[override]

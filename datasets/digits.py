@@ -10,6 +10,7 @@ LATENT_DIM = 8
 LATENT_DIMS = range(1, 33)
 LEVELS = 17
 SEED = 1998
+SHAPE = (8, 8)
 
 
 def digits(latent_dim: int | None = None) -> Observations:
@@ -33,4 +34,4 @@ def digits(latent_dim: int | None = None) -> Observations:
         raise ValueError(f"digits takes latent_dim 1 to 32, got {latent}")
     counts = torch.tensor(load_digits().data, dtype=torch.float64)
     uniform = torch.rand(counts.shape, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
-    return Observations("digits", latent, (counts + uniform) / LEVELS)
+    return Observations("digits", latent, (counts + uniform) / LEVELS, image_shape=SHAPE)
