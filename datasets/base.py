@@ -116,6 +116,7 @@ class Observations(DataSource):
         latent_dim: L, the latent dimension of the models to be fitted.
         data: All points, (n, D), float64; their order does not matter.
         least_test: The fewest points that a test set may have.
+        image_shape: Height and width, if a point is an image, row by row; reports then show images.
         family: The family of p(x | z) of the models to be fitted: "gaussian", "bernoulli" or "poisson".
 
     Raises:
@@ -127,6 +128,7 @@ class Observations(DataSource):
     data: Tensor
     least_test: int = LEAST_TEST
     family: str = Gaussian.name
+    image_shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         require_family(self.family)

@@ -426,6 +426,7 @@ class _Replica:
                 result.densities = evaluator.densities(name, fitted)
                 result.posteriors = evaluator.index_posteriors(name, fitted)
                 result.signals = evaluator.signal_posteriors(name, fitted)
+                result.images = evaluator.images(name, fitted)
 
     def _budget_reached(self) -> bool:
         """Whether the budget is spent; the step that spent the last of it may have spent more, which is recorded."""

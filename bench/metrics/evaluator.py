@@ -10,6 +10,7 @@ import torch
 
 from bench.metrics.ais import bidirectional
 from bench.metrics.codes import code_use
+from bench.metrics.images import ImageRow, images
 from bench.metrics.likelihood import (
     EXACT_DATA_DIM,
     Likelihood,
@@ -33,7 +34,7 @@ from bench.metrics.posterior import (
 from bench.metrics.posterior_plots import Row, SignalRow, index_posteriors, signal_posteriors
 from bench.metrics.samples import sample_quality, sample_quality_on_data
 from bench.metrics.table import tabulated
-from datasets.base import DataSource, Problem, Split
+from datasets.base import DataSource, Observations, Problem, Split
 from datasets.quadrature import normal_codebook
 from likelihoods import Gaussian
 from methods.common.latent_grid import GridPosterior, exact_posterior
@@ -128,6 +129,15 @@ class BaseEvaluator(ABC):
 
     def signal_posteriors(self, name: str, fitted: Fitted) -> list[SignalRow]:  # noqa: ARG002
         """Signal posteriors of a few test points, for plots.
+
+        Args:
+            name: The name of the method.
+            fitted: What the method has learned.
+        """
+        return []
+
+    def images(self, name: str, fitted: Fitted) -> list[ImageRow]:  # noqa: ARG002
+        """Test points, their reconstructions and samples of the model, for plots, if points are images.
 
         Args:
             name: The name of the method.
@@ -264,6 +274,18 @@ class Evaluator(BaseEvaluator):
             return []
         return signal_posteriors(name, fitted, self.problem, self.true_posterior, self.test, self.seed)
 
+    @torch.no_grad()
+    def images(self, name: str, fitted: Fitted) -> list[ImageRow]:
+        """Test points, their reconstructions and samples of the model, for plots, if points are images.
+
+        Args:
+            name: The name of the method.
+            fitted: What the method has learned.
+        """
+        if not isinstance(self.source, Observations) or self.source.image_shape is None:
+            return []
+        return images(name, fitted, self.test, self.source.latent_dim, self.source.image_shape[1], self.seed)
+
     @cached_property
     def true_posterior(self) -> GridPosterior | None:
         """p(z | x) of the true model on a grid; None where a grid is too expensive or the true model is unknown."""
@@ -336,4 +358,9 @@ class Evaluator(BaseEvaluator):
         points = GAP_POINTS if self.source.data_dim <= EXACT_DATA_DIM else FEWER_ANNEALED_POINTS
         generator = torch.Generator().manual_seed(self.seed)
         lower, upper = bidirectional(fitted.model, self.source.latent_dim, points, generator)
-        return [mean("annealing_gap", upper - lower)]
+        diagnostics = {
+            f"{name}_{direction}": float(value)
+            for direction, bound in (("forward", lower), ("backward", upper))
+            for name, value in (("ess_median", bound.ess.median()), ("khat", bound.khat[0]))
+        }
+        return [mean("annealing_gap", upper.value - lower.value, diagnostics=diagnostics)]

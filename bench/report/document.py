@@ -81,6 +81,7 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
             "Densities",
             _figures(sentences.DENSITIES, pictures["densities"], wide=False),
         ),
+        Section("images", "Images", "Images", _figures(sentences.IMAGES, pictures["images"])),
         Section("work", "Where the FLOPs went", "", work(study)),
         Section("unfinished", "What did not finish", "Failures", unfinished(study)),
         Section("run", "What was run", "Run it again", run_blocks(study)),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from bench.common import units
-from bench.report.figures import decomposition, densities, index_posteriors, ranking, signal_posteriors, style
+from bench.report.figures import decomposition, densities, images, index_posteriors, ranking, signal_posteriors, style
 from bench.report.figures.inline import inlined
 from bench.report.figures.palette import Style, styles
 from bench.stats.cost_to_target import profile
@@ -76,6 +76,7 @@ def gallery(study: Study, table: pd.DataFrame) -> dict[str, list[Picture]]:
         "densities": _densities,
         "index_posteriors": _index_posteriors,
         "signal_posteriors": _signal_posteriors,
+        "images": _images,
     }
     with style.figure_style():
         return {kind: list(draw(study, table)) for kind, draw in kinds.items()}
@@ -201,3 +202,13 @@ def _signal_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
             caption += f"; none is recorded for {units.listed(absent)}" if absent else ""
             words = f"{caption}. Signal W2 over many x, medians in data units: {_ended(table, name, 'signal_w2')}."
             yield Picture(f"{named.get(name, 'other')}-signals", name, caption, words, fig)
+
+
+def _images(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+    named = stems(study.datasets)
+    for name, seed, rows in _at_one_seed(study.images):
+        methods = [m for m in study.roles if m in set(rows["method"].unique())]
+        fig = images.beside_data(rows, methods, name)
+        caption = f"{name}: test points, reconstructions and samples of {units.listed(methods)}, seed {seed}"
+        words = f"{caption}. Test log-likelihoods, medians in nats: {_ended(table, name, 'test_ll')}."
+        yield Picture(f"{named.get(name, 'other')}-images", name, caption, words, fig)

@@ -446,6 +446,10 @@ DENSITIES = (
     "All panels show the same seed. The colour scale ends at the true model's peak; higher densities have the "
     "colour of the peak."
 )
+IMAGES = (
+    "Ten test points; for each method a reconstruction of each, E[x|z] with one draw of z from q(z|x), and ten "
+    "samples, E[x|z] with z from the prior. None has noise added. All images have the grey scale of the test points."
+)
 WORK = (
     "Every operator that torch runs is counted; work outside torch is charged by formula. Shares are of the FLOPs "
     "of all runs of a method. Kinds below 0.1 % are only in work.csv."
@@ -460,6 +464,7 @@ FILES = {
     "runs.parquet": "one row per dataset, method and seed, with status, conditions and total cost",
     "posteriors.parquet": "index posteriors of four training points: true model, floor, methods",
     "signals.parquet": "draws of the noiseless signal of four test points: true model, methods",
+    "images.parquet": "test points, reconstructions and samples, where points are images",
     "densities.parquet": "true and learned log densities on a grid, for two-dimensional data",
     "study.json": "settings, provenance and the command",
     "study.toml": "the settings as a file, for `python -m bench run`",

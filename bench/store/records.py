@@ -141,6 +141,7 @@ class RunResult:
         densities: Rows (model, x1, x2, log density).
         posteriors: Rows (model, training point, index, its code, its position, probability that its code gave x).
         signals: Rows (model, test point, draw, its position, noiseless signal).
+        images: Rows (model, kind of image, its place, width, pixels).
         references: Draws of the true posterior that the run was scored with: rows (test point, R-hat, effective
             sample size, z).
     """
@@ -168,4 +169,5 @@ class RunResult:
     densities: list[tuple[str, float, float, float]] = field(default_factory=list)
     posteriors: list[tuple[str, int, int, float, list[float], float]] = field(default_factory=list)
     signals: list[tuple[str, int, int, list[float], list[float]]] = field(default_factory=list)
+    images: list[tuple[str, str, int, int, list[float]]] = field(default_factory=list)
     references: list[tuple[int, float, float, list[float]]] = field(default_factory=list)

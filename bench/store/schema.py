@@ -266,6 +266,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "densities": (*RUN, "x1", "x2", "log_density"),
     "posteriors": (*RUN, "point", "index", "code", "x", "probability"),
     "signals": (*RUN, "point", "draw", "x", "signal"),
+    "images": (*RUN, "kind", "place", "width", "pixels"),
     "references": ("dataset", "seed", "point", "draw", "rhat", "ess", "z"),
 }
 # Columns of runs beyond these are hyperparameters, which begin so, and conditions such as n_train.

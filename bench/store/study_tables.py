@@ -15,7 +15,7 @@ from bench.store.files import refuse_links
 from bench.store.schema import SCHEMA, TABLES, check_schema
 
 NEEDED = ("measurements", "runs")
-READ = (*NEEDED, "densities", "posteriors", "signals", "work")
+READ = (*NEEDED, "densities", "posteriors", "signals", "images", "work")
 SECTIONS = ("settings", "provenance", "datasets", "methods")
 
 
@@ -30,6 +30,7 @@ class Study:
         densities: Log densities of the true and the learned models on a grid.
         posteriors: Index posteriors of a few x.
         signals: Draws of the noiseless signal behind a few x.
+        images: A few test points, reconstructions and samples, where points are images.
         work: The FLOPs of each kind of work of each run.
         info: The content of study.json, any of whose keys may be absent.
     """
@@ -40,6 +41,7 @@ class Study:
     densities: pd.DataFrame
     posteriors: pd.DataFrame
     signals: pd.DataFrame
+    images: pd.DataFrame
     work: pd.DataFrame
     info: dict[str, Any]
 

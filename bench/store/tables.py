@@ -174,7 +174,7 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-PARQUET_ONLY = ("densities", "posteriors", "signals", "references")
+PARQUET_ONLY = ("densities", "posteriors", "signals", "images", "references")
 
 
 def write_tables(folder: Path, results: list[RunResult]) -> None:
@@ -191,7 +191,12 @@ def made(results: list[RunResult]) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "measurements", _measurements(results)
     yield "diagnostics", _long(results, "diagnostics", Diagnostic)
     yield "work", _long(results, "work", Work)
-    shown = {"densities": ["x1", "x2"], "posteriors": ["point", "index"], "signals": ["point", "draw"]}
+    shown = {
+        "densities": ["x1", "x2"],
+        "posteriors": ["point", "index"],
+        "signals": ["point", "draw"],
+        "images": ["kind", "place"],
+    }
     for table, same in shown.items():
         yield table, _shown(results, table).drop_duplicates([*RUN, *same])
     yield "references", pd.DataFrame(_references(results), columns=list(TABLES["references"]))

@@ -16,6 +16,7 @@ FOUND = (
     "densities",
     "posteriors",
     "signals",
+    "images",
     "references",
 )
 OF_THE_MACHINE = ("wall_s", "cpu_s")

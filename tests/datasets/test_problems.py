@@ -28,8 +28,8 @@ BY_OTHER_CODE = {
     "torus": (-2.210, 0.010),
 }
 
-ANY_DIMENSION = ("linear_gaussian", "manifold", "digits")
-TRUTHS = [name for name in datasets.BUILTIN if name != "digits"]
+ANY_DIMENSION = ("linear_gaussian", "manifold", "digits", "mnist5k")
+TRUTHS = [name for name in datasets.BUILTIN if name not in ("digits", "mnist5k")]
 
 SHAPES = {
     "figure8": lambda x, y: (x**2 + y**2 / 4) ** 2 - (x**2 - y**2 / 4) / 2,

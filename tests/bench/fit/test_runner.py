@@ -168,6 +168,8 @@ def test_above_two_latent_dimensions_all_is_measured_by_sampling(run_spec, monke
     assert len(result.references) == 2 * 256
     diagnostics = {(d.metric, d.diagnostic) for d in result.diagnostics}
     assert {("test_ll", "khat_median"), ("signal_w2", "rhat_max")} <= diagnostics
+    shown = {name for metric, name in diagnostics if metric == "annealing_gap"}
+    assert shown == {"ess_median_forward", "ess_median_backward", "khat_forward", "khat_backward"}
 
 
 def test_mapa_skips_more_latent_dimensions_than_points_can_be_embedded_in(run_spec):

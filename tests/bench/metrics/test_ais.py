@@ -59,6 +59,7 @@ def deviation(values, expected):
 
 LINEAR = Truth(linear_gaussian(8))
 LINEAR_3 = Truth(linear_gaussian(3))
+path = ais._Path
 
 
 @pytest.mark.parametrize(("chains", "temperatures", "leapfrogs"), [(2, 60, 2), (8, 150, 1), (4, 40, 4)])
@@ -131,8 +132,8 @@ def test_the_bounds_enclose_the_truth_and_close():
     gaps = []
     for temperatures in (20, 60, 180):
         lower, upper = bidirectional(LINEAR, 8, 300, seeded(2), temperatures=temperatures)
-        assert lower.mean() - 3 * sampling < -entropy < upper.mean() + 3 * sampling
-        gaps.append(upper - lower)
+        assert lower.value.mean() - 3 * sampling < -entropy < upper.value.mean() + 3 * sampling
+        gaps.append(upper.value - lower.value)
     assert gaps[0].mean() > 3 * gaps[1].mean() > 6 * gaps[2].mean()
     assert gaps[2].mean() < 0.3
     assert deviation(gaps[1], 0) > 3
@@ -148,9 +149,42 @@ def covariance(model):
 
 def test_the_bounds_close_where_no_closed_form_is_known():
     bounds = (bidirectional(network(4, 6), 4, 60, seeded(2), temperatures=temperatures) for temperatures in (30, 150))
-    wide, narrow = (upper - lower for lower, upper in bounds)
+    wide, narrow = (upper.value - lower.value for lower, upper in bounds)
     assert deviation(wide, 0) > 3
     assert narrow.mean() < wide.mean() / 2
+
+
+@pytest.mark.parametrize("model", [Truth(load("s_curve")), LINEAR], ids=["quadrature", "closed form"])
+def test_each_bound_of_simulated_data_is_on_its_side_of_the_truth_and_its_weights_are_unbiased(model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ais, "_Path", lambda *args: seen.append(args[1]) or path(*args))
+    latent_dim = 8 if model is LINEAR else 2
+    lower, upper = bidirectional(model, latent_dim, 100, seeded(3), temperatures=100)
+    (x,) = seen
+    truth = exact(model, x)
+    for bound, side, most in ((lower, -1, 1.6), (upper, 1, 2.6)):  # chains of an upper bound share their start
+        off = bound.value - truth
+        # Weights are unbiased, backwards unless forward chains end in modes where no posterior draw is.
+        assert deviation((side * -off).exp(), 1) < 3.5
+        assert side > 0 or abs(deviation(off.exp(), 1)) < 3.5
+        assert side * deviation(off, 0) > 0
+        assert 0.7 < off.square().mean().sqrt() / bound.error.square().mean().sqrt() < most
+        assert ((bound.ess > 1) & (bound.ess <= ais.CHAINS)).all()
+        assert (bound.khat == bound.khat[0]).all()
+
+
+def test_few_temperatures_show_in_effective_sample_size_and_khat():
+    rough, fine = (bidirectional(LINEAR, 8, 100, seeded(2), temperatures=t) for t in (8, 150))
+    for bad, good in zip(rough, fine, strict=True):
+        assert bad.ess.median() < good.ess.median() / 1.5
+        assert good.khat[0] < 0.5 < 0.7 < bad.khat[0]
+
+
+def exact(model, x):
+    """log p(x) in closed form, or by quadrature where L is 2."""
+    if model is LINEAR:
+        return model.problem.exact_log_prob(x)
+    return log_marginal(lambda z: model.decode(z).double(), model.variance(), x, 2).value
 
 
 def test_the_same_seed_gives_the_same_and_nothing_else_is_touched():
@@ -171,7 +205,7 @@ def test_points_are_taken_in_groups(monkeypatch):
     found = annealed_log_prob(LINEAR, x, 8, seeded(1), 4, 60)
     ratio = (found.value - LINEAR.problem.exact_log_prob(x)).exp()
     assert abs(deviation(ratio, 1)) < 3.5
-    assert [len(bound) for bound in bidirectional(LINEAR, 8, 230, seeded(1), 4, 4)] == [230, 230]
+    assert [len(bound.value) for bound in bidirectional(LINEAR, 8, 230, seeded(1), 4, 4)] == [230, 230]
 
 
 def test_finds_the_mode_that_a_posterior_misses_and_its_tail_does_not_betray():

@@ -376,7 +376,7 @@ def test_the_report_names_what_finished_runs_did(tmp_path):
     }
     rows = [{"method": name, "status": "done", "notes": text} for name, texts in notes.items() for text in texts]
     runs = pd.DataFrame([*rows, {"method": "d", "status": "failed", "notes": "undone: all"}])
-    study = Study(tmp_path, *[runs] * 6, info={})
+    study = Study(tmp_path, *[runs] * 7, info={})
     found = sentences._side_effects(study)
     assert found == [
         "a, undone: it changed cudnn.enabled (2 runs).",

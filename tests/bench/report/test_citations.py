@@ -27,7 +27,7 @@ OURS = "mapabench"
 def study_of(methods=(), datasets=(), metrics=(), folder=Path("study"), info=None):
     pairs = [(d, m) for d in datasets or ("circle",) for m in methods or ("vae",)]
     runs = pd.DataFrame(pairs, columns=["dataset", "method"]).assign(role="method")
-    return Study(folder, pd.DataFrame({"metric": metrics or ["test_ll"]}), runs, *[pd.DataFrame()] * 4, info or {})
+    return Study(folder, pd.DataFrame({"metric": metrics or ["test_ll"]}), runs, *[pd.DataFrame()] * 5, info or {})
 
 
 def test_every_entry_has_a_title_an_author_and_something_that_it_is_cited_for():

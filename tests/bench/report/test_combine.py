@@ -21,7 +21,7 @@ OUT = Path("both")
 LOOK = {"stderr": 0.0, "unit": "nats", "concurrent": False}
 DONE = {"role": "method", "status": "done", "message": "", "notes": "", "peak_memory_mb": 1.0, "concurrent": False}
 SETTINGS = {"n_train": 500, "observation_noise": "known", "tuned": None}
-EMPTY = [pd.DataFrame(columns=list(TABLES[name])) for name in ("densities", "posteriors", "signals", "work")]
+EMPTY = [pd.DataFrame(columns=list(TABLES[name])) for name in ("densities", "posteriors", "signals", "images", "work")]
 
 
 def study_of(runs, name="one", parameters=None, truth=-1.0, keys="key", **settings):

@@ -42,7 +42,7 @@ def study_of(ends, folder=Path("study"), oracle=-1.0, **settings):
                 measurements += [{**run, **spent, "checkpoint": look, "metric": m, "value": v} for m, v in rows]
     nothing = pd.DataFrame(columns=["dataset", "method", "seed"])
     info = {"name": HOSTILE, "settings": settings}
-    return Study(folder, pd.DataFrame(measurements), pd.DataFrame(runs), *[nothing] * 4, info)
+    return Study(folder, pd.DataFrame(measurements), pd.DataFrame(runs), *[nothing] * 5, info)
 
 
 def on(*datasets, ends=ENDS):

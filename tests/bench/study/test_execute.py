@@ -48,7 +48,7 @@ def test_a_study_by_two_workers_from_the_command_line(tmp_path, compare, in_proc
     end = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
     assert (end.returncode, "Traceback" in end.stderr) == (0, False), end.stderr
     both = ("runs", "measurements", "diagnostics", "work")
-    parquet = ("densities", "posteriors", "signals", "references")
+    parquet = ("densities", "posteriors", "signals", "images", "references")
     names = {f"{name}.{kind}" for name in both for kind in ("csv", "parquet")} | {f"{name}.parquet" for name in parquet}
     names |= {"study.json", "study.toml", "log.txt", "runs", "figures", "report.html", "report.md"}
     assert {path.name for path in folder.iterdir()} == names

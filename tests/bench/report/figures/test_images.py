@@ -1,0 +1,34 @@
+"""The figure of images: each method's in its row, in the shape and the grey scale of the data."""
+
+import numpy as np
+import pandas as pd
+
+from bench.report.figures.images import DATA, POINT, RECONSTRUCTION, SAMPLE, beside_data, strip
+
+
+def table(methods):
+    """Three images of 2 x 4 pixels of each kind, whose pixels tell method, kind and place."""
+    rows = [(DATA, POINT, k) for k in range(3)]
+    rows += [(method, kind, k) for method in methods for kind in (RECONSTRUCTION, SAMPLE) for k in range(3)]
+    pixels = [[float(i)] * 3 + [i + 0.5] * 5 for i in range(len(rows))]
+    found = pd.DataFrame(rows, columns=["method", "kind", "place"]).assign(width=4, pixels=pixels)
+    return found.iloc[::-1]
+
+
+def test_images_stand_side_by_side_in_their_order_and_shape():
+    found = strip(table(["vae"]), DATA, POINT)
+    assert found.shape == (2, 12)
+    assert found[0].tolist() == [0, 0, 0, 0.5, 1, 1, 1, 1.5, 2, 2, 2, 2.5]
+    assert found[1, ::4].tolist() == [0.5, 1.5, 2.5]
+
+
+def test_each_method_has_a_row_in_the_grey_scale_of_the_data():
+    images = table(["vae", "mapa"])
+    fig = beside_data(images, ["vae", "mapa"], "digits")
+    drawn = [ax.images[0] for ax in fig.axes]
+    expected = [(DATA, POINT), *((m, k) for m in ("vae", "mapa") for k in (RECONSTRUCTION, SAMPLE))]
+    assert len(drawn) == len(expected)
+    for image, which in zip(drawn, expected, strict=True):
+        assert np.array_equal(image.get_array(), strip(images, *which))
+        assert image.get_clim() == (0, 2.5)
+    assert {text.get_text() for text in fig.texts} >= {"digits", "data", "vae", "mapa", "samples"}
