@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import likelihoods
 from bench.common.errors import UsageError, describe, unknown
 from bench.common.text import plain
 from bench.metrics.laplace import LaplaceMixture
 from bench.metrics.likelihood import by_quadrature, encoded, estimated, precisest_of
 from bench.metrics.measurement import Measurement, mean
 from datasets.quadrature import log_marginal
-from likelihoods import DISCRETE, FAMILIES, Likelihood
+from methods import likelihoods
 from methods.common.posteriors import Gaussian
 from methods.contract.method import Fitted, Posterior
+from methods.likelihoods import DISCRETE, FAMILIES, Likelihood
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.quadrature import LogProb, log_marginal
-from likelihoods import DISCRETE, FAMILIES, Gaussian, Likelihood
+from methods.likelihoods import DISCRETE, FAMILIES, Gaussian, Likelihood
 
 Decode = Callable[[Tensor], Tensor]
 STREAMS = ("train", "validation", "test")

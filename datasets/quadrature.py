@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtri
 
-from likelihoods import Gaussian, Likelihood
+from methods.likelihoods import Gaussian, Likelihood
 
 # Nodes from the outermost to 0, with Kronrod and Gauss weights (0 at nodes that only the Kronrod rule has).
 KRONROD = {

@@ -24,13 +24,13 @@ from bench.store.records import RunSpec
 from datasets import quadrature
 from datasets.base import draw, stream
 from datasets.linear import linear_gaussian
-from likelihoods import Bernoulli, Poisson, gaussian
 from methods.common import amortised, training
 from methods.common.held_out import CODES
 from methods.common.latent_grid import exact_posterior
 from methods.common.posteriors import LocalGaussian, Prior, build_encoder
 from methods.contract.decoder import build_model
 from methods.contract.method import Fitted, NullLedger, Posterior, Task
+from methods.likelihoods import Bernoulli, Poisson, gaussian
 
 SPEC = RunSpec(dataset="circle", method="vae", seed=0, n_train=40, n_test=50, max_flops=2e7)
 

@@ -27,9 +27,9 @@ from bench.registry.fingerprints import data_digest
 from bench.registry.registry import registry
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 from datasets.base import DataSource, Observations, Problem, Split, draw, stream
-from likelihoods import Gaussian
 from methods.contract.decoder import build_model
 from methods.contract.method import Fitted, Ledger, Method, NullLedger, Task
+from methods.likelihoods import Gaussian
 
 CHECKPOINTS_PER_DECADE = 3
 WARM_UP_POINTS = 32

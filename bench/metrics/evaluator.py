@@ -36,9 +36,9 @@ from bench.metrics.samples import sample_quality, sample_quality_on_data
 from bench.metrics.table import tabulated
 from datasets.base import DataSource, Observations, Problem, Split
 from datasets.quadrature import normal_codebook
-from likelihoods import Gaussian
 from methods.common.latent_grid import GridPosterior, exact_posterior
 from methods.contract.method import DecoderModel, Fitted, likelihood_of
+from methods.likelihoods import Gaussian
 
 DRAWS = 16
 LAST_DRAWS = 400

@@ -15,9 +15,9 @@ from bench.metrics.laplace import LaplaceMixture
 from bench.metrics.measurement import NotFiniteError, standard_error
 from datasets.base import Problem
 from datasets.quadrature import log_marginal, normal_codebook
-from likelihoods import Likelihood as Family
 from methods.contract.decoder import standard_normal_log_prob
 from methods.contract.method import DecoderModel, Fitted, Posterior, likelihood_of
+from methods.likelihoods import Likelihood as Family
 
 TOLERANCE = 1e-3
 EXACT_UP_TO = 2

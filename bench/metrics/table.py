@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from likelihoods import Likelihood
 from methods.contract.method import DecoderModel, likelihood_of
+from methods.likelihoods import Likelihood
 
 RADIUS = 9.0
 FEWEST, MOST = 1152, 4608

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.common.errors import UsageError, describe
 from datasets.base import DataSource, Observations, Problem
-from likelihoods import DISCRETE
+from methods.likelihoods import DISCRETE
 
 PROBED = 5
 LEAST_NOISE = 1e-9  # of the variance of the data; below it, double precision does not resolve a posterior

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from likelihoods import Gaussian, Likelihood
 from methods.common.latent_grid import (
     LOWEST_EXPONENT,
     GridPosterior,
@@ -29,6 +28,7 @@ from methods.common.latent_grid import (
 from methods.common.lbfgs import lbfgs, until_slow
 from methods.contract.decoder import GaussianModel, GenerativeModel
 from methods.contract.method import DecoderModel, Ledger, Posterior
+from methods.likelihoods import Gaussian, Likelihood
 
 PATIENCE = 25
 ROWS_AT_ONCE = 256

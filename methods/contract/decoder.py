@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from likelihoods import DISCRETE, Gaussian, Likelihood, gaussian_log_prob
 from methods.contract.architecture import ACTIVATION, ACTIVATIONS, HIDDEN
+from methods.likelihoods import DISCRETE, Gaussian, Likelihood, gaussian_log_prob
 
 
 def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
@@ -310,7 +310,7 @@ def build_model(
         generator: The source of the initial weights.
         hidden: Widths of the hidden layers of the decoder and of every encoder built for it.
         activation: The decoder's activation. "linear" gives a decoder without hidden layers; its encoders keep theirs.
-        family: The family of p(x | z), a name in `likelihoods.FAMILIES`.
+        family: The family of p(x | z), a name in `methods.likelihoods.FAMILIES`.
     """
     widths = () if activation == "linear" else hidden
     network = mlp([latent_dim, *widths, train.shape[1]], activation, generator)

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likelihoods import Gaussian, Likelihood
 from methods.contract.decoder import GenerativeModel
 from methods.contract.search_space import Range
+from methods.likelihoods import Gaussian, Likelihood
 
 T = TypeVar("T")
 Role = Literal["method", "reference", "ceiling", "floor"]
@@ -284,7 +284,7 @@ class Method(ABC):
         """The reason why the method does not accept data of a family. By default it fits Gaussian data only.
 
         Args:
-            family: The family of p(x | z), a name in `likelihoods.FAMILIES`.
+            family: The family of p(x | z), a name in `methods.likelihoods.FAMILIES`.
             latent_dim: L, the dimension of z.
 
         Returns:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from likelihoods import Likelihood
 from methods.contract.method import Ledger
+from methods.likelihoods import Likelihood
 from methods.mapa import deconvolution
 
 STRENGTHS = torch.logspace(-1.5, 1.5, 13, dtype=torch.float64)

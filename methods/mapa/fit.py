@@ -16,11 +16,11 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from likelihoods import Likelihood
 from methods.common.lbfgs import lbfgs, until_slow
 from methods.common.training import Objective, adam, ascend
 from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Ledger
+from methods.likelihoods import Likelihood
 
 PATIENCE = 50
 ADAM_RATE = 1e-2

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from likelihoods import Gaussian
 from methods.common.latent_grid import LatentGrid, exact_posterior
 from methods.common.posteriors import Prior
 from methods.contract.decoder import GaussianModel, GenerativeModel
 from methods.contract.method import Fitted, Method, Role, Task, require
+from methods.likelihoods import Gaussian
 from methods.mapa import deconvolution, families, noise, placement
 from methods.mapa.assignment import Attempt, Shares, steepened
 from methods.mapa.fit import fit

@@ -11,7 +11,7 @@ from scipy.integrate import quad_vec
 import datasets
 from datasets.base import Problem, draw
 from datasets.quadrature import log_marginal
-from likelihoods import Bernoulli, Poisson
+from methods.likelihoods import Bernoulli, Poisson
 
 DENSITY = {
     "bernoulli": lambda x, o: stats.bernoulli.logpmf(x, 1 / (1 + np.exp(-o))),

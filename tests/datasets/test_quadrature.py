@@ -20,7 +20,7 @@ from datasets.quadrature import (
     _rule,
     log_marginal,
 )
-from likelihoods import Gaussian
+from methods.likelihoods import Gaussian
 
 PROBLEMS = ["circle", "figure8", "absolute", "clusters", "spiral_dots", "swiss_roll", "s_curve", "torus", "pinwheel"]
 PROBLEMS += datasets.HELD_OUT

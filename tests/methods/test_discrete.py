@@ -14,11 +14,11 @@ from bench.metrics.likelihood import learned_likelihood, true_likelihood
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
 from datasets.base import Observations, draw
-from likelihoods import Bernoulli, Gaussian, Poisson
 from methods.common.latent_grid import LatentGrid
 from methods.common.mixture_likelihood import _FamilyLogLikelihood, maximise_likelihood
 from methods.contract.decoder import DiscreteModel, build_model
 from methods.contract.method import Method, NullLedger
+from methods.likelihoods import Bernoulli, Gaussian, Poisson
 from methods.mapa import MAPA, families
 from methods.mapa.index import log_index_posterior
 

@@ -11,9 +11,9 @@ from torch.distributions import Independent, Normal
 
 import datasets
 from datasets.base import draw
-from likelihoods import Gaussian
 from methods.common.latent_grid import LatentGrid
 from methods.contract.method import NullLedger
+from methods.likelihoods import Gaussian
 from methods.mapa.assignment import Attempt, Shares, steepened
 from methods.mapa.deconvolution import estimate, sharpened
 from methods.mapa.fit import PATIENCE, Regression, fit

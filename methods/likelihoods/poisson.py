@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from likelihoods.base import Likelihood, first
+from methods.likelihoods.base import Likelihood, first
 
 
 @dataclass(frozen=True)

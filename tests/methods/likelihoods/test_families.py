@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from likelihoods import Bernoulli, Gaussian, Poisson
+from methods.likelihoods import Bernoulli, Gaussian, Poisson
 
 FAMILIES = {
     "gaussian": (Gaussian(0.3), lambda o: Normal(o, math.sqrt(0.3))),

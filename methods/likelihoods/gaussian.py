@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from likelihoods.base import Likelihood
+from methods.likelihoods.base import Likelihood
 
 
 def gaussian_log_prob(residual: Tensor, log_noise: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from likelihoods.base import Likelihood, first
+from methods.likelihoods.base import Likelihood, first
 
 
 @dataclass(frozen=True)
