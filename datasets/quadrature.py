@@ -126,8 +126,11 @@ def _log_marginal(
     weight = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in (x, probes)])
     of_probes = likelihood.affinity(points, probes, -likelihood.log_partition(probes))
     guess = (of_probes.amax(1) - likelihood.conjugate(points)).clamp(max=0) - math.log(PROBES)
-    index = _neighbourhoods(points, GROUP_SIZE)
-    integral = _Integral(decode, likelihood, points[index], weight[index], latent_dim)
+    bounded_by_distance = likelihood.most(probes[:0], probes[:0]) is None
+    places = points if bounded_by_distance else likelihood.embed(probes)[of_probes.argmax(1)]
+    index = _neighbourhoods(places, GROUP_SIZE)
+    kind = _Integral if bounded_by_distance else _BoundedIntegral
+    integral = kind(decode, likelihood, points[index], weight[index], latent_dim)
     value, error = torch.empty_like(weight), torch.empty_like(weight)
     value[index], error[index] = integral.log_value(guess[index], tolerance)
     log_peak = likelihood.conjugate(x) + likelihood.base(x) + likelihood.constant(x.shape[1])
@@ -186,6 +189,8 @@ class _Boxes:
         reach: The largest distance from there within the box, as far as the nodes tell, (b,).
         log_prior: The log of the smallest prior density at a node, (b,).
         log_mass: The log of the box's prior mass, (b,).
+        most: The product with the columns of a group bounds the log of p(x | z) over its largest value, (b, D + 2), for
+            a family that is not bounded by distances; else empty.
     """
 
     rows: Tensor
@@ -195,6 +200,7 @@ class _Boxes:
     reach: Tensor
     log_prior: Tensor
     log_mass: Tensor
+    most: Tensor
 
 
 class _Integral:
@@ -246,12 +252,12 @@ class _Integral:
         while len(box):
             boxes = self._decoded(centre, half)
             near, log_most = self._near(boxes, box, group, guess)
-            far, log_most = group[~near], log_most[~near, None]
-            box, group = box[near], group[near]
-            share, doubt, raised = self._evaluate(boxes, box, group, scale)
+            far, left_out = group[~near], log_most[~near]
+            box, group, log_most = box[near], group[near], log_most[near]
+            share, doubt, raised = self._evaluate(boxes, box, group, scale, log_most)
             evaluated += len(box) * len(self.nodes)
             value, error, scale = value * (scale - raised).exp(), error * (scale - raised).exp(), raised
-            error.index_add_(0, far, (log_most - scale[far]).exp())
+            error.index_add_(0, far, (left_out - scale[far]).exp())
             total = value.index_add(0, group, share)
             guess, per_nat = total.log() + scale, self.weight / total
             cost = (doubt * per_nat[group, None]).sum(2)
@@ -306,15 +312,23 @@ class _Integral:
         mean = self.likelihood.embed(outputs)
         step, middle = self._steps(mean), mean[:, len(self.nodes) // 2]
         reach = (mean - middle[:, None]).norm(dim=2).amax(1) + step.sum(1)
-        return _Boxes(rows, half.prod(1), step, middle, reach, log_prior.amin(1), _log_mass(centre, half))
+        most = self._most(outputs)
+        return _Boxes(rows, half.prod(1), step, middle, reach, log_prior.amin(1), _log_mass(centre, half), most)
+
+    def _most(self, outputs: Tensor) -> Tensor:
+        """See `_Boxes.most`, of decoded nodes (b, k^L, D)."""
+        return outputs[:, 0, :0]
 
     def _steps(self, mean: Tensor) -> Tensor:
-        per_axis = mean.unflatten(1, (RULE[self.latent_dim],) * self.latent_dim)
+        per_axis = self._per_axis(mean)
         steps = [per_axis.diff(dim=1 + axis).norm(dim=-1).flatten(1).amax(1) for axis in range(self.latent_dim)]
         return torch.stack(steps, 1)
 
+    def _per_axis(self, of_nodes: Tensor) -> Tensor:
+        return of_nodes.unflatten(1, (RULE[self.latent_dim],) * self.latent_dim)
+
     def _near(self, boxes: _Boxes, box: Tensor, group: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
-        """Which pairs of a box and a group matter, (p,), and the log of the most that each can contribute, (p,).
+        """Which pairs of a box and a group matter, (p,), and the log of the most that each can contribute, (p, 1).
 
         It is the mass of the box times the density at the least distance that its points can have from the group's. A
         pair matters unless that is far below the guess of the log of the integral, (g, m), at all points of the group.
@@ -324,9 +338,11 @@ class _Integral:
         log_most = boxes.log_mass[box] - distance**2 / (2 * self.likelihood.dispersion)
         highest = torch.full_like(guess[:, 0], -math.inf).scatter_reduce(0, group, log_most, "amax")
         least = torch.minimum(guess.amin(1), highest) - NEGLIGIBLE
-        return ~(log_most < least[group]), log_most  # nan matters
+        return ~(log_most < least[group]), log_most[:, None]  # nan matters
 
-    def _evaluate(self, boxes: _Boxes, box: Tensor, group: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(
+        self, boxes: _Boxes, box: Tensor, group: Tensor, scale: Tensor, log_most: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The contribution of pairs of a box and a group, (p,) each, to the integral, its error, and the new scale.
 
         The contributions, (p, m), and their errors along each axis, (p, L, m), are multiplied by exp(-scale). The
@@ -337,8 +353,7 @@ class _Integral:
         estimate *= (boxes.volume[box, None] * (peak - scale[group]).exp())[:, None]
         share = estimate[:, 0]
         doubt = (estimate[:, 1:] - share[:, None]).abs()
-        log_likelihood = peak - boxes.log_prior[box, None]
-        doubt += self._unresolved(boxes.step[box], log_likelihood, boxes.log_mass[box, None] - scale[group])
+        doubt += self._unresolved(boxes, box, peak, log_most, scale[group])
         return share, doubt, scale
 
     def _estimates(self, boxes: _Boxes, box: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
@@ -354,15 +369,59 @@ class _Integral:
             estimates.append(self.rule @ log_integrand.sub_(peaks[-1][:, None]).exp_())
         return torch.cat(estimates), torch.cat(peaks)
 
-    def _unresolved(self, step: Tensor, log_likelihood: Tensor, log_mass: Tensor) -> Tensor:
+    def _unresolved(self, boxes: _Boxes, box: Tensor, peak: Tensor, log_most: Tensor, scale: Tensor) -> Tensor:  # noqa: ARG002
         """What a pair could contribute along axes where its nodes are further apart than the noise: (p, L, m).
 
-        It is the mass of the box, (p, m), times the largest density within one step, (p, L), of the nearest node.
+        It is the mass of the box times the largest density within one step of the nearest node, which has the log of
+        the integrand `peak`, (p, m); times exp(-scale), (p, m).
         """
+        step, log_mass = boxes.step[box], boxes.log_mass[box, None] - scale
+        log_likelihood = peak - boxes.log_prior[box, None]
         nearest = (-2 * self.likelihood.dispersion * log_likelihood).clamp(min=0).sqrt()
         distance = (nearest[:, None] - step[..., None]).clamp(min=0)
         bound = (log_mass[:, None] - distance**2 / (2 * self.likelihood.dispersion)).clamp(max=600).exp()
         return bound * (step > RESOLVED_STEP * self.likelihood.unit)[..., None]
+
+
+class _BoundedIntegral(_Integral):
+    """The same for a family whose density is bounded over a box of outputs, as `Likelihood.most` says.
+
+    A bound by distances would say little: binary data are far from the mean of every z.
+    """
+
+    def _most(self, outputs: Tensor) -> Tensor:
+        per_axis = self._per_axis(outputs)
+        steps = [per_axis.diff(dim=1 + axis).abs().flatten(1, -2).amax(1) for axis in range(self.latent_dim)]
+        slack = torch.stack(steps).sum(0)
+        slope, constant = self._bound(outputs.amin(1) - slack, outputs.amax(1) + slack)
+        return torch.cat([slope, constant[:, None], torch.ones_like(constant)[:, None]], 1)
+
+    def _bound(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.likelihood.most(low, high)
+        if found is None:
+            raise TypeError(f"{self.likelihood.name} has no bound over boxes of outputs")
+        return found
+
+    def _near(self, boxes: _Boxes, box: Tensor, group: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+        """Which pairs matter, (p,), and the log of the most that each can contribute to each point, (p, m).
+
+        A pair matters unless that is far below the guess of the log of the integral at all points of the group.
+        """
+        count = max(1, INTEGRANDS_AT_ONCE // self.columns[0].numel())
+        parts = [
+            torch.einsum("pd,pdm->pm", boxes.most[b], self.columns[g])
+            for b, g in zip(box.split(count), group.split(count), strict=True)
+        ]
+        log_most = boxes.log_mass[box, None] + torch.cat(parts).clamp(max=0)
+        highest = torch.full_like(guess, -math.inf)
+        highest = highest.scatter_reduce(0, group[:, None].expand_as(log_most), log_most, "amax")
+        least = torch.minimum(guess, highest) - NEGLIGIBLE
+        return ~(log_most < least[group]).all(1), log_most
+
+    def _unresolved(self, boxes: _Boxes, box: Tensor, peak: Tensor, log_most: Tensor, scale: Tensor) -> Tensor:  # noqa: ARG002
+        """The most that a pair could contribute, along axes where its nodes are further apart than the noise."""
+        far = (boxes.step[box] > RESOLVED_STEP * self.likelihood.unit)[..., None]
+        return (log_most - scale)[:, None].clamp(max=600).exp() * far
 
 
 @lru_cache(maxsize=16)

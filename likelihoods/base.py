@@ -10,6 +10,14 @@ import torch
 from torch import Tensor
 
 
+def first(x: Tensor, wrong: Tensor, expected: str) -> str | None:
+    """In one line, the first value of data (n, D) that is wrong; None if there is none."""
+    if not wrong.any():
+        return None
+    row, column = wrong.nonzero()[0].tolist()
+    return f"row {row}, column {column} has {float(x[row, column]):g}; expected {expected}"
+
+
 class Likelihood(ABC):
     """p(x | o) = prod_d exp((x_d o_d - B(o_d)) / phi) times what x alone decides, with o the decoder's outputs at z.
 
@@ -50,8 +58,35 @@ class Likelihood(ABC):
         """E x in data units, the noiseless signal: (..., D) -> (..., D)."""
 
     @abstractmethod
+    def outputs(self, mean: Tensor) -> Tensor:
+        """The outputs with this mean, which must not be at the border of what means can be: (..., D) -> (..., D)."""
+
+    @abstractmethod
+    def interior(self, mean: Tensor, count: Tensor | float) -> Tensor:
+        """The posterior mean of E x under Jeffreys' prior, so that it is not at the border of what means can be.
+
+        Args:
+            mean: The mean of data, (..., D).
+            count: How many they are, a number or (..., 1).
+        """
+
+    @abstractmethod
     def embed(self, outputs: Tensor) -> Tensor:
         """Outputs where the Fisher metric is that of plain distances: (..., D) -> (..., D)."""
+
+    def most(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
+        """A bound on <x, o> / phi - log_partition(o) over boxes of outputs, of a slope a and a constant b: <x, a> + b.
+
+        It must hold for all x that can be means.
+
+        Args:
+            low: The smallest outputs of each box, (b, D).
+            high: The largest ones, (b, D).
+
+        Returns:
+            The slope, (b, D), and the constant, (b,); None for a family that is bounded by distances alone.
+        """
+        return None
 
     @abstractmethod
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,8 +125,14 @@ class Likelihood(ABC):
         Returns:
             Values in nats, (n, m).
         """
-        value = self.affinity(x, outputs, -self.log_partition(outputs))
-        return value if parts == 1 else value.unflatten(1, (-1, parts)).mean(2)
+        found = self.deviances(x, outputs)
+        if parts > 1:
+            found = found.unflatten(1, (-1, parts)).mean(2)
+        return found / (-2 * self.dispersion)
+
+    def deviances(self, x: Tensor, outputs: Tensor) -> Tensor:
+        """The deviance of every x and every o, up to a term in x: (n, D), (m, D) -> (n, m)."""
+        return torch.addmm(2 * self.dispersion * self.log_partition(outputs), x, outputs.T, alpha=-2)
 
     def deviance(self, x: Tensor, outputs: Tensor) -> Tensor:
         """2 phi (max_o' log p(x | o') - log p(x | o)), |x - o|^2 for Gaussian data: (..., D), (..., D) -> (...)."""

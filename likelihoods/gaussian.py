@@ -55,6 +55,14 @@ class Gaussian(Likelihood):
         """The outputs themselves."""
         return outputs
 
+    def outputs(self, mean: Tensor) -> Tensor:
+        """The means themselves."""
+        return mean
+
+    def interior(self, mean: Tensor, count: Tensor | float) -> Tensor:  # noqa: ARG002
+        """The mean itself."""
+        return mean
+
     def embed(self, outputs: Tensor) -> Tensor:
         """The outputs themselves."""
         return outputs
@@ -72,12 +80,9 @@ class Gaussian(Likelihood):
         """log N(x; o, s2 I) in nats, from the residual, where rounding is least: (..., D), (..., D) -> (...)."""
         return gaussian_log_prob(x - outputs, torch.tensor(math.log(self.variance), dtype=torch.float64))
 
-    def compared(self, x: Tensor, outputs: Tensor, parts: int = 1) -> Tensor:
-        """-|x - o|^2 / (2 s2) for every x and every o, averaged over each `parts` outputs: (n, D), (m, D) -> (n, m)."""
-        squared = torch.cdist(x, outputs).square()
-        if parts > 1:
-            squared = squared.unflatten(1, (-1, parts)).mean(2)
-        return squared / (-2 * self.variance)
+    def deviances(self, x: Tensor, outputs: Tensor) -> Tensor:
+        """|x - o|^2 for every x and every o: (n, D), (m, D) -> (n, m)."""
+        return torch.cdist(x, outputs).square()
 
     def deviance(self, x: Tensor, outputs: Tensor) -> Tensor:
         """|x - o|^2, in squared data units: (..., D), (..., D) -> (...)."""

@@ -13,7 +13,7 @@ import torch
 from methods.baselines import MOST_COORDINATES
 from methods.common.latent_grid import resolving
 from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Fitted, Method, Task, require
 from methods.mapa import MAPA
 from methods.mapa.assignment import steepened
@@ -49,6 +49,10 @@ class ExactMLE(Method):
     def __post_init__(self) -> None:
         require(self, positive=("box", "trial_steps", "steps", "history"), not_negative=("tolerance",))
 
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """None: it accepts any likelihood."""
+        return None
+
     def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
         """The reason why such data cannot be fitted, or None."""
         if latent_dim > 2:
@@ -76,7 +80,7 @@ class ExactMLE(Method):
         own = replace(task, model=copy.deepcopy(task.model))
         steep = [Ascent(steepened(task.model, factor)) for factor in STEEPNESS]
         for fitted in MAPA(steps=self.steps, tolerance=MAPA_TOLERANCE).fit(own):
-            if isinstance(fitted.model, GaussianModel):
+            if isinstance(fitted.model, GenerativeModel):
                 task.model.load_state_dict(fitted.model.state_dict())
             yield replace(fitted, model=task.model)
         return [Ascent(own.model), *steep]
@@ -108,7 +112,7 @@ class Ascent:
         gain: Gain of the last trial on its own grid, from its first step to its last, in nats.
     """
 
-    def __init__(self, model: GaussianModel):
+    def __init__(self, model: GenerativeModel):
         self.model, self.likelihood, self.gain, self.steps = model, -math.inf, 0.0, 0
 
     def advance(self, task: Task, method: ExactMLE) -> Iterator[None]:

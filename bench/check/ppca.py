@@ -37,7 +37,7 @@ def optimum(under_test: MethodUnderTest) -> str:
     """
     fit = linear_fit(under_test)
     x, latent = fit.task.train.double().numpy(), fit.problem.latent_dim
-    highest, values = highest_likelihood(x, latent, fit.problem.noise_variance), []
+    highest, values = highest_likelihood(x, latent, float(fit.problem.likelihood.dispersion)), []
 
     def look(number: int, fitted: Fitted) -> None:
         if number % YIELDS_BETWEEN == 0:

@@ -53,7 +53,7 @@ class TrueModel:
 
     def variance(self) -> float:
         """The noise variance s2 of a Gaussian, in squared data units."""
-        return self.problem.noise_variance
+        return float(self.problem.likelihood.dispersion)
 
 
 @dataclass(frozen=True)

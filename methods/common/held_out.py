@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.common.latent_grid import LOWEST_EXPONENT, codebook
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 
 POINTS = 500
 CODES = 2000
@@ -31,7 +31,7 @@ class HeldOut:
         self.codes, self.log_weights = grid.codes.to(validation), grid.mass.log().to(self.x)
 
     @torch.no_grad()
-    def log_likelihood(self, model: GaussianModel) -> float:
+    def log_likelihood(self, model: GenerativeModel) -> float:
         """The mean of log sum_s w_s p(x | z_s) over the points, in nats."""
         likelihood, outputs = model.likelihood, model.decode(self.codes).double()
         affinity = likelihood.affinity(self.x, outputs, self.log_weights - likelihood.log_partition(outputs))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from likelihoods import Gaussian, Likelihood
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.search_space import Range
 
 T = TypeVar("T")
@@ -207,7 +207,7 @@ class Task:
 
     train: Tensor
     validation: Tensor
-    model: GaussianModel
+    model: GenerativeModel
     generator: torch.Generator
     ledger: Ledger
     truth: DecoderModel | None = None
@@ -279,6 +279,18 @@ class Method(ABC):
             What has been learned in each of them, after each unit of work.
         """
         raise NotImplementedError(f"{type(self).__name__} does not fit several seeds as one program")
+
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """The reason why the method does not accept data of a family. By default it fits Gaussian data only.
+
+        Args:
+            family: The family of p(x | z), a name in `likelihoods.FAMILIES`.
+            latent_dim: L, the dimension of z.
+
+        Returns:
+            The reason in a few words; None if the method accepts them.
+        """
+        return None if family == Gaussian.name else f"it fits gaussian data only, got {family}"
 
     def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
         """The reason why the method does not accept data of these sizes.

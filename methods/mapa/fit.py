@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from likelihoods import Likelihood
 from methods.common.lbfgs import lbfgs, until_slow
 from methods.common.training import Objective, adam, ascend
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Ledger
 
 PATIENCE = 50
@@ -42,7 +42,7 @@ class Regression:
     weights: Tensor
     likelihood: Likelihood
 
-    def nats(self, model: GaussianModel) -> Tensor:
+    def nats(self, model: GenerativeModel) -> Tensor:
         """The loss: how much the errors of the decoder lower the ELBO, in nats per training point.
 
         Args:
@@ -56,7 +56,7 @@ class Regression:
 
 
 def fit(
-    model: GaussianModel,
+    model: GenerativeModel,
     regression: Regression,
     ledger: Ledger,
     history: int,

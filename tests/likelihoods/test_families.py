@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from likelihoods import Gaussian
+from likelihoods import Bernoulli, Gaussian, Poisson
 
-FAMILIES = {"gaussian": (Gaussian(0.3), lambda o: Normal(o, math.sqrt(0.3)))}
+FAMILIES = {
+    "gaussian": (Gaussian(0.3), lambda o: Normal(o, math.sqrt(0.3))),
+    "bernoulli": (Bernoulli(), lambda o: torch.distributions.Bernoulli(logits=o)),
+    "poisson": (Poisson(), lambda o: torch.distributions.Poisson(o.exp())),
+}
 
 
 @pytest.fixture(params=FAMILIES)
