@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import likelihoods
 from bench.common.errors import UsageError, describe, unknown
 from bench.common.text import plain
 from bench.metrics.laplace import LaplaceMixture
 from bench.metrics.likelihood import by_quadrature, encoded, estimated, precisest_of
 from bench.metrics.measurement import Measurement, mean
 from datasets.quadrature import log_marginal
+from likelihoods import DISCRETE, FAMILIES, Likelihood
 from methods.common.posteriors import Gaussian
 from methods.contract.method import Fitted, Posterior
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LIKELIHOODS = ("gaussian",)
 ELBO_DRAWS = 64
 PROBES = 8
 FIRST_PROBES = 3
@@ -100,7 +101,7 @@ def score(
     posterior: Posterior | Callable[[Any], Any] | None = None,
     seed: int = 0,
 ) -> Score:
-    """log p(x) under z ~ N(0, I_L), x | z ~ N(decode(z), s2 I_D), of a model that was trained anywhere.
+    """log p(x) under z ~ N(0, I_L), x | z ~ p(x | decode(z)), of a model that was trained anywhere.
 
     For L <= 2 and D <= 100 it is found by adaptive quadrature. Else it is estimated by importance sampling from a
     mixture that is fitted to each row, and from the given posterior, and checked by annealed importance sampling:
@@ -110,11 +111,12 @@ def score(
     or numpy arrays, of 64 or of 32 bits; which of them is tried out. Where it has no gradient, differences replace it.
 
     Args:
-        decode: The mean of x given z, (m, L) -> (m, D): a module, or a function of tensors or of arrays.
+        decode: The mean of x given z, (m, L) -> (m, D): a module, or a function of tensors or of arrays. It gives the
+            logits of binary data, and the log rates of counts.
         x: Points, (n, D), in the units of the decoder's output: a tensor, an array or a frame.
         latent_dim: L, the dimension of z.
-        noise_variance: s2, in squared units of x.
-        likelihood: The family of p(x | z): "gaussian".
+        noise_variance: s2 of a Gaussian, in squared units of x.
+        likelihood: The family of p(x | z): "gaussian", "bernoulli" or "poisson".
         posterior: q(z | x), as a `methods.contract.method.Posterior`, or as the encoder of a diagonal Gaussian,
             (n, D) -> the mean, (n, L), and the log of the standard deviation, (n, L).
         seed: The seed of all random draws.
@@ -122,15 +124,16 @@ def score(
     Raises:
         bench.common.errors.UsageError: For arguments that do not fit, and for a log p(x) that is not finite.
     """
-    if likelihood not in LIKELIHOODS:
-        raise unknown("likelihood", str(likelihood), LIKELIHOODS)
-    variance, latent, points = _variance(noise_variance), _dimension(latent_dim), _points(x)
+    family = _family(likelihood, noise_variance)
+    latent, points = _dimension(latent_dim), _points(x)
+    if refused := family.refuse(points):
+        raise UsageError(f"x cannot be {family.name}: {refused}")
     with _evaluating(decode, posterior), torch.no_grad():
-        model = _Model(_decoder(decode, latent, points.shape[1]), variance)
+        model = _Model(_decoder(decode, latent, points.shape[1]), family)
         q = None if posterior is None else _posterior(posterior, points, latent)
         elbo = None if q is None else encoded(Fitted(model, q), points, ELBO_DRAWS, seed).elbo
         if by_quadrature(latent, points.shape[1]):
-            found = log_marginal(model.decode, variance, points, latent)
+            found = log_marginal(model.decode, family, points, latent)
             value, error, bias, method = found.value, found.error, found.error, "adaptive quadrature"
             diagnostics = {"numerical_error": float(found.error.mean())}
         else:
@@ -161,15 +164,11 @@ class _Model:
     """A generative model with codes of any shape (..., L), of a decoder of rows."""
 
     rows: Rows
-    noise_variance: float
+    likelihood: Likelihood
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of x given z: (..., L) -> (..., D)."""
+        """The outputs that p(x | z) depends on: (..., L) -> (..., D)."""
         return self.rows(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
-
-    def variance(self) -> float:
-        """The noise variance."""
-        return self.noise_variance
 
 
 @dataclass(frozen=True)
@@ -318,6 +317,17 @@ def _check(name: str, rows: Rows, probe: Tensor, width: int, of: str) -> None:
 
 def _shape(found: object) -> str:
     return f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+
+
+def _family(name: object, noise_variance: object) -> Likelihood:
+    """The family of p(x | z); raises UsageError for an unknown one, and for a noise variance that does not fit."""
+    if name not in FAMILIES:
+        raise unknown("likelihood", str(name), FAMILIES)
+    if name not in DISCRETE:
+        return likelihoods.Gaussian(_variance(noise_variance))
+    if noise_variance is not None:
+        raise UsageError(f"likelihood {name!r} has no noise_variance, got {plain(repr(noise_variance), 100)}")
+    return DISCRETE[str(name)]
 
 
 def _variance(value: object) -> float:

@@ -1,4 +1,4 @@
-"""The built-in data sources: problems, z ~ N(0, I_L), x | z ~ N(f(z), s2 I_D), and real datasets.
+"""The built-in data sources: problems, z ~ N(0, I_L), x | z ~ p(x | f(z)), and real datasets.
 
 This module does not import torch, so that listing the sources is instant.
 """
@@ -48,6 +48,10 @@ def _surface(name: str, summary: str, data_dim: int, expected_log_prob: tuple[fl
     return Entry(f"datasets.surfaces:{name}", summary, _FOLKLORE, 2, data_dim, expected_log_prob)
 
 
+def _discrete(name: str, summary: str, latent_dim: int, data_dim: int, expected_log_prob: tuple[float, float]) -> Entry:
+    return Entry(f"datasets.discrete:{name}", summary, _OURS, latent_dim, data_dim, expected_log_prob)
+
+
 BUILTIN: dict[str, Entry] = {
     "figure8": _curve("figure8", "a figure eight with a gap", (-0.8839, 0.0011)),
     "circle": _curve("circle", "a closed circle: the two ends of z meet", (-0.9511, 0.0011)),
@@ -78,6 +82,10 @@ BUILTIN: dict[str, Entry] = {
         None,
         None,
     ),
+    "binary_curve": _discrete("binary_curve", "30 bits with logits on a curve", 1, 30, (-16.2135, 0.0041)),
+    "count_curve": _discrete("count_curve", "30 counts with log rates on a curve", 1, 30, (-60.1055, 0.0085)),
+    "binary_surface": _discrete("binary_surface", "40 bits with logits on a surface", 2, 40, (-21.7850, 0.0101)),
+    "count_surface": _discrete("count_surface", "40 counts with log rates on a surface", 2, 40, (-81.2654, 0.0144)),
     "digits": Entry(
         "datasets.digits:digits",
         "handwritten digits, 8 x 8 pixels; no true model",
@@ -96,6 +104,7 @@ BUILTIN: dict[str, Entry] = {
 
 CURVES = ("figure8", "circle", "absolute", "clusters", "spiral_dots")
 SURFACES = ("swiss_roll", "s_curve", "torus", "pinwheel")
+DISCRETE = ("binary_curve", "count_curve", "binary_surface", "count_surface")
 HELD_OUT = ("random_curve", "random_surface")  # in no group, so that no study looks at them unless they are named
 
 

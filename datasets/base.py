@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.quadrature import LogProb, log_marginal
+from likelihoods import DISCRETE, FAMILIES, Gaussian, Likelihood
 
 Decode = Callable[[Tensor], Tensor]
 STREAMS = ("train", "validation", "test")
@@ -25,39 +25,61 @@ class DataSource:
         name: The name, which also seeds the random streams of the data.
         latent_dim: L, the dimension of z.
         data_dim: D, the dimension of x.
-        noise_variance: s2, the true noise variance in squared data units; None if the true model is unknown.
+        noise_variance: s2 of Gaussian data with a known true model, in squared data units; else None.
+        family: The family of p(x | z): "gaussian", "bernoulli" or "poisson".
     """
 
     name: str
     latent_dim: int
     data_dim: int
     noise_variance: float | None
+    family: str
 
     @property
     def has_truth(self) -> bool:
         """Whether the true model is known."""
-        return self.noise_variance is not None
+        return isinstance(self, Problem)
 
 
 @dataclass(frozen=True)
 class Problem(DataSource):
-    """A data source with a known true model: z ~ N(0, I_L), x | z ~ N(decoder(z), s2 I_D).
+    """A data source with a known true model: z ~ N(0, I_L), x | z ~ p(x | decoder(z)).
 
     Args:
         name: The name, which also seeds the random streams of the data.
         latent_dim: L, the dimension of z.
         data_dim: D, the dimension of x.
-        noise_variance: s2, in squared data units.
-        decoder: The mean of x given z, (..., L) -> (..., D), float64.
+        noise_variance: s2 of Gaussian data, in squared data units; None for another family.
+        decoder: The outputs that p(x | z) depends on, (..., L) -> (..., D), float64: means of Gaussian data, logits of
+            binary data, log rates of counts.
         exact_log_prob: log p(x) in nats in closed form, (n, D) -> (n,); None if there is none.
+        family: The family of p(x | z): "gaussian", "bernoulli" or "poisson".
+
+    Raises:
+        ValueError: For an unknown family.
     """
 
     name: str
     latent_dim: int
     data_dim: int
-    noise_variance: float
+    noise_variance: float | None
     decoder: Decode
     exact_log_prob: Callable[[Tensor], Tensor] | None = None
+    family: str = Gaussian.name
+
+    def __post_init__(self) -> None:
+        require_family(self.family)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """p(x | z), given the decoder's outputs."""
+        if self.family in DISCRETE:
+            return DISCRETE[self.family]
+        return Gaussian(self.noise_variance)  # type: ignore[arg-type]
+
+    def signal(self, z: Tensor) -> Tensor:
+        """The noiseless signal, the mean of x given z in data units: (..., L) -> (..., D)."""
+        return self.likelihood.mean(self.decoder(z))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws of x, (n, D), float64."""
@@ -66,9 +88,8 @@ class Problem(DataSource):
     def sample_joint(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """n draws of the codes, (n, L), with the data generated from them, (n, D), float64."""
         z = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float64)
-        noise = torch.randn(n, self.data_dim, generator=generator, dtype=torch.float64)
         with torch.no_grad():  # a decoder that is a module would put its graph on the data
-            return z, self.decoder(z) + math.sqrt(self.noise_variance) * noise
+            return z, self.likelihood.sample(self.decoder(z), generator)
 
     def log_prob(self, x: Tensor, tolerance: float = 1e-3) -> LogProb:
         """log p(x) with its numerical error: in closed form if there is one, else by quadrature.
@@ -83,7 +104,7 @@ class Problem(DataSource):
         if self.exact_log_prob is not None:
             value = self.exact_log_prob(x)
             return LogProb(value, torch.zeros_like(value))
-        return log_marginal(self.decoder, self.noise_variance, x, self.latent_dim, tolerance)
+        return log_marginal(self.decoder, self.likelihood, x, self.latent_dim, tolerance)
 
 
 @dataclass(frozen=True)
@@ -96,13 +117,21 @@ class Observations(DataSource):
         data: All points, (n, D), float64; their order does not matter.
         least_test: The fewest points that a test set may have.
         image_shape: Height and width, if a point is an image, row by row; reports then show images.
+        family: The family of p(x | z) of the models to be fitted: "gaussian", "bernoulli" or "poisson".
+
+    Raises:
+        ValueError: For an unknown family.
     """
 
     name: str
     latent_dim: int
     data: Tensor
     least_test: int = LEAST_TEST
+    family: str = Gaussian.name
     image_shape: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        require_family(self.family)
 
     @property
     def data_dim(self) -> int:  # type: ignore[override]
@@ -187,6 +216,16 @@ def _partition(source: Observations, seed: int, n_train: int, n_validation: int,
     shuffled = source.data[order]
     test = shuffled[count - min(n_test, left - n_validation) :]
     return Split(shuffled[:n_train], shuffled[n_train : n_train + n_validation], test, None)
+
+
+def require_family(family: str) -> None:
+    """Check the name of a family of p(x | z).
+
+    Raises:
+        ValueError: If there is no such family.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"the likelihood must be {', '.join(FAMILIES)}, got {family!r}")
 
 
 def require_latent_dim(name: str, own: int, asked: int | None) -> int:

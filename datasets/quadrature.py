@@ -1,6 +1,6 @@
 """Exact log-likelihood of a latent-variable model by adaptive quadrature over its latent space.
 
-    log p(x) = log of the integral of N(x; f(z), s2 I) N(z; 0, I) dz,   z in R^1 or R^2.
+    log p(x) = log of the integral of p(x | f(z)) N(z; 0, I) dz,   z in R^1 or R^2.
 
 Boxes of latent space are bisected, one axis at a time, until a Kronrod rule and its nested Gauss rule agree on each box
 (QUADPACK, Piessens et al. 1983). Agreement means nothing where both rules step over a feature of f. So the error of a
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtri
+
+from likelihoods import Gaussian, Likelihood
 
 # Nodes from the outermost to 0, with Kronrod and Gauss weights (0 at nodes that only the Kronrod rule has).
 KRONROD = {
@@ -72,9 +74,13 @@ class LogProb:
 
 
 def log_marginal(
-    decode: Callable[[Tensor], Tensor], noise_variance: float, x: Tensor, latent_dim: int, tolerance: float = 1e-3
+    decode: Callable[[Tensor], Tensor],
+    likelihood: Likelihood | float,
+    x: Tensor,
+    latent_dim: int,
+    tolerance: float = 1e-3,
 ) -> LogProb:
-    """log p(x) under z ~ N(0, I), x | z ~ N(decode(z), s2 I), by quadrature.
+    """log p(x) under z ~ N(0, I), x | z ~ p(x | decode(z)), by quadrature.
 
     The error of a value is relative to p(x). It is a sum over boxes and axes of the disagreement of the two rules and
     of the mass that the nodes may not resolve, and of a bound on the mass outside the domain. Refinement stops when the
@@ -82,8 +88,8 @@ def log_marginal(
     larger error is reported.
 
     Args:
-        decode: The mean of x given z, (m, L) -> (m, D).
-        noise_variance: s2, in squared data units.
+        decode: The outputs that p(x | z) depends on, (m, L) -> (m, D).
+        likelihood: p(x | z); a number is the variance s2 of a Gaussian, in squared data units.
         x: Points, (n, D).
         latent_dim: L, 1 or 2.
         tolerance: The largest mean error over x, in nats.
@@ -95,18 +101,16 @@ def log_marginal(
         raise ValueError(f"quadrature takes latent dimension 1 or 2, got {latent_dim}")
     if not torch.isfinite(x).all():
         raise ValueError("quadrature needs finite points x")
+    family = likelihood if isinstance(likelihood, Likelihood) else Gaussian(likelihood)
     with torch.no_grad():
         probes = decode(normal_codebook(PROBES, latent_dim)).double()
-        parts = [
-            _log_marginal(decode, noise_variance, part, probes, latent_dim, tolerance)
-            for part in x.split(POINTS_AT_ONCE)
-        ]
+        parts = [_log_marginal(decode, family, part, probes, latent_dim, tolerance) for part in x.split(POINTS_AT_ONCE)]
     return LogProb(torch.cat([part.value for part in parts]), torch.cat([part.error for part in parts]))
 
 
 def _log_marginal(
     decode: Callable[[Tensor], Tensor],
-    noise_variance: float,
+    likelihood: Likelihood,
     x: Tensor,
     probes: Tensor,
     latent_dim: int,
@@ -114,19 +118,22 @@ def _log_marginal(
 ) -> LogProb:
     """log p(x) with a mean error below the tolerance at x and at the probes together.
 
-    The probes are decoded codes. With them, the rules resolve every part of latent space that has prior mass, even if x
-    are few or far away.
+    The probes are decoded codes, and their means are points too. With them, the rules resolve every part of latent
+    space that has prior mass, even if x are few or far away.
     """
-    points = torch.cat([x.double(), probes])
+    x = x.double()
+    points = torch.cat([x, likelihood.mean(probes)])
     weight = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in (x, probes)])
-    to_probes = (points @ probes.T).mul_(-2).add_(probes.square().sum(1))  # in place, as it is large
-    squared = points.square().sum(1) + to_probes.amin(1)
-    guess = squared.clamp(min=0) / (-2 * noise_variance) - math.log(PROBES)
-    index = _neighbourhoods(points, GROUP_SIZE)
-    integral = _Integral(decode, noise_variance, points[index], weight[index], latent_dim)
+    of_probes = likelihood.affinity(points, probes, -likelihood.log_partition(probes))
+    guess = (of_probes.amax(1) - likelihood.conjugate(points)).clamp(max=0) - math.log(PROBES)
+    bounded_by_distance = likelihood.most(probes[:0], probes[:0]) is None
+    places = points if bounded_by_distance else likelihood.embed(probes)[of_probes.argmax(1)]
+    index = _neighbourhoods(places, GROUP_SIZE)
+    kind = _Integral if bounded_by_distance else _BoundedIntegral
+    integral = kind(decode, likelihood, points[index], weight[index], latent_dim)
     value, error = torch.empty_like(weight), torch.empty_like(weight)
     value[index], error[index] = integral.log_value(guess[index], tolerance)
-    log_peak = -x.shape[1] / 2 * math.log(2 * math.pi * noise_variance)
+    log_peak = likelihood.conjugate(x) + likelihood.base(x) + likelihood.constant(x.shape[1])
     return LogProb(value[: len(x)] + log_peak, error[: len(x)])
 
 
@@ -177,11 +184,13 @@ class _Boxes:
     Args:
         rows: (b, k^L, D + 2); the product with the columns of a group is the log of the integrand.
         volume: (b,), in units of a box with sides of 2.
-        step: The largest distance of neighbouring decoded nodes along each axis, (b, L).
-        middle: The decoded centre, (b, D).
+        step: The largest distance of neighbouring decoded nodes along each axis, in the Fisher metric, (b, L).
+        middle: The decoded centre, embedded, (b, D).
         reach: The largest distance from there within the box, as far as the nodes tell, (b,).
         log_prior: The log of the smallest prior density at a node, (b,).
         log_mass: The log of the box's prior mass, (b,).
+        most: The product with the columns of a group bounds the log of p(x | z) over its largest value, (b, D + 2), for
+            a family that is not bounded by distances; else empty.
     """
 
     rows: Tensor
@@ -191,27 +200,26 @@ class _Boxes:
     reach: Tensor
     log_prior: Tensor
     log_mass: Tensor
+    most: Tensor
 
 
 class _Integral:
-    """p(x) (2 pi s2)^(D/2), at most 1, at groups of points (g, m, D); each point has a weight in the mean error."""
+    """p(x) over the largest p(x | o), at most 1, at groups of points (g, m, D), with weights in the mean error."""
 
     def __init__(
         self,
         decode: Callable[[Tensor], Tensor],
-        noise_variance: float,
+        likelihood: Likelihood,
         points: Tensor,
         weight: Tensor,
         latent_dim: int,
     ):
-        self.decode, self.noise_variance, self.weight, self.latent_dim = decode, noise_variance, weight, latent_dim
+        self.decode, self.likelihood, self.weight, self.latent_dim = decode, likelihood, weight, latent_dim
         self.nodes, self.rule = _rule(latent_dim)
         self.middle = points.mean(1)
         self.reach = (points - self.middle[:, None]).norm(dim=2).amax(1)
-        square = (points**2).sum(2, keepdim=True)
-        self.columns = torch.cat(
-            [points / noise_variance, torch.ones_like(square), -square / (2 * noise_variance)], 2
-        ).mT.contiguous()
+        peak = -likelihood.conjugate(points)[..., None]
+        self.columns = torch.cat([points / likelihood.dispersion, torch.ones_like(peak), peak], 2).mT.contiguous()
 
     def log_value(self, guess: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """The log of the integral and its error, (g, m) each, over a domain that is wide enough.
@@ -244,12 +252,12 @@ class _Integral:
         while len(box):
             boxes = self._decoded(centre, half)
             near, log_most = self._near(boxes, box, group, guess)
-            far, log_most = group[~near], log_most[~near, None]
-            box, group = box[near], group[near]
-            share, doubt, raised = self._evaluate(boxes, box, group, scale)
+            far, left_out = group[~near], log_most[~near]
+            box, group, log_most = box[near], group[near], log_most[near]
+            share, doubt, raised = self._evaluate(boxes, box, group, scale, log_most)
             evaluated += len(box) * len(self.nodes)
             value, error, scale = value * (scale - raised).exp(), error * (scale - raised).exp(), raised
-            error.index_add_(0, far, (log_most - scale[far]).exp())
+            error.index_add_(0, far, (left_out - scale[far]).exp())
             total = value.index_add(0, group, share)
             guess, per_nat = total.log() + scale, self.weight / total
             cost = (doubt * per_nat[group, None]).sum(2)
@@ -270,14 +278,14 @@ class _Integral:
         They do where the polynomial through its decoded nodes is within a hundredth of a standard deviation of the
         noise at the nodes of its halves, and its nodes are no further apart than the noise.
         """
-        noise, interpolate = math.sqrt(self.noise_variance), _to_halves()
+        noise, interpolate = self.likelihood.unit, _to_halves()
         order = centre[:, 0].argsort()
         centre, half = centre[order], half[order]
-        mean = self._means(centre, half)
+        mean = self.likelihood.embed(self._outputs(centre, half))
         while True:
             even = ((centre[:-1] + radius) / (2 * half[:-1])).floor() % 2 == 0
             left = (even & (half[:-1] == half[1:]))[:, 0].nonzero()[:, 0]
-            whole = self._means(centre[left] + half[left], 2 * half[left])
+            whole = self.likelihood.embed(self._outputs(centre[left] + half[left], 2 * half[left]))
             gap = (interpolate @ whole - torch.cat([mean[left], mean[left + 1]], 1)).norm(dim=2).amax(1)
             good = (gap <= PREDICTED_GAP * noise) & (self._steps(whole)[:, 0] <= MERGED_STEP * noise)
             if not good.any():
@@ -289,7 +297,7 @@ class _Integral:
             kept = torch.ones(len(half), dtype=torch.bool).index_fill_(0, left + 1, False)
             centre, half, mean = centre[kept], half[kept], mean[kept]
 
-    def _means(self, centre: Tensor, half: Tensor) -> Tensor:
+    def _outputs(self, centre: Tensor, half: Tensor) -> Tensor:
         """The decoded nodes of boxes, (b, k^L, D)."""
         z = centre[:, None] + half[:, None] * self.nodes
         parts = [self.decode(part).double() for part in z.flatten(0, 1).split(DECODED_AT_ONCE)]
@@ -297,33 +305,44 @@ class _Integral:
 
     def _decoded(self, centre: Tensor, half: Tensor) -> _Boxes:
         z = centre[:, None] + half[:, None] * self.nodes
-        mean = self._means(centre, half)
-        square = (mean**2).sum(2, keepdim=True)
+        outputs = self._outputs(centre, half)
         log_prior = -(z**2).sum(2) / 2 - self.latent_dim / 2 * math.log(2 * math.pi)
-        rows = torch.cat([mean, log_prior[..., None] - square / (2 * self.noise_variance), torch.ones_like(square)], 2)
+        weight = (log_prior - self.likelihood.log_partition(outputs))[..., None]
+        rows = torch.cat([outputs, weight, torch.ones_like(weight)], 2)
+        mean = self.likelihood.embed(outputs)
         step, middle = self._steps(mean), mean[:, len(self.nodes) // 2]
         reach = (mean - middle[:, None]).norm(dim=2).amax(1) + step.sum(1)
-        return _Boxes(rows, half.prod(1), step, middle, reach, log_prior.amin(1), _log_mass(centre, half))
+        most = self._most(outputs)
+        return _Boxes(rows, half.prod(1), step, middle, reach, log_prior.amin(1), _log_mass(centre, half), most)
+
+    def _most(self, outputs: Tensor) -> Tensor:
+        """See `_Boxes.most`, of decoded nodes (b, k^L, D)."""
+        return outputs[:, 0, :0]
 
     def _steps(self, mean: Tensor) -> Tensor:
-        per_axis = mean.unflatten(1, (RULE[self.latent_dim],) * self.latent_dim)
+        per_axis = self._per_axis(mean)
         steps = [per_axis.diff(dim=1 + axis).norm(dim=-1).flatten(1).amax(1) for axis in range(self.latent_dim)]
         return torch.stack(steps, 1)
 
+    def _per_axis(self, of_nodes: Tensor) -> Tensor:
+        return of_nodes.unflatten(1, (RULE[self.latent_dim],) * self.latent_dim)
+
     def _near(self, boxes: _Boxes, box: Tensor, group: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
-        """Which pairs of a box and a group matter, (p,), and the log of the most that each can contribute, (p,).
+        """Which pairs of a box and a group matter, (p,), and the log of the most that each can contribute, (p, 1).
 
         It is the mass of the box times the density at the least distance that its points can have from the group's. A
         pair matters unless that is far below the guess of the log of the integral, (g, m), at all points of the group.
         """
         between = (boxes.middle[box] - self.middle[group]).norm(dim=1)
         distance = (between - boxes.reach[box] - self.reach[group]).clamp(min=0)
-        log_most = boxes.log_mass[box] - distance**2 / (2 * self.noise_variance)
+        log_most = boxes.log_mass[box] - distance**2 / (2 * self.likelihood.dispersion)
         highest = torch.full_like(guess[:, 0], -math.inf).scatter_reduce(0, group, log_most, "amax")
         least = torch.minimum(guess.amin(1), highest) - NEGLIGIBLE
-        return ~(log_most < least[group]), log_most  # nan matters
+        return ~(log_most < least[group]), log_most[:, None]  # nan matters
 
-    def _evaluate(self, boxes: _Boxes, box: Tensor, group: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(
+        self, boxes: _Boxes, box: Tensor, group: Tensor, scale: Tensor, log_most: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The contribution of pairs of a box and a group, (p,) each, to the integral, its error, and the new scale.
 
         The contributions, (p, m), and their errors along each axis, (p, L, m), are multiplied by exp(-scale). The
@@ -334,8 +353,7 @@ class _Integral:
         estimate *= (boxes.volume[box, None] * (peak - scale[group]).exp())[:, None]
         share = estimate[:, 0]
         doubt = (estimate[:, 1:] - share[:, None]).abs()
-        log_likelihood = peak - boxes.log_prior[box, None]
-        doubt += self._unresolved(boxes.step[box], log_likelihood, boxes.log_mass[box, None] - scale[group])
+        doubt += self._unresolved(boxes, box, peak, log_most, scale[group])
         return share, doubt, scale
 
     def _estimates(self, boxes: _Boxes, box: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
@@ -351,15 +369,59 @@ class _Integral:
             estimates.append(self.rule @ log_integrand.sub_(peaks[-1][:, None]).exp_())
         return torch.cat(estimates), torch.cat(peaks)
 
-    def _unresolved(self, step: Tensor, log_likelihood: Tensor, log_mass: Tensor) -> Tensor:
+    def _unresolved(self, boxes: _Boxes, box: Tensor, peak: Tensor, log_most: Tensor, scale: Tensor) -> Tensor:  # noqa: ARG002
         """What a pair could contribute along axes where its nodes are further apart than the noise: (p, L, m).
 
-        It is the mass of the box, (p, m), times the largest density within one step, (p, L), of the nearest node.
+        It is the mass of the box times the largest density within one step of the nearest node, which has the log of
+        the integrand `peak`, (p, m); times exp(-scale), (p, m).
         """
-        nearest = (-2 * self.noise_variance * log_likelihood).clamp(min=0).sqrt()
+        step, log_mass = boxes.step[box], boxes.log_mass[box, None] - scale
+        log_likelihood = peak - boxes.log_prior[box, None]
+        nearest = (-2 * self.likelihood.dispersion * log_likelihood).clamp(min=0).sqrt()
         distance = (nearest[:, None] - step[..., None]).clamp(min=0)
-        bound = (log_mass[:, None] - distance**2 / (2 * self.noise_variance)).clamp(max=600).exp()
-        return bound * (step > RESOLVED_STEP * math.sqrt(self.noise_variance))[..., None]
+        bound = (log_mass[:, None] - distance**2 / (2 * self.likelihood.dispersion)).clamp(max=600).exp()
+        return bound * (step > RESOLVED_STEP * self.likelihood.unit)[..., None]
+
+
+class _BoundedIntegral(_Integral):
+    """The same for a family whose density is bounded over a box of outputs, as `Likelihood.most` says.
+
+    A bound by distances would say little: binary data are far from the mean of every z.
+    """
+
+    def _most(self, outputs: Tensor) -> Tensor:
+        per_axis = self._per_axis(outputs)
+        steps = [per_axis.diff(dim=1 + axis).abs().flatten(1, -2).amax(1) for axis in range(self.latent_dim)]
+        slack = torch.stack(steps).sum(0)
+        slope, constant = self._bound(outputs.amin(1) - slack, outputs.amax(1) + slack)
+        return torch.cat([slope, constant[:, None], torch.ones_like(constant)[:, None]], 1)
+
+    def _bound(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.likelihood.most(low, high)
+        if found is None:
+            raise TypeError(f"{self.likelihood.name} has no bound over boxes of outputs")
+        return found
+
+    def _near(self, boxes: _Boxes, box: Tensor, group: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+        """Which pairs matter, (p,), and the log of the most that each can contribute to each point, (p, m).
+
+        A pair matters unless that is far below the guess of the log of the integral at all points of the group.
+        """
+        count = max(1, INTEGRANDS_AT_ONCE // self.columns[0].numel())
+        parts = [
+            torch.einsum("pd,pdm->pm", boxes.most[b], self.columns[g])
+            for b, g in zip(box.split(count), group.split(count), strict=True)
+        ]
+        log_most = boxes.log_mass[box, None] + torch.cat(parts).clamp(max=0)
+        highest = torch.full_like(guess, -math.inf)
+        highest = highest.scatter_reduce(0, group[:, None].expand_as(log_most), log_most, "amax")
+        least = torch.minimum(guess, highest) - NEGLIGIBLE
+        return ~(log_most < least[group]).all(1), log_most
+
+    def _unresolved(self, boxes: _Boxes, box: Tensor, peak: Tensor, log_most: Tensor, scale: Tensor) -> Tensor:  # noqa: ARG002
+        """The most that a pair could contribute, along axes where its nodes are further apart than the noise."""
+        far = (boxes.step[box] > RESOLVED_STEP * self.likelihood.unit)[..., None]
+        return (log_most - scale)[:, None].clamp(max=600).exp() * far
 
 
 @lru_cache(maxsize=16)

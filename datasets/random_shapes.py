@@ -50,7 +50,7 @@ def random_curve(latent_dim: int | None = None, *, seed: int = 0) -> Problem:
     latent = require_latent_dim("random_curve", 1, latent_dim)
     kind, generator = _drawn("random_curve", seed, list(CURVE_KINDS))
     while True:
-        curve = _fourier(HARMONICS, (CURVE_KINDS[kind],), 2, generator)
+        curve = fourier(HARMONICS, (CURVE_KINDS[kind],), 2, generator)
         if crosses(curve) == (kind == "crossing"):
             break
     if kind != "clustered":
@@ -77,7 +77,7 @@ def random_surface(latent_dim: int | None = None, *, seed: int = 0) -> Problem:
     latent = require_latent_dim("random_surface", 2, latent_dim)
     kind, generator = _drawn("random_surface", seed, list(SURFACE_KINDS))
     turns = 1 + ARC * float(torch.rand(1, generator=generator, dtype=torch.float64))
-    wave = _fourier(WAVES, SURFACE_KINDS[kind], 3, generator)
+    wave = fourier(WAVES, SURFACE_KINDS[kind], 3, generator)
     return _problem(f"random_surface[seed={seed}]", latent, 3, lambda u: _smooth(kind, turns, u) + WAVE_SIZE * wave(u))
 
 
@@ -100,7 +100,7 @@ def _drawn(name: str, seed: int, kinds: Sequence[str]) -> tuple[str, torch.Gener
     return kinds[seed % len(kinds)], stream(name, seed, "shape")
 
 
-def _fourier(
+def fourier(
     waves: Sequence[Sequence[int]], periods: Sequence[float], data_dim: int, generator: torch.Generator
 ) -> Decode:
     """A random Fourier series whose terms have variance |k|^-3 per coordinate: (..., L) -> (..., D).

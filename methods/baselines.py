@@ -24,6 +24,10 @@ class Oracle(Method):
     sees_truth: ClassVar[bool] = True
     role: ClassVar[Role] = "ceiling"
 
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """None: it accepts any likelihood."""
+        return None
+
     def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
         """The reason why the exact posterior cannot be computed, or None."""
         if latent_dim == 2 and data_dim > MOST_COORDINATES:
@@ -50,6 +54,10 @@ class Untrained(Method):
     """The generative model at its initial weights, with the prior as its posterior: every method should beat it."""
 
     role: ClassVar[Role] = "floor"
+
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """None: it accepts any likelihood."""
+        return None
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yield the initial model once."""

@@ -11,9 +11,9 @@ from operator import attrgetter
 import torch
 
 from methods.baselines import MOST_COORDINATES
-from methods.common.latent_grid import LatentGrid
+from methods.common.latent_grid import resolving
 from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Fitted, Method, Task, require
 from methods.mapa import MAPA
 from methods.mapa.assignment import steepened
@@ -49,6 +49,10 @@ class ExactMLE(Method):
     def __post_init__(self) -> None:
         require(self, positive=("box", "trial_steps", "steps", "history"), not_negative=("tolerance",))
 
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """None: it accepts any likelihood."""
+        return None
+
     def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
         """The reason why such data cannot be fitted, or None."""
         if latent_dim > 2:
@@ -76,7 +80,7 @@ class ExactMLE(Method):
         own = replace(task, model=copy.deepcopy(task.model))
         steep = [Ascent(steepened(task.model, factor)) for factor in STEEPNESS]
         for fitted in MAPA(steps=self.steps, tolerance=MAPA_TOLERANCE).fit(own):
-            if isinstance(fitted.model, GaussianModel):
+            if isinstance(fitted.model, GenerativeModel):
                 task.model.load_state_dict(fitted.model.state_dict())
             yield replace(fitted, model=task.model)
         return [Ascent(own.model), *steep]
@@ -108,15 +112,14 @@ class Ascent:
         gain: Gain of the last trial on its own grid, from its first step to its last, in nats.
     """
 
-    def __init__(self, model: GaussianModel):
+    def __init__(self, model: GenerativeModel):
         self.model, self.likelihood, self.gain, self.steps = model, -math.inf, 0.0, 0
 
     def advance(self, task: Task, method: ExactMLE) -> Iterator[None]:
         """Take the steps of a trial, one at a time, on a new grid that resolves the present decoder."""
         model, most = self.model, min(method.trial_steps, method.steps - self.steps)
         with torch.no_grad():
-            across = method.box * math.sqrt(model.variance())
-            self.grid = LatentGrid.resolving(model.decode, task.latent_dim, across)
+            self.grid = resolving(model, task.latent_dim, method.box)
         name = f"likelihood over {len(self.grid.low)} codes"
         values = maximise_likelihood(model, task.train, self.grid, task.ledger, most, 0.0, method.history, name)
         first, self.gain = None, 0.0

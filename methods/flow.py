@@ -17,7 +17,7 @@ from methods.common.amortised import AmortisedMethod
 from methods.common.posteriors import Amortised
 from methods.common.training import Objective
 from methods.contract.architecture import ACTIVATION
-from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
+from methods.contract.decoder import GenerativeModel, Standardiser, mlp, standard_normal_log_prob
 from methods.contract.method import require
 from methods.contract.search_space import Choice, Range
 from methods.vae import VAE
@@ -77,7 +77,7 @@ class SplineFlow(Amortised):
         return self.push(x, noise[:, None].expand(-1, len(x), -1))[0]
 
 
-def build_flow(model: GaussianModel, generator: torch.Generator, bins: int) -> SplineFlow:
+def build_flow(model: GenerativeModel, generator: torch.Generator, bins: int) -> SplineFlow:
     """A flow at random initial weights whose splines are the identity, so that q is Gaussian at first.
 
     Args:
@@ -96,7 +96,7 @@ def build_flow(model: GaussianModel, generator: torch.Generator, bins: int) -> S
     return SplineFlow(network, model.units, flow.transform.to(generator.device), model.latent_dim)
 
 
-def tempered_elbo(model: GaussianModel, posterior: SplineFlow, x: Tensor, noise: Tensor, weight: float) -> Objective:
+def tempered_elbo(model: GenerativeModel, posterior: SplineFlow, x: Tensor, noise: Tensor, weight: float) -> Objective:
     """The ELBO, with a surrogate that weights log p(x, z) (Rezende & Mohamed 2015, eqs. 15 and 20).
 
     With a weight below 1, q first spreads over all modes before it narrows.
@@ -151,11 +151,13 @@ class FlowVAE(AmortisedMethod):
         """Draws of noise for each x."""
         return self.samples
 
-    def encoder(self, model: GaussianModel, generator: torch.Generator) -> SplineFlow:
+    def encoder(self, model: GenerativeModel, generator: torch.Generator) -> SplineFlow:
         """A flow that is Gaussian at first."""
         return build_flow(model, generator, self.bins)
 
-    def objective(self, model: GaussianModel, posterior: SplineFlow, x: Tensor, noise: Tensor, step: int) -> Objective:
+    def objective(
+        self, model: GenerativeModel, posterior: SplineFlow, x: Tensor, noise: Tensor, step: int
+    ) -> Objective:
         """The ELBO, a mean over the draws for each x."""
         rise = self.warm_up if self.warm_up >= 1 else self.warm_up * self.steps
         return tempered_elbo(model, posterior, x, noise, min(LEAST_WEIGHT + step / rise, 1.0))

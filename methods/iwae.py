@@ -13,13 +13,13 @@ from torch import Tensor
 from methods.common.amortised import AmortisedMethod
 from methods.common.posteriors import Gaussian
 from methods.common.training import Objective
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import require
 from methods.contract.search_space import Choice, Range
 from methods.vae import VAE
 
 
-def importance_bound(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Tensor:
+def importance_bound(model: GenerativeModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Tensor:
     """log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k = mu + sigma * noise_k (Burda et al. 2016, eq. 8).
 
     Its mean over the noise is at most log p(x), increases with K, and is the ELBO for K = 1.
@@ -38,12 +38,12 @@ def importance_bound(model: GaussianModel, posterior: Gaussian, x: Tensor, noise
     return log_mean_exp(_log_weights(model, x, z, noise, log_scale))
 
 
-def importance_weighted(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
+def importance_weighted(model: GenerativeModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
     """The importance weighted bound with its own gradient (Burda et al. 2016, eq. 13). Arguments as for the bound."""
     return Objective.of(importance_bound(model, posterior, x, noise))
 
 
-def doubly_reparameterised(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
+def doubly_reparameterised(model: GenerativeModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Objective:
     """The importance weighted bound with a surrogate whose gradient has less variance (Tucker et al. 2019, IWAE-DReG).
 
     The gradient for q is sum_k w_k^2 (d log w_k / d z_k) (d z_k / d phi), with normalised weights w_k. It has the same
@@ -60,7 +60,7 @@ def doubly_reparameterised(model: GaussianModel, posterior: Gaussian, x: Tensor,
     return Objective(log_mean_exp(log_weights.detach()), (weights * log_weights).sum(0))
 
 
-def _log_weights(model: GaussianModel, x: Tensor, z: Tensor, standardised: Tensor, log_scale: Tensor) -> Tensor:
+def _log_weights(model: GenerativeModel, x: Tensor, z: Tensor, standardised: Tensor, log_scale: Tensor) -> Tensor:
     """log p(x, z) - log q(z | x), (K, n), from codes z and (z - mu) / sigma, both (K, n, L)."""
     return model.log_likelihood(x, z) + 0.5 * (standardised.square() - z.square()).sum(-1) + log_scale.sum(-1)
 
@@ -101,7 +101,7 @@ class IWAE(AmortisedMethod):
         """K, draws of noise for each x."""
         return self.samples
 
-    def objective(self, model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
+    def objective(self, model: GenerativeModel, posterior: Gaussian, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
         """The importance weighted bound of K draws for each x."""
         return self.estimator(model, posterior, x, noise)
 

@@ -29,20 +29,31 @@ from methods.common.optimisers import SECOND_MOMENT, Anytime
 from methods.common.posteriors import build_encoder
 from methods.common.replicas import Networks
 from methods.common.training import batches, elbo
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GaussianModel, GenerativeModel
 from methods.contract.method import Fitted, Method, Role, Task, require
 from methods.iwae import importance_bound
 
-Bound = Callable[[GaussianModel, Any, Tensor, Tensor], Tensor]
+DISCRETE = {
+    "bernoulli": lambda logits: dist.Bernoulli(logits=logits),
+    "poisson": lambda log_rates: dist.Poisson(log_rates.exp()),
+}
+Bound = Callable[[GenerativeModel, Any, Tensor, Tensor], Tensor]
 
 
-def generative(model: GaussianModel, x: Tensor) -> None:
+def generative(model: GenerativeModel, x: Tensor) -> None:
     """p(z) p(x | z) for a batch x (n, D), as a Pyro model."""
     pyro.module("decoder", model.network)
-    log_noise = pyro.param("log_noise", model.log_noise) if model.learns_noise else model.log_noise
+    if isinstance(model, GaussianModel):
+        log_noise = pyro.param("log_noise", model.log_noise) if model.learns_noise else model.log_noise
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), model.latent_dim), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(model.decode(z), (log_noise / 2).exp()).to_event(1), obs=x)
+        outputs = model.decode(z)
+        family = (
+            dist.Normal(outputs, (log_noise / 2).exp())
+            if isinstance(model, GaussianModel)
+            else DISCRETE[model.likelihood.name](outputs)
+        )
+        pyro.sample("x", family.to_event(1), obs=x)
 
 
 def guide(posterior: Any, x: Tensor) -> None:
@@ -191,6 +202,10 @@ class PyroVAE(Method):
     def __post_init__(self) -> None:
         require(self, positive=("steps", "batch_size", "learning_rate"))
 
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """None: it accepts any likelihood."""
+        return None
+
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yield after every step."""
         yield from train(task, Trace_ELBO(max_plate_nesting=1), self.steps, self.batch_size, self.learning_rate)
@@ -217,6 +232,10 @@ class PyroIWAE(Method):
 
     def __post_init__(self) -> None:
         require(self, positive=("samples", "steps", "batch_size", "learning_rate"))
+
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """None: it accepts any likelihood."""
+        return None
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yield after every step."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from methods.common.posteriors import DiagonalGaussian, Gaussian
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import require
 from methods.contract.search_space import Choice, Range, Uniform
 from methods.vae import VAE
@@ -33,7 +33,7 @@ class RefinedGaussian(Gaussian):
         rate: alpha, the step size. For a linear decoder and the right sigma, a rate of 1 is a Newton step.
     """
 
-    model: GaussianModel
+    model: GenerativeModel
     encoder: DiagonalGaussian
     refinements: int
     rate: float
@@ -94,6 +94,6 @@ class SemiAmortisedVAE(VAE):
         super().__post_init__()
         require(self, positive=("rate",), not_negative=("refinements",))
 
-    def posterior(self, model: GaussianModel, encoder: DiagonalGaussian) -> RefinedGaussian:
+    def posterior(self, model: GenerativeModel, encoder: DiagonalGaussian) -> RefinedGaussian:
         """The encoder's Gaussian, refined."""
         return RefinedGaussian(model, encoder, self.refinements, self.rate)

@@ -11,7 +11,7 @@ from torch import Tensor
 from methods.common.amortised import AmortisedMethod
 from methods.common.posteriors import Gaussian
 from methods.common.training import Objective, elbo
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.search_space import Choice, LogUniform, Range
 
 
@@ -36,6 +36,6 @@ class VAE(AmortisedMethod):
         "restarts": Choice((1, 2, 4)),
     }
 
-    def objective(self, model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
+    def objective(self, model: GenerativeModel, posterior: Gaussian, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
         """The ELBO of one draw for each x."""
         return Objective.of(elbo(model, posterior, x, noise[0]))

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From bottom to top. A package imports from itself and from lines before its own, never across or up.
 LAYERS = (
+    ("likelihoods",),
     ("datasets", "methods.contract"),
     ("methods.common",),
     ("methods.mapa",),
@@ -33,10 +34,13 @@ LAYERS = (
 )
 # What the layers alone would allow.
 FORBIDDEN = {
+    "likelihoods": ("tests", "benchmarks"),
     "datasets": ("tests", "benchmarks"),
     "methods": ("datasets", "tests", "benchmarks"),
     "bench": ("tests", "benchmarks"),
-    **dict.fromkeys(("bench.store", "bench.stats", "bench.report"), ("torch", "sklearn", "methods", "datasets")),
+    **dict.fromkeys(
+        ("bench.store", "bench.stats", "bench.report"), ("torch", "sklearn", "methods", "datasets", "likelihoods")
+    ),
 }
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "pandas", "pyarrow", "distributed", "rich", "matplotlib", "seaborn")
 PACKAGES = [package for layer in LAYERS for package in layer]
@@ -50,7 +54,7 @@ def dotted(path):
 
 SOURCES = {
     dotted(path): path
-    for package in ("bench", "datasets", "methods")
+    for package in ("bench", "datasets", "likelihoods", "methods")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in SOURCES.items()}

@@ -24,6 +24,7 @@ from bench.store.records import RunSpec
 from datasets import quadrature
 from datasets.base import draw, stream
 from datasets.linear import linear_gaussian
+from likelihoods import Bernoulli, Poisson, gaussian
 from methods.common import amortised, training
 from methods.common.held_out import CODES
 from methods.common.latent_grid import exact_posterior
@@ -223,6 +224,24 @@ def log_likelihood_is_that_of_brute_force():
     return float((problem.log_prob(x).value - brute).abs().mean()) < 2e-3
 
 
+def log_likelihood_of_bits_and_counts_is_that_of_brute_force():
+    codes = torch.linspace(-8, 8, 4001, dtype=torch.float64)[:, None]
+    weight = Normal(0.0, 1.0).log_prob(codes[:, 0]) + math.log(16 / 4000)
+    families = {"binary_curve": lambda o: torch.distributions.Bernoulli(logits=o), "count_curve": counts}
+    off = []
+    for name, family in families.items():
+        problem = datasets.load(name)
+        x = draw(problem, 0, 1, 1, 20).test
+        terms = family(problem.decoder(codes)).log_prob(x[:, None]).sum(-1) + weight
+        found = problem.log_prob(x)
+        off.append(float((found.value - terms.logsumexp(1)).abs().max() - found.error.max()))
+    return max(off) < 1e-3
+
+
+def counts(log_rates):
+    return torch.distributions.Poisson(log_rates.exp())
+
+
 def standard_errors_are_the_spread_of_means():
     values = torch.randn(400, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = [measurement.mean("x", each) for each in values]
@@ -336,7 +355,7 @@ def lost_constant(patch):
     def wrong(residual, log_noise):
         return -residual.square().sum(-1) / (2 * log_noise.exp()) - residual.shape[-1] / 2 * log_noise
 
-    patch.setattr(likelihood, "gaussian_log_prob", wrong)
+    patch.setattr(gaussian, "gaussian_log_prob", wrong)
 
 
 def lost_constant_of_the_prior(patch):
@@ -465,13 +484,23 @@ def clock_that_runs_on(patch):
 def quantiles_for_nodes(patch):
     """Midpoints of equal quantiles, which miss the tails."""
 
-    def wrong(decode, noise, x, latent_dim, tolerance):
+    def wrong(decode, family, x, latent_dim, tolerance):
+        noise = family.dispersion
         centres = decode(quadrature.normal_codebook(180, latent_dim))
         value = torch.logsumexp(torch.cdist(x, centres).square() / (-2 * noise), 1) - math.log(180)
         value -= x.shape[1] / 2 * math.log(2 * math.pi * noise)
         return quadrature.LogProb(value, torch.zeros_like(value))
 
     patch.setattr(datasets.base, "log_marginal", wrong)
+
+
+def lost_factorial(patch):
+    patch.setattr(Poisson, "base", Bernoulli.base)
+
+
+def flipped_bits(patch):
+    right = Bernoulli.log_partition
+    patch.setattr(Bernoulli, "log_partition", lambda self, outputs: right(self, -outputs))
 
 
 def error_of_one_point(patch):
@@ -582,6 +611,8 @@ PLANTED = {
     leaked_test_set: nothing_is_better_than_the_truth,
     clock_that_runs_on: evaluation_is_off_the_clock,
     quantiles_for_nodes: log_likelihood_is_that_of_brute_force,
+    lost_factorial: log_likelihood_of_bits_and_counts_is_that_of_brute_force,
+    flipped_bits: log_likelihood_of_bits_and_counts_is_that_of_brute_force,
     error_of_one_point: standard_errors_are_the_spread_of_means,
     distance_in_latent_space: signal_distance_does_not_see_the_parameterisation,
     mean_of_roots: signal_distance_is_the_root_of_the_mean_square,

@@ -12,7 +12,7 @@ from bench.check.errors import FailedError
 from bench.check.method_under_test import MethodUnderTest
 from bench.check.short_fit import ShortFit
 from datasets.base import draw
-from methods.contract.method import Fitted, Method, Role
+from methods.contract.method import Fitted, Method, Role, likelihood_of
 from methods.contract.search_space import Range
 
 PLAIN = (int, float, str, bool, type(None))
@@ -92,7 +92,7 @@ def _yields(fit: ShortFit) -> None:
 @torch.no_grad()
 def _shapes(fit: ShortFit, fitted: Fitted) -> None:
     latent, data = fit.problem.latent_dim, fit.problem.data_dim
-    variance = fitted.model.variance()
+    variance = likelihood_of(fitted.model).dispersion
     if not (isinstance(variance, float) and 0 < variance < float("inf")):
         raise FailedError(f"variance() returns {variance!r}; expected a positive finite float")
     for shape in SHAPES:

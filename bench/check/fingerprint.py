@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bench.process.containment import contained
 from datasets.base import Problem, draw
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, likelihood_of
 
 CODES = 20
 
@@ -28,7 +28,7 @@ def fingerprint(fitted: Fitted, problem: Problem, global_seed: int = 0) -> list[
         generator = torch.Generator().manual_seed(5)
         codes = torch.randn(CODES, problem.latent_dim, generator=generator)
         z, log_q = fitted.posterior.sample(draw(problem, 9, 1, 1, CODES).test.float(), 4, generator)
-        variance = torch.tensor(fitted.model.variance(), dtype=torch.float64)
+        variance = torch.tensor(likelihood_of(fitted.model).dispersion, dtype=torch.float64)
         return [t.detach().double().cpu() for t in (fitted.model.decode(codes), variance, z, log_q)]
 
 

@@ -19,7 +19,7 @@ from bench.registry.registry import Registry
 from bench.store.records import RunSpec
 from bench.store.schema import LEARNS
 from datasets.base import Problem, Split, draw
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Fitted, Method
 
 DATASETS = ("circle", "s_curve", "linear_gaussian[latent_dim=3,data_dim=10]")
@@ -53,7 +53,7 @@ class LongResult:
     """
 
     fitted: Fitted
-    initial_model: GaussianModel
+    initial_model: GenerativeModel
     flops: list[float]
 
 
@@ -134,7 +134,8 @@ class MethodUnderTest:
     def declines(self, dataset: str, n_train: int) -> str | None:
         """The reason why the method does not accept so many training points of a dataset, or None."""
         problem = self.problem(dataset)
-        return self.method.skip(problem.latent_dim, problem.data_dim, n_train)
+        reason = self.method.skip_likelihood(problem.family, problem.latent_dim)
+        return reason or self.method.skip(problem.latent_dim, problem.data_dim, n_train)
 
     def problem(self, dataset: str) -> Problem:
         """The true model of a dataset.

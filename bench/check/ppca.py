@@ -14,7 +14,7 @@ from bench.check.method_under_test import MethodUnderTest
 from bench.check.short_fit import Limit, ShortFit
 from datasets.base import stream
 from methods.contract.decoder import build_model
-from methods.contract.method import DecoderModel, Fitted
+from methods.contract.method import DecoderModel, Fitted, likelihood_of
 
 DATASETS = tuple(f"linear_gaussian[latent_dim={latent},data_dim=4,noise_variance=0.5]" for latent in (2, 1, 3))
 N_TRAIN = 500
@@ -37,7 +37,7 @@ def optimum(under_test: MethodUnderTest) -> str:
     """
     fit = linear_fit(under_test)
     x, latent = fit.task.train.double().numpy(), fit.problem.latent_dim
-    highest, values = highest_likelihood(x, latent, fit.problem.noise_variance), []
+    highest, values = highest_likelihood(x, latent, float(fit.problem.likelihood.dispersion)), []
 
     def look(number: int, fitted: Fitted) -> None:
         if number % YIELDS_BETWEEN == 0:
@@ -96,7 +96,7 @@ def linear_likelihood(model: DecoderModel, x: np.ndarray, latent_dim: int) -> fl
     """
     decoded = model.decode(torch.cat([torch.zeros(1, latent_dim), torch.eye(latent_dim)])).double().numpy()
     weight = (decoded[1:] - decoded[0]).T
-    return _likelihood(x, decoded[0], weight @ weight.T + model.variance() * np.eye(len(weight)))
+    return _likelihood(x, decoded[0], weight @ weight.T + likelihood_of(model).dispersion * np.eye(len(weight)))
 
 
 def _likelihood(x: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> float:

@@ -36,7 +36,7 @@ def bound(under_test: MethodUnderTest) -> str:
         FailedError: If log q or the bound is wrong by more than chance allows.
     """
     seen = []
-    for label in under_test.accepted("circle", "s_curve"):
+    for label in under_test.accepted("circle", "s_curve", "binary_curve", "count_curve"):
         problem = under_test.problem(label)
         # The bound of a long fit is the closest to log p(x).
         fitted = under_test.long.fitted if label == under_test.default_dataset else under_test.fit(label).run()

@@ -26,6 +26,7 @@ Bytes = Annotated[int, Meta(ge=1, le=2**62)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Noise = Literal["known", "learned"]
+Family = Literal["gaussian", "bernoulli", "poisson"]
 Activation = Literal["tanh", "silu", "relu", "gelu"]
 
 
@@ -79,7 +80,7 @@ class Settings(Conditions, frozen=True, kw_only=True):
     datasets: Annotated[
         tuple[str, ...] | None,
         _about(
-            "Datasets, separated by commas, or the groups curves, surfaces, all (but those held out).",
+            "Datasets, separated by commas, or the groups curves, surfaces, discrete, all (but those held out).",
             "NAMES",
             short="-d",
             default="curves, unless --data is given",
@@ -93,6 +94,10 @@ class Settings(Conditions, frozen=True, kw_only=True):
         tuple[str, ...],
         _about("Columns of --data, separated by commas.", "NAMES", default="all that hold numbers"),
     ] = ()
+    likelihood: Annotated[
+        Family,
+        _about("What --data are: real numbers, zeros and ones, or counts. A dataset of ours has its own."),
+    ] = "gaussian"
     n_train: Annotated[
         Points | None,
         _about("Training points, and as many validation points.", "N", default="500; of --data, 60 % of the rows"),

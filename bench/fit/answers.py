@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.fit.flop_counter import CountingLedger
 from bench.metrics import Measurement
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, likelihood_of
 
 POINTS = 100
 DRAWS = 3
@@ -73,7 +73,7 @@ class Answers:
         if density is not None:
             _check("posterior.log_prob", density, (len(x), len(x)))
         self.decoded = self._decode(self.z)
-        self.variance = _variance(fitted.model.variance())
+        self.variance = _variance(likelihood_of(fitted.model).dispersion)
         again, log_q_again = self._sample(DRAWS)
         if not (_same(self.z, again) and _same(log_q, log_q_again)):
             raise BadAnswerError("posterior.sample gives other draws for the same generator; expected the same")
@@ -91,7 +91,7 @@ class Answers:
         model = self.fitted.model
         if not _same(self._decode(self.z), self.decoded):
             raise BadAnswerError(f"model.decode gives other values when it is {when}; expected the same")
-        if _variance(model.variance()) != self.variance:
+        if _variance(likelihood_of(model).dispersion) != self.variance:
             raise BadAnswerError(f"model.variance() changes when it is {when}; expected the same")
         now = _weights(model)
         if len(now) != len(self.weights) or not all(map(_same, now, self.weights)):

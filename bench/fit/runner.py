@@ -27,6 +27,7 @@ from bench.registry.fingerprints import data_digest
 from bench.registry.registry import registry
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 from datasets.base import DataSource, Observations, Problem, Split, draw, stream
+from likelihoods import Gaussian
 from methods.contract.decoder import build_model
 from methods.contract.method import Fitted, Ledger, Method, NullLedger, Task
 
@@ -146,9 +147,11 @@ def reason_to_skip(source: DataSource, method: Method, spec: RunSpec) -> str | N
     if isinstance(source, Observations):
         if method.sees_truth:
             return f"{source.name} has no known true model, which {spec.method} needs"
-        if spec.observation_noise == "known":
+        if spec.observation_noise == "known" and source.family == Gaussian.name:
             return f"{source.name} has no known noise variance: use --observation-noise learned"
-    reason = method.skip(source.latent_dim, source.data_dim, spec.n_train)
+    reason = method.skip_likelihood(source.family, source.latent_dim) or method.skip(
+        source.latent_dim, source.data_dim, spec.n_train
+    )
     return None if reason is None else str(reason)
 
 
@@ -192,7 +195,9 @@ def make_task(method: Method, source: DataSource, split: Split, spec: RunSpec, l
     noise = source.noise_variance if isinstance(source, Problem) and spec.observation_noise == "known" else None
     weights = stream("initial weights", spec.seed, "decoder")
     train, validation = (x.float().to(spec.device) for x in (split.train, split.validation))
-    model = build_model(train.cpu(), source.latent_dim, noise, weights, spec.hidden, spec.activation).to(spec.device)
+    model = build_model(train.cpu(), source.latent_dim, noise, weights, spec.hidden, spec.activation, source.family).to(
+        spec.device
+    )
     ledger.watch(decoder=model.network)
     truth = TrueModel(source) if method.sees_truth and isinstance(source, Problem) else None
     draws = torch.Generator(spec.device).manual_seed(stream("training", spec.seed, "draws").initial_seed())

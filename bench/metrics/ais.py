@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.metrics.importance import Estimate, collect, device_of, log_likelihood, pareto_shape, summarise
-from methods.contract.method import DecoderModel
+from methods.contract.method import DecoderModel, likelihood_of
 
 CHAINS = 8
 TEMPERATURES = 150
@@ -102,8 +102,7 @@ def bidirectional(
     with torch.no_grad():
         betas = _schedule(model, latent_dim, temperatures, generator)
         codes = _normal((points, latent_dim), generator, device_of(model))
-        mean = model.decode(codes).double()
-        x = mean + math.sqrt(model.variance()) * _normal(mean.shape, generator, mean.device)
+        x = likelihood_of(model).sample(model.decode(codes).double(), generator)
         forward, backward = [], []
         for group, z in zip(*(each.split(max(1, ROWS_AT_ONCE // chains)) for each in (x, codes)), strict=True):
             path = _Path(model, group, latent_dim, betas, leapfrogs, generator)
@@ -143,8 +142,9 @@ def _schedule(model: DecoderModel, latent_dim: int, temperatures: int, generator
     1 + r beta grows geometrically, where r is the signal-to-noise ratio. So the log precision of a Gaussian posterior
     changes evenly. A sigmoid schedule has too few steps where the posterior becomes narrow.
     """
-    centres = model.decode(_normal((PRIOR_DRAWS, latent_dim), generator, device_of(model))).double()
-    ratio = max(float(centres.var(0).sum()) / model.variance(), 1e-6)
+    likelihood = likelihood_of(model)
+    centres = likelihood.embed(model.decode(_normal((PRIOR_DRAWS, latent_dim), generator, device_of(model))).double())
+    ratio = max(float(centres.var(0).sum()) / likelihood.dispersion, 1e-6)
     t = torch.linspace(0, 1, temperatures + 1, dtype=torch.float64, device=centres.device)
     return torch.expm1(t * math.log1p(ratio)) / ratio
 
@@ -224,11 +224,16 @@ class _Path:
         return torch.stack(scales)
 
     def _information(self, z: Tensor) -> Tensor:
-        """J^T J / s2 with J the decoder's Jacobian by differences, averaged over chains z (chains, n, L): (n, L, L)."""
+        """The Fisher information, J^T J / s2 with J the decoder's Jacobian by differences: (chains, n, L) -> (n, L, L).
+
+        It is the mean over chains. For other families than the Gaussian, J is that of the embedded outputs.
+        """
+        likelihood = likelihood_of(self.model)
         shifts = DIFFERENCE * torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-        shifted = self.model.decode(z[..., None, :] + torch.cat([torch.zeros_like(shifts[:1]), shifts])).double()
+        places = z[..., None, :] + torch.cat([torch.zeros_like(shifts[:1]), shifts])
+        shifted = likelihood.embed(self.model.decode(places).double())
         jacobian = ((shifted[..., 1:, :] - shifted[..., :1, :]) / DIFFERENCE).nan_to_num(0, 0, 0)
-        return (jacobian @ jacobian.mT).mean(0) / self.model.variance()
+        return (jacobian @ jacobian.mT).mean(0) / likelihood.dispersion
 
     def _move(self, state: _State, beta: Tensor, scale: Tensor) -> tuple[_State, Tensor]:
         """A step of Hamiltonian Monte Carlo (Neal 2011), and its acceptance probabilities, (chains, n)."""

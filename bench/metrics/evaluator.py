@@ -36,8 +36,9 @@ from bench.metrics.samples import sample_quality, sample_quality_on_data
 from bench.metrics.table import tabulated
 from datasets.base import DataSource, Observations, Problem, Split
 from datasets.quadrature import normal_codebook
+from likelihoods import Gaussian
 from methods.common.latent_grid import GridPosterior, exact_posterior
-from methods.contract.method import DecoderModel, Fitted
+from methods.contract.method import DecoderModel, Fitted, likelihood_of
 
 DRAWS = 16
 LAST_DRAWS = 400
@@ -68,9 +69,9 @@ def _true_posterior(of: _Known) -> GridPosterior:
 
 @torch.no_grad()
 def _content(model: DecoderModel, latent_dim: int) -> bytes:
-    """What tells a model from others: its variance and 256 decoded codes."""
+    """What tells a model from others: its dispersion and 256 decoded codes."""
     decoded = model.decode(normal_codebook(PROBES, latent_dim)).double().cpu()
-    return torch.cat([decoded.flatten(), decoded.new_tensor([model.variance()])]).numpy().tobytes()
+    return torch.cat([decoded.flatten(), decoded.new_tensor([likelihood_of(model).dispersion])]).numpy().tobytes()
 
 
 class BaseEvaluator(ABC):
@@ -233,7 +234,7 @@ class Evaluator(BaseEvaluator):
         Returns:
             Rows (`truth` or the method's name, x1, x2, log p(x) in nats); none unless D is 2.
         """
-        if self.source.data_dim != 2:
+        if self.source.data_dim != 2 or self.source.family != Gaussian.name:
             return []
         low, high = self.split.test.amin(0), self.split.test.amax(0)
         margin = GRID_MARGIN * (high - low)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
-from methods.contract.method import DecoderModel, Posterior
+from methods.contract.decoder import standard_normal_log_prob
+from methods.contract.method import DecoderModel, Posterior, likelihood_of
 
 ROWS_AT_ONCE = 65_536
 VALUES_AT_ONCE = 8_000_000
@@ -80,8 +80,7 @@ def _log_joint(model: DecoderModel, x: Tensor, z: Tensor) -> Tensor:
 
 def log_likelihood(model: DecoderModel, x: Tensor, z: Tensor) -> Tensor:
     """log p(x | z) in nats, float64: x (..., D), z (..., L) -> (...)."""
-    residual = x.double() - model.decode(z).double()
-    return gaussian_log_prob(residual, torch.tensor(math.log(model.variance()), dtype=torch.float64))
+    return likelihood_of(model).log_prob(x.double(), model.decode(z).double())
 
 
 def summarise(log_weight: Tensor, khat: Tensor) -> Estimate:

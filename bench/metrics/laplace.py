@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.common.local_gaussian import spread_codes
-from methods.contract.method import DecoderModel, Posterior
+from methods.contract.method import DecoderModel, Posterior, likelihood_of
 
 CODES = 4096
 STARTS = 4
@@ -24,10 +24,11 @@ LOWEST = -1e300
 
 @dataclass(frozen=True)
 class LaplaceMixture(Posterior):
-    """A mixture of Student t at modes of p(z | x), with the Gauss-Newton scale matrix [I + J^T J / s2]^-1.
+    """A mixture of Student t at modes of p(z | x), with the inverse of the Gauss-Newton precision, I + J^T J / s2.
 
     The modes are found from several codes for each x by Levenberg-Marquardt (Marquardt 1963). A mode is weighted by its
-    Laplace evidence (Tierney & Kadane 1986). The tails of the t, with 8 degrees of freedom, keep weights bounded.
+    Laplace evidence (Tierney & Kadane 1986). The tails of the t, with 8 degrees of freedom, keep weights bounded. For
+    other families than the Gaussian, J^T J / s2 is the Fisher information.
 
     Args:
         model: The generative model.
@@ -62,8 +63,8 @@ class LaplaceMixture(Posterior):
     def _starts(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The best of 4,096 codes for each x, and others drawn with a larger noise variance: (k, n, L)."""
         codes = spread_codes(CODES, self.latent_dim).to(x.device)
-        squared = torch.cdist(x, self.model.decode(codes).double()).square()
-        log_likelihood = (squared / (-2 * self.model.variance())).nan_to_num(LOWEST, LOWEST, LOWEST)
+        value = likelihood_of(self.model).compared(x, self.model.decode(codes).double())
+        log_likelihood = value.nan_to_num(LOWEST, LOWEST, LOWEST)
         best = (log_likelihood - codes.square().sum(1) / 2).argmax(1)
         weight = torch.softmax(log_likelihood / WIDENED, 1)
         others = torch.multinomial(weight, STARTS - 1, replacement=True, generator=generator).T
@@ -92,12 +93,14 @@ class LaplaceMixture(Posterior):
         """log p(x, z) up to constants, (k, n), its gradient, (k, n, L), and Gauss-Newton precision, (k, n, L, L)."""
         shifts = DIFFERENCE * torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
         shifted = self.model.decode(z[..., None, :] + torch.cat([torch.zeros_like(shifts[:1]), shifts])).double()
-        centre, noise = shifted[..., 0, :], self.model.variance()
-        jacobian = (shifted[..., 1:, :] - shifted[..., :1, :]) / DIFFERENCE  # (k, n, L, D)
-        residual = x - centre
-        value = -residual.square().sum(-1) / (2 * noise) - z.square().sum(-1) / 2
-        gradient = (jacobian @ residual[..., None])[..., 0] / noise - z
-        return value, gradient, jacobian @ jacobian.mT / noise + torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+        centre, likelihood = shifted[..., 0, :], likelihood_of(self.model)
+        jacobian, embedded = (
+            (each[..., 1:, :] - each[..., :1, :]) / DIFFERENCE for each in (shifted, likelihood.embed(shifted))
+        )  # (k, n, L, D)
+        value = -likelihood.deviance(x, centre) / (2 * likelihood.dispersion) - z.square().sum(-1) / 2
+        gradient = (jacobian @ (x - likelihood.mean(centre))[..., None])[..., 0] / likelihood.dispersion - z
+        precision = embedded @ embedded.mT / likelihood.dispersion
+        return value, gradient, precision + torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
 
 
 def _student(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

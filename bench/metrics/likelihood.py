@@ -15,8 +15,9 @@ from bench.metrics.laplace import LaplaceMixture
 from bench.metrics.measurement import NotFiniteError, standard_error
 from datasets.base import Problem
 from datasets.quadrature import log_marginal, normal_codebook
-from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
-from methods.contract.method import DecoderModel, Fitted, Posterior
+from likelihoods import Likelihood as Family
+from methods.contract.decoder import standard_normal_log_prob
+from methods.contract.method import DecoderModel, Fitted, Posterior, likelihood_of
 
 TOLERANCE = 1e-3
 EXACT_UP_TO = 2
@@ -42,12 +43,17 @@ class TrueModel:
     problem: Problem
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of x given z, (..., L) -> (..., D)."""
+        """The outputs that p(x | z) depends on, (..., L) -> (..., D)."""
         return self.problem.decoder(z.double())
 
+    @property
+    def likelihood(self) -> Family:
+        """p(x | z)."""
+        return self.problem.likelihood
+
     def variance(self) -> float:
-        """The noise variance s2, in squared data units."""
-        return self.problem.noise_variance
+        """The noise variance s2 of a Gaussian, in squared data units."""
+        return float(self.problem.likelihood.dispersion)
 
 
 @dataclass(frozen=True)
@@ -104,12 +110,13 @@ def learned_likelihood(fitted: Fitted, x: Tensor, latent_dim: int, seed: int) ->
     """
     model = fitted.model
     probe = model.decode(torch.zeros(1, latent_dim, dtype=torch.float64))
-    if not torch.isfinite(probe).all() or not math.isfinite(model.variance()):
+    likelihood = likelihood_of(model)
+    if not torch.isfinite(probe).all() or not math.isfinite(likelihood.dispersion):
         raise NotFiniteError("the decoder gives values that are not finite")
     if not by_quadrature(latent_dim, x.shape[1]):
         return sampled(fitted, x, latent_dim, seed)
     decode = lambda z: model.decode(z).double().cpu()  # noqa: E731
-    found = log_marginal(decode, model.variance(), x.double().cpu(), latent_dim, TOLERANCE)
+    found = log_marginal(decode, likelihood, x.double().cpu(), latent_dim, TOLERANCE)
     return Likelihood(found.value, found.error, {"numerical_error": float(found.error.mean())})
 
 
@@ -256,10 +263,10 @@ class Draws:
             generator: The source of the draws.
         """
         z, log_q = fitted.posterior.sample(x, count, generator)
-        residual = (x - fitted.model.decode(z)).double().cpu()
-        log_noise = torch.tensor(math.log(fitted.model.variance()), dtype=torch.float64)
+        outputs = fitted.model.decode(z).double()
+        log_likelihood = likelihood_of(fitted.model).log_prob(x.double(), outputs).cpu()
         log_prior = standard_normal_log_prob(z.double()).cpu()
-        return Draws(z, gaussian_log_prob(residual, log_noise), log_prior, log_q.double().cpu())
+        return Draws(z, log_likelihood, log_prior, log_q.double().cpu())
 
     @property
     def bounds(self) -> Tensor:
@@ -313,7 +320,7 @@ def density_grid(model: DecoderModel, latent_dim: int, low: Tensor, high: Tensor
     a single N(x; f(z), s2 I) it says no more than that.
 
     Args:
-        model: The generative model, of D = 2.
+        model: The generative model, Gaussian and of D = 2.
         latent_dim: L, the dimension of z.
         low: The lower left corner of the grid, (2,).
         high: The upper right corner of the grid, (2,).
@@ -325,11 +332,11 @@ def density_grid(model: DecoderModel, latent_dim: int, low: Tensor, high: Tensor
     axes = [torch.linspace(float(a), float(b), points, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
     with torch.no_grad():
         centres = model.decode(normal_codebook(DENSITY_CODES, latent_dim)).double().cpu()
-    log_noise = torch.tensor(math.log(model.variance()), dtype=torch.float64)
-    constant = gaussian_log_prob(torch.zeros(1, 2, dtype=torch.float64), log_noise) - math.log(DENSITY_CODES)
+    likelihood = likelihood_of(model)
+    constant = likelihood.log_prob(*torch.zeros(2, 1, 2, dtype=torch.float64)) - math.log(DENSITY_CODES)
     # Along each axis, the density of every grid point about every centre.
     across, along = (
-        ((axis[:, None] - centre).square() / (-2 * model.variance())).exp()
+        ((axis[:, None] - centre).square() / (-2 * likelihood.dispersion)).exp()
         for axis, centre in zip(axes, centres.T, strict=True)
     )
     value = (across @ along.T).clamp(min=LEAST_DENSITY).log() + constant

@@ -107,8 +107,8 @@ def _cached_draws(target: _Target) -> NutsDraws:
     problem, x, seed = target.problem, target.x, target.seed
     generator = stream(problem.name, seed, "NUTS")
     codes = torch.randn(CODES, problem.latent_dim, generator=generator, dtype=torch.float64)
-    squared = torch.cdist(x, problem.decoder(codes)).square()
-    weight = torch.softmax(-squared / (2 * WIDENED * problem.noise_variance), 1)
+    value = problem.likelihood.compared(x, problem.decoder(codes))
+    weight = torch.softmax(value / WIDENED, 1)
     start = codes[torch.multinomial(weight, CHAINS, replacement=True, generator=generator).T]
     for count in DRAWS:
         found = _diagnosed(_sample(problem, x, start, count, seed))
@@ -127,7 +127,10 @@ def _sample(problem: Problem, x: Tensor, start: Tensor, count: int, seed: int) -
 
     def potential(parameters: dict[str, Tensor]) -> Tensor:
         z = parameters["z"]
-        return (x - problem.decoder(z)).square().sum() / (2 * problem.noise_variance) + z.square().sum() / 2
+        outputs = problem.decoder(z)
+        # As one vector, in which all points and chains are coordinates.
+        deviance = problem.likelihood.deviance(x.expand_as(outputs).flatten(), outputs.flatten())
+        return deviance / (2 * problem.likelihood.dispersion) + z.square().sum() / 2
 
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(stream(problem.name, seed, "NUTS").initial_seed())

@@ -17,7 +17,7 @@ from bench.metrics.wasserstein import squared_w2
 from datasets.base import Problem
 from datasets.quadrature import normal_codebook
 from methods.common.latent_grid import GridPosterior, index_without_codes
-from methods.contract.method import Fitted, Posterior
+from methods.contract.method import Fitted, Posterior, likelihood_of
 
 GAP_POINTS = 100
 GAP_DRAWS = 64
@@ -58,7 +58,7 @@ def index_divergence(fitted: Fitted, problem: Problem, train: Tensor, codes: Ten
     """index_kl, the mean of KL(p(i | x) || q(i | x)), and index_tv, the mean total variation, over training points.
 
     p(i | x) is the true model's posterior of which training code generated x, under a uniform prior: it is proportional
-    to N(x; f(z_i), s2 I). q(i | x) is the method's, and at least exp(-700). The mean is over the first 1,000 training
+    to p(x | z_i). q(i | x) is the method's, and at least exp(-700). The mean is over the first 1,000 training
     points; the posteriors are over all N.
 
     Args:
@@ -124,8 +124,7 @@ def true_log_index(problem: Problem, x: Tensor, codes: Tensor) -> Tensor:
     Returns:
         log p(i | x) in nats, (n, N).
     """
-    squared = torch.cdist(x.cpu(), problem.decoder(codes)).square()
-    return torch.log_softmax(-squared / (2 * problem.noise_variance), 1)
+    return torch.log_softmax(problem.likelihood.compared(x.cpu(), problem.decoder(codes)), 1)
 
 
 def _index_divergence(
@@ -182,9 +181,9 @@ def signal_distance_from_draws(fitted: Fitted, problem: Problem, nuts: NutsDraws
     if not good.any():
         return []
     x = x[good.to(x.device)]
-    true = problem.decoder(nuts.draws[:, good]).transpose(0, 1)
+    true = problem.signal(nuts.draws[:, good]).transpose(0, 1)
     z = fitted.posterior.sample(x, true.shape[1], torch.Generator(x.device).manual_seed(0))[0]
-    learned = fitted.model.decode(z).double().cpu().transpose(0, 1)
+    learned = _signal(fitted, z).transpose(0, 1)
     between = (squared_w2(true[:, ::2], learned[:, ::2]) + squared_w2(true[:, 1::2], learned[:, 1::2])) / 2
     within = (squared_w2(true[:, ::2], true[:, 1::2]) + squared_w2(learned[:, ::2], learned[:, 1::2])) / 2
     found = root_mean("signal_w2", between - within, 0.0, "data units")
@@ -212,10 +211,15 @@ def signals(
     Returns:
         For each count, points of the true p(f(z) | x) and of the learned one under q, (n, count, D) each.
     """
-    true = [problem.decoder(z) for z in _points(truth, x.cpu(), counts, problem.latent_dim, seed)]
+    true = [problem.signal(z) for z in _points(truth, x.cpu(), counts, problem.latent_dim, seed)]
     drawn = _points(fitted.posterior, x, counts, problem.latent_dim, seed)
-    learned = [fitted.model.decode(z).double().cpu() for z in drawn]
+    learned = [_signal(fitted, z) for z in drawn]
     return [(a.transpose(0, 1), b.transpose(0, 1)) for a, b in zip(true, learned, strict=True)]
+
+
+def _signal(fitted: Fitted, z: Tensor) -> Tensor:
+    """The learned mean of x given z, float64, on the CPU: (..., L) -> (..., D)."""
+    return likelihood_of(fitted.model).mean(fitted.model.decode(z).double()).cpu()
 
 
 def _points(posterior: Posterior, x: Tensor, counts: Sequence[int], latent_dim: int, seed: int) -> Sequence[Tensor]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from bench.metrics.measurement import Measurement, mean
 from bench.metrics.wasserstein import squared_w2
 from datasets.base import DataSource, Problem, Split, stream
-from methods.contract.method import DecoderModel
+from methods.contract.method import DecoderModel, likelihood_of
 
 SETS = 4
 DRAWS = 500
@@ -67,6 +65,4 @@ def _true_sets(problem: Problem, seed: int, name: str) -> Tensor:
 def _learned_sets(source: DataSource, model: DecoderModel, size: int, seed: int) -> Tensor:
     generator = stream(source.name, seed, "model samples")
     z = torch.randn(SETS * size, source.latent_dim, generator=generator, dtype=torch.float64)
-    signal = model.decode(z).double().cpu()
-    noise = torch.randn(signal.shape, generator=generator, dtype=torch.float64)
-    return (signal + math.sqrt(model.variance()) * noise).unflatten(0, (SETS, size))
+    return likelihood_of(model).sample(model.decode(z).double().cpu(), generator).unflatten(0, (SETS, size))

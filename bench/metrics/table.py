@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from methods.contract.method import DecoderModel
+from likelihoods import Likelihood
+from methods.contract.method import DecoderModel, likelihood_of
 
 RADIUS = 9.0
 FEWEST, MOST = 1152, 4608
@@ -30,7 +30,7 @@ class Table:
     wrong: Tensor
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of x given z, (..., 1) -> (..., D)."""
+        """The outputs that p(x | z) depends on, (..., 1) -> (..., D)."""
         parts = len(self.coefficients)
         outside = z[..., 0].detach().abs() > RADIUS
         place = torch.where(outside[..., None], 0.0, (z + RADIUS) * (parts / (2 * RADIUS)))
@@ -44,9 +44,14 @@ class Table:
             found[asked] = self.model.decode(z[asked]).to(found)
         return found
 
+    @property
+    def likelihood(self) -> Likelihood:
+        """p(x | z)."""
+        return likelihood_of(self.model)
+
     def variance(self) -> float:
-        """The noise variance s2, in squared data units."""
-        return self.model.variance()
+        """The noise variance s2 of a Gaussian, in squared data units."""
+        return self.model.variance()  # type: ignore[attr-defined]
 
 
 def tabulated(model: DecoderModel) -> Table:
@@ -58,7 +63,8 @@ def tabulated(model: DecoderModel) -> Table:
     Args:
         model: The model, of L = 1.
     """
-    parts, tolerance = FEWEST, ACCURACY * math.sqrt(model.variance())
+    likelihood = likelihood_of(model)
+    parts, tolerance = FEWEST, ACCURACY * likelihood.unit
     width = 2 * RADIUS / parts
     codes = torch.linspace(-RADIUS - width, RADIUS + width, parts + 3, dtype=torch.float64)[:, None]
     values = model.decode(codes)
@@ -66,7 +72,8 @@ def tabulated(model: DecoderModel) -> Table:
         middles = (codes[:-1] + codes[1:]) / 2
         between = model.decode(middles)
         left, first, last, right = (values[k : parts + k] for k in range(4))
-        wrong = ~(((9 * (first + last) - left - right) / 16 - between[1:-1]).norm(dim=1) <= tolerance)
+        off = likelihood.embed((9 * (first + last) - left - right) / 16) - likelihood.embed(between[1:-1])
+        wrong = ~(off.norm(dim=1) <= tolerance)
         if parts == MOST or not wrong.any():
             bend, jerk = (left + last) / 2 - first, (right - left) / 6 + (first - last) / 2
             return Table(model, torch.stack([first, last - first - bend - jerk, bend, jerk], 1), wrong)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datasets.base import DataSource
 
 ROOT = Path(__file__).parents[2]
-PROJECT = ("bench", "methods", "datasets")
+PROJECT = ("bench", "methods", "datasets", "likelihoods")
 EVALUATION = "bench.fit.runner"
 DRAWN = 200  # points of each set, for a digest
 # These hold names, help texts and messages, and read data. What they say that matters to a run is in its key by value.

@@ -20,7 +20,7 @@ from bench.process.containment import importing
 
 GROUPS = {"methods": "mapa_bench.methods", "datasets": "mapa_bench.datasets"}
 VARIABLES = {"methods": "METHODS", "datasets": "DATASETS"}
-RESERVED = ("curves", "surfaces", "all")
+RESERVED = ("curves", "surfaces", "discrete", "all")
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class Registry:
             made = checked(made, asked.name)
         if noise is None:
             return made
-        if not isinstance(made, Problem):
+        if not isinstance(made, Problem) or made.noise_variance is None:
             raise UsageError(f"dataset {asked.name!r} has no true noise to be set")
         changed = dataclasses.replace(made, noise_variance=noise, exact_log_prob=None)
         with contained():

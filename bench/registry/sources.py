@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.common.errors import UsageError, describe
 from datasets.base import DataSource, Observations, Problem
+from likelihoods import DISCRETE
 
 PROBED = 5
 LEAST_NOISE = 1e-9  # of the variance of the data; below it, double precision does not resolve a posterior
@@ -50,24 +51,29 @@ def _observations(source: Observations) -> Observations:
     if data.dim() != 2 or 0 in data.shape:
         raise UsageError(f"data must have a row for each point, (n, D), got shape {tuple(data.shape)}")
     _check_finite("data", data)
+    _check_family("data", source, data)
     return dataclasses.replace(source, data=data)
 
 
 def _problem(source: Problem) -> Problem:
     _dimension("data_dim", source.data_dim)
     noise = source.noise_variance
-    if isinstance(noise, bool) or not isinstance(noise, Real) or not 0 < float(noise) < math.inf:
+    if source.family in DISCRETE:
+        if noise is not None:
+            raise UsageError(f"noise_variance of {source.family} data must be None, got {noise!r}")
+    elif isinstance(noise, bool) or not isinstance(noise, Real) or not 0 < float(noise) < math.inf:
         raise UsageError(f"noise_variance must be a number above 0 and finite, got {noise!r}")
     decoder = _decoder(source)
     with torch.no_grad():
         data = dataclasses.replace(source, decoder=decoder).sample(10 * PROBED, torch.Generator().manual_seed(0))
     _check_finite("data drawn", data)
+    _check_family("data drawn", source, data)
     least = LEAST_NOISE * float(data.var(0).sum())
-    if float(noise) < least:
+    if noise is not None and float(noise) < least:
         raise UsageError(f"noise_variance must be at least {least:.2g}, 1e-9 of that of the data, got {noise!r}")
     if source.exact_log_prob is not None:
         _check_shape("exact_log_prob", _call("exact_log_prob", source.exact_log_prob, data), (len(data),))
-    return dataclasses.replace(source, noise_variance=float(noise), decoder=decoder)
+    return dataclasses.replace(source, noise_variance=None if noise is None else float(noise), decoder=decoder)
 
 
 def _decoder(source: Problem) -> Callable[[Tensor], Tensor]:
@@ -113,6 +119,13 @@ def _numbers(what: str, found: Any) -> Tensor:
     if data.is_complex():
         raise UsageError(f"{what} must be real numbers, got {data.dtype}")
     return data.cpu().double()
+
+
+def _check_family(what: str, source: DataSource, data: Tensor) -> None:
+    """Raise UsageError if rows (n, D) cannot be of the family of p(x | z)."""
+    refused = DISCRETE[source.family].refuse(data) if source.family in DISCRETE else None
+    if refused:
+        raise UsageError(f"{what} cannot be {source.family}: {refused}")
 
 
 def _check_finite(what: str, data: Tensor) -> None:

@@ -186,6 +186,8 @@ def resolve(settings: Settings, pairs: tuple[Pair, ...] | None = None) -> Plan:
             known = registry((*settings.plugins, *map(checked, settings.data)), settings.columns)
     elif settings.columns:
         raise UsageError("--columns names columns of --data, which is not given", key=("columns",))
+    elif settings.likelihood != Settings().likelihood:
+        raise UsageError("--likelihood says what --data are, which is not given", key=("likelihood",))
     with about("methods"):
         methods = _labels(settings.methods, "methods", {"all": _every_method(settings, known)}, known.method_label)
     with about("datasets"):
@@ -227,11 +229,12 @@ def about(*key: str) -> Iterator[None]:
 
 def groups(known: Registry) -> dict[str, tuple[str, ...]]:
     """The datasets that a group stands for."""
-    from datasets import CURVES, HELD_OUT, SURFACES
+    from datasets import CURVES, DISCRETE, HELD_OUT, SURFACES
 
     return {
         "curves": CURVES,
         "surfaces": SURFACES,
+        "discrete": DISCRETE,
         "all": tuple(name for name in known.datasets if name not in HELD_OUT),
     }
 
@@ -242,7 +245,8 @@ def _datasets(settings: Settings) -> tuple[str, ...]:
     if asked is None:
         asked = () if settings.data else ("curves",)
     named = set(map(labels.name_of, asked))
-    return (*asked, *(name for name in map(label_of, settings.data) if name not in named))
+    own = {"likelihood": settings.likelihood} if settings.likelihood != Settings().likelihood else {}
+    return (*asked, *(labels.spell(name, own) for name in map(label_of, settings.data) if name not in named))
 
 
 def _every_method(settings: Settings, known: Registry) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from methods.common.optimisers import Anytime, Cosine, Optimiser
 from methods.common.posteriors import Amortised, build_encoder
 from methods.common.replicas import Networks, Replicas, bind, row, trained
 from methods.common.training import Objective
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Fitted, Method, Posterior, Task, require
 
 SCHEDULES: dict[str, type[Optimiser]] = {"anytime": Anytime, "cosine": Cosine}
@@ -64,7 +64,7 @@ class AmortisedMethod(Method):
             raise ValueError(f"schedule must be {' or '.join(SCHEDULES)}, got {self.schedule!r}")
 
     @abstractmethod
-    def objective(self, model: GaussianModel, posterior: Any, x: Tensor, noise: Tensor, step: int) -> Objective:
+    def objective(self, model: GenerativeModel, posterior: Any, x: Tensor, noise: Tensor, step: int) -> Objective:
         """What a step raises.
 
         Args:
@@ -78,16 +78,20 @@ class AmortisedMethod(Method):
             The objective of each x, (..., n).
         """
 
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """None: it accepts any likelihood."""
+        return None
+
     @property
     def draws(self) -> int:
         """Draws of noise for each x and step."""
         return 1
 
-    def encoder(self, model: GaussianModel, generator: torch.Generator) -> Amortised:
+    def encoder(self, model: GenerativeModel, generator: torch.Generator) -> Amortised:
         """The networks of q(z | x) at random initial weights."""
         return build_encoder(model, generator)
 
-    def posterior(self, model: GaussianModel, encoder: Any) -> Posterior:  # noqa: ARG002
+    def posterior(self, model: GenerativeModel, encoder: Any) -> Posterior:  # noqa: ARG002
         """q(z | x) by trained networks."""
         found: Posterior = encoder
         return found
@@ -183,7 +187,7 @@ class Trainer:
         task.ledger.watch(encoder=encoder.network)
         return Networks(task.model, encoder)
 
-    def _redrawn(self, task: Task, model: GaussianModel) -> Tensor:
+    def _redrawn(self, task: Task, model: GenerativeModel) -> Tensor:
         """Other initial weights of a replica, (P,). The model is changed in place."""
         model.redraw(task.generator)
         if self.method.steepness != 1:

@@ -6,13 +6,11 @@ loss would not do: a few points decide a mean bound, and neither tells of the de
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from methods.common.latent_grid import LOWEST_EXPONENT, codebook
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 
 POINTS = 500
 CODES = 2000
@@ -33,12 +31,10 @@ class HeldOut:
         self.codes, self.log_weights = grid.codes.to(validation), grid.mass.log().to(self.x)
 
     @torch.no_grad()
-    def log_likelihood(self, model: GaussianModel) -> float:
-        """The mean of log sum_s w_s N(x; f(z_s), s2 I) over the points, in nats."""
-        noise = model.variance()
-        means = model.decode(self.codes).double()
-        affinity = torch.addmm(self.log_weights - means.square().sum(1) / (2 * noise), self.x / noise, means.T)
+    def log_likelihood(self, model: GenerativeModel) -> float:
+        """The mean of log sum_s w_s p(x | z_s) over the points, in nats."""
+        likelihood, outputs = model.likelihood, model.decode(self.codes).double()
+        affinity = likelihood.affinity(self.x, outputs, self.log_weights - likelihood.log_partition(outputs))
         top = affinity.amax(1, keepdim=True)
         log_sums = top.squeeze(1) + affinity.sub_(top).clamp_(min=LOWEST_EXPONENT).exp_().sum(1).log()
-        constant = self.x.shape[1] / 2 * math.log(2 * math.pi * noise)
-        return float((log_sums - self.x.square().sum(1) / (2 * noise)).mean()) - constant
+        return float((log_sums + likelihood.base(self.x)).mean()) + likelihood.constant(self.x.shape[1])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.special import ndtr, ndtri
 
 from methods.contract.decoder import standard_normal_log_prob
-from methods.contract.method import DecoderModel, Posterior
+from methods.contract.method import DecoderModel, Posterior, likelihood_of
 
 EDGE = 1e-16
 COARSEST = 256
@@ -234,9 +234,21 @@ class GridPosterior(Posterior):
         inside = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=0).draw(NODES_PER_CELL).double()
         nodes = self.grid.points(torch.arange(n)[:, None].expand(-1, NODES_PER_CELL), inside.expand(n, -1, -1))
         decoded = model.decode(nodes.flatten(0, 1).to(x.device)).double()
-        squared = torch.cdist(x.double(), decoded).square().unflatten(1, (n, NODES_PER_CELL)).mean(2)
-        log_index = torch.log_softmax(self.log_mass.to(x.device) - squared / (2 * model.variance()), 1)
+        value = likelihood_of(model).compared(x.double(), decoded, NODES_PER_CELL)
+        log_index = torch.log_softmax(self.log_mass.to(x.device) + value, 1)
         return GridPosterior(lambda _: log_index, self.grid)
+
+
+def resolving(model: DecoderModel, latent_dim: int, step: float) -> LatentGrid:
+    """A grid that resolves the decoder of a model.
+
+    Args:
+        model: The generative model.
+        latent_dim: L.
+        step: The largest movement across a cell, in standard deviations of the noise (in the Fisher metric).
+    """
+    likelihood = likelihood_of(model)
+    return LatentGrid.resolving(lambda z: likelihood.embed(model.decode(z)), latent_dim, step * likelihood.unit)
 
 
 def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> GridPosterior:
@@ -247,17 +259,16 @@ def exact_posterior(model: DecoderModel, latent_dim: int, step: float = 0.5) -> 
         latent_dim: L.
         step: The largest movement of the decoder across a cell, in standard deviations of the noise.
     """
-    return posterior_on(model, LatentGrid.resolving(model.decode, latent_dim, step * math.sqrt(model.variance())))
+    return posterior_on(model, resolving(model, latent_dim, step))
 
 
 def posterior_on(model: DecoderModel, grid: LatentGrid) -> GridPosterior:
     """The posterior of a model at its present weights on a given grid, from its likelihood at the cells' codes."""
-    decoded, noise = model.decode(grid.codes).double(), model.variance()
-    bias = grid.mass.log().to(decoded.device) - decoded.square().sum(1) / (2 * noise)
+    decoded, likelihood = model.decode(grid.codes).double(), likelihood_of(model)
+    offset = grid.mass.log().to(decoded.device) - likelihood.log_partition(decoded)
 
     def log_index(x: Tensor) -> Tensor:
-        # Less |x|^2 / (2 s2), which is the same for all cells.
-        return torch.log_softmax(torch.addmm(bias.to(x.device), x.double() / noise, decoded.to(x.device).T), 1)
+        return torch.log_softmax(likelihood.affinity(x.double(), decoded.to(x.device), offset.to(x.device)), 1)
 
     return GridPosterior(log_index, grid)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.special import ndtri
 
 from methods.common.optimisers import Cosine
-from methods.contract.decoder import gaussian_log_prob
-from methods.contract.method import DecoderModel
+from methods.contract.method import DecoderModel, likelihood_of
 
 NODES = 24
 STEPS = 100
@@ -71,8 +68,7 @@ def _elbo(model: DecoderModel, x: Tensor, mean: Tensor, log_scale: Tensor, nodes
     """The ELBO of each x (n, D) for Gaussians (..., n, L) in nats, with nodes (m, L) for the likelihood: (..., n)."""
     scale = log_scale.exp()
     z = mean[..., None, :, :] + scale[..., None, :, :] * nodes[:, None]
-    log_noise = torch.tensor(math.log(model.variance()), dtype=torch.float64)
-    likelihood = gaussian_log_prob(x.double() - model.decode(z).double(), log_noise).mean(-2)
+    likelihood = likelihood_of(model).log_prob(x.double(), model.decode(z).double()).mean(-2)
     return likelihood - 0.5 * (mean.square() + scale.square() - 1 - 2 * log_scale).sum(-1)
 
 
@@ -80,7 +76,7 @@ def _elbo(model: DecoderModel, x: Tensor, mean: Tensor, log_scale: Tensor, nodes
 def laplace(model: DecoderModel, x: Tensor, latent_dim: int) -> tuple[Tensor, Tensor]:
     """A diagonal Gaussian for each x at the most probable of 4,096 codes.
 
-    Its precision is the Gauss-Newton one, 1 + |df / dz_a|^2 / s2 along axis a.
+    Its precision along axis a is 1 plus the Fisher information, which is |df / dz_a|^2 / s2 for Gaussian data.
 
     Args:
         model: The generative model.
@@ -91,9 +87,11 @@ def laplace(model: DecoderModel, x: Tensor, latent_dim: int) -> tuple[Tensor, Te
         Mean and log standard deviation, (n, L) each, float64.
     """
     codes = spread_codes(CODES, latent_dim).to(x.device)
-    squared = torch.cdist(x.double(), model.decode(codes).double()).square()
-    mode = codes[(-squared / (2 * model.variance()) - codes.square().sum(1) / 2).argmax(1)]
+    likelihood = likelihood_of(model)
+    value = likelihood.compared(x.double(), model.decode(codes).double())
+    mode = codes[(value - codes.square().sum(1) / 2).argmax(1)]
     shifts = DIFFERENCE * torch.eye(latent_dim, dtype=torch.float64, device=x.device)[:, None]
-    slopes = (model.decode(mode + shifts) - model.decode(mode - shifts)).double() / (2 * DIFFERENCE)
-    precision = 1 + slopes.square().sum(-1).T / model.variance()
+    ahead, behind = (likelihood.embed(model.decode(mode + each)) for each in (shifts, -shifts))
+    slopes = (ahead - behind).double() / (2 * DIFFERENCE)
+    precision = 1 + slopes.square().sum(-1).T / likelihood.dispersion
     return mode, -0.5 * precision.log()

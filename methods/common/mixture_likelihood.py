@@ -1,6 +1,6 @@
 """The likelihood of a generative model as a mixture over the cells of a latent grid, its ascent, and its posterior.
 
-    log p(x) = log of the integral of N(x; f(z), s2 I) N(z; 0, I) dz, about log sum_s w_s N(x; f(z_s), s2 I)
+    log p(x) = log of the integral of p(x | z) N(z; 0, I) dz, about log sum_s w_s p(x | z_s)
 
 The codes z_s are the centres of S cells, and w_s the masses of the cells under the prior. The codes are decoded once
 for all data. Above two latent dimensions no affordable S suffices.
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from likelihoods import Gaussian, Likelihood
 from methods.common.latent_grid import (
     LOWEST_EXPONENT,
     GridPosterior,
@@ -26,7 +27,7 @@ from methods.common.latent_grid import (
     posterior_on,
 )
 from methods.common.lbfgs import lbfgs, until_slow
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GaussianModel, GenerativeModel
 from methods.contract.method import DecoderModel, Ledger, Posterior
 
 PATIENCE = 25
@@ -36,7 +37,7 @@ LEAST_NOISE = 1e-6
 
 
 def maximise_likelihood(
-    model: GaussianModel,
+    model: GenerativeModel,
     x: Tensor,
     grid: LatentGrid,
     ledger: Ledger,
@@ -64,8 +65,12 @@ def maximise_likelihood(
         The mean log-likelihood after each step, in nats.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    codes, log_weights, standard = grid.codes.to(x), grid.mass.log().to(x), model.units(x)
-    loss = partial(_negative_log_likelihood, model, codes, log_weights, standard)
+    codes, log_weights = grid.codes.to(x), grid.mass.log().to(x)
+    loss: Callable[[], Tensor]
+    if isinstance(model, GaussianModel):
+        loss = partial(_negative_log_likelihood, model, codes, log_weights, model.units(x))
+    else:
+        loss = partial(_negative_log_likelihood_of_family, model, codes, log_weights, x)
     losses = islice(lbfgs(parameters, loss, ledger, history, name), steps)
     for value in until_slow(losses, PATIENCE, tolerance):
         least = LEAST_NOISE * float(model.units.scale) ** 2
@@ -82,6 +87,12 @@ def _negative_log_likelihood(model: GaussianModel, codes: Tensor, log_weights: T
         log_noise = log_noise.clamp(min=math.log(LEAST_NOISE))
     value = mixture_log_likelihood(model.network(codes), log_noise, log_weights, standard)
     return standard.shape[1] * log_scale - value
+
+
+def _negative_log_likelihood_of_family(model: GenerativeModel, codes: Tensor, log_weights: Tensor, x: Tensor) -> Tensor:
+    """-mean_n log sum_s w_s p(x_n | z_s), of a likelihood without parameters."""
+    value: Tensor = _FamilyLogLikelihood.apply(model.decode(codes), model.likelihood, log_weights, x)
+    return -value
 
 
 def mixture_log_likelihood(means: Tensor, log_noise: Tensor, log_weights: Tensor, x: Tensor) -> Tensor:
@@ -106,7 +117,7 @@ class _MixtureLogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, means: Tensor, log_noise: Tensor, log_weights: Tensor, x: Tensor) -> Tensor:
         (n, dim), noise = x.shape, log_noise.exp()
-        log_sums, moments = _accumulate(means, noise, log_weights, x)
+        log_sums, moments = _accumulate(Gaussian(noise), means, log_weights, x)
         sums, counts = moments[:, :-1], moments[:, -1:]
         total = x.double().square().sum()
         squared = total + (means.double() * (counts * means - 2 * sums).double()).sum()
@@ -119,13 +130,29 @@ class _MixtureLogLikelihood(torch.autograd.Function):
         return upstream.to(by_means) * by_means, (upstream * by_log_noise).to(by_means), None, None
 
 
-def _accumulate(means: Tensor, noise: Tensor, log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """sum_n log sum_s w_s exp((x_n . m_s - |m_s|^2 / 2) / s2), and sum_n p(s | x_n) (x_n, 1), (S, D + 1)."""
-    bias = log_weights - means.square().sum(1) / (2 * noise)
+class _FamilyLogLikelihood(torch.autograd.Function):
+    """The same for any likelihood: the gradient is sum_n p(s | x_n) (x_n - E_s x) / (N phi) for outputs o_s."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, likelihood: Likelihood, log_weights: Tensor, x: Tensor) -> Tensor:
+        log_sums, moments = _accumulate(likelihood, outputs, log_weights, x)
+        sums, counts = moments[:, :-1], moments[:, -1:]
+        ctx.save_for_backward((sums - counts * likelihood.mean(outputs)) / (len(x) * likelihood.dispersion))
+        return (log_sums + likelihood.base(x.double()).sum()) / len(x) + likelihood.constant(x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (by_outputs,) = ctx.saved_tensors
+        return upstream.to(by_outputs) * by_outputs, None, None, None
+
+
+def _accumulate(likelihood: Likelihood, outputs: Tensor, log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_n log sum_s w_s p(x_n | o_s) up to a term in x, and sum_n p(s | x_n) (x_n, 1), (S, D + 1)."""
+    offset = log_weights - likelihood.log_partition(outputs)
     log_sums = torch.zeros((), dtype=torch.float64, device=x.device)
-    moments = means.new_zeros(len(means), means.shape[1] + 1)
+    moments = outputs.new_zeros(len(outputs), outputs.shape[1] + 1)
     for part in x.split(ROWS_AT_ONCE):
-        affinity = torch.addmm(bias, part / noise, means.T)
+        affinity = likelihood.affinity(part, outputs, offset)
         top = affinity.amax(1, keepdim=True)
         affinity.sub_(top).clamp_(min=LOWEST_EXPONENT).exp_()
         total = affinity.sum(1, keepdim=True)
@@ -141,7 +168,7 @@ class ModelPosterior(Posterior):
         model: The generative model.
     """
 
-    def __init__(self, model: GaussianModel):
+    def __init__(self, model: GenerativeModel):
         self.model = model
 
     @cached_property
@@ -167,7 +194,7 @@ class ModelPosterior(Posterior):
         return self.exact.best(model, x)
 
 
-def log_index_given_model(model: GaussianModel, train: Tensor, grid: LatentGrid) -> Callable[[Tensor], Tensor]:
+def log_index_given_model(model: GenerativeModel, train: Tensor, grid: LatentGrid) -> Callable[[Tensor], Tensor]:
     """The index posterior that a model at its weights at each call implies, on a given grid.
 
     Args:

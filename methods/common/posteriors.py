@@ -11,7 +11,7 @@ from torch.special import ndtri
 
 from methods.common.local_gaussian import laplace, maximise_elbo
 from methods.contract.architecture import ACTIVATION
-from methods.contract.decoder import GaussianModel, Standardiser, mlp, standard_normal_log_prob
+from methods.contract.decoder import GenerativeModel, Standardiser, mlp, standard_normal_log_prob
 from methods.contract.method import DecoderModel, Posterior
 
 
@@ -138,7 +138,7 @@ class DiagonalGaussian(Gaussian, Amortised):
 
 
 def build_encoder(
-    model: GaussianModel,
+    model: GenerativeModel,
     generator: torch.Generator,
     hidden: Sequence[int] | None = None,
 ) -> DiagonalGaussian:

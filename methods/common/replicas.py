@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.common.posteriors import Amortised
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -23,7 +23,7 @@ class Networks(nn.Module):
         encoder: The networks of q(z | x).
     """
 
-    def __init__(self, model: GaussianModel, encoder: Amortised):
+    def __init__(self, model: GenerativeModel, encoder: Amortised):
         super().__init__()
         self.model, self.encoder = model, encoder
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.common.posteriors import Gaussian
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Ledger
 
 
@@ -32,7 +32,7 @@ class Objective:
         return Objective(bound.detach(), bound)
 
 
-def elbo(model: GaussianModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Tensor:
+def elbo(model: GenerativeModel, posterior: Gaussian, x: Tensor, noise: Tensor) -> Tensor:
     """The evidence lower bound with the KL to the prior in closed form (Kingma & Welling 2014, eq. 10).
 
     Args:

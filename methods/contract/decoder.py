@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
@@ -10,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from likelihoods import DISCRETE, Gaussian, Likelihood, gaussian_log_prob
 from methods.contract.architecture import ACTIVATION, ACTIVATIONS, HIDDEN
 
 
@@ -88,7 +90,91 @@ class Standardiser(nn.Module):
         return self.shift + self.scale * y
 
 
-class GaussianModel(nn.Module):
+class GenerativeModel(nn.Module, ABC):
+    """z ~ N(0, I_L), x | z ~ p(x | decode(z)).
+
+    Args:
+        network: The decoder network, from codes to outputs in standard units.
+        train: Training points, (N, D), which set the standard units.
+        latent_dim: L.
+        hidden: Widths of the hidden layers, which the encoder shares.
+        activation: The decoder's activation.
+
+    Attributes:
+        units: The map of data between data units and standard units.
+        latent_dim: L.
+        data_dim: D.
+        hidden: Widths of the hidden layers of decoder and encoder.
+        activation: The decoder's activation.
+    """
+
+    def __init__(
+        self,
+        network: nn.Sequential,
+        train: Tensor,
+        latent_dim: int,
+        hidden: Sequence[int] = HIDDEN,
+        activation: str = ACTIVATION,
+    ):
+        super().__init__()
+        self.network = network
+        self.units = Standardiser(train)
+        self.latent_dim = latent_dim
+        self.data_dim = train.shape[1]
+        self.hidden = tuple(hidden)
+        self.activation = activation
+
+    @property
+    @abstractmethod
+    def likelihood(self) -> Likelihood:
+        """p(x | z) at the present parameters, given the decoder's outputs."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """The outputs that p(x | z) depends on: (..., L) -> (..., D)."""
+
+    @property
+    def learns_noise(self) -> bool:
+        """Whether a noise variance is learned."""
+        return False
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z) in nats, differentiable in all that is learned: x (..., D), z (..., L) -> (...)."""
+        return self.likelihood.log_prob(x, self.decode(z))
+
+    def variance(self) -> float:
+        """The noise variance s2 of Gaussian data, in squared data units.
+
+        Raises:
+            TypeError: If the likelihood has none.
+        """
+        raise TypeError(f"a {self.likelihood.name} likelihood has no noise variance")
+
+    def set_variance(self, value: float) -> None:
+        """Set the noise variance s2 of Gaussian data, in squared data units.
+
+        Raises:
+            TypeError: If the likelihood has none.
+        """
+        raise TypeError(f"a {self.likelihood.name} likelihood has no noise variance, got {value}")
+
+    def take_noise(self, other: GenerativeModel) -> None:
+        """Take over the noise variance of another model, if there is one."""
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw other initial weights of the decoder in place. The noise stays as it is."""
+        for layer in self.network:
+            if isinstance(layer, _Linear):
+                layer.draw(generator)
+
+    def steepen(self, factor: float) -> None:
+        """Multiply the weights and biases of the decoder's first layer, so that it varies over z as over factor z."""
+        with torch.no_grad():
+            for parameter in self.network[0].parameters():
+                parameter.mul_(factor)
+
+
+class GaussianModel(GenerativeModel):
     """p(z) = N(0, I_L), p(x | z) = N(f(z), s2 I_D). The network works in standard units, all else in data units.
 
     Args:
@@ -101,11 +187,6 @@ class GaussianModel(nn.Module):
         activation: The decoder's activation.
 
     Attributes:
-        units: The map between data units and standard units.
-        latent_dim: L.
-        data_dim: D.
-        hidden: Widths of the hidden layers of decoder and encoder.
-        activation: The decoder's activation.
         log_noise: log s2, a parameter that requires a gradient only if s2 is learned.
     """
 
@@ -120,15 +201,14 @@ class GaussianModel(nn.Module):
         hidden: Sequence[int] = HIDDEN,
         activation: str = ACTIVATION,
     ):
-        super().__init__()
-        self.network = network
-        self.units = Standardiser(train)
-        self.latent_dim = latent_dim
-        self.data_dim = train.shape[1]
-        self.hidden = tuple(hidden)
-        self.activation = activation
+        super().__init__(network, train, latent_dim, hidden, activation)
         start = 0.1 * float(self.units.scale) ** 2 if noise_variance is None else noise_variance
         self.log_noise = nn.Parameter(torch.tensor(math.log(start)), requires_grad=noise_variance is None)
+
+    @property
+    def likelihood(self) -> Gaussian:
+        """p(x | z) at the present noise variance."""
+        return Gaussian(self.variance())
 
     @property
     def learns_noise(self) -> bool:
@@ -149,27 +229,54 @@ class GaussianModel(nn.Module):
         with torch.no_grad():
             self.log_noise.fill_(math.log(value))
 
-    def redraw(self, generator: torch.Generator) -> None:
-        """Draw other initial weights of the decoder in place. The noise stays as it is."""
-        for layer in self.network:
-            if isinstance(layer, _Linear):
-                layer.draw(generator)
-
-    def steepen(self, factor: float) -> None:
-        """Multiply the weights and biases of the decoder's first layer, so that it varies over z as over factor z."""
-        with torch.no_grad():
-            for parameter in self.network[0].parameters():
-                parameter.mul_(factor)
+    def take_noise(self, other: GenerativeModel) -> None:
+        """Take over the noise variance of another model."""
+        self.set_variance(other.variance())
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) in nats: x (..., D), z (..., L) -> (...)."""
         return gaussian_log_prob(x - self.decode(z), self.log_noise)
 
 
-def gaussian_log_prob(residual: Tensor, log_noise: Tensor) -> Tensor:
-    """log N(residual; 0, exp(log_noise) I) in nats: (..., D) -> (...)."""
-    constant = -residual.shape[-1] / 2 * (math.log(2 * math.pi) + log_noise)
-    return torch.addcmul(constant, residual.square().sum(-1), (-log_noise).exp(), value=-0.5)
+class DiscreteModel(GenerativeModel):
+    """A model of data whose likelihood has no parameters of its own, such as binary data or counts.
+
+    What the network gives is added to the outputs whose mean is that of the data.
+
+    Args:
+        network: The decoder network, from codes to outputs.
+        train: Training points, (N, D).
+        latent_dim: L.
+        likelihood: p(x | z).
+        hidden: Widths of the hidden layers, which the encoder shares.
+        activation: The decoder's activation.
+    """
+
+    replica_axes: ClassVar[Mapping[str, int]] = {"middle": 1}
+    middle: Tensor
+
+    def __init__(
+        self,
+        network: nn.Sequential,
+        train: Tensor,
+        latent_dim: int,
+        likelihood: Likelihood,
+        hidden: Sequence[int] = HIDDEN,
+        activation: str = ACTIVATION,
+    ):
+        super().__init__(network, train, latent_dim, hidden, activation)
+        self._likelihood = likelihood
+        self.register_buffer("middle", likelihood.outputs(likelihood.interior(train.mean(0), len(train))))
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """p(x | z), given the decoder's outputs."""
+        return self._likelihood
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The natural parameters of x given z, such as logits or log rates: (..., L) -> (..., D)."""
+        decoded: Tensor = self.middle + self.network(z.to(self.middle))
+        return decoded
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
@@ -184,17 +291,21 @@ def build_model(
     generator: torch.Generator,
     hidden: Sequence[int] = HIDDEN,
     activation: str = ACTIVATION,
-) -> GaussianModel:
+    family: str = Gaussian.name,
+) -> GenerativeModel:
     """The generative model at its initial weights, float32.
 
     Args:
         train: Training points, (N, D), float32, in data units.
         latent_dim: L.
-        noise_variance: s2 in squared data units; None if it is learned.
+        noise_variance: s2 of Gaussian data in squared data units; None if it is learned.
         generator: The source of the initial weights.
         hidden: Widths of the hidden layers of the decoder and of every encoder built for it.
         activation: The decoder's activation. "linear" gives a decoder without hidden layers; its encoders keep theirs.
+        family: The family of p(x | z), a name in `likelihoods.FAMILIES`.
     """
     widths = () if activation == "linear" else hidden
     network = mlp([latent_dim, *widths, train.shape[1]], activation, generator)
+    if family in DISCRETE:
+        return DiscreteModel(network, train, latent_dim, DISCRETE[family], hidden, activation)
     return GaussianModel(network, train, latent_dim, noise_variance, hidden, activation)

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.contract.decoder import GaussianModel
+from likelihoods import Gaussian, Likelihood
+from methods.contract.decoder import GenerativeModel
 from methods.contract.search_space import Range
 
 T = TypeVar("T")
@@ -25,22 +26,27 @@ Role = Literal["method", "reference", "ceiling", "floor"]
 
 
 class DecoderModel(Protocol):
-    """A generative model p(z) p(x | z) = N(0, I) N(decode(z), noise I), in the units of the data."""
+    """A generative model, z ~ N(0, I), x | z ~ p(x | decode(z)).
+
+    It has a `likelihood`, or a method `variance` that returns s2, for N(decode(z), s2 I): see `likelihood_of`.
+    """
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of x given z.
+        """The outputs that p(x | z) depends on: the mean of x in data units, if it is Gaussian.
 
         Args:
             z: Codes, (..., L).
 
         Returns:
-            Means in data units, (..., D).
+            Outputs, (..., D).
         """
         ...
 
-    def variance(self) -> float:
-        """The variance s2 of the noise, in squared data units."""
-        ...
+
+def likelihood_of(model: DecoderModel) -> Likelihood:
+    """p(x | z) of a model at its present weights: its `likelihood`, or a Gaussian of its `variance()`."""
+    found: Likelihood | None = getattr(model, "likelihood", None)
+    return Gaussian(model.variance()) if found is None else found  # type: ignore[attr-defined]
 
 
 class Posterior(ABC):
@@ -201,7 +207,7 @@ class Task:
 
     train: Tensor
     validation: Tensor
-    model: GaussianModel
+    model: GenerativeModel
     generator: torch.Generator
     ledger: Ledger
     truth: DecoderModel | None = None
@@ -273,6 +279,18 @@ class Method(ABC):
             What has been learned in each of them, after each unit of work.
         """
         raise NotImplementedError(f"{type(self).__name__} does not fit several seeds as one program")
+
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
+        """The reason why the method does not accept data of a family. By default it fits Gaussian data only.
+
+        Args:
+            family: The family of p(x | z), a name in `likelihoods.FAMILIES`.
+            latent_dim: L, the dimension of z.
+
+        Returns:
+            The reason in a few words; None if the method accepts them.
+        """
+        return None if family == Gaussian.name else f"it fits gaussian data only, got {family}"
 
     def skip(self, latent_dim: int, data_dim: int, n_train: int) -> str | None:  # noqa: ARG002
         """The reason why the method does not accept data of these sizes.

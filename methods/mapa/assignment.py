@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from methods.common.latent_grid import GridPosterior, LatentGrid
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Fitted, Ledger
 from methods.mapa import deconvolution, placement
 from methods.mapa.fit import Regression
-from methods.mapa.index import Mixture, log_index_posterior
+from methods.mapa.index import Atoms, log_index_posterior
 from methods.mapa.refined import RefinedPosterior
 
 
@@ -37,7 +37,7 @@ class Shares:
         latent_dim: L.
     """
 
-    mixture: Mixture
+    mixture: Atoms
     atom: Tensor
     targets: Tensor
     weights: Tensor
@@ -45,7 +45,7 @@ class Shares:
     latent_dim: int
 
     @staticmethod
-    def of(estimate: Mixture, x: Tensor, latent_dim: int, ledger: Ledger) -> Shares:
+    def of(estimate: Atoms, x: Tensor, latent_dim: int, ledger: Ledger) -> Shares:
         """Divide training points into shares.
 
         Args:
@@ -88,7 +88,7 @@ class Shares:
         return grid.codes[place], posterior
 
 
-def steepened(model: GaussianModel, factor: float) -> GaussianModel:
+def steepened(model: GenerativeModel, factor: float) -> GenerativeModel:
     """A copy of a model with a steeper decoder: its first layer varies over z as the original varies over factor z.
 
     Args:
@@ -100,7 +100,7 @@ def steepened(model: GaussianModel, factor: float) -> GaussianModel:
     return model
 
 
-def _refined(index: GridPosterior, log_index: Callable[[Tensor], Tensor], model: GaussianModel, boxes: int) -> Fitted:
+def _refined(index: GridPosterior, log_index: Callable[[Tensor], Tensor], model: GenerativeModel, boxes: int) -> Fitted:
     """What is learned, with a posterior of `boxes` boxes, or that of training if there are none."""
     return Fitted(model, RefinedPosterior(index, model, boxes) if boxes else index, log_index)
 
@@ -122,7 +122,7 @@ class Attempt:
         refined: What is learned with a model that does not change any more, and a posterior for new x.
     """
 
-    def __init__(self, model: GaussianModel, shares: Shares, place: Tensor, begin: Callable[..., Iterator[float]]):
+    def __init__(self, model: GenerativeModel, shares: Shares, place: Tensor, begin: Callable[..., Iterator[float]]):
         self.model, self.shares, self.begin = model, shares, begin
         self.loss, self.steps = math.inf, 0
         self._place(place)
@@ -133,7 +133,7 @@ class Attempt:
         self.codes = codes.to(shares.targets)
         self.fitted = Fitted(self.model, posterior, shares.log_index)
         self.refined = partial(_refined, posterior, shares.log_index)
-        regression = Regression(self.codes, shares.targets, shares.weights, self.model.variance())
+        regression = Regression(self.codes, shares.targets, shares.weights, self.model.likelihood)
         self.losses = self.begin(self.model, regression)
 
     def advance(self, steps: int | None = None) -> Iterator[None]:
@@ -151,7 +151,7 @@ class Attempt:
             yield
 
     def place_anew(self, ledger: Ledger) -> None:
-        """Reassign codes to shares such that the squared error of the present decoder is least.
+        """Reassign codes to shares such that the deviance of the present decoder is least.
 
         The posterior over atoms does not change. The next `advance` starts a new fit from the present decoder.
 
@@ -161,5 +161,6 @@ class Attempt:
         shares = self.shares
         with torch.no_grad():
             decoded = self.model.decode(self.codes)
-            cost = shares.weights[:, None] * torch.cdist(shares.targets.double(), decoded.double()).square()
+            deviances = self.model.likelihood.deviances(shares.targets.double(), decoded.double())
+            cost = shares.weights[:, None] * deviances
         self._place(self.place[placement.assignment(cost.cpu().numpy(), ledger)])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from methods.contract.method import Ledger
-from methods.mapa.index import Mixture
+from methods.mapa.index import Atoms, Mixture
 
 DENSE = 20_000_000
 BLOCK = 4_000_000
@@ -123,7 +123,7 @@ def thinned(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return x[chosen.to(x.device)]
 
 
-def resampled(mixture: Mixture, count: int) -> tuple[Mixture, Tensor]:
+def resampled(mixture: Atoms, count: int) -> tuple[Atoms, Tensor]:
     """Round the weights of a mixture to multiples of 1/count.
 
     This is systematic resampling along the principal axis of the atoms: no interval of the axis gains or loses more
@@ -141,7 +141,7 @@ def resampled(mixture: Mixture, count: int) -> tuple[Mixture, Tensor]:
     places = (torch.arange(count, dtype=above.dtype, device=above.device) + 0.5) / count * above[-1]
     chosen = order[torch.searchsorted(above, places).clamp(max=len(above) - 1)]
     kept, share, copies = torch.unique(chosen, return_inverse=True, return_counts=True)
-    return Mixture(mixture.atoms[kept], copies.to(above).log(), mixture.variance[kept]), share
+    return mixture.chosen(kept, copies.to(above).log()), share
 
 
 def _along_principal_axis(points: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def _along_principal_axis(points: Tensor) -> Tensor:
     return centred @ torch.linalg.eigh(centred.T @ centred)[1][:, -1]
 
 
-def sums(mixture: Mixture, x: Tensor, ledger: Ledger) -> Sums:
+def sums(mixture: Atoms, x: Tensor, ledger: Ledger) -> Sums:
     """The sums over data for each atom, in memory that does not grow with n.
 
     If there are many pairs and the noise is small, few atoms matter to each point, and a k-d tree finds the nearest
@@ -161,18 +161,19 @@ def sums(mixture: Mixture, x: Tensor, ledger: Ledger) -> Sums:
         ledger: Where the work is accounted for.
     """
     size = len(mixture.atoms)
-    nearest = _atoms_that_matter(mixture, x) if len(x) * size > DENSE else size
+    gaussian = mixture if isinstance(mixture, Mixture) else None
+    nearest = _atoms_that_matter(gaussian, x) if gaussian and len(x) * size > DENSE else size
     blocks = x.split(max(1, BLOCK // nearest))
-    tree = _tree(mixture) if nearest < size else None
+    tree = _tree(gaussian) if gaussian and nearest < size else None
     total = x.new_zeros(size, x.shape[1] + 2)
     for block in blocks:
-        if tree is None:
+        if tree is None or gaussian is None:
             p = mixture.log_posterior(block).exp()
             total += torch.cat([p.sum(0)[:, None], p.square().sum(0)[:, None], p.T @ block], 1)
         else:
             ledger.charge("nearest atoms", len(block) * nearest * (math.log2(size) + 3.0 * x.shape[1]))
             distance, among = (torch.from_numpy(each).to(x.device) for each in tree.query(block.cpu().numpy(), nearest))
-            p = torch.softmax(mixture.log_joint(distance.square(), among), 1)[..., None]
+            p = torch.softmax(gaussian.log_joint(distance.square(), among), 1)[..., None]
             rows = torch.cat([p, p.square(), p * block[:, None]], 2)
             total.index_add_(0, among.flatten(), rows.flatten(0, 1))
     return Sums(total[:, 0], total[:, 1], total[:, 2:])

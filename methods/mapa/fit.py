@@ -1,6 +1,8 @@
-"""The fit of the decoder: under a fixed posterior, maximising the ELBO is weighted least squares.
+"""The fit of the decoder: under a fixed posterior, maximising the ELBO is weighted regression.
 
-    sum_n sum_i p(i | x_n) log N(x_n; f(z_i), s2 I) = const - sum_i w_i |f(z_i) - t_i|^2 / (2 s2)
+    sum_n sum_i p(i | x_n) log p(x_n | z_i) = const - sum_i w_i deviance(t_i, f(z_i)) / (2 phi)
+
+For Gaussian data the deviance is |f(z_i) - t_i|^2, and phi = s2: weighted least squares.
 
 There is no encoder and no sampling, so the objective is deterministic, and full-batch L-BFGS replaces stochastic
 gradient steps.
@@ -14,9 +16,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from likelihoods import Likelihood
 from methods.common.lbfgs import lbfgs, until_slow
 from methods.common.training import Objective, adam, ascend
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Ledger
 
 PATIENCE = 50
@@ -25,21 +28,21 @@ ADAM_RATE = 1e-2
 
 @dataclass(frozen=True)
 class Regression:
-    """A weighted least-squares problem for the decoder.
+    """A weighted regression problem for the decoder.
 
     Args:
         codes: The inputs z_i, (M, L).
         targets: The targets t_i, (M, D), in data units.
         weights: The weights w_i, (M,).
-        noise: The noise variance s2, in squared data units, which converts squared errors to nats.
+        likelihood: p(x | z), which converts errors to nats.
     """
 
     codes: Tensor
     targets: Tensor
     weights: Tensor
-    noise: float
+    likelihood: Likelihood
 
-    def nats(self, model: GaussianModel) -> Tensor:
+    def nats(self, model: GenerativeModel) -> Tensor:
         """The loss: how much the errors of the decoder lower the ELBO, in nats per training point.
 
         Args:
@@ -48,12 +51,12 @@ class Regression:
         Returns:
             A scalar, differentiable in the decoder's weights.
         """
-        squared = (model.decode(self.codes) - self.targets).square().sum(1)
-        return (self.weights * squared).sum() / (2 * self.noise * self.weights.sum())
+        deviance = self.likelihood.deviance(self.targets, model.decode(self.codes))
+        return (self.weights * deviance).sum() / (2 * self.likelihood.dispersion * self.weights.sum())
 
 
 def fit(
-    model: GaussianModel,
+    model: GenerativeModel,
     regression: Regression,
     ledger: Ledger,
     history: int,
@@ -64,7 +67,7 @@ def fit(
 
     Args:
         model: The generative model.
-        regression: The weighted least-squares problem.
+        regression: The weighted regression problem.
         ledger: Where the work is accounted for.
         history: Number of pairs that L-BFGS remembers.
         tolerance: Least gain of 50 steps, in nats per training point.

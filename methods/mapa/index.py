@@ -11,9 +11,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Atoms(Protocol):
+    """A mixture that estimates where the signals lie, of any family: its K atoms are means."""
+
+    @property
+    def atoms(self) -> Tensor:
+        """The means a_k, (K, D), in data units."""
+        ...
+
+    @property
+    def log_weight(self) -> Tensor:
+        """The log-weights, (K,), up to a constant."""
+        ...
+
+    @property
+    def places(self) -> Tensor:
+        """The atoms where noise has the same variance everywhere, (K, D)."""
+        ...
+
+    def log_posterior(self, x: Tensor) -> Tensor:
+        """log p(k | x) by Bayes' rule, in nats: (n, D) -> (n, K)."""
+        ...
+
+    def chosen(self, kept: Tensor, log_weight: Tensor) -> Atoms:
+        """The mixture of some of the atoms, with other weights."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,6 +57,15 @@ class Mixture:
     atoms: Tensor
     log_weight: Tensor
     variance: Tensor
+
+    @property
+    def places(self) -> Tensor:
+        """The atoms where noise has the same variance everywhere: as they are, (K, D)."""
+        return self.atoms
+
+    def chosen(self, kept: Tensor, log_weight: Tensor) -> Mixture:
+        """The mixture of some of the atoms, with other weights."""
+        return Mixture(self.atoms[kept], log_weight, self.variance[kept])
 
     def log_posterior(self, x: Tensor) -> Tensor:
         """log p(k | x) by Bayes' rule, with p(x | k) = N(x; a_k, v_k I).
@@ -55,7 +92,7 @@ class Mixture:
         return self.log_weight[among] - self.atoms.shape[1] / 2 * variance.log() - squared / (2 * variance)
 
 
-def log_index_posterior(mixture: Mixture, train: Tensor) -> Callable[[Tensor], Tensor]:
+def log_index_posterior(mixture: Atoms, train: Tensor) -> Callable[[Tensor], Tensor]:
     """The index posterior, log p(i | x) = log sum_k p(k | x) p(i | k).
 
     p(i | k) is proportional to p(k | x_i), by Bayes' rule with a uniform prior over the training points.

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from likelihoods import Gaussian
 from methods.common.latent_grid import LatentGrid, exact_posterior
 from methods.common.posteriors import Prior
-from methods.contract.decoder import GaussianModel
+from methods.contract.decoder import GaussianModel, GenerativeModel
 from methods.contract.method import Fitted, Method, Role, Task, require
-from methods.mapa import deconvolution, noise, placement
+from methods.mapa import deconvolution, families, noise, placement
 from methods.mapa.assignment import Attempt, Shares, steepened
 from methods.mapa.fit import fit
 from methods.mapa.held_out import Kept
@@ -40,7 +41,7 @@ class MAPA(Method):
         smoothing: Variance of the first kernel of the deconvolution, in units of the kernel variance (see
             `kernel_width`). With 0 the atoms start at the training points.
         weight_steps: Expectation-maximisation steps for the weights of the atoms.
-        atom_steps: Expectation-maximisation steps for the positions of the atoms.
+        atom_steps: Expectation-maximisation steps for the positions of the atoms, of Gaussian data.
         kernel_width: Kernel variance of deconvolution and index posterior, in units of the noise variance.
         atoms: Most atoms that represent the signals; of more training points, a random subset gives the atoms.
         centres: Number of k-means centres on the path that orders the codes (L = 1).
@@ -125,6 +126,12 @@ class MAPA(Method):
             return f"mapa embeds in fewer dimensions than there are coordinates ({data_dim}) and data ({n_train})"
         return None
 
+    def skip_likelihood(self, family: str, latent_dim: int) -> str | None:
+        """The reason why data of a family cannot be fitted: the embedding above two latent dimensions is Gaussian."""
+        if latent_dim > 2 and family != Gaussian.name:
+            return f"mapa fits gaussian data only above two latent dimensions, got {family}"
+        return None
+
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Place codes and fit the decoder.
 
@@ -148,15 +155,17 @@ class MAPA(Method):
         fitted = Fitted(task.model, Prior(task.latent_dim))
         start = copy.deepcopy(task.model)
         for _ in range(rounds):
-            start.set_variance(task.model.variance())
+            start.take_noise(task.model)
             fitted = yield from self._fit_given_noise(task, start, x, few, fitted)
 
     def _embeds(self, task: Task, x: Tensor) -> bool:
-        """Whether training points are too far apart for kernels."""
+        """Whether training points are too far apart for kernels. Data that are not Gaussian have no embedding."""
+        if not isinstance(task.model, GaussianModel):
+            return False
         return task.latent_dim > 2 or signals_span(task, x) > NEAR
 
     def _fit_given_noise(
-        self, task: Task, start: GaussianModel, x: Tensor, few: Tensor, fitted: Fitted
+        self, task: Task, start: GenerativeModel, x: Tensor, few: Tensor, fitted: Fitted
     ) -> Generator[Fitted, None, Fitted]:
         """One round at the present noise variance. It yields the earlier `fitted` until the first trial step."""
         kept, best, reached = Kept(task, self.boxes), None, -math.inf
@@ -182,22 +191,28 @@ class MAPA(Method):
 
     def _shares(self, task: Task, x: Tensor, few: Tensor) -> Shares:
         """The shares of the training data under the posterior, which is fixed from here on."""
-        width, ledger = self.kernel_width * task.model.variance(), task.ledger
+        ledger = task.ledger
+        if not isinstance(task.model, GaussianModel):
+            settings = (self.kernel_width, self.smoothing, self.weight_steps)
+            of_few = families.estimate(few, task.model.likelihood, *settings)
+            whole = of_few.sharpened(x, ledger) if len(x) > len(few) else of_few
+            return Shares.of(whole, x, task.latent_dim, ledger)
+        width = self.kernel_width * task.model.variance()
         found = deconvolution.estimate(few, width, self.smoothing, self.weight_steps, self.atom_steps, ledger)
         if len(x) > len(few):
             found = deconvolution.sharpened(found, x, width, ledger)
         return Shares.of(found, x, task.latent_dim, ledger)
 
-    def _attempts(self, task: Task, start: GaussianModel, shares: Shares) -> Iterator[Attempt]:
+    def _attempts(self, task: Task, start: GenerativeModel, shares: Shares) -> Iterator[Attempt]:
         """One attempt for each placement, not yet begun, and a steeper one if its trial fits badly (L = 1)."""
         begin = partial(
             fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance, optimiser=self.optimiser
         )
         for _name, order in placement.candidates(
-            shares.mixture.atoms.cpu().numpy(),
+            shares.mixture.places.cpu().numpy(),
             shares.atom.cpu().numpy(),
             LatentGrid.equal(len(shares.atom), task.latent_dim).codes.numpy(),
-            start.variance(),
+            float(start.likelihood.dispersion),
             self.centres,
             task.ledger,
             self.placement,

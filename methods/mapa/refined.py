@@ -19,8 +19,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from methods.common.latent_grid import GridPosterior, LatentGrid
-from methods.contract.method import DecoderModel
+from methods.common.latent_grid import GridPosterior, LatentGrid, resolving
+from methods.contract.method import DecoderModel, likelihood_of
 
 PARTS = {1: 1, 2: 4}
 CELLS = 512
@@ -47,8 +47,7 @@ class RefinedPosterior(GridPosterior):
     def coarse(self) -> LatentGrid:
         """The coarse cells, none of which crosses the border of a box."""
         latent_dim = self.index.grid.low.shape[1]
-        step = PARTS[latent_dim] * math.sqrt(self.model.variance())
-        return LatentGrid.resolving(self.model.decode, latent_dim, step)
+        return resolving(self.model, latent_dim, PARTS[latent_dim])
 
     @cached_property
     def grid(self) -> LatentGrid:  # type: ignore[override]
@@ -84,11 +83,12 @@ class RefinedPosterior(GridPosterior):
         of_code, of_cell = (each.to(x.device) for each in self._boxes)
         children = len(fine) // len(coarse)
         prior = self.coarse.mass.log().to(x.device)
-        score = prior - torch.cdist(x, coarse).square() / (2 * self.model.variance())
+        score = prior + likelihood_of(self.model).compared(x, coarse)
         top = score.topk(min(CELLS // children, len(coarse)), 1).indices
         cells = (top[..., None] * children + torch.arange(children, device=x.device)).flatten(1)
-        squared = (x[:, None] - fine[cells]).square().sum(-1)
-        log_joint = self.log_mass.to(x.device)[cells] - squared / (2 * self.model.variance())
+        likelihood = likelihood_of(self.model)
+        deviance = likelihood.deviance(x[:, None], fine[cells])
+        log_joint = self.log_mass.to(x.device)[cells] - deviance / (2 * likelihood.dispersion)
         box = of_cell[cells]
         nothing = log_joint.new_full((len(x), self.boxes), -math.inf)
         most = nothing.scatter_reduce(1, box, log_joint, "amax").gather(1, box)

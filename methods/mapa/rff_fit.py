@@ -76,7 +76,8 @@ def fit_embedded(task: Task, x: Tensor, steps: int, history: int) -> Iterator[Fi
     model.load_state_dict(kept)
     if model.learns_noise:
         with torch.no_grad():
-            model.set_variance(2 * train.noise * float(train.nats(model)) / x.shape[1])
+            noise = float(train.likelihood.dispersion)
+            model.set_variance(2 * noise * float(train.nats(model)) / x.shape[1])
     yield fitted
 
 
@@ -84,4 +85,4 @@ def _regression(task: Task, codes: Codes, x: Tensor) -> Regression:
     """Least squares of x (n, D) on nodes of the posteriors of their codes."""
     nodes = codes.nodes(PAIRS, task.ledger).to(task.train)
     targets = x.to(task.train).repeat(len(nodes), 1)
-    return Regression(nodes.flatten(0, 1), targets, torch.ones_like(targets[:, 0]), task.model.variance())
+    return Regression(nodes.flatten(0, 1), targets, torch.ones_like(targets[:, 0]), task.model.likelihood)

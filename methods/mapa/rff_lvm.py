@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.special import ndtri
 
 from methods.contract.decoder import standard_normal_log_prob
-from methods.contract.method import DecoderModel, Ledger, NullLedger, Posterior
+from methods.contract.method import DecoderModel, Ledger, NullLedger, Posterior, likelihood_of
 
 FEATURES = 200
 PREFERENCE = 10.0
@@ -454,7 +454,7 @@ class LearnedPosterior(FullGaussian):
         Args:
             x: Data, (n, D).
         """
-        start, width = self.start.gaussian(x).mean, self.model.variance()
+        start, width = self.start.gaussian(x).mean, float(likelihood_of(self.model).dispersion)
         return climb(LearnedMap(self.model), x.double().cpu(), start, width, CLIMBS_ANEW, NullLedger())
 
 

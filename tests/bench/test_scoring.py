@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import bench
+import datasets
 from bench.common.errors import UsageError
 from bench.metrics.likelihood import TrueModel, learned_likelihood, true_likelihood
 from bench.scoring import Score
@@ -242,8 +243,19 @@ def zeros(x):
 
 
 BAD = {
-    "unknown likelihood 'bernoulli' (available: gaussian)": {"likelihood": "bernoulli"},
-    "unknown likelihood 'gausian' - did you mean 'gaussian'? (available: gaussian)": {"likelihood": "gausian"},
+    "unknown likelihood 'student' (available: gaussian, bernoulli, poisson)": {"likelihood": "student"},
+    "unknown likelihood 'gausian' - did you mean 'gaussian'?": {"likelihood": "gausian"},
+    "likelihood 'poisson' has no noise_variance, got 0.1": {"likelihood": "poisson"},
+    "x cannot be bernoulli: row 1, column 0 has 2; expected 0 or 1": {
+        "likelihood": "bernoulli",
+        "noise_variance": None,
+        "x": torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, 1.0]]),
+    },
+    "x cannot be poisson: row 0, column 1 has -1; expected a whole number from 0 on": {
+        "likelihood": "poisson",
+        "noise_variance": None,
+        "x": torch.tensor([[0.0, -1.0, 0.5]]),
+    },
     "likelihood 'gaussian' needs noise_variance, a positive number": {"noise_variance": None},
     "noise_variance must be one positive number in squared units of x, got 0": {"noise_variance": 0},
     "noise_variance must be one positive number in squared units of x, got nan": {"noise_variance": math.nan},
@@ -282,6 +294,26 @@ BAD = {
         "posterior": Misshapen()
     },
 }
+
+
+@pytest.mark.parametrize(("name", "latent_dim"), [("binary_curve", 1), ("count_curve", 1), ("binary_surface", 2)])
+def test_bits_and_counts_agree_with_the_truth(name, latent_dim):
+    problem = datasets.load(name)
+    x = draw(problem, 0, 1, 1, 30).test
+    found = bench.score(problem.decoder, x, latent_dim=latent_dim, likelihood=problem.family)
+    expected = problem.log_prob(x)
+    assert (np.abs(found.log_p - expected.value.numpy()) <= found.error + expected.error.numpy() + 1e-9).all()
+    assert found.method == "adaptive quadrature"
+
+
+def test_bits_in_many_latent_dimensions_agree_with_quadrature_in_two():
+    """The same model with six codes that nothing depends on."""
+    problem = datasets.load("count_surface")
+    x = draw(problem, 0, 1, 1, 20).test
+    found = bench.score(lambda z: problem.decoder(z[..., :2]), x, latent_dim=8, likelihood="poisson")
+    expected = problem.log_prob(x).value.numpy()
+    assert abs(found.log_p - expected).mean() < 4 * found.error.mean() + 0.01
+    assert found.error.mean() < 0.1
 
 
 @pytest.mark.parametrize("message", BAD)

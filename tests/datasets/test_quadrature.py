@@ -20,6 +20,7 @@ from datasets.quadrature import (
     _rule,
     log_marginal,
 )
+from likelihoods import Gaussian
 
 PROBLEMS = ["circle", "figure8", "absolute", "clusters", "spiral_dots", "swiss_roll", "s_curve", "torus", "pinwheel"]
 PROBLEMS += datasets.HELD_OUT
@@ -346,7 +347,7 @@ def test_halves_are_merged_where_their_box_tells_what_they_hold():
     """All of them under a decoder that hardly moves, and none that holds a bump between the nodes of its box."""
 
     def boxes(decode):
-        integral = _Integral(decode, 0.01, torch.zeros(1, 1, 1).double(), torch.ones(1, 1).double(), 1)
+        integral = _Integral(decode, Gaussian(0.01), torch.zeros(1, 1, 1).double(), torch.ones(1, 1).double(), 1)
         return *_first_boxes(1, 8.0), *integral._merged(*_first_boxes(1, 8.0), 8.0)
 
     centre, half, flat, wide = boxes(lambda z: 0.01 * z)

@@ -95,6 +95,9 @@ class Shifted(Posterior):
     def decode(self, z):
         return self.problem.decoder(z)
 
+    def variance(self):
+        return self.problem.noise_variance
+
 
 def distance(problem, x, known, moved):
     other = Shifted(problem, moved)

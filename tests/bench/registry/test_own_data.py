@@ -126,6 +126,8 @@ def test_a_bad_file_is_one_line_and_exit_code_2(cli, tmp_path, name):
         (("-d", "t[n_train=55]"), "55 training points leave 3"),
         (("--data", "README.md"), "must end in .csv, .parquet, .npz"),
         (("-d", "tt"), "unknown dataset 'tt' - did you mean 't'?"),
+        (("--likelihood", "poisson"), "dataset 't': data cannot be poisson: row "),
+        (("-d", "t[likelihood=binomial]"), "the likelihood must be gaussian, bernoulli, poisson, got 'binomial'"),
     ],
 )
 def test_what_the_file_does_not_have_is_refused(cli, tmp_path, more, message):
@@ -138,6 +140,7 @@ def test_names_that_are_taken_and_columns_without_data_are_refused(cli, tmp_path
     (tmp_path / "circle.csv").write_bytes(lines())
     assert "'circle', which is taken (built in)" in cli("plan", "-m", "vae", "--data", tmp_path / "circle.csv").err
     assert "--columns names columns of --data" in cli("plan", "-m", "vae", "--columns", "a").err
+    assert "--likelihood says what --data are" in cli("plan", "-m", "vae", "--likelihood", "poisson").err
 
 
 def test_a_named_column_must_hold_numbers():

@@ -166,6 +166,14 @@ def test_data_of_another_kind_are_refused_and_nothing_is_made(invented, unchange
         bench.compare(data=data, out=tmp_path / "out", **SMALL)
 
 
+def test_counts_are_fitted_as_counts(in_process, tmp_path):
+    counts = pd.DataFrame(np.random.default_rng(0).poisson(3.0, (ROWS, 3)), columns=["a", "b", "c"])
+    table = bench.compare(data=counts, likelihood="poisson", out=tmp_path / "out", **SMALL)
+    assert set(table.dataset) == {"data[likelihood=poisson]"}
+    again = resolve(held(tmp_path / "out").settings)
+    assert [*again.datasets] == ["data[likelihood=poisson]"]
+
+
 def test_the_page_runs(cli, invented, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frame = FRAME.set_axis(["height", "width", "depth"], axis=1)

@@ -11,6 +11,7 @@ from torch.distributions import Independent, Normal
 
 import datasets
 from datasets.base import draw
+from likelihoods import Gaussian
 from methods.common.latent_grid import LatentGrid
 from methods.contract.method import NullLedger
 from methods.mapa.assignment import Attempt, Shares, steepened
@@ -88,7 +89,7 @@ def test_regression_loses_what_the_bound_loses(problem):
     """Between two decoders; the regression's targets are in single precision."""
     x, shares, model = problem
     codes, posterior = shares.placed(random_place(shares))
-    regression = Regression(codes, shares.targets.double(), shares.weights.double(), NOISE)
+    regression = Regression(codes, shares.targets.double(), shares.weights.double(), Gaussian(NOISE))
     bounds, losses = [], []
     for _ in range(2):
         with torch.no_grad():
@@ -222,7 +223,7 @@ def regression(make_task):
     task = make_task("circle", 80)
     shares = shares_of(task.train, 1)
     codes, _ = shares.placed(torch.from_numpy(path_order(shares.mixture.atoms.numpy(), 45, LEDGER)))
-    return Regression(codes.float(), shares.targets, shares.weights, NOISE), task.model
+    return Regression(codes.float(), shares.targets, shares.weights, Gaussian(NOISE)), task.model
 
 
 def test_a_decoder_through_the_targets_loses_nothing(regression):
