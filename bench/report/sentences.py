@@ -445,8 +445,8 @@ DENSITIES = (
     "colour of the peak."
 )
 IMAGES = (
-    "Ten test points; for each method a reconstruction of each, f(z) with one draw of z from q(z|x), and ten samples, "
-    "f(z) with z from the prior. None has noise added. All images have the grey scale of the test points."
+    "Ten test points; for each method a reconstruction of each, E[x|z] with one draw of z from q(z|x), and ten "
+    "samples, E[x|z] with z from the prior. None has noise added. All images have the grey scale of the test points."
 )
 WORK = (
     "Every operator that torch runs is counted; work outside torch is charged by formula. Shares are of the FLOPs "

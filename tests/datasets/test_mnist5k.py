@@ -54,5 +54,22 @@ def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
         mnist5k(65)
 
 
-def test_the_digits_declare_their_shape():
-    assert digits().image_shape == (8, 8)
+def test_binary_pixels_are_drawn_once_with_the_probability_of_their_grey_value():
+    binary, grey = digits(binary="drawn"), digits()
+    assert (binary.family, binary.image_shape) == ("bernoulli", grey.image_shape)
+    assert set(binary.data.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(binary.data, digits(binary="drawn").data)
+    share = (17 * grey.data).floor() / 16
+    for k in range(17):
+        pixels = binary.data[share == k / 16]
+        assert abs(float(pixels.mean()) - k / 16) <= 4 * (k / 16 * (1 - k / 16) / len(pixels)) ** 0.5
+    with pytest.raises(ValueError, match=r"binary of digits must be drawn, got 0\.5"):
+        digits(binary=0.5)
+
+
+def test_binary_images_are_those_of_the_same_grey_values(images):
+    binary = mnist5k(binary="drawn")
+    grey = (256 * images.data).floor()
+    assert (binary.data[grey == 0] == 0).all()
+    assert (binary.data[grey == 255] == 1).all()
+    assert abs(float((binary.data - grey / 255).mean())) < 1e-3
