@@ -53,7 +53,9 @@ def test_drawing_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", [name for name in datasets.BUILTIN if name not in ("digits", "mnist5k", *datasets.DISCRETE)])
+@pytest.mark.parametrize(
+    "name", [name for name in datasets.BUILTIN if name not in ("digits", "mnist5k", *datasets.DISCRETE)]
+)
 def test_joint_draws_have_a_standard_normal_code_and_the_stated_noise(name):
     problem = datasets.load(name)
     n = 20_000
