@@ -389,9 +389,9 @@ class Browser:
         os.close(self.from_)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A browser that all tests of pages share."""
+    """A browser that all tests of a file share; tests of other files may end processes that they did not begin."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium on the path; Debian's package has it")
     running = Browser(tmp_path_factory.mktemp("profile"))

@@ -157,7 +157,7 @@ def test_replicas_in_different_phases_change_each_what_its_phase_trains(make_tas
     phases = [("joint",) * 3, ("encoder", "decoder", "joint"), ("encoder",) * 3, ("decoder", "encoder", "decoder")]
     for step, kinds in enumerate(phases):
         before = state(trainer)
-        trainer.stepper.step(step, kinds, *next(trainer.batches))
+        trainer.stepper.step(step, kinds, next(trainer.batches))
         for row, kind in enumerate(kinds):
             assert changes(before, state(trainer), row) == CHANGES[f"{kind} step"]
     taken = {part: optimiser.steps for part, _, optimiser in trainer.stepper.parts}

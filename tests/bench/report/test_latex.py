@@ -127,7 +127,7 @@ def test_the_cost_to_match_is_in_units_of_the_others_total():
     _, rows = table_of(tables(study_of(ends))["cost-to-match"])
     assert rows["early"] == [(r"$0.12\times$", r"$0.12\times$, 8/8")]
     assert rows["level"] == [(r"$0.25\times$", r"$0.25\times$, 8/8")]
-    assert rows["never"] == [(r"$\infty\times$", r"$\infty\times$, 0/8")]
+    assert rows["never"] == [(r"$\infty$", r"$\infty$, 0/8")]
 
 
 def test_the_cost_to_come_near_the_truth_is_in_gflop():
