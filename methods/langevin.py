@@ -44,10 +44,6 @@ class Langevin(WithoutEncoder):
         "rate": LogUniform(0.003, 0.3),
     }
 
-    exceptions: ClassVar[Mapping[str, str]] = {
-        "optimum": "chains of so few steps from the prior end short of p(z | x), so that the decoder is biased"
-    }
-
     chain: int = 20
     rate: float = 0.1
 
