@@ -11,8 +11,8 @@ import methods
 from bench.fit.flop_counter import CountingLedger
 from methods.common.amortised import Trainer
 from methods.common.local_gaussian import nodes_of_normal
-from methods.common.posteriors import LocalGaussian
-from methods.common.without_encoder import langevin_step, log_joint
+from methods.common.posteriors import LocalGaussian, PerDatumGaussian
+from methods.common.without_encoder import BestGaussian, langevin_step, log_joint
 from methods.contract.decoder import mlp
 from methods.full_covariance import FullGaussian, full_elbo
 from methods.gtm import GTM
@@ -243,3 +243,13 @@ def test_three_latent_dimensions(name, restarts, make_task, short):
         density = fitted.posterior.log_prob(z[0], task.train[:4])
     assert z.shape == (2, 4, 3)
     torch.testing.assert_close(density.diagonal(), log_q[0], atol=1e-3, rtol=1e-4)
+
+
+def test_a_gaussian_is_sought_once_for_the_same_points_and_anew_for_others(make_task, monkeypatch):
+    model, asked = make_task("figure8").model, []
+    monkeypatch.setattr(PerDatumGaussian, "moments", lambda _, x: asked.append(len(x)) or (x[:, :1], x[:, 1:]))
+    posterior, x = BestGaussian(model), torch.arange(12.0).view(6, 2)
+    for points in (x, x[:3], x, x[:3].clone(), x + 1, x):
+        mean, _ = posterior.moments(points)
+        assert torch.equal(mean, points[:, :1])
+    assert asked == [6, 3, 6, 6]
