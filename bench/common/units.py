@@ -112,7 +112,7 @@ def ratio(value: float | None) -> str:
 
 
 def fraction(value: float | None) -> str:
-    """A ratio with two significant digits: '1/23', from one half on '0.64', above one '3.1 times'."""
+    """A ratio with two significant digits: '1/23', from one half on '0.64', from one on '3.1 times'."""
     if value is None or math.isnan(value):
         return MISSING
     if value <= 0 or math.isinf(value):
@@ -120,7 +120,7 @@ def fraction(value: float | None) -> str:
     if value < 0.5:
         return f"1/{float(f'{1 / value:.2g}'):g}"
     text = f"{float(f'{value:.2g}'):g}"
-    return f"{text} times" if value > 1 and text != "1" else text
+    return f"{text} times" if value > 1 or text == "1" else text
 
 
 def percent(share: float | None) -> str:

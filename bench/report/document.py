@@ -154,7 +154,7 @@ def claims(found: Sequence[Comparison], study: Study, table: pd.DataFrame) -> li
             " ".join(sentences.matching(each)) if each.differences else "",
             _verdicts(each),
         )
-        for each in found
+        for each in sentences.losses_first(found)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +55,15 @@ def answers(
     return summary_sentences(found, runs, table)
 
 
+def losses_first(found: Iterable[Comparison]) -> list[Comparison]:
+    """The comparisons in which the baseline is worse somewhere, the most such datasets first, and then the others."""
+    return sorted(found, key=lambda comparison: -len(comparison.having(WORSE)))
+
+
 def summary_sentences(found: Sequence[Comparison], runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """A paragraph per comparison; without comparisons, what the study says about its only fitted method."""
+    """A paragraph per comparison, losses first; without any, what the study says about its only fitted method."""
     if found:
-        return [sentence(comparison) for comparison in found]
+        return [sentence(comparison) for comparison in losses_first(found)]
     methods = fitted(runs)
     return [alone(methods[0], table)] if methods else ["No method was fitted in this study."]
 

@@ -131,6 +131,17 @@ def test_one_rival_is_told_as_it_is(told, words):
         assert "Its fits take 0.25× the FLOPs and 0.25× the wall time." in text
 
 
+def test_rivals_that_are_ahead_somewhere_are_told_first(told):
+    leads = {
+        ("weak", "d0"): "better",
+        ("weak", "d1"): "undecided",
+        ("strong", "d0"): "undecided",
+        ("strong", "d1"): "worse",
+    }
+    for text in told(*study_of(leads, seeds=12), baseline=("own",)).values():
+        assert text.index("own is worse than strong") < text.index("own is better than weak")
+
+
 def test_the_seeds_that_would_decide_are_told_of_what_is_undecided_and_of_nothing_else(told):
     leads = {("rival", "open"): "undecided", ("rival", "clear"): "better"}
     for text in told(*study_of(leads, seeds=12)).values():
