@@ -1,4 +1,4 @@
-"""Results of runs, as the tables of a study tell them. Densities, posteriors and diagnostics are left out."""
+"""Results of runs, as the tables of a study tell them. Densities, images and other pictures are left out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from bench.store.study_tables import Study
 
 COSTS = [field.name for field in fields(Cost)]
 CURVES = ("test_ll", "oracle_gap")  # the metrics that are drawn and matched along a fit
-NOT_STORED = ("diagnostics", "densities", "posteriors", "signals", "references", "alone")
-BY_RUN = {field.name for field in fields(RunResult)} - {"spec", "cost", "rows", "work", "parameters", *NOT_STORED}
+KEPT_ROWS = ("rows", "work")
+NOT_STORED = {each.name for each in fields(RunResult) if each.default_factory is list} - {*KEPT_ROWS}
+BY_RUN = {field.name for field in fields(RunResult)} - {"spec", "cost", "parameters", *KEPT_ROWS, *NOT_STORED}
 
 
 def keys(study: Study) -> dict[str, str]:

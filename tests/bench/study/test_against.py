@@ -23,8 +23,10 @@ from bench.stats.comparisons import comparisons
 from bench.stats.cost_to_target import targets
 from bench.stats.summary import summary
 from bench.store import stored, study_tables, tables
+from bench.store.records import RunResult, RunSpec
 from bench.study import against
 from bench.study.against import PACKED, agreement
+from bench.study.agreement import difference
 from tools.pack import KEPT, pack
 
 ROOT = Path(__file__).parents[3]
@@ -247,6 +249,17 @@ def test_settings_that_are_the_studys_are_refused(beside, cli, reference):
     assert "--problems needs --against" in cli("compare", "--problems", 2).err
     assert "nothing is left to borrow" in beside(methods=",".join(OTHERS)).err
     assert "holds no study" in cli("compare", "-m", "vae", "--against", reference / "runs").err
+
+
+def test_a_repeated_run_is_compared_without_what_is_not_stored():
+    pictures = {
+        "images": [("vae", "draw", 0, 1, [0.5])],
+        "densities": [("vae", 0.0, 0.0, 0.0)],
+        "alone": [(1.0, 1.0, 1.0)],
+    }
+    there = RunResult(RunSpec(dataset="digits", method="vae", seed=0))
+    here = dataclasses.replace(there, **pictures)
+    assert difference(*(tables.content_of(stored.alike(each, there)) for each in (here, there)))[0] == ""
 
 
 def test_what_is_kept_gives_the_same_verdicts_costs_and_table():
