@@ -42,7 +42,7 @@ def make_console() -> Console:
 def print_summary(folder: Path, metric: str) -> None:
     """Print the study's answers, and the median of a metric and of the costs per dataset and method."""
     from bench.config.schema import MARGIN
-    from bench.report.sentences import BORROWED, answers
+    from bench.report import sentences
     from bench.stats.summary import summary
     from bench.store.study_tables import borrowed
 
@@ -65,7 +65,7 @@ def print_summary(folder: Path, metric: str) -> None:
         style = "bold" if row["best"] else ""
         table.add_row(
             "" if row["dataset"] == previous else escape(str(row["dataset"])),
-            escape(f"{row['method']} {BORROWED}" if row["method"] in sources else str(row["method"])),
+            escape(f"{row['method']} {sentences.BORROWED}" if row["method"] in sources else str(row["method"])),
             f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if row['best'] else '  '}",
             *(f"{row['oracle_gap_median']:.3f}" for _ in gap),
             *(quantity(cost, row[cost]) for cost in COSTS),
@@ -77,10 +77,10 @@ def print_summary(folder: Path, metric: str) -> None:
     console.print()
     console.print(table)
     stated = tables.read_json(folder / "study.json")["settings"]
-    for answer in answers(measurements, runs, rows, stated.get("baseline", ()), stated.get("margin", MARGIN)):
+    for answer in sentences.answers(measurements, runs, rows, stated.get("baseline", ()), stated.get("margin", MARGIN)):
         console.print(f"\n{answer}", markup=False, highlight=False)
-    for source in dict.fromkeys(sources.values()):
-        console.print(f"\n{BORROWED} Not run here, but borrowed from {source}.", markup=False, highlight=False)
+    for text in sentences.borrowed(sources):
+        console.print(f"\n{text}", markup=False, highlight=False)
 
 
 def print_plan(plan: Plan) -> None:

@@ -288,6 +288,11 @@ def incident(study: Study) -> str:
     )
 
 
+def borrowed(sources: Mapping[str, str]) -> list[str]:
+    """Where runs that were not made for the study are from, by method: each source once."""
+    return [f"{BORROWED} Not run here, but borrowed from {source}." for source in dict.fromkeys(sources.values())]
+
+
 def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
     """What a reader must know before using a number.
 
@@ -305,7 +310,7 @@ def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
             "report, has p of at most 5%. Everything else is undecided. "
             "Costs of whole fits are the median over datasets."
         )
-    found += [f"{BORROWED} Not run here, but borrowed from {text}." for text in dict.fromkeys(study.borrowed.values())]
+    found += borrowed(study.borrowed)
     if few := tails(table, study.margin):
         found.append(few)
     if study.runs["concurrent"].fillna(0).astype(bool).any():
