@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import statistics
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -77,7 +78,7 @@ def _execute(
         write_json(folder / "study.json", info)
     with tables.many():
         found = {spec: _kept(folder, spec, how) for spec in plan.runs}
-    waiting = [spec for spec, result in found.items() if result is None]
+    waiting = longest_first(found)
     try:
         with tables.writing(folder):
             log.begin(len(plan.runs), waiting, how.jobs or 1)
@@ -128,6 +129,17 @@ def _time(plan: Plan, folder: Path, how: Execution, found: dict[RunSpec, RunResu
                     with tables.writing(folder):
                         tables.write_run(folder, result)
                         log.time(timed)
+
+
+def longest_first(found: Mapping[RunSpec, RunResult | None]) -> list[RunSpec]:
+    """The runs without a result, those on datasets whose finished runs took longest first, so that none ends late."""
+    taken: dict[str, list[float]] = {}
+    for spec, result in found.items():
+        if result is not None and result.status == "done" and spec.role == "method":
+            taken.setdefault(spec.dataset, []).append(result.cost.wall_s + result.evaluation_s)
+    seconds_of = {dataset: statistics.median(each) for dataset, each in taken.items()}
+    waiting = [spec for spec, result in found.items() if result is None]
+    return sorted(waiting, key=lambda spec: -seconds_of.get(spec.dataset, 0.0))
 
 
 def _untimed(found: Mapping[RunSpec, RunResult | None]) -> list[RunSpec]:

@@ -15,8 +15,8 @@ from bench.config.fields import choices, fields
 from bench.config.schema import Conditions, Execution, Settings
 from bench.registry import fingerprints
 from bench.store import files, tables
-from bench.store.records import RunResult
-from bench.study.execute import execute
+from bench.store.records import Cost, RunResult
+from bench.study.execute import execute, longest_first
 from bench.study.log import Silent
 from bench.study.plan import resolve
 from datasets import HELD_OUT
@@ -301,6 +301,22 @@ def test_an_interrupted_study_keeps_its_tables_wherever_it_was(tmp_path, monkeyp
     with pytest.raises(InterruptedStudyError, match="interrupted"):
         execute(plan, tmp_path / "out", Execution(), log, "a command")
     assert len(tables.read_table(tmp_path / "out", "runs")) == len(run_files(tmp_path / "out")) == 1
+
+
+def test_what_takes_longest_is_begun_first():
+    """The datasets that wait are ordered by what finished runs of methods took there; unknown ones keep their order."""
+    runs = runs_of(methods=("mapa", "vae", "oracle"), datasets=("circle", "absolute", "torus"), seeds=2)
+    took = {"circle": 1.0, "torus": 9.0}
+    found = {spec: None for spec in runs}
+    assert longest_first(found) == list(runs)
+    for spec in (each for each in runs if each.dataset in took and each.method in ("vae", "oracle")):
+        seconds = took[spec.dataset] if spec.method == "vae" else 100.0 - took[spec.dataset]
+        found[spec] = RunResult(spec, cost=Cost(wall_s=seconds / 2), evaluation_s=seconds / 2)
+    waiting = longest_first(found)
+    assert [spec.dataset for spec in waiting if spec.method == "mapa"] == [
+        name for name in ("torus", "circle", "absolute") for _ in range(2)
+    ]
+    assert sorted(waiting, key=runs.index) == [spec for spec in runs if found[spec] is None]
 
 
 def test_the_runs_of_a_study():
