@@ -22,7 +22,7 @@ import datasets
 import methods
 from bench.cli.app import cli
 from bench.cli.options import LAST, SettingsCommand
-from bench.common.units import number
+from bench.common.units import number, ratio
 from bench.config import schema
 from bench.config.fields import choices, fields, read
 from bench.config.labels import spell_value
@@ -30,7 +30,6 @@ from bench.fit.cost_model import cost_table
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import make_task, run_one
 from bench.registry.registry import registry
-from bench.report.sentences import never
 from bench.stats.comparisons import comparisons
 from bench.stats.estimates import aggregate
 from bench.stats.summary import ranked
@@ -178,10 +177,10 @@ def reference():
         against = [known.get((baseline, row["method"])) for baseline in baselines]
         counts = [each and " / ".join(str(len(each.having(word))) for word in WORDS) for each in against]
         cost = against[0] and against[0].match
-        ratio = cost and f"{never(cost.flops)} [{', '.join(map(never, cost.flops_interval))}]"
+        share = cost and f"{ratio(cost.flops)} [{', '.join(map(ratio, cost.flops_interval))}]"
         missed = cost and (", ".join(cost.missed) or "none")
         gap = f"{number(row['mean'])} [{number(row['low'])}, {number(row['high'])}]"
-        rows.append([f"`{row['method']}`", gap, *(text or "" for text in (*counts, ratio, missed))])
+        rows.append([f"`{row['method']}`", gap, *(text or "" for text in (*counts, share, missed))])
     heads = [f"`{baseline}` against it" for baseline in baselines]
     return markdown(("method", "oracle gap", *heads, f"`{baselines[0]}`'s FLOPs to match it", "missed on"), rows)
 

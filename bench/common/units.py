@@ -103,24 +103,17 @@ def megabytes(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """A ratio with two significant digits: '0.21×', 'never' if it is infinite."""
+    """A ratio of costs with two significant digits: '0.21×'; 'never' if it is infinite.
+
+    Zero is a finite cost over an infinite one: 'other never'.
+    """
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
         return "never"
+    if value == 0:
+        return "other never"
     return f"{float(f'{value:.2g}'):g}×"
-
-
-def fraction(value: float | None) -> str:
-    """A ratio with two significant digits: '1/23', from one half on '0.64', from one on '3.1 times'."""
-    if value is None or math.isnan(value):
-        return MISSING
-    if value <= 0 or math.isinf(value):
-        return "0" if value <= 0 else "inf"
-    if value < 0.5:
-        return f"1/{float(f'{1 / value:.2g}'):g}"
-    text = f"{float(f'{value:.2g}'):g}"
-    return f"{text} times" if value > 1 or text == "1" else text
 
 
 def percent(share: float | None) -> str:

@@ -179,8 +179,8 @@ def standings(found: Sequence[Comparison]) -> Table:
 
 def ratio_cell(middle: float, interval: tuple[float, float]) -> Cell:
     """A ratio of costs with its interval; 'never' for infinity."""
-    below = "" if math.isnan(interval[0]) else f"[{', '.join(map(sentences.never, interval))}]"
-    return Cell(sentences.never(middle), below, value=middle)
+    below = "" if math.isnan(interval[0]) else f"[{', '.join(map(units.ratio, interval))}]"
+    return Cell(units.ratio(middle), below, value=middle)
 
 
 # Tables of numbers

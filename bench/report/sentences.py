@@ -8,7 +8,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench.common.units import fraction, listed, number, percent, plural, ratio, with_interval
+from bench.common.units import listed, number, percent, plural, ratio, with_interval
 from bench.config.fields import fields
 from bench.config.labels import spell_value
 from bench.config.schema import MARGIN, Conditions
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BORROWED = "†"
 TOO_FEW = "too few seeds"
+UNUSUAL = 20  # times the median standard error, above which a run is named
 MANY = 6  # comparisons, above which a table replaces sentences
 
 
@@ -152,27 +153,22 @@ def _reaches(method: str, other: str, cost: CostRatio) -> str:
         return f"{method} never reaches {target} in the {over}{least}: {missed}."
     share = f"{other} itself: at {percent(cost.passage)} of its FLOPs" if math.isfinite(cost.passage) else ""
     return (
-        f"{method} reaches {target} at {flops} of the FLOPs and {wall} of the wall time that {other} needs for it "
+        f"{method} reaches {target} at {flops} the FLOPs and {wall} the wall time that {other} needs for it "
         f"({'; '.join(filter(None, (over, share, missed)))})."
     )
 
 
 def _least(cost: CostRatio) -> str:
     """The lower end of the interval of a ratio of FLOPs; empty if it is not finite."""
-    return fraction(cost.flops_interval[0]) if math.isfinite(cost.flops_interval[0]) else ""
+    return ratio(cost.flops_interval[0]) if math.isfinite(cost.flops_interval[0]) else ""
 
 
 def _part(middle: float, interval: tuple[float, float]) -> str:
-    """A ratio with its interval: '1/23 [1/31, never]'."""
+    """A ratio with its interval: '0.043× [0.032×, never]'."""
     if math.isnan(middle):
-        return "an unknown part"
-    low, high = (never(end) for end in interval)
-    return never(middle) if math.isnan(interval[0]) else f"{never(middle)} [{low}, {high}]"
-
-
-def never(value: float) -> str:
-    """A ratio of costs, 'never' if it is infinite."""
-    return "never" if math.isinf(value) else fraction(value)
+        return "an unknown share of"
+    low, high = map(ratio, interval)
+    return ratio(middle) if math.isnan(interval[0]) else f"{ratio(middle)} [{low}, {high}]"
 
 
 def reach(seeds: int, count: int, margin: float) -> list[str]:
@@ -288,6 +284,18 @@ def incident(study: Study) -> str:
     )
 
 
+def endings(runs: pd.DataFrame) -> str:
+    """Which fits a limit of the study ended, and which their own rule; empty if there was no limit."""
+    done = runs[(runs["status"] == "done") & runs["role"].isin(LEARNS)]
+    stopped = done["message"].fillna("").str.startswith("stopped by")
+    if not stopped.any():
+        return ""
+    counts = stopped.groupby(done["method"], sort=False).agg(["sum", "size"])
+    texts = [f"{method} {of['sum']} of {of['size']}" for method, of in counts.iterrows() if of["sum"]]
+    own = "" if stopped.all() else " All other fits ended by their method's own rule."
+    return f"The budget ended these fits: {', '.join(texts)}.{own}"
+
+
 def borrowed(sources: Mapping[str, str]) -> list[str]:
     """Where runs that were not made for the study are from, by method: each source once."""
     return [f"{BORROWED} Not run here, but borrowed from {source}." for source in dict.fromkeys(sources.values())]
@@ -311,6 +319,8 @@ def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
             "Costs of whole fits are the median over datasets."
         )
     found += borrowed(study.borrowed)
+    if ended := endings(study.runs):
+        found.append(ended)
     if few := tails(table, study.margin):
         found.append(few)
     if study.runs["concurrent"].fillna(0).astype(bool).any():
@@ -320,12 +330,7 @@ def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
             "Seconds are those of one fit of each method and dataset with nothing beside it. Other seeds have the "
             "seconds that this fit took for as many FLOPs."
         )
-    errors = _final_errors(study)
-    if len(errors):
-        middle, most = number(errors.median(), 4), number(errors.max(), 4)
-        found.append(
-            f"Standard error of the final test log-likelihood of fitted methods: median {middle}, maximum {most} nats."
-        )
+    found += accuracy(_final_errors(study))
     return [*found, *_side_effects(study)]
 
 
@@ -360,12 +365,35 @@ def _side_effects(study: Study) -> list[str]:
     return [f"{text} ({plural(n, 'run')})." for text, n in zip(counts.index, counts.tolist(), strict=True)]
 
 
+def accuracy(errors: pd.Series) -> list[str]:
+    """How well the final test log-likelihood is known, and where it is not.
+
+    Args:
+        errors: The standard error of each run in nats, with an index of dataset, method and seed.
+    """
+    if errors.empty:
+        return []
+    middle = errors.median()
+    usual = (
+        f"Standard error of the final test log-likelihood of fitted methods: median {number(middle, 4)} nats. It "
+        "includes the choice of test points, which paired differences share."
+    )
+    above = errors[errors > UNUSUAL * middle]
+    wrong = [
+        f"{method} on {dataset} (seed {', '.join(map(str, of.index.get_level_values('seed')))}: up to {number(of.max())})"
+        for (dataset, method), of in above.groupby(level=["dataset", "method"], sort=False)
+    ]
+    if not wrong:
+        return [usual]
+    return [usual, f"It is more than {UNUSUAL} times as large for {listed(wrong)}: do not rely on these runs."]
+
+
 def _final_errors(study: Study) -> pd.Series:
     """The standard errors of test_ll at the last checkpoint of each finished run of a fitted method."""
     rows = finished(study.measurements, study.runs)
     rows = rows[(rows["metric"] == "test_ll") & rows["method"].isin(fitted(study.runs))]
     last = rows["checkpoint"] == rows.groupby(RUN)["checkpoint"].transform("max")
-    return rows.loc[last, "stderr"].dropna()
+    return rows[last].set_index(RUN)["stderr"].dropna()
 
 
 def true_levels(levels: Mapping[str, float]) -> str:

@@ -280,7 +280,7 @@ def test_the_sentence_gives_seeds_medians_and_cost_ratios():
         f"mapa is undecided against iterative on 2 of 2 datasets (circle +0.600, {HOSTILE} +0.600 nats), "
         "worse, better or equivalent on none, over 3 seeds. Too few seeds for a verdict: 6 are needed. "
         "Its fits take 0.25× the FLOPs and 0.25× the wall time. "
-        f"mapa reaches iterative's {reaches} at 1/4 of the FLOPs and 1/4 of the wall time that iterative needs for it "
+        f"mapa reaches iterative's {reaches} at 0.25× the FLOPs and 0.25× the wall time that iterative needs for it "
         "(median over 2 datasets; iterative itself: at 100 % of its FLOPs). "
         f"iterative never reaches mapa's {reaches}, on any of 2 datasets."
     )
@@ -308,7 +308,7 @@ def test_misses_count_in_the_median_over_all_datasets():
     ) in two
     three = said(duel([-0.5] * 7, "b", duel(AHEAD, "c", duel(AHEAD))))
     assert (
-        "mapa reaches iterative's final log-likelihood less 0.01 nats at 0.5 of the FLOPs and 0.5 of the wall time that"
+        "mapa reaches iterative's final log-likelihood less 0.01 nats at 0.5× the FLOPs and 0.5× the wall time that"
         " iterative needs for it (median over 3 datasets; iterative itself: at 100 % of its FLOPs; it misses it on b, "
         "which counts as infinite)."
     ) in three
@@ -324,7 +324,7 @@ def test_the_interval_of_the_cost_to_match_resamples_datasets_and_ends_at_never(
     low, high = found.match.flops_interval
     assert low == pytest.approx(0.1, rel=0.3)
     assert high == np.inf
-    assert "at 1/4 [1/10, never] of the FLOPs" in matching(found)[0]
+    assert "at 0.25× [0.1×, never] the FLOPs" in matching(found)[0]
     assert found.match.missed == ("3",)
 
 
@@ -397,7 +397,7 @@ def test_uncounted_flops_are_not_a_ratio():
     measurements, runs = duel([0.1]).frames()
     text = sentence(comparisons(measurements.assign(flops=np.nan), runs.assign(flops=np.nan))[0])
     assert "an unknown share of the FLOPs and 0.5× the wall time" in text
-    assert "at an unknown part of the FLOPs and 0.5 of the wall time" in text
+    assert "at an unknown share of the FLOPs and 0.5× the wall time" in text
 
 
 @pytest.mark.parametrize(

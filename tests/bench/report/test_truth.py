@@ -167,7 +167,7 @@ def test_costs_to_match_are_told_in_both_directions_with_their_misses(told):
     for name, text in told(*study_of(leads, seeds=8)).items():
         end = "final log-likelihood less 0.01 nats"
         assert (
-            f"own reaches rival's {end} at 1/4 of the FLOPs and 1/4 of the wall time that rival needs for it (median "
+            f"own reaches rival's {end} at 0.25× the FLOPs and 0.25× the wall time that rival needs for it (median "
             "over 3 datasets; rival itself: at 25 % of its FLOPs; it misses it on c, which counts as infinite)."
         ) in text
         assert (
