@@ -61,18 +61,24 @@ def cli() -> None:
     """  # noqa: D301 - \b is click's mark for text that keeps its line breaks
 
 
+def _against(command: Decorated) -> Decorated:
+    """The options of a comparison with a stored study."""
+    problems = click.option(
+        "--problems",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="With --against: so many of its datasets, spread evenly over their order.  [default: all]",
+    )
+    against = click.option(
+        "--against",
+        metavar="DIR|reference",
+        help="Run --methods alone, on the problems, seeds and budget of this study; borrow the runs of its own.",
+    )
+    return against(problems(command))
+
+
 @cli.command("compare", cls=SettingsCommand, schemas=("Settings", "Execution"))
-@click.option(
-    "--against",
-    metavar="DIR|reference",
-    help="Run --methods alone, on the problems, seeds and budget of this study; borrow the runs of its own.",
-)
-@click.option(
-    "--problems",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="With --against: so many of its datasets, spread evenly over their order.  [default: all]",
-)
+@_against
 @click.option("--metric", default="test_ll", show_default=True, metavar="NAME", help="Metric of the final table.")
 @click.option(
     "--out", metavar="DIR", help="Folder of the study.  [default: results/compare; with --against results/METHOD]"
@@ -116,6 +122,7 @@ def compare(**options: Any) -> None:
 
 
 @cli.command("plan", cls=SettingsCommand, schemas=("Settings",))
+@_against
 def plan(**options: Any) -> None:
     """Show what `compare` would run with the same options, and what its verdicts could find. Nothing is run.
 
@@ -126,6 +133,7 @@ def plan(**options: Any) -> None:
     Examples:
       python -m bench plan --methods mapa,iterative
       python -m bench plan -m all -d all --baseline mapa --seeds 20
+      python -m bench plan -m mine --plugin mine.py --against reference
 
     \b
     Exit code: 0 shown, 2 bad usage.

@@ -32,6 +32,7 @@ from bench.study.plan import Plan, resolve
 
 if TYPE_CHECKING:
     from bench.store.records import RunResult
+    from bench.study.against import Loan
     from bench.tuning.design import Stage
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -49,11 +50,9 @@ def compare(
     """Compare methods, and report. Returns the exit code."""
     _check_metric(metric)
     how, settings = _read(Execution, options), _read(Settings, options)
-    if against is not None:
-        plan, folder = _borrow(settings, _given(Settings, options), against, problems, out, fresh, quiet)
+    if (loan := _loan(settings, options, against, problems)) is not None:
+        plan, folder = _borrow(loan, out, fresh, quiet)
         fresh = False
-    elif problems is not None:
-        raise UsageError("--problems needs --against, the study whose datasets it counts")
     else:
         plan, folder = resolve(settings), Path(out or "results/compare")
     results = _execute(plan, folder, fresh, quiet, how, _import_report)
@@ -61,19 +60,21 @@ def compare(
     return _exit_code(results)
 
 
-def _borrow(
-    settings: Settings,
-    given: list[str],
-    against: str,
-    problems: int | None,
-    out: str | None,
-    fresh: bool,
-    quiet: bool,
-) -> tuple[Plan, Path]:
-    """Borrow the runs of a stored study into the folder of a new one; the plan of all runs, and that folder."""
-    from bench.study.against import lend, planned
+def _loan(settings: Settings, options: dict[str, Any], against: str | None, problems: int | None) -> Loan | None:
+    """What comparing with a stored study takes; None if it was not asked for."""
+    if against is None:
+        if problems is not None:
+            raise UsageError("--problems needs --against, the study whose datasets it counts")
+        return None
+    from bench.study.against import planned
 
-    loan = planned(settings, given, against, problems)
+    return planned(settings, _given(Settings, options), against, problems)
+
+
+def _borrow(loan: Loan, out: str | None, fresh: bool, quiet: bool) -> tuple[Plan, Path]:
+    """Borrow the runs of a stored study into the folder of a new one; the plan of all runs, and that folder."""
+    from bench.study.against import lend
+
     first = labels.name_of(loan.plan.settings.methods[0])
     folder = Path(out or f"results/{first}")
     if fresh:
@@ -84,11 +85,15 @@ def _borrow(
     return loan.plan, folder
 
 
-def plan(**options: Any) -> int:
+def plan(against: str | None, problems: int | None, **options: Any) -> int:
     """Show what `compare` would run, and what its verdicts could find. Returns the exit code."""
     from bench.cli.tables import print_plan
 
-    print_plan(resolve(_read(Settings, options)))
+    settings = _read(Settings, options)
+    if (loan := _loan(settings, options, against, problems)) is None:
+        print_plan(resolve(settings))
+    else:
+        print_plan(loan.plan, len(loan.borrowed), loan.described)
     return 0
 
 

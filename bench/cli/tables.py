@@ -83,8 +83,14 @@ def print_summary(folder: Path, metric: str) -> None:
         console.print(f"\n{text}", markup=False, highlight=False)
 
 
-def print_plan(plan: Plan) -> None:
-    """Print what a plan runs, and what the verdicts on its results could find."""
+def print_plan(plan: Plan, borrowed: int = 0, source: str = "") -> None:
+    """Print what a plan runs, and what the verdicts on its results could find.
+
+    Args:
+        plan: The plan.
+        borrowed: How many of its runs are not made, but taken from a stored study.
+        source: That study.
+    """
     import pandas as pd
 
     from bench.report.sentences import reach
@@ -97,6 +103,8 @@ def print_plan(plan: Plan) -> None:
     count = len(compared) * len(plan.datasets)
     sizes = ((len(plan.methods), "method"), (len(plan.datasets), "dataset"), (settings.seeds, "seed"))
     lines = [f"{plan.size} runs: {', '.join(plural(n, noun) for n, noun in sizes)}."]
+    if borrowed:
+        lines += [f"{plan.size - borrowed} would be made here; {borrowed} are borrowed from {source}."]
     lines += [f"{', '.join(plan.methods)} on {', '.join(plan.datasets)}."]
     lines += reach(settings.seeds, count, settings.margin)
     for line in lines:

@@ -378,14 +378,13 @@ def accuracy(errors: pd.Series) -> list[str]:
         f"Standard error of the final test log-likelihood of fitted methods: median {number(middle, 4)} nats. It "
         "includes the choice of test points, which paired differences share."
     )
-    above = errors[errors > UNUSUAL * middle]
-    wrong = [
-        f"{method} on {dataset} (seed {', '.join(map(str, of.index.get_level_values('seed')))}: up to {number(of.max())})"
-        for (dataset, method), of in above.groupby(level=["dataset", "method"], sort=False)
-    ]
+    seeds: dict[str, list[str]] = {}
+    for dataset, method, seed in errors.index[errors > UNUSUAL * middle].to_list():
+        seeds.setdefault(f"{method} on {dataset}", []).append(str(seed))
+    wrong = [f"{where} (seed {', '.join(of)})" for where, of in seeds.items()]
     if not wrong:
         return [usual]
-    return [usual, f"It is more than {UNUSUAL} times as large for {listed(wrong)}: do not rely on these runs."]
+    return [usual, f"It is above {number(UNUSUAL * middle)} nats for {listed(wrong)}: do not rely on these runs."]
 
 
 def _final_errors(study: Study) -> pd.Series:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import count
@@ -125,20 +124,22 @@ def endings(folder: Path) -> dict[str, Ending]:
     """How runs ended as the table of runs tells it, by key, without opening thousands of files.
 
     Only those are told of whose files are older than the table, since a file that was changed later may say something
-    else. Their digests are not checked, so this is for a look at a study, not for a decision on what to run again.
+    else. A packed study has no files of runs, and all are told of. Digests are not checked, so this is for a look at a
+    study, not for a decision on what to run again.
     """
     from pyarrow.parquet import ParquetFile  # a third of the time of pandas
 
     path, columns = folder / "runs.parquet", ["key", "status", "message", "wall_s", "evaluation_s"]
     try:
-        made = path.stat().st_mtime_ns
-        with ParquetFile(path) as file, os.scandir(folder / "runs") as entries:
+        made, packed = path.stat().st_mtime_ns, not (folder / "runs").is_dir()
+        files = () if packed else (folder / "runs").iterdir()
+        older = {file.stem for file in files if file.stat().st_mtime_ns < made}
+        with ParquetFile(path) as file:
             rows = zip(*file.read(columns).to_pydict().values(), strict=True)
-            older = {entry.name for entry in entries if entry.stat().st_mtime_ns < made}
             return {
                 key: Ending(status, message, wall_s + evaluation_s)
                 for key, status, message, wall_s, evaluation_s in rows
-                if f"{key}.json" in older
+                if packed or key in older
             }
     except (OSError, ValueError, TypeError):
         return {}

@@ -42,6 +42,13 @@ def test_it_says_what_can_be_found_with_the_comparisons_that_the_report_will_hav
     assert [float(found) for _, found, _ in rows] == sorted((float(found) for _, found, _ in rows), reverse=True)
 
 
+def test_of_a_comparison_with_a_stored_study_it_says_what_is_borrowed(planned, cli):
+    text = planned("-m", "vae", "--against", "reference", "--problems", "3")
+    runs, here, borrowed = map(int, re.search(r"(\d+) runs: .* (\d+) would be made here; (\d+) are", text).groups())
+    assert (here, runs) == (30, here + borrowed)
+    assert cli("plan", "--problems", "3").err.startswith("error: --problems needs --against")
+
+
 def test_too_few_seeds_can_decide_nothing(planned):
     assert "3 seeds can decide nothing: 6 are needed." in planned("-m", "mapa,vae", "-d", "circle", "--seeds", "3")
 

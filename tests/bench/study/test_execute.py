@@ -307,7 +307,7 @@ def test_what_takes_longest_is_begun_first():
     """The datasets that wait are ordered by what finished runs of methods took there; unknown ones keep their order."""
     runs = runs_of(methods=("mapa", "vae", "oracle"), datasets=("circle", "absolute", "torus"), seeds=2)
     took = {"circle": 1.0, "torus": 9.0}
-    found = {spec: None for spec in runs}
+    found = dict.fromkeys(runs)
     assert longest_first(found) == list(runs)
     for spec in (each for each in runs if each.dataset in took and each.method in ("vae", "oracle")):
         seconds = took[spec.dataset] if spec.method == "vae" else 100.0 - took[spec.dataset]

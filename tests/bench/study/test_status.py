@@ -69,6 +69,11 @@ def test_all_done(folder, show):
     ]
 
 
+def test_a_packed_study_has_no_files_of_runs(folder, show):
+    shutil.rmtree(folder / "runs")
+    assert show(folder)[-1] == "12 runs: 12 done"
+
+
 def test_every_state(folder, show):
     replace(folder, "circle / vae / seed 1", status="failed", message="NotFiniteError: [red]nan[/red]\nat step 3")
     replace(folder, "torus / vae / seed 0", status="timeout", message="")
