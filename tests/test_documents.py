@@ -8,6 +8,7 @@ import inspect
 import re
 import shlex
 import tomllib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -166,23 +167,35 @@ WORDS = ("better", "equivalent", "undecided", "worse")
 
 
 def reference():
-    """Mean gaps, the verdicts of the baselines on each method, and what it costs the first baseline to match it."""
+    """Gaps and costs on curves and on surfaces, the verdicts of the first baseline, and what it costs it to match."""
     study, found = compared()
-    known = {(each.baseline, each.other): each for each in found}
-    baselines = list(dict.fromkeys(each.baseline for each in found))
-    rows = []
-    for row in aggregate(study.measurements, study.runs).sort_values("mean").to_dict("records"):
-        if row["method"] not in ranked(study.runs):
-            continue
-        against = [known.get((baseline, row["method"])) for baseline in baselines]
-        counts = [each and " / ".join(str(len(each.having(word))) for word in WORDS) for each in against]
-        cost = against[0] and against[0].match
-        share = cost and f"{ratio(cost.flops)} [{', '.join(map(ratio, cost.flops_interval))}]"
-        missed = cost and (", ".join(cost.missed) or "none")
-        gap = f"{number(row['mean'])} [{number(row['low'])}, {number(row['high'])}]"
-        rows.append([f"`{row['method']}`", gap, *(text or "" for text in (*counts, share, missed))])
-    heads = [f"`{baseline}` against it" for baseline in baselines]
-    return markdown(("method", "oracle gap", *heads, f"`{baselines[0]}`'s FLOPs to match it", "missed on"), rows)
+    baseline = found[0].baseline
+    known = {each.other: each for each in found if each.baseline == baseline}
+    dims = [registry().make_problem(name, None).latent_dim for name in study.datasets]
+    families = [[name for name, dim in zip(study.datasets, dims, strict=True) if dim == each] for each in (1, 2)]
+    shown = ranked(study.runs)
+    rows = {name: [f"`{name}`"] for name in shown}
+    runs = study.runs[study.runs["status"] == "done"]
+    for own in families:
+        of = runs[runs["dataset"].isin(own)]
+        means = aggregate(study.measurements[study.measurements["dataset"].isin(own)], of).set_index("method")
+        costs = of.groupby(["method", "dataset"])[["flops", "wall_s"]].median().groupby("method").mean()
+        for name in shown:
+            match = name in known and replace(
+                known[name], differences=tuple(each for each in known[name].differences if each.dataset in own)
+            )
+            rows[name] += [
+                number(means["mean"][name]),
+                f"{costs['flops'][name] / 1e9:.0f}",
+                f"{costs['wall_s'][name]:.1f}",
+                ratio(match.match.flops) if match else "",
+            ]
+    for name in shown:
+        words = (str(len(known[name].having(word))) for word in WORDS) if name in known else ()
+        rows[name].append(" / ".join(words))
+    order = aggregate(study.measurements, study.runs).set_index("method")["mean"]
+    heads = [f"{of}: {what}" for of in ("curves", "surfaces") for what in ("gap", "GFLOP", "s", "to match")]
+    return markdown(("method", *heads, f"`{baseline}` against it"), [rows[name] for name in sorted(shown, key=order.get)])
 
 
 def gaps():

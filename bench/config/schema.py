@@ -130,6 +130,7 @@ class Settings(Conditions, frozen=True, kw_only=True):
         ),
     ] = {}
     tuned: Annotated[str | None, _about("A tuned.json with hyperparameters for each dataset.", "FILE")] = None
+    author: Annotated[str | None, _about("Who makes the study; reports and sites say it.", "NAME")] = None
     plugins: Annotated[
         tuple[str, ...],
         _about("A file with METHODS or DATASETS of your own; repeatable.", "FILE.py", flag="--plugin", multiple=True),

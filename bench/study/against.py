@@ -33,7 +33,7 @@ from bench.study.plan import Plan, resolve
 
 REFERENCE = "reference"
 PACKED = Path(__file__).parents[1] / "reference"  # travels with the package
-OWN = ("methods", "datasets", "baseline", "margin", "set", "plugins")  # the settings that are not the study's
+OWN = ("methods", "datasets", "baseline", "margin", "set", "plugins", "author")  # the settings that are not the study's
 SHORT_S = 3.0  # a fit of up to this long is repeated
 STEADY = 1.2  # how far two timings of one fit may be apart
 
@@ -98,6 +98,7 @@ def planned(asked: Settings, given: Collection[str], against: str, problems: int
         margin=asked.margin if "margin" in given else theirs.margin,
         plugins=present(tuple(dict.fromkeys([*theirs.plugins, *asked.plugins]))),
         baseline=(),
+        author=asked.author,
     )
     own = resolve(msgspec.structs.replace(shared, methods=asked.methods, set=asked.set)).settings.methods
     plan = resolve(

@@ -199,6 +199,7 @@ def united(*every: Settings) -> Settings:
         datasets=union("datasets"),
         baseline=next((settings.baseline for settings in reversed(every) if settings.baseline), ()),
         margin=every[-1].margin,
+        author=", ".join(dict.fromkeys(settings.author for settings in every if settings.author)) or None,
         first_seed=first,
         seeds=stop - first,
         plugins=present(union("plugins")),

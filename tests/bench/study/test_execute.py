@@ -17,6 +17,7 @@ from bench.registry import fingerprints
 from bench.store import files, tables
 from bench.store.records import Cost, RunResult
 from bench.study.execute import execute, longest_first
+from bench.study.folder import united
 from bench.study.log import Silent
 from bench.study.plan import resolve
 from datasets import HELD_OUT
@@ -301,6 +302,12 @@ def test_an_interrupted_study_keeps_its_tables_wherever_it_was(tmp_path, monkeyp
     with pytest.raises(InterruptedStudyError, match="interrupted"):
         execute(plan, tmp_path / "out", Execution(), log, "a command")
     assert len(tables.read_table(tmp_path / "out", "runs")) == len(run_files(tmp_path / "out")) == 1
+
+
+def test_a_study_of_several_authors_names_each_once():
+    names = ("Ada", None, "Bo", "Ada")
+    every = [Settings(datasets=("circle",), author=name) for name in names]
+    assert (united(*every).author, united(every[1]).author) == ("Ada, Bo", None)
 
 
 def test_what_takes_longest_is_begun_first():
