@@ -108,8 +108,8 @@ class Page:
         return "../" * self.path.count("/")
 
 
-def numbered(page: Page) -> Page:
-    """A page whose tables have filters of their own; a table of one row needs none."""
+def laid_out(page: Page) -> Page:
+    """A page without empty sections, whose tables have filters of their own; a table of one row needs none."""
     numbers = count()
 
     def own(block: AnyBlock) -> AnyBlock:
@@ -117,7 +117,8 @@ def numbered(page: Page) -> Page:
             return replace(block, filters=f"filter-{next(numbers)}" if len(block.rows) > 1 else "")
         return block
 
-    return replace(page, parts=[replace(part, blocks=[own(block) for block in part.blocks]) for part in page.parts])
+    parts = [replace(part, blocks=[own(block) for block in part.blocks]) for part in page.parts if part.blocks]
+    return replace(page, parts=parts)
 
 
 def _unique(table: Table, place: int) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 
 from bench.common import units
 from bench.common.errors import UsageError
+from bench.publish.blocks import laid_out
+from bench.publish.content import Content
 from bench.publish.drawing import colour_rules
-from bench.publish.pages import Site
+from bench.publish.pages import pages
 from bench.report.combine import combined
 from bench.report.figures.inline import colours
 from bench.report.page import environment, template
@@ -53,42 +55,42 @@ def write(folders: Sequence[Path], out: Path, command: str) -> Path:
         raise UsageError(str(error)) from None
     before = _made_before(out, folders)
     study = studies[0] if len(studies) == 1 else combined(studies, out, command)
-    site = Site(studies, study)
-    pages = {page.path: page for page in site.pages()}
-    assets = _assets(site)
-    _refuse_foreign(out, {*pages, *assets}, before)
-    for path in pages:
+    content = Content(studies, study)
+    made = {page.path: laid_out(page) for page in pages(content)}
+    assets = _assets(content)
+    _refuse_foreign(out, {*made, *assets}, before)
+    for path in made:
         (out / path).parent.mkdir(parents=True, exist_ok=True)
     about = {"kind": KIND, "command": command, "studies": [_digest(each) for each in studies]}
-    write_json(out / MANIFEST, about | {"files": sorted({*before, *pages, *assets})})  # its own, if this is cut short
+    write_json(out / MANIFEST, about | {"files": sorted({*before, *made, *assets})})  # its own, if this is cut short
     for name, text in assets.items():
         atomic_write(out / name, text)
     sheet = environment("bench.publish").get_template("site.html.j2")
     shared = {
-        "site": site,
+        "title": content.title,
         "command": command,
         "version": metadata.version("mapa-bench"),
         "navigation": NAVIGATION,
         "missing": units.MISSING,
     }
-    for path, page in pages.items():
+    for path, page in made.items():
         text = (
             sheet.render(shared | {"page": page, "root": page.root, "reasons": f"{page.root}failures.html"}).strip()
             + "\n"
         )
         atomic_write(out / path, _OPTIONAL.sub("", text))
-    for path in before - {*pages, *assets}:
+    for path in before - {*made, *assets}:
         (out / path).unlink(missing_ok=True)
-    write_json(out / MANIFEST, about | {"files": sorted({*pages, *assets})})
+    write_json(out / MANIFEST, about | {"files": sorted({*made, *assets})})
     return out / "index.html"
 
 
-def _assets(site: Site) -> dict[str, str]:
+def _assets(content: Content) -> dict[str, str]:
     """The style sheet and the program of all pages."""
     folder = resources.files("bench.publish").joinpath("templates")
     own = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("site.css", "site.js")}
     return {
-        "site.css": f"{colours()}\n{template('report.css')}\n{own['site.css']}\n{colour_rules(site.known)}\n",
+        "site.css": f"{colours()}\n{template('report.css')}\n{own['site.css']}\n{colour_rules(content.known)}\n",
         "site.js": f"{template('page.js')}\n{own['site.js']}",
     }
 
