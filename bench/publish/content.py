@@ -14,13 +14,11 @@ import pandas as pd
 
 from bench.common import units
 from bench.publish.blocks import Links
+from bench.report import cost_tables, end_tables, provenance
 from bench.report.blocks import Cell, Column, Entry, Row, Table
 from bench.report.combine import kept_apart, names
-from bench.report.cost_tables import targets_table, work
-from bench.report.end_tables import Ends, metrics_of
 from bench.report.figures.palette import styles
 from bench.report.gallery import stems
-from bench.report.provenance import unfinished
 from bench.stats.comparisons import comparisons
 from bench.stats.summary import finished, oracle_levels, summary
 from bench.store.join import conflicts
@@ -56,7 +54,7 @@ class Content:
         self.found = comparisons(study.measurements, study.runs, study.baseline, study.margin)
         self.paired = [each for each in self.found if each.differences]
         self.summary = summary(study.measurements, study.runs)
-        self.ends = Ends(study, self.summary)
+        self.ends = end_tables.Ends(study, self.summary)
         self.known = styles(study.roles, study.colour_groups)
         self.problems = list(dict.fromkeys(map(problem_of, study.datasets)))
         self.pages_of = {
@@ -64,7 +62,12 @@ class Content:
             for kind, each in (("methods", study.methods), ("problems", self.problems))
         }
 
-    # What was measured
+    # What the studies hold
+
+    def about(self, section: str, name: str) -> dict[str, Any]:
+        """What the study states about one of its 'methods' or 'datasets', with a label of its own or without."""
+        stated = self.study.section(section)
+        return stated.get(name) or stated.get(name.partition("[")[0]) or {}
 
     @cached_property
     def measured(self) -> pd.DataFrame:
@@ -79,7 +82,7 @@ class Content:
     @cached_property
     def work(self) -> list[Entry]:
         """The kinds of work of each fitted method."""
-        return work(self.study)
+        return cost_tables.work(self.study)
 
     @cached_property
     def with_truth(self) -> set[str]:
@@ -106,7 +109,7 @@ class Content:
     @cached_property
     def metrics(self) -> tuple[list[Any], list[Any]]:
         """The definitions of the main metrics, and of the others."""
-        every = metrics_of(self.study.measurements)
+        every = end_tables.metrics_of(self.study.measurements)
         return [m for m in every if m.name in MAIN_METRICS], [m for m in every if m.name not in MAIN_METRICS]
 
     @cached_property
@@ -119,11 +122,11 @@ class Content:
     @cached_property
     def targets(self) -> Table:
         """The costs to come near the true model."""
-        return self.prepared(targets_table(self.study))
+        return self.prepared(cost_tables.targets_table(self.study))
 
     @cached_property
     def _failed(self) -> Table:
-        return self.prepared(unfinished(self.study))
+        return self.prepared(provenance.unfinished(self.study))
 
     def unfinished(self, keep: Callable[[Row], bool]) -> list[Table]:
         """The runs to keep of those that did not finish, if there are any."""
@@ -164,19 +167,14 @@ class Content:
         """The pages of 'methods' or 'problems' as links, to a place within each."""
         return [(name, f"{path}{suffix}") for name, path in self.pages_of[kind].items()]
 
-    def views(self, query: str) -> Links:
-        """Views of the explorer."""
-        links = [("all measures", f"explore.html#table=results&{query}")]
+    def views(self, chosen: str) -> Links:
+        """Views of the explorer on the rows that a `query` chooses."""
+        links = [("all measures", f"explore.html#table=results&{chosen}")]
         if self.paired:
-            links.append(("comparisons", f"explore.html#table=comparisons&{query}"))
+            links.append(("comparisons", f"explore.html#table=comparisons&{chosen}"))
         if self.targets.rows:
-            links.append(("cost to come near the true model", f"explore.html#table=near&{query}"))
+            links.append(("cost to come near the true model", f"explore.html#table=near&{chosen}"))
         return Links("In the explorer", links)
-
-    def about(self, section: str, name: str) -> dict[str, Any]:
-        """What the study states about one of its 'methods' or 'datasets', with a label of its own or without."""
-        stated = self.study.section(section)
-        return stated.get(name) or stated.get(name.partition("[")[0]) or {}
 
     # Several studies
 
