@@ -195,7 +195,9 @@ def reference():
         rows[name].append(" / ".join(words))
     order = aggregate(study.measurements, study.runs).set_index("method")["mean"]
     heads = [f"{of}: {what}" for of in ("curves", "surfaces") for what in ("gap", "GFLOP", "s", "to match")]
-    return markdown(("method", *heads, f"`{baseline}` against it"), [rows[name] for name in sorted(shown, key=order.get)])
+    return markdown(
+        ("method", *heads, f"`{baseline}` against it"), [rows[name] for name in sorted(shown, key=order.get)]
+    )
 
 
 def gaps():

@@ -17,6 +17,7 @@ from bench.publish.drawing import interval_bar
 from bench.report import sentences
 from bench.report.blocks import Block, Cell, Column, Paragraph, Row, Table
 from bench.report.comparison_tables import ratio_cell, verdict_counts
+from bench.report.provenance import method_facts
 from bench.stats.comparisons import Comparison
 from bench.stats.estimates import aggregate, ranks
 from bench.stats.verdicts import VERDICTS
@@ -28,7 +29,8 @@ LEADERBOARD = (
     "a 95% interval that resamples problems and seeds. Mean rank: by final test log-likelihood; 1 is the best. Against "
     "it: on how many problems the baseline is worse (▼) or better (▲) than the method of the row, equivalent (≈) or "
     "undecided (?). To match it: the baseline's FLOPs to reach the row's final test log-likelihood less 0.01 nats, "
-    "over those that the row's method needs, median over problems. –: no mean, as a problem has no finished run, or "
+    "over those that the row's method needs, median over problems. FLOPs and wall time: the lowest … the highest median, "
+    "by problem. –: no mean, as a problem has no finished run, or "
     "no rank, as reference implementations take no part. A heading sorts."
 )
 MATRIX = (
@@ -41,9 +43,12 @@ def front(content: Content) -> Page:
     """The first page."""
     study, placed = content.study, _placed(content)
     incident = sentences.incident(study)
-    lead = sentences.overview(content.found, [])
+    lead = sentences.overview(content.found, placed.reset_index().to_dict("records"))
     lead = lead or sentences.summary_sentences(content.found, study.runs, content.summary)
     answers: list[Block] = [Paragraph(text, "lead") for text in lead]
+    baselines = dict.fromkeys(each.baseline for each in content.found)
+    about = {name: method_facts(study.section("methods").get(name) or {})[0] for name in baselines}
+    answers += [Paragraph(f"{name}: {summary}.", "") for name, summary in about.items() if summary]
     answers += [Paragraph(incident, "warning")] if incident else []
     disputed = [dataset for dataset in study.datasets if " @ " in dataset]
     if len(content.studies) > 1:
@@ -65,7 +70,7 @@ def _leaderboard(content: Content, placed: pd.DataFrame) -> Table:
     """A row per fitted method: the mean gap, the mean rank, the verdicts on it, and the cost to match it."""
     finite = placed[["mean", "high"]].to_numpy(dtype=float)
     most = max(finite[pd.notna(finite) & (abs(finite) < math.inf)].tolist(), default=0.0)
-    middles = {cost: content.summary.groupby("method")[cost].median().to_dict() for cost in ("flops", "wall_s")}
+    costs = {cost: content.summary.groupby("method")[cost] for cost in ("flops", "wall_s")}
     baselines = list(dict.fromkeys(each.baseline for each in content.found))[:BASELINES]
     pairs = {(each.baseline, each.other): each for each in content.paired}
     has_gap = most > 0
@@ -74,7 +79,7 @@ def _leaderboard(content: Content, placed: pd.DataFrame) -> Table:
     columns += [Column("mean rank")]
     columns += [Column(f"{name} against it", "problems", number=False) for name in baselines]
     columns += [Column(f"{name}'s FLOPs to match it", "of its own") for name in baselines]
-    columns += [Column("FLOPs", "of a fit, median"), Column("wall time", "of a fit, median"), Column("runs")]
+    columns += [Column("FLOPs", "of a fit, by problem"), Column("wall time", "of a fit, by problem"), Column("runs")]
     rows = []
     for row in placed.reset_index().to_dict("records"):
         method = str(row["method"])
@@ -91,9 +96,7 @@ def _leaderboard(content: Content, placed: pd.DataFrame) -> Table:
         cells.append(Cell(units.number(row["rank"], 2), rank, value=row["rank"]))
         cells += [Cell(_counts(each), value=_losses(each), style="name") for each in against]
         cells += [_match(each) for each in against]
-        cells += [
-            Cell(units.quantity(name, float(of[method])), value=float(of[method])) for name, of in middles.items()
-        ]
+        cells += [_range(name, of.get_group(method)) for name, of in costs.items()]
         done = int(row["runs"]) - int(row["missing"])
         cells.append(Cell(f"{done}/{row['runs']}", style="" if done == row["runs"] else "short"))
         rows.append(Row([*map(slim, cells)]))
@@ -132,6 +135,12 @@ def _end(content: Content, row: Mapping[Hashable, Any], metric: str) -> Cell:
         return Cell(units.MISSING)
     cell = content.ends.metric(row, metric)
     return replace(cell, best=bool(row["best"]))
+
+
+def _range(cost: str, medians: pd.Series) -> Cell:
+    """The lowest and the highest of the median costs of a fit, by problem: a middle may be no problem's."""
+    ends = [units.quantity(cost, float(end)) for end in (medians.min(), medians.max())]
+    return Cell(" … ".join(dict.fromkeys(ends)), value=float(medians.median()))
 
 
 def _counts(comparison: Comparison | None) -> str:

@@ -65,7 +65,8 @@ def _explorer(content: Content) -> Page:
 def _failures(content: Content) -> Page:
     incident = sentences.incident(content.study)
     lead = Paragraph(incident, "lead") if incident else Paragraph(sentences.ALL_FINISHED, "")
-    blocks: list[AnyBlock] = [lead, *content.unfinished(lambda _: True)]
+    ended = sentences.endings(content.study.runs)
+    blocks: list[AnyBlock] = [lead, *([Paragraph(ended, "")] if ended else []), *content.unfinished(lambda _: True)]
     about = "Runs that failed, were skipped or ended early, with their reasons"
     return Page("failures.html", "Failures", about, [Part("answers", "", blocks)])
 

@@ -124,4 +124,6 @@ def _work(study: Study) -> list[Block]:
 
 
 def _unfinished(study: Study) -> list[Block]:
-    return [Paragraph(sentences.ALL_FINISHED, "") if study.unfinished.empty else unfinished(study)]
+    ended = sentences.endings(study.runs)
+    first = Paragraph(sentences.ALL_FINISHED, "") if study.unfinished.empty else unfinished(study)
+    return [first, *([Paragraph(ended, "")] if ended else [])]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BORROWED = "†"
 TOO_FEW = "too few seeds"
 UNUSUAL = 20  # times the median standard error, above which a run is named
-MANY = 6  # comparisons, above which a table replaces sentences
+MANY = 3  # comparisons, above which a table replaces sentences
 
 
 # Comparisons
@@ -230,8 +230,13 @@ def overview(found: Sequence[Comparison], means: Sequence[Mapping[Hashable, Any]
         if total:
             words = [f"{name} in {counts[name]}" for name in VERDICTS]
             losses = [f"{each.other} ({_differences(lost)})" for each in own if (lost := each.having(WORSE))]
-            text = f"{baseline}, in {plural(total, 'comparison')} by method and dataset, is {', '.join(words)}."
-            sentences.append(text + (f" It is worse than {listed(losses)}." if losses else ""))
+            lost = (
+                f"{baseline} is worse than {listed(losses)}."
+                if losses
+                else f"No method is found better than {baseline}."
+            )
+            text = f"In {plural(total, 'comparison')} by method and dataset it is {', '.join(words)}."
+            sentences.append(f"{lost} {text}")
         elif counts:
             sentences.append(f"{baseline}: too few seeds for a verdict; {LEAST_SEEDS} are needed.")
     known = sorted((row for row in means if math.isfinite(row["mean"])), key=lambda row: float(row["mean"]))
