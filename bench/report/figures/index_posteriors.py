@@ -89,7 +89,7 @@ def _panel(ax: Axes, table: pd.DataFrame, code: float, style: Style, number: int
     ax.fill_between(codes, trend[TRUTH], **_SHADE)
     ax.plot(codes, table[name], ".", color=style.color, markersize=4, alpha=0.55, markeredgewidth=0, gid=style.mark)
     ax.plot(codes, trend[FLOOR], color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-    ax.plot(codes, trend[name], color=style.color, linewidth=1.8, gid=style.mark)
+    ax.plot(codes, trend[name], color=style.color, linewidth=1.8, linestyle=style.dash, gid=style.mark)
     ax.plot(code, 0, "^", color=INK, markersize=6, clip_on=False, zorder=5)
     seen = codes[(trend > _NEGLIGIBLE * trend.max().max()).any(axis=1)]
     ax.set_xlim(seen.min() - 0.04 * np.ptp(seen), seen.max() + 0.04 * np.ptp(seen))
@@ -102,7 +102,10 @@ def _panel(ax: Axes, table: pd.DataFrame, code: float, style: Style, number: int
 
 
 def _entries(names: list[str], known: dict[str, Style]) -> tuple[list[Line2D | Patch], list[str]]:
-    lines = [Line2D([], [], color=known[n].color, linewidth=1.8, marker=".", markersize=6) for n in names]
+    lines = [
+        Line2D([], [], color=known[n].color, linewidth=1.8, linestyle=known[n].dash, marker=".", markersize=6)
+        for n in names
+    ]
     floor = Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
     own = Line2D([], [], color=INK, linestyle="", marker="^", markersize=6)
     names = ["true posterior", *(plain(name) for name in names), "floor: the true model without the codes", "code of x"]

@@ -89,6 +89,16 @@ def test_the_line_of_a_method_is_the_mean_over_nine_neighbours_and_dots_are_sing
     np.testing.assert_allclose(line.get_ydata()[10], probability[6:15].mean())
 
 
+def test_methods_of_one_colour_differ_in_dash_in_their_panels_and_in_the_legend():
+    names = ["mapa", "mapa-plain"]
+    known = styles(dict.fromkeys(names, "method"), dict.fromkeys(names, "mapa"))
+    with style.figure_style():
+        fig = over_truth(shown(*names), names, known, "circle")
+    rows = [[line for line in ax.lines if line.get_color() == known["mapa"].color][-1] for ax in fig.axes[1::2]]
+    handles = fig.legends[0].legend_handles[1:3]
+    assert [line.is_dashed() for line in rows] == [line.is_dashed() for line in handles] == [False, True]
+
+
 def test_data_that_are_not_in_the_plane_have_no_map():
     assert len(draw(shown("mapa", dim=3), ["mapa"]).axes) == 1
 
