@@ -16,6 +16,7 @@ from bench.report.figures import decomposition, densities, images, index_posteri
 from bench.report.figures.inline import inlined
 from bench.report.figures.palette import Style, styles
 from bench.stats.cost_to_target import profile
+from bench.stats.curves import mean_curves
 from bench.stats.estimates import aggregate, ranks
 from bench.stats.summary import final, finished, fitted, oracle_levels
 from bench.store.schema import LEARNS
@@ -23,6 +24,8 @@ from bench.store.study_tables import Study
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_KINDS = 3  # the most kinds of datasets with a panel each
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,52 @@ def _styles(study: Study) -> dict[str, Style]:
 
 def _overview(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     rows = finished(study.measurements, study.runs)
-    fig = style.overview(rows[rows["metric"] == "oracle_gap"], _styles(study))
+    rows = rows[rows["metric"] == "oracle_gap"]
+    yield from _progress(study, rows)
+    fig = style.overview(rows, _styles(study))
     if fig is not None:
         ends = (f"{dataset}: {_ended(table, dataset, 'oracle_gap')}" for dataset in study.datasets)
-        caption = "Oracle gap against FLOPs, per dataset: lower and further left is better"
+        caption = "Oracle gap against FLOPs, per dataset: lower and further left is better; earlier gaps are above"
         yield Picture("overview", "", caption, f"{caption}. Final medians in nats. {'. '.join(ends)}.", fig)
+
+
+def _progress(study: Study, rows: pd.DataFrame) -> Iterator[Picture]:
+    """The mean gaps against cost, if the gaps `rows` are of several datasets and methods."""
+    datasets, places = list(rows["dataset"].unique()), ranks(study.measurements, study.runs)
+    if len(datasets) < 2 or len(places) < 2:
+        return
+    panels = {
+        title: lines
+        for title, names in _kinds(study, datasets).items()
+        if (lines := mean_curves(rows[rows["dataset"].isin(names)], study.runs))
+    }
+    if not panels:
+        return
+    budgets = study.runs.reindex(columns=["max_flops"])["max_flops"].unique()
+    budget = float(budgets[0]) if len(budgets) == 1 and budgets[0] > 0 else None
+    caption = (
+        "Mean oracle gap over datasets against FLOPs, both on logarithmic axes that show the ends of the fits: lower "
+        "and further left is better. Lines: the mean over datasets of the median over seeds. Bars: its 95% interval "
+        "for these datasets, which resamples seeds. Right: the mean rank by test log-likelihood over all datasets, "
+        "with an interval that resamples datasets too"
+    )
+    ends = (
+        f"{title}: {units.listed([f'{line.method} {units.number(line.median[-1])}' for line in lines])}"
+        for title, lines in panels.items()
+    )
+    words = f"{caption}. Final means in nats. {'. '.join(ends)}."
+    yield Picture("progress", "", caption, words, ranking.progress(panels, places, _styles(study), budget))
+
+
+def _kinds(study: Study, datasets: list[str]) -> dict[str, list[str]]:
+    """The datasets by their latent dimension, under titles; all together if it is not known or takes many values."""
+    about = study.section("datasets")
+    dims = [(about.get(name) or {}).get("latent_dim") for name in datasets]
+    known = [dim for dim in dims if isinstance(dim, int)]
+    if len(known) < len(dims) or len(set(known)) > _KINDS:
+        return {units.plural(len(datasets), "dataset"): datasets}
+    groups = {kind: [n for n, dim in zip(datasets, known, strict=True) if dim == kind] for kind in sorted(set(known))}
+    return {f"latent dimension {dim}: {units.plural(len(names), 'dataset')}": names for dim, names in groups.items()}
 
 
 def _ranking(study: Study, table: pd.DataFrame) -> Iterator[Picture]:

@@ -110,3 +110,8 @@ def bounds_over_problems(
 def mean_of_means(*samples: Array, axis: int = -1) -> Any:
     """The mean over datasets of the mean over seeds; every dataset has the same weight."""
     return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
+
+
+def mean_of_medians(*samples: Array, axis: int = -1) -> Any:
+    """The mean over datasets of the median over seeds; every dataset has the same weight."""
+    return np.mean([np.median(sample, axis=axis) for sample in samples], axis=0)

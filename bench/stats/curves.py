@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.stats.bootstrap import bounds, mean_of_medians
+from bench.stats.summary import fitted
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -58,7 +61,7 @@ def curve(method: str, seeds: list[tuple[Array, Array]]) -> Curve | None:
     Returns:
         The curve; None if no cost is left.
     """
-    seeds = [(cost, value) for cost, value in seeds if len(cost) and np.isfinite(cost).all()]
+    seeds = _begun(seeds)
     if not seeds:
         return None
     grid = np.unique(np.concatenate([cost for cost, _ in seeds]))
@@ -73,6 +76,48 @@ def curves(rows: pd.DataFrame, cost: str) -> list[Curve]:
     """One curve per method, in order of appearance, from the finished rows of one dataset and metric."""
     found = (curve(str(method), _by_seed(group, cost)) for method, group in rows.groupby("method", sort=False))
     return [each for each in found if each is not None]
+
+
+def mean_curves(rows: pd.DataFrame, runs: pd.DataFrame) -> list[Curve]:
+    """The mean over datasets of the median over seeds against FLOPs, of each fitted method.
+
+    A run that did not finish has an infinite value. A curve begins where all runs have begun.
+
+    Args:
+        rows: The finished measurements of one metric of which less is better.
+        runs: The table of runs, which says what is missing.
+
+    Returns:
+        Curves whose `median` is the mean. At the last cost, `low` and `high` are its 95% interval, which resamples
+        seeds, so it is for these datasets; elsewhere, and below six seeds, they are the mean. A method without a
+        finite mean has none.
+    """
+    methods = fitted(runs)
+    runs = runs[runs["method"].isin(methods) & runs["dataset"].isin(rows["dataset"].unique())]
+    seeds = runs.groupby("dataset", sort=False)["seed"].nunique()
+    found = []
+    for method in methods:
+        own = rows[rows["method"] == method]
+        looks = [_begun(_by_seed(own[own["dataset"] == dataset], "flops")) for dataset in seeds.index]
+        costs = [cost for each in looks for cost, _ in each]
+        grid = np.unique(np.concatenate([np.empty(0), *costs]))
+        grid = grid[(grid >= max((cost[0] for cost in costs), default=0.0)) & (grid > 0)]
+        if len(grid) == 0:
+            continue
+        values = [
+            np.stack([step_values(*look, grid) for look in each] + [np.full(len(grid), np.inf)] * (count - len(each)))
+            for each, count in zip(looks, seeds, strict=True)
+        ]
+        mean = mean_of_medians(*values, axis=0)
+        if np.isfinite(mean[-1]):
+            ends = [float(end) for end in bounds([each[:, -1] for each in values], mean_of_medians)]
+            low, high = (np.append(mean[:-1], end if np.isfinite(end) else mean[-1]) for end in ends)
+            found.append(Curve(method, grid, mean, low, high))
+    return found
+
+
+def _begun(seeds: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
+    return [(cost, value) for cost, value in seeds if len(cost) and np.isfinite(cost).all()]
 
 
 def _by_seed(rows: pd.DataFrame, cost: str) -> list[tuple[Array, Array]]:

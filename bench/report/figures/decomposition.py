@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from bench.common.units import number
 from bench.report.figures.palette import INK, MUTED, Style
-from bench.report.figures.style import LETTER, panel_grid, plain
+from bench.report.figures.style import LETTER, columns_for, panel_grid, plain
 from bench.store.schema import PAIR
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def decomposition(parts: pd.DataFrame, known: dict[str, Style]) -> Figure:
     most = int(parts.groupby(PAIR).size().groupby("dataset").size().max())
     longest = max(len(plain(str(method))) for method in parts.index.get_level_values("method"))
     left = 0.2 + LETTER * longest
-    columns = min(len(datasets), max(int(_ACROSS / (left + _PANEL + _TOTAL)), 1))
+    columns = columns_for(len(datasets), max(int(_ACROSS / (left + _PANEL + _TOTAL)), 1))
     seen = [part for part in PARTS if parts[part].notna().any()]
     patches = [Patch(facecolor=(*_grey(), _STRENGTH[p]), edgecolor=MUTED, hatch=_hatch(p)) for p in seen]
     fig, grid = panel_grid(

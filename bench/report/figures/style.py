@@ -6,7 +6,7 @@ Figures are drawn on `Figure` objects without pyplot, which would need global st
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
@@ -18,9 +18,10 @@ import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from bench.common.units import listed, number, quantity
@@ -36,7 +37,8 @@ TRUE_MODEL = "true model"
 LETTER, EDGE = 0.082, 0.12  # inches that a letter may take, and that an edge does
 _LEGEND = 7  # the most names in a row of the legend
 _HANDLE = 0.75  # inches that an entry of the legend takes beside its name
-_BANDS = 6  # the most bands that a reader can distinguish
+BANDS = 6  # the most bands that a reader can distinguish
+_LEAST = 1e-3  # nats: the least gap on a logarithmic axis
 _WIDE = 26  # letters in a line beside a row
 
 
@@ -90,19 +92,19 @@ def against_cost(rows: pd.DataFrame, known: dict[str, Style], level: float | Non
 
     fig, axes = _strip(title, _below(every, hidden, bottom), [*methods, *references], known)
     for ax, cost, lines in zip(axes, AXES, found, strict=True):
-        _panel(ax, cost, lines, known)
+        cost_panel(ax, cost, lines, known)
         for name, value in references.items():
             ax.axhline(value, color=known[name].color, linestyle=known[name].dash, linewidth=1.1, zorder=1)
-        _crop(ax, lines, bottom)
+        _crop(ax, lines, [line.high >= bottom for line in lines])
     axes[0].set_ylim(bottom, top)
     axes[0].set_ylabel("test log-likelihood (nats)")
     return fig
 
 
 def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
-    """Oracle gap against FLOPs, both on logarithmic axes, with a panel per dataset.
+    """Oracle gap against FLOPs, both on logarithmic axes that show the ends of the fits, with a panel per dataset.
 
-    Gaps at or below zero, which a good model can have by chance, are drawn at the bottom of the panel.
+    Gaps at or below zero, which a good model can have by chance, are drawn at 0.001 nats.
 
     Args:
         rows: The finished measurements of oracle_gap.
@@ -113,33 +115,62 @@ def overview(rows: pd.DataFrame, known: dict[str, Style]) -> Figure | None:
     """
     methods = [name for name in rows["method"].unique() if known[name].role == "method"]
     chosen = rows[rows["method"].isin(methods)]
-    panels = [(str(name), curves(each, "flops")) for name, each in chosen.groupby("dataset", sort=False)]
-    panels = [(name, lines) for name, lines in panels if lines]
+    found = ((str(name), curves(each, "flops")) for name, each in chosen.groupby("dataset", sort=False))
+    panels = [(name, above_zero(lines)) for name, lines in found if lines]
     if not panels:
         return None
-    columns = min(len(panels), 5)
+    columns = columns_for(len(panels), 5)
     legend = entries(methods, known)
     fig, grid = panel_grid(
-        -(-len(panels) // columns), columns, (1.9, 1.85), (0.55, 0.75), (0.7, EDGE, 0.3, 0.5), legend
+        -(-len(panels) // columns), columns, (2.0, 1.85), (0.55, 0.75), (0.7, EDGE, 0.3, 0.5), legend
     )
     axes = list(grid.flatten())
     for ax, (name, lines) in zip(axes, panels, strict=False):
-        _panel(ax, "flops", [_above_zero(line) for line in lines], known)
-        ax.set_yscale("log")
+        cost_panel(ax, "flops", lines, known)
+        show_ends(ax, lines)
         ax.set_title(plain(name))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.xaxis.set_major_locator(LogLocator(base=100))
-        ax.set_ylabel("")
     for ax in axes[len(panels) :]:
         ax.remove()
-    axes[0].set_ylabel("oracle gap (nats)")
+    for ax in grid[:, 0]:
+        ax.set_ylabel("oracle gap (nats)")
     return fig
 
 
-def _above_zero(line: Curve) -> Curve:
-    floor = 1e-3
-    return replace(line, median=line.median.clip(floor), low=line.low.clip(floor), high=line.high.clip(floor))
+def columns_for(panels: int, most: int) -> int:
+    """The number of columns, at most `most`, that leaves the fewest places of a grid empty."""
+    return min(range(1 + most // 2, most + 1), key=lambda n: (-panels % n, -n)) if panels > most else max(panels, 1)
+
+
+def show_ends(ax: Axes, lines: Sequence[Curve]) -> None:
+    """Make the vertical axis logarithmic, from below the best end of the lines to well above the worst."""
+    ends = np.array([(line.low[-1], line.high[-1]) for line in lines])
+    ends = ends[np.isfinite(ends)]
+    bottom, top = ends.min(initial=np.inf if ends.size else _LEAST) / 1.3, ends.max(initial=_LEAST) * 4
+    _crop(ax, lines, [line.low <= top for line in lines])
+    ax.set_yscale("log")
+    ax.set_ylim(bottom, top)
+    label_logarithmic(ax.yaxis, lambda value: f"{value:g}")
+
+
+def label_logarithmic(axis: Axis, text: Callable[[float], str]) -> None:
+    """Label a logarithmic axis at powers of ten, and between them where it spans little."""
+    axis.set_major_locator(_located(axis))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(float(f"{value:.3g}"))))
+    axis.set_minor_locator(NullLocator())
+
+
+def _located(axis: Axis) -> LogLocator:
+    low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if high < 30 * low else (1, 3) if high < 300 * low else (1,)
+    return LogLocator(subs=subs, numticks=6)
+
+
+def above_zero(lines: Sequence[Curve]) -> list[Curve]:
+    """Curves of gaps as a logarithmic axis can show them, at 0.001 nats or more."""
+    return [
+        replace(each, median=each.median.clip(_LEAST), low=each.low.clip(_LEAST), high=each.high.clip(_LEAST))
+        for each in lines
+    ]
 
 
 def panel_grid(
@@ -221,15 +252,14 @@ def _strip(title: str, note: str, names: list[str], known: dict[str, Style]) -> 
     return fig, list(axes[0])
 
 
-def _crop(ax: Axes, lines: list[Curve], bottom: float) -> None:
-    """Start the axis of costs where the first line rises above the bottom."""
-    starts = [line.cost[line.high >= bottom][0] for line in lines if (line.high >= bottom).any()]
+def _crop(ax: Axes, lines: Sequence[Curve], inside: Sequence[NDArray[np.bool_]]) -> None:
+    """Start the axis of costs where the first line comes inside the vertical axis."""
+    starts = [line.cost[seen][0] for line, seen in zip(lines, inside, strict=True) if seen.any()]
     if starts:
         low, high = min(starts), max(line.cost[-1] for line in lines)
         pad = (high / low) ** 0.05 if high > low else 2.0
         ax.set_xlim(low / pad, high * pad)
-    low, high = ax.get_xlim()
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
+    ax.xaxis.set_major_locator(_located(ax.xaxis))
 
 
 def _median(rows: pd.DataFrame, method: str) -> float:
@@ -244,24 +274,31 @@ def _below(lines: list[Curve], hidden: dict[str, float], bottom: float) -> str:
     return f"below the axis: {listed([*early, *parts])}" if early or parts else ""
 
 
-def _panel(ax: Axes, cost: str, lines: list[Curve], known: dict[str, Style]) -> None:
+def cost_panel(
+    ax: Axes, cost: str, lines: Sequence[Curve], known: Mapping[str, Style], most_bands: int = BANDS
+) -> None:
+    """Draw curves against a cost on a logarithmic axis, with bands, or with bars at their ends if there are more."""
     for line in lines:
-        _line(ax, line, known[line.method], band=len(lines) <= _BANDS)
+        _line(ax, line, known[line.method], opacity(len(lines)) if len(lines) <= most_bands else 0.0)
     ax.set_xscale("log")
     ax.set_xlabel(define(cost).label)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(cost, value).removesuffix("FLOP")))
-    ax.xaxis.set_minor_locator(NullLocator())
+    label_logarithmic(ax.xaxis, lambda value: quantity(cost, value).removesuffix("FLOP"))
     sns.despine(ax=ax)
     if not lines:
         ax.text(0.5, 0.5, "nothing measured", transform=ax.transAxes, ha="center", color=MUTED)
         ax.set_xticks([])
 
 
-def _line(ax: Axes, line: Curve, style: Style, band: bool) -> None:
-    """The median, with the range over seeds as a band or as a bar at its end."""
+def opacity(bands: int) -> float:
+    """The opacity of each of so many bands that lie over each other: lines must show through all of them."""
+    return min(0.3 / bands, 0.16)
+
+
+def _line(ax: Axes, line: Curve, style: Style, shade: float) -> None:
+    """The median, with the range over seeds as a band of an opacity, or as a bar at its end if that is zero."""
     look: Any = {"color": style.color, "gid": style.mark}
-    if band:
-        ax.fill_between(line.cost, line.low, line.high, step="post", alpha=0.16, linewidth=0, **look)
+    if shade:
+        ax.fill_between(line.cost, line.low, line.high, step="post", alpha=shade, linewidth=0, **look)
     else:
         ax.plot(line.cost[[-1, -1]], [line.low[-1], line.high[-1]], linewidth=1.0, **look)
     kept = np.flatnonzero(np.diff(line.median, prepend=np.nan, append=np.nan)[:-1] != 0)

@@ -457,8 +457,8 @@ def page(tmp_path_factory):
 
 def test_the_files_are_there_and_no_other(page):
     names = sorted(p.relative_to(page.parent).as_posix() for p in page.parent.rglob("*") if p.is_file())
-    stems = ("overview", "circle-cost", "circle-density", "script-alert-1-script-x-cost", "decomposition", "ranking")
-    figures = [f"figures/{stem}.svg" for stem in stems]
+    stems = ("progress", "overview", "ranking", "decomposition", "circle-cost", "circle-density")
+    figures = [f"figures/{stem}.svg" for stem in (*stems, "script-alert-1-script-x-cost")]
     tables = ["runs.parquet", "densities.parquet", "measurements.parquet", "study.json"]
     assert names == sorted([*figures, *tables, "report.html", "report.md"])
 

@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.lines import Line2D
 
 from bench.report.figures import style
 from bench.report.figures.decomposition import PARTS, decomposition, limit, loss_parts
 from bench.report.figures.densities import beside_truth, seed_shown
 from bench.report.figures.inline import VARIABLES, colours, inlined
-from bench.report.figures.palette import DARK, HUES, INK, MUTED
+from bench.report.figures.palette import DARK, HUES, INK, MUTED, Style
 from bench.report.figures.palette import styles as styles_of
-from bench.report.figures.ranking import ranking
+from bench.report.figures.ranking import progress, ranking
 from bench.report.page import write
-from bench.stats.curves import curve, curves, limits, step_values
+from bench.stats.curves import Curve, curve, curves, limits, mean_curves, step_values
 
 METRICS = ("test_ll", "oracle_gap", "elbo", "inference_gap")
 
@@ -74,6 +75,31 @@ def test_limits_are_an_interval_whatever_the_values(values):
     assert bottom < top
 
 
+def test_a_mean_curve_by_hand():
+    """Of datasets the mean, of seeds the median; a run that did not finish is infinitely bad."""
+    gaps = {("a", 0): (9, 1), ("a", 1): (8, 2), ("a", 2): (7, 9), ("b", 0): (5, 3), ("b", 1): (5, 5), ("b", 2): None}
+    runs = pd.DataFrame([(*run, "m", "method") for run in gaps], columns=["dataset", "seed", "method", "role"])
+    rows = pd.DataFrame(
+        [(*run, "m", k, v, 10.0**k) for run, values in gaps.items() for k, v in enumerate(values or ())],
+        columns=["dataset", "seed", "method", "checkpoint", "value", "flops"],
+    )
+    (found,) = mean_curves(rows, runs)
+    np.testing.assert_array_equal(found.cost, [1, 10])
+    np.testing.assert_array_equal(found.median, [(8 + 5) / 2, (2 + 5) / 2])
+    np.testing.assert_array_equal((found.low, found.high), [found.median] * 2)  # three seeds have no interval
+    assert mean_curves(rows[rows["seed"] == 0], runs) == mean_curves(rows[rows["dataset"] == "c"], runs) == []
+
+
+def test_the_interval_of_a_mean_curve_is_at_its_end():
+    runs = pd.DataFrame({"dataset": "a", "seed": range(9), "method": "m", "role": "method"})
+    ends = np.arange(1.0, 10)
+    rows = pd.concat([runs.assign(checkpoint=k, flops=k + 1.0, value=ends + 9 * (1 - k)) for k in (0, 1)])
+    (found,) = mean_curves(rows, runs)
+    np.testing.assert_array_equal(found.median, [14, 5])
+    assert found.low[0] == found.high[0] == 14
+    assert 1 <= found.low[1] < 5 < found.high[1] <= 9
+
+
 def looks(method, seed=0, cost=1.0, worst=-1000.0):
     k = np.arange(1, 9)
     spent = dict.fromkeys(style.AXES, cost * k)
@@ -105,6 +131,15 @@ def test_a_method_keeps_its_style_whatever_else_is_on_the_figure():
         both = style.against_cost(pd.concat([looks("mapa"), looks("iterative")]), known, None, "b")
     assert {line.get_color() for line in alone.axes[0].lines} == {known["iterative"].color}
     assert {known["iterative"].color, known["mapa"].color} <= {line.get_color() for line in both.axes[0].lines}
+
+
+def test_lines_show_through_all_bands():
+    methods = [f"m{i}" for i in range(style.BANDS)]
+    with style.figure_style():
+        fig = style.against_cost(looks_of(methods), styles(methods), None, "a")
+    shades = [band.get_alpha() for band in fig.axes[0].collections]
+    assert len(shades) == style.BANDS
+    assert 1 - np.prod(1 - np.array(shades)) < 0.3
 
 
 def level_curves():
@@ -154,6 +189,25 @@ def test_nothing_of_the_overview_is_cut_off_or_lies_over_anything_else(misplaced
         fig = style.overview(panels, styles(methods))
         fig.draw_without_rendering()
         assert misplaced(fig) == []
+
+
+@pytest.mark.parametrize(("panels", "columns"), [(1, 1), (5, 5), (6, 3), (7, 4), (8, 4), (9, 3), (10, 5), (12, 4)])
+def test_few_places_of_a_grid_stay_empty(panels, columns):
+    assert style.columns_for(panels, 5) == columns
+
+
+def test_the_overview_names_its_axis_in_each_row_and_shows_the_ends():
+    rows = looks_of(["mapa", "vae"]).assign(value=lambda each: each["value"].abs() - 2 + 1e-3)
+    rows.loc[rows["method"] == "vae", "value"] *= 2
+    with style.figure_style():
+        fig = style.overview(pd.concat([rows.assign(dataset=f"d{i}") for i in range(6)]), styles(["mapa", "vae"]))
+    assert [ax.get_ylabel() for ax in fig.axes] == ["oracle gap (nats)", "", ""] * 2
+    assert {ax.get_xlabel() for ax in fig.axes} == {"FLOPs"}
+    for ax in fig.axes:
+        bottom, top = ax.get_ylim()
+        ends = [line.get_ydata()[-1] for line in ax.lines]
+        assert bottom < min(ends) < max(ends) < top <= 4 * max(ends)
+        assert ax.get_xlim()[0] > 1  # the first checkpoint is far above
 
 
 @pytest.mark.parametrize("methods", [["mapa"], LONG])
@@ -414,6 +468,8 @@ def test_methods_stand_in_the_order_of_their_gaps_with_intervals_and_what_is_mis
         fig = ranking(pd.concat(steps), means, ranks, styles(["mapa", "vae", "gone"]))
         style.image(fig, "svg")
     left, middle, right = fig.axes
+    assert all(ax.get_title() and ax.get_xlabel() for ax in fig.axes)
+    assert "within 0.1 nats of the truth" in left.get_ylabel()
     assert [line.get_ydata()[-1] for line in left.lines] == [0.4, 0.9, 0.2]
     assert [label.get_text() for label in middle.get_yticklabels()] == ["vae", "mapa", "gone (3 missing)"]
     assert [list(line.get_xdata()) for line in right.lines if len(line.get_xdata()) == 2] == [
@@ -423,6 +479,49 @@ def test_methods_stand_in_the_order_of_their_gaps_with_intervals_and_what_is_mis
     ]
     assert [list(line.get_xdata()) for line in middle.lines if len(line.get_xdata()) == 2] == [[0.1, 0.4], [0.2, 0.2]]
     assert [text.get_text() for text in middle.texts] == ["infinite "]
+
+
+def line_of(method, value, spread=0.0):
+    ends, at_end = np.array([9.0, 3 * value, value]), np.array([0, 0, spread])
+    return Curve(method, np.array([1e9, 1e10, 5e10]), ends, ends - at_end, ends + at_end)
+
+
+@pytest.mark.parametrize("methods", [["mapa", "mapa-plain", "vae"], LONG])
+def test_progress_says_what_it_shows_and_draws_each_method_as_everywhere(misplaced, methods):
+    known = styles(methods, {"mapa-plain": "mapa"})
+    n = np.arange(1.0, len(methods) + 1)
+    ranks = pd.DataFrame({"method": methods, "rank": n, "low": n - 0.2, "high": n + 0.2, "missing": 0})
+    panels = {f"latent dimension {dim}": [line_of(m, dim * k / 10, 0.02) for m, k in zip(methods, n, strict=True)]
+              for dim in (1, 2)}  # fmt: skip
+    with style.figure_style():
+        fig = progress(panels, ranks, known, 5e10)
+        fig.draw_without_rendering()
+        assert misplaced(fig) == []
+    axes = fig.axes[:2]
+    assert [ax.get_title() for ax in fig.axes] == [*panels, "all datasets"]
+    assert axes[0].get_ylabel() == "mean oracle gap (nats), 95% interval"
+    assert [ax.get_xlabel() for ax in fig.axes] == ["FLOPs"] * 2 + ["mean rank, 95% interval"]
+    for ax, lines in zip(axes, panels.values(), strict=True):
+        assert ax.lines[-1].get_xdata()[0] == 5e10
+        bars, drawn = ax.lines[:-1:2], ax.lines[1:-1:2]
+        assert [looks_like(each) for each in drawn] == [looks_like(known[m]) for m in methods]
+        assert [tuple(bar.get_ydata()) for bar in bars] == [(line.low[-1], line.high[-1]) for line in lines]
+    assert [looks_like(handle) for handle in fig.legends[0].legend_handles] == [looks_like(known[m]) for m in methods]
+
+
+def test_progress_of_few_seeds_claims_no_interval():
+    ranks = pd.DataFrame({"method": ["a", "b"], "rank": [1.0, 2.0], "low": np.nan, "high": np.nan, "missing": 0})
+    with style.figure_style():
+        fig = progress({"2 datasets": [line_of("a", 0.1), line_of("b", -0.2)]}, ranks, styles(["a", "b"]))
+    assert not any("95" in ax.get_xlabel() + ax.get_ylabel() for ax in fig.axes)
+    assert fig.axes[0].get_ylim()[0] > 0
+
+
+def looks_like(drawn):
+    """Colour, dash and marker of a line or of a style."""
+    if isinstance(drawn, Style):
+        drawn = Line2D([], [], color=drawn.color, linestyle=drawn.dash, marker=drawn.marker, linewidth=1.5)
+    return drawn.get_color(), drawn._unscaled_dash_pattern, drawn.get_marker()
 
 
 def test_the_legend_of_how_methods_stand_is_not_cut_off(misplaced):
