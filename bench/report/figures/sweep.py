@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from bench.common.units import quantity
 from bench.report.figures import style
+from bench.report.figures.palette import Style, styles
 from bench.store.files import atomic_write
 
 SIZE = "n_train"
 GROWTH = {"wall_s": "wall time", "peak_memory_mb": "peak memory"}
 FLOOR = 1e-3
-WIDE = 4.0
+WIDE, LETTERS = 4.0, 62  # a panel in inches, and in letters of its title
 
 
 def write(folder: Path) -> Path:
@@ -53,26 +55,30 @@ def draw(rows: pd.DataFrame) -> Figure:
         for factor in dict.fromkeys(rows["factor"])
         for column in ("oracle_gap", *(GROWTH if factor == SIZE else ()))
     ]
-    columns = min(len(panels), 3)
+    columns = style.columns_for(len(panels), 3)
     lines = -(-len(panels) // columns)
-    fig = Figure(figsize=(WIDE * columns + 0.5, 2.9 * lines), layout="constrained")
+    fig = Figure(figsize=(WIDE * columns + 0.5, 2.9 * lines + 0.3), layout="constrained")
     axes = list(fig.subplots(lines, columns, squeeze=False).flatten())
+    known = styles(dict.fromkeys(rows["dataset"].astype(str), "method"))
     for ax, (factor, column) in zip(axes, panels, strict=False):
         each = done[done["factor"] == factor]
-        _growth(ax, column, each) if column in GROWTH else _gaps(ax, factor, each)
+        _growth(ax, column, each, known) if column in GROWTH else _gaps(ax, factor, each, known)
     for ax in axes[len(panels) :]:
         ax.remove()
+    legend = style.entries(list(known), known)
+    ncols = style.abreast(legend[1], WIDE * columns)
+    fig.legend(*legend, loc="outside lower center", ncols=ncols, frameon=False, handlelength=3)
     return fig
 
 
-def _gaps(ax: Axes, factor: str, rows: pd.DataFrame) -> None:
+def _gaps(ax: Axes, factor: str, rows: pd.DataFrame, known: Mapping[str, Style]) -> None:
     """The oracle gap against the levels of a factor, on a logarithmic axis that ends at 1e-3."""
     levels = list(dict.fromkeys(rows.sort_values("value", kind="stable")["level"]))
     values = np.array([rows.loc[rows["level"] == level, "value"].iloc[0] for level in levels])
     numeric = bool(np.isfinite(values).all())
     place = dict(zip(levels, values if numeric else np.arange(len(levels)), strict=True))
     at = rows["level"].map(place).to_numpy(dtype=float)
-    _lines(ax, at, rows, "oracle_gap", {}, FLOOR)
+    _lines(ax, at, rows, "oracle_gap", known, FLOOR)
     ax.set_yscale("log")
     if numeric and values.size and values.min() > 0 and values.max() >= 4 * values.min():
         ax.set_xscale("log")
@@ -80,34 +86,28 @@ def _gaps(ax: Axes, factor: str, rows: pd.DataFrame) -> None:
     ax.set_xticks(list(place.values()), levels)
     ax.set_xlabel("training points N" if factor == SIZE else style.plain(factor))
     ax.set_ylabel("oracle gap (nats)")
-    _label(ax, lambda value: f"{value:g}")
+    style.label_logarithmic(ax.yaxis, lambda value: f"{value:g}")
 
 
-def _growth(ax: Axes, cost: str, rows: pd.DataFrame) -> None:
-    """A cost against the number of training points, both logarithmic, with the exponent of growth."""
-    names = {}
-    for dataset, each in rows.groupby("dataset", sort=False):
-        middle = each.groupby("value")[cost].median()
-        names[str(dataset)] = f"{dataset}: N^{growth(middle.index.to_numpy(dtype=float), middle.to_numpy()):.2f}"
-    _lines(ax, rows["value"].to_numpy(dtype=float), rows, cost, names)
+def _growth(ax: Axes, cost: str, rows: pd.DataFrame, known: Mapping[str, Style]) -> None:
+    """A cost against the number of training points, both logarithmic, with the exponents of growth above."""
+    _lines(ax, rows["value"].to_numpy(dtype=float), rows, cost, known)
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
-    levels = sorted(set(rows["value"]))
-    ax.set_xticks(levels, [f"{level:.10g}" for level in levels])
+    sizes = rows.drop_duplicates("value")
+    ax.set_xticks(sizes["value"].to_list(), sizes["level"].to_list())
     if (rows[cost] > 0).any():
         ax.set_yscale("log")
-        _label(ax, partial(quantity, cost))
+        style.label_logarithmic(ax.yaxis, partial(quantity, cost))
     ax.set_xlabel("training points N")
     contended = " (contended)" if cost == "wall_s" and rows["concurrent"].any() else ""
     ax.set_ylabel(GROWTH[cost] + contended)
-
-
-def _label(ax: Axes, text: Callable[[float], str]) -> None:
-    """Label a logarithmic vertical axis, at 1, 2 and 5 where it spans little."""
-    low, high = ax.get_ylim()
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text(float(f"{value:.3g}"))))
-    ax.yaxis.set_minor_locator(NullLocator())
+    middles = {str(name): each.groupby("value")[cost].median() for name, each in rows.groupby("dataset", sort=False)}
+    texts = [
+        f"{style.plain(name)}: N^{growth(middle.index.to_numpy(dtype=float), middle.to_numpy()):.2f}"
+        for name, middle in middles.items()
+    ]
+    ax.set_title(fill(", ".join(texts), LETTERS), fontsize=8)
 
 
 def growth(n_train: np.ndarray, cost: np.ndarray) -> float:
@@ -127,19 +127,16 @@ def growth(n_train: np.ndarray, cost: np.ndarray) -> float:
 
 
 def _lines(
-    ax: Axes, at: np.ndarray, rows: pd.DataFrame, column: str, names: dict[str, str], floor: float = 0.0
+    ax: Axes, at: np.ndarray, rows: pd.DataFrame, column: str, known: Mapping[str, Style], floor: float = 0.0
 ) -> None:
-    """A line per dataset through the medians over seeds, with their range, and a legend."""
+    """A line per dataset through the medians over seeds, with their range."""
     datasets = list(dict.fromkeys(rows["dataset"]))
-    colors = sns.color_palette("colorblind", max(len(datasets), 1)).as_hex()
-    for dataset, color in zip(datasets, colors, strict=False):
+    for dataset in datasets:
+        look = known[str(dataset)]
         chosen = (rows["dataset"] == dataset).to_numpy()
         by_level = rows.loc[chosen, column].clip(lower=floor).groupby(at[chosen])
-        low, middle, high = by_level.min(), by_level.median(), by_level.max()
-        x = middle.index.to_numpy(dtype=float)
-        ax.fill_between(x, low.to_numpy(), high.to_numpy(), color=color, alpha=0.18, linewidth=0)
-        label = style.plain(names.get(str(dataset), str(dataset)))
-        ax.plot(x, middle.to_numpy(), color=color, marker="o", markersize=4, label=label)
-    if datasets:
-        ax.legend(frameon=False, fontsize=8)
+        low, middle, high = (each.to_numpy() for each in (by_level.min(), by_level.median(), by_level.max()))
+        x = by_level.median().index.to_numpy(dtype=float)
+        ax.fill_between(x, low, high, color=look.color, alpha=style.opacity(len(datasets)), linewidth=0)
+        ax.plot(x, middle, color=look.color, linestyle=look.dash, marker=look.marker, markersize=4)
     sns.despine(ax=ax)

@@ -125,9 +125,23 @@ def test_the_figure_shows_medians_and_ranges_of_finished_seeds():
 
 def test_the_figure_tells_how_costs_grow():
     *_, wall, memory = draw(table()).axes
-    assert [text.get_text() for text in wall.get_legend().get_texts()] == ["a: N^1.00", "b: N^1.00"]
-    assert [text.get_text() for text in memory.get_legend().get_texts()] == ["a: N^2.00", "b: N^2.00"]
+    assert (wall.get_title(), memory.get_title()) == ("a: N^1.00, b: N^1.00", "a: N^2.00, b: N^2.00")
     assert draw(table(concurrent=True)).axes[2].get_ylabel() == "wall time (contended)"
+
+
+def test_the_one_legend_lies_beside_the_panels_and_sizes_are_written_alike(misplaced):
+    rows = table()
+    size = rows["factor"] == "n_train"
+    rows.loc[size, "value"] *= 10_000
+    rows.loc[size, "level"] += "0000"
+    fig = draw(rows)
+    fig.draw_without_rendering()
+    (legend,) = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert [ax.get_legend() for ax in fig.axes] == [None] * 4
+    assert misplaced(fig) == []
+    first, *others = [[label.get_text() for label in ax.get_xticklabels()] for ax in fig.axes[1:]]
+    assert others == [first] * 2 == [["1000000", "2000000", "4000000"]] * 2
 
 
 def test_levels_that_are_no_numbers_stand_side_by_side():
