@@ -30,8 +30,8 @@ LEADERBOARD = (
     "it: on how many problems the baseline is worse (▼) or better (▲) than the method of the row, equivalent (≈) or "
     "undecided (?). To match it: the baseline's FLOPs to reach the row's final test log-likelihood less 0.01 nats, "
     "over those that the row's method needs, median over problems. FLOPs and wall time: the lowest … the highest "
-    "median, by problem. –: no mean, as a problem has no finished run, or no rank, as reference implementations take no "
-    "part. A heading sorts."
+    "median, by problem. –: no mean, as a problem has no finished run, or no rank, as reference implementations take "
+    "no part. A heading sorts."
 )
 MATRIX = (
     "The median over finished seeds with its 95% interval, or the range with fewer than six seeds. Marked: the best "

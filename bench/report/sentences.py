@@ -230,13 +230,9 @@ def overview(found: Sequence[Comparison], means: Sequence[Mapping[Hashable, Any]
         if total:
             words = [f"{name} in {counts[name]}" for name in VERDICTS]
             losses = [f"{each.other} ({_differences(lost)})" for each in own if (lost := each.having(WORSE))]
-            lost = (
-                f"{baseline} is worse than {listed(losses)}."
-                if losses
-                else f"No method is found better than {baseline}."
-            )
+            lead = f"{baseline} is worse than {listed(losses)}." if losses else f"None is found better than {baseline}."
             text = f"In {plural(total, 'comparison')} by method and dataset it is {', '.join(words)}."
-            sentences.append(f"{lost} {text}")
+            sentences.append(f"{lead} {text}")
         elif counts:
             sentences.append(f"{baseline}: too few seeds for a verdict; {LEAST_SEEDS} are needed.")
     known = sorted((row for row in means if math.isfinite(row["mean"])), key=lambda row: float(row["mean"]))
