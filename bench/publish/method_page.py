@@ -10,7 +10,6 @@ from bench.report import sentences
 from bench.report.blocks import Block, Claims, Entries, Entry, Paragraph
 from bench.report.comparison_tables import claims, standings
 from bench.report.provenance import method_facts
-from bench.stats.verdicts import WORSE
 from bench.store.join import parameters
 
 CEILING = "A ceiling: it is told what no method knows, and shows what could be reached."
@@ -22,8 +21,7 @@ def method_page(content: Content, method: str) -> Page:
     own = [each for each in content.paired if method in (each.baseline, each.other)]
     lead: list[Block] = []
     if len(own) > sentences.MANY:
-        losses_first = sorted(own, key=lambda each: -len(each.having(WORSE)))
-        lead = [*(Paragraph(text, "lead") for text in sentences.overview(own, [])), standings(losses_first)]
+        lead = [*(Paragraph(text, "lead") for text in sentences.overview(own, [])), standings(own)]
     elif own:
         lead = [Claims(claims(own, content.study, content.summary))]
     told = {"floor": FLOOR, "ceiling": CEILING}.get(content.study.roles[method], "")

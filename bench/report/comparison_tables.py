@@ -42,15 +42,17 @@ def verdict_counts(comparison: Comparison) -> list[tuple[str, str, int]]:
 
 
 def standings(found: Sequence[Comparison]) -> Table:
-    """The verdicts and the cost to match of many comparisons, a row each."""
+    """The verdicts and the cost to match of many comparisons, a row each: by baseline, losses first."""
+    baselines = list(dict.fromkeys(each.baseline for each in found))
+    ordered = sorted(sentences.losses_first(found), key=lambda each: baselines.index(each.baseline))
     columns = [Column("methods", number=False), *map(Column, VERDICTS)]
     columns += [Column("FLOPs to match"), Column("FLOPs to match, methods exchanged")]
     rows = []
-    for place, each in enumerate(found):
+    for place, each in enumerate(ordered):
         counts = Counter(sentences.verdict_of(difference) for difference in each.differences)
         cells = [Cell(f"{each.baseline} against {each.other}"), *(Cell(str(counts[word])) for word in VERDICTS)]
         cells += [ratio_cell(cost.flops, cost.flops_interval) for cost in (each.match, each.back)]
-        rows.append(Row(cells, first=place == 0 or each.baseline != found[place - 1].baseline))
+        rows.append(Row(cells, first=place == 0 or each.baseline != ordered[place - 1].baseline))
     return Table("Verdicts over datasets", columns, rows, 0, layout="numbers compact")
 
 
