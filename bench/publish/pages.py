@@ -11,7 +11,7 @@ from bench.publish.content import AT_FIRST, Content
 from bench.publish.leaderboard import front
 from bench.publish.method_page import method_page
 from bench.publish.problem_page import CURVES, problem_page
-from bench.report import sentences
+from bench.report import sentences, texts
 from bench.report.blocks import Block, Cell, Column, Entries, Entry, Paragraph, Row, Table
 from bench.report.comparison_tables import differences_table, matches_table
 from bench.report.provenance import definitions, references, run_blocks, stated
@@ -36,9 +36,9 @@ def _costs(content: Content) -> Page:
     matches = replace(matches_table(content.paired), filters="yes")
     near = content.targets
     curves = Links("Curves of each problem", content.pages("problems", "#curves"))
-    to_match: list[AnyBlock] = [content.prepared(matches), Paragraph(sentences.MATCHES)] if content.paired else []
+    to_match: list[AnyBlock] = [content.prepared(matches), Paragraph(texts.MATCHES)] if content.paired else []
     views = Links("In the explorer", [("dataset by dataset", "explore.html#table=near")])
-    to_near: list[AnyBlock] = [Paragraph(sentences.TARGETS), views] if near.rows else []
+    to_near: list[AnyBlock] = [Paragraph(texts.TARGETS), views] if near.rows else []
     parts = [
         Part("matches", "Costs to match another method", to_match),
         Part("near", near.label, to_near),
@@ -64,7 +64,7 @@ def _explorer(content: Content) -> Page:
 
 def _failures(content: Content) -> Page:
     incident = sentences.incident(content.study)
-    lead = Paragraph(incident, "lead") if incident else Paragraph(sentences.ALL_FINISHED, "")
+    lead = Paragraph(incident, "lead") if incident else Paragraph(texts.ALL_FINISHED, "")
     ended = sentences.endings(content.study.runs)
     blocks: list[AnyBlock] = [lead, *([Paragraph(ended, "")] if ended else []), *content.unfinished(lambda _: True)]
     about = "Runs that failed, were skipped or ended early, with their reasons"

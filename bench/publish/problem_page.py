@@ -9,7 +9,7 @@ from bench.common import units
 from bench.publish.blocks import Curves, Links, Page, Part
 from bench.publish.content import Content, narrowed, problem_of, query
 from bench.publish.drawing import drawings, swatch
-from bench.report import sentences
+from bench.report import sentences, texts
 from bench.report.blocks import Paragraph, Table
 from bench.report.comparison_tables import differences_table
 from bench.report.provenance import dataset_facts
@@ -57,7 +57,7 @@ def _dataset(content: Content, dataset: str, prefix: str, title: str) -> list[Pa
     rows = [row for row in content.ends_table.rows if row.dataset == dataset]
     ends = narrowed(content.ends_table, "dataset", sorted(rows, key=lambda row: places[row.method]))
     return [
-        Part(f"{prefix}answers", title, [*lead, *ends, Paragraph(sentences.TABLE)]),
+        Part(f"{prefix}answers", title, [*lead, *ends, Paragraph(texts.TABLE)]),
         Part(f"{prefix}curves", f"Quality against cost{suffix}", [curves, Paragraph(CURVES)] if curves else []),
         Part(
             f"{prefix}comparisons",

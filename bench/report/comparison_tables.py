@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench.common import units
-from bench.report import sentences
+from bench.report import sentences, texts
 from bench.report.blocks import Block, Cell, Claim, Column, Heading, Paragraph, Row, Table
 from bench.stats.comparisons import Comparison, Difference
 from bench.stats.matching import Match
@@ -61,8 +61,8 @@ def comparison_blocks(found: Sequence[Comparison]) -> list[Block]:
     if not found:
         return []
     title = "Costs to match, over datasets"
-    both = Heading(title, "matches"), Paragraph(sentences.MATCHES)
-    return [Paragraph(sentences.COMPARISONS), differences_table(found), *both, matches_table(found)]
+    both = Heading(title, "matches"), Paragraph(texts.MATCHES)
+    return [Paragraph(texts.COMPARISONS), differences_table(found), *both, matches_table(found)]
 
 
 def differences_table(found: Sequence[Comparison]) -> Table:

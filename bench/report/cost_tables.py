@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from bench.common import units
-from bench.report import sentences
+from bench.report import sentences, texts
 from bench.report.blocks import Block, Cell, Column, Entry, Figures, Heading, Paragraph, Row, Table
 from bench.report.gallery import Picture
 from bench.stats.cost_to_target import SHOWN, targets
@@ -21,10 +21,10 @@ LEAST_SHARE = 1e-3  # of a method's FLOPs; kinds of work below it are not listed
 
 def cost_blocks(study: Study, curves: Sequence[Picture]) -> list[Block]:
     """Quality against each cost, and the costs to come near the true model where that is known."""
-    blocks: list[Block] = [Paragraph(sentences.CURVES), Figures(curves, captioned=False)]
+    blocks: list[Block] = [Paragraph(texts.CURVES), Figures(curves, captioned=False)]
     table = targets_table(study)
     if table.rows:
-        blocks += [Heading(table.label, "targets"), Paragraph(sentences.TARGETS), table]
+        blocks += [Heading(table.label, "targets"), Paragraph(texts.TARGETS), table]
     return blocks
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import sentences
+from bench.report import sentences, texts
 from bench.report.blocks import Block, Cell, Claims, Entries, Figures, Heading, Legend, Paragraph, Row, Section, Table
 from bench.report.comparison_tables import claims, comparison_blocks, standings
 from bench.report.cost_tables import cost_blocks, work
@@ -43,16 +43,16 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
         Section("table", "Where each method ended", "Table", ends.blocks("filter-ends", main, RUN_COSTS)),
         Section("comparisons", "Method against method", "Comparisons", comparison_blocks(paired)),
         Section("cost", "Quality against cost", "Cost", cost_blocks(study, pictures["curves"])),
-        Section("losses", "What is lost, and where", "Losses", _figures(sentences.LOSSES, pictures["losses"])),
+        Section("losses", "What is lost, and where", "Losses", _figures(texts.LOSSES, pictures["losses"])),
         Section("quality", "Quality of posteriors and samples", "", ends.blocks("filter-others", others, [])),
         Section("posteriors", "Posteriors against the true one", "Posteriors", _posteriors(pictures)),
         Section(
             "densities",
             "Learned densities",
             "Densities",
-            _figures(sentences.DENSITIES, pictures["densities"], wide=False),
+            _figures(texts.DENSITIES, pictures["densities"], wide=False),
         ),
-        Section("images", "Images", "Images", _figures(sentences.IMAGES, pictures["images"])),
+        Section("images", "Images", "Images", _figures(texts.IMAGES, pictures["images"])),
         Section("work", "Where the FLOPs went", "", _work(study)),
         Section("unfinished", "What did not finish", "Failures", _unfinished(study)),
         Section("run", "What was run", "Run it again", run_blocks(study)),
@@ -112,18 +112,18 @@ def _figures(text: str, pictures: Sequence[Picture], wide: bool = True) -> list[
 
 
 def _posteriors(pictures: Mapping[str, Sequence[Picture]]) -> list[Block]:
-    signals = _figures(sentences.SIGNALS, pictures["signal_posteriors"])
+    signals = _figures(texts.SIGNALS, pictures["signal_posteriors"])
     heading = [Heading("The signal behind x", "signals")] if signals else []
-    return [*_figures(sentences.INDEX_POSTERIORS, pictures["index_posteriors"]), *heading, *signals]
+    return [*_figures(texts.INDEX_POSTERIORS, pictures["index_posteriors"]), *heading, *signals]
 
 
 def _work(study: Study) -> list[Block]:
     entries = work(study)
     headings = ("method", "kinds of work", "share by formula")
-    return [Paragraph(sentences.WORK), Entries(entries, headings)] if entries else []
+    return [Paragraph(texts.WORK), Entries(entries, headings)] if entries else []
 
 
 def _unfinished(study: Study) -> list[Block]:
     ended = sentences.endings(study.runs)
-    first = Paragraph(sentences.ALL_FINISHED, "") if study.unfinished.empty else unfinished(study)
+    first = Paragraph(texts.ALL_FINISHED, "") if study.unfinished.empty else unfinished(study)
     return [first, *([Paragraph(ended, "")] if ended else [])]

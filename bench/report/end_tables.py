@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.common import units
-from bench.report import sentences
+from bench.report import sentences, texts
 from bench.report.blocks import Block, Cell, Column, Figures, Paragraph, Row, Table
 from bench.report.gallery import Picture
 from bench.stats.estimates import aggregate, estimates, ranks
@@ -50,7 +50,7 @@ def ranking(places: Sequence[Mapping[Hashable, Any]], pictures: Sequence[Picture
         )
         rows.append(Row(cells))
     table = Table("Over all datasets", columns, rows, layout="numbers compact linked")
-    return [Paragraph(sentences.RANKING), Figures(pictures, captioned=False), table]
+    return [Paragraph(texts.RANKING), Figures(pictures, captioned=False), table]
 
 
 def metrics_of(measurements: pd.DataFrame) -> list[Definition]:
@@ -75,11 +75,11 @@ class Ends:
         label = "Where each method ended" if costs else "Quality of posteriors and samples"
         table = self.table(label, filters, metrics, costs)
         if not costs:
-            return [Paragraph(sentences.OTHERS), table]
+            return [Paragraph(texts.OTHERS), table]
         levels = oracle_levels(self.study.measurements, self.study.runs)
         known = {dataset: levels[dataset] for dataset in self.study.datasets if dataset in levels}
-        texts = [Paragraph(sentences.TABLE), Paragraph(sentences.INTERACTION, page_only=True)]
-        return [*texts, table, *([Paragraph(sentences.true_levels(known))] if known else [])]
+        explained = [Paragraph(texts.TABLE), Paragraph(texts.INTERACTION, page_only=True)]
+        return [*explained, table, *([Paragraph(sentences.true_levels(known))] if known else [])]
 
     def table(self, label: str, filters: str, metrics: Sequence[Definition], costs: Sequence[Definition]) -> Table:
         """The metrics and costs of each method on each dataset."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.common import units
-from bench.report import sentences
+from bench.report import texts
 from bench.report.blocks import Block, Cell, Code, Column, Entries, Entry, Heading, Paragraph, References, Row, Table
 from bench.report.citations import cited
 from bench.report.hyperparameters import settings_used
@@ -26,7 +26,7 @@ def run_blocks(study: Study) -> list[Block]:
         ("Methods", [Entry(name, *method_facts(about)) for name, about in study.section("methods").items()]),
         ("Hyperparameters", [Entry(name, text) for name, text in settings_used(study.info)]),
     )
-    blocks: list[Block] = [Paragraph(sentences.RUN_AGAIN, ""), Code(command)] if command else []
+    blocks: list[Block] = [Paragraph(texts.RUN_AGAIN, ""), Code(command)] if command else []
     if settings:
         blocks += [Heading("Settings"), Entries(settings)]
     blocks += [Heading("Provenance"), Code(_provenance(study))]
@@ -66,12 +66,12 @@ def method_facts(about: Mapping[str, Any]) -> tuple[str, str]:
 
 def dataset_facts(about: Mapping[str, Any]) -> tuple[str, str]:
     """What a dataset is, with its dimensions and noise variance, and its source."""
-    texts = {
+    words = {
         "latent_dim": "latent dimension {}",
         "data_dim": "data dimension {}",
         "noise_variance": "noise variance {}",
     }
-    facts = [text.format(_short(about[key])) for key, text in texts.items() if about.get(key) is not None]
+    facts = [text.format(_short(about[key])) for key, text in words.items() if about.get(key) is not None]
     if about.get("expected_log_prob"):
         value, error = about["expected_log_prob"]
         facts.append(f"E log p = {units.number(value)} ± {units.number(error)} nats")
@@ -97,7 +97,7 @@ def unfinished(study: Study) -> Table:
         Row(
             [
                 *(Cell(str(row[name])) for name in names),
-                Cell(str(row["message"] or sentences.NO_REASON), style="reason"),
+                Cell(str(row["message"] or texts.NO_REASON), style="reason"),
             ],
             str(row["dataset"]),
             str(row["method"]),
@@ -127,7 +127,7 @@ def files(study: Study) -> list[Block]:
     """The files of the study, with their content."""
     entries = [
         Entry(name, text)
-        for name, text in sentences.FILES.items()
+        for name, text in texts.FILES.items()
         if name in ALWAYS_WRITTEN or (study.folder / name).exists()
     ]
     return [Entries(entries, ("file", "content"))]
