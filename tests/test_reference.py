@@ -14,9 +14,12 @@ from bench.stats.estimates import aggregate
 from bench.stats.verdicts import WORSE
 from bench.store.study_tables import read
 from bench.study import file
+from datasets import CURVES, SURFACES
+from datasets import DISCRETE as DISCRETE_PROBLEMS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "reference" / "study"
+NAMED, DISCRETE = (ROOT / "results" / "reference" / name for name in ("named", "discrete"))
 SITE = ROOT / "results" / "reference" / "site"
 LIMIT, SITE_LIMIT = 2_000_000, 800_000
 
@@ -47,6 +50,22 @@ def test_the_study_is_whole(study):
     assert list(study.datasets) == held_out  # the rule in docs/datasets.md
     assert set(study.runs.groupby(["dataset", "method"])["seed"].nunique()) == {10}
     assert set(study.runs["status"]) == {"done"}
+
+
+@pytest.mark.parametrize(("folder", "problems"), [(NAMED, (*CURVES, *SURFACES)), (DISCRETE, DISCRETE_PROBLEMS)])
+def test_the_other_studies_are_whole_under_the_same_conditions(study, folder, problems):
+    other = read(folder)
+    assert other.datasets == list(problems)
+    assert set(other.methods) < set(study.methods)
+    assert set(other.runs.groupby(["dataset", "method"])["seed"].nunique()) == {10}
+    assert set(other.runs["status"]) == {"done"}
+    plan, name = file.read_plan(folder / "study.toml")
+    assert name == folder.name
+    settings, reference = other.section("settings"), study.section("settings")
+    assert {key for key in settings if settings[key] != reference[key]} <= {"datasets", "methods", "set"}
+    assert all(reference["set"].get(method) == given for method, given in settings["set"].items())
+    assert other.info["evaluation"] == study.info["evaluation"]
+    assert list(plan.methods) == other.methods
 
 
 def test_the_study_can_be_run_again_and_names_no_machine():
