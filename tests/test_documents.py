@@ -9,7 +9,7 @@ import re
 import shlex
 import tomllib
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import click
@@ -157,18 +157,18 @@ def sources():
 
 
 @cache
-def compared():
-    """The reference study and its comparisons."""
-    study = read_study(ROOT / "results" / "reference" / "study")
+def compared(name):
+    """A study of the reference and its comparisons."""
+    study = read_study(ROOT / "results" / "reference" / name)
     return study, comparisons(study.measurements, study.runs, study.baseline, study.margin)
 
 
 WORDS = ("better", "equivalent", "undecided", "worse")
 
 
-def reference():
+def reference(name="study"):
     """Gaps and costs on curves and on surfaces, the verdicts of the first baseline, and what it costs it to match."""
-    study, found = compared()
+    study, found = compared(name)
     baseline = found[0].baseline
     known = {each.other: each for each in found if each.baseline == baseline}
     dims = [registry().make_problem(name, None).latent_dim for name in study.datasets]
@@ -238,6 +238,8 @@ GENERATED = {
     ("docs/mapa.md", "gaps"): gaps,
     ("docs/mapa.md", "dimensions"): dimensions,
     ("README.md", "reference"): reference,
+    ("results/reference/README.md", "named"): partial(reference, "named"),
+    ("results/reference/README.md", "discrete"): partial(reference, "discrete"),
     ("docs/costs.md", "operators"): operators,
     ("docs/costs.md", "charges"): charges,
     ("docs/methods.md", "steps"): steps,

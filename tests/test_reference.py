@@ -34,12 +34,21 @@ def found(study):
     return comparisons(study.measurements, study.runs, study.baseline, study.margin)
 
 
+def losses_in(text):
+    """The losses that a text names, such as 'swiss_roll (-0.132'."""
+    return sorted(re.findall(r"([\w=\[\]]+) \((-\d\.\d{3})", text))
+
+
+def losses_of(found):
+    """The losses that comparisons find."""
+    return sorted((d.dataset, f"{d.nats:.3f}") for each in found for d in each.having(WORSE))
+
+
 def test_the_readme_names_every_loss(found):
     """Its tables are generated; `tests/test_documents.py` compares them."""
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     loses = readme.partition("**Loses**")[2].partition("**Wins**")[0]
-    stated = sorted(re.findall(r"([\w=\[\]]+)(?: on)? \((-\d\.\d{3})", loses))
-    assert stated == sorted((d.dataset, f"{d.nats:.3f}") for each in found for d in each.having(WORSE))
+    assert losses_in(loses) == losses_of(found)
     (figure,) = re.findall(r"!\[[^\]]*\]\((results/reference/[^)]*)\)", readme)
     assert (ROOT / figure).is_file()
 
@@ -66,6 +75,9 @@ def test_the_other_studies_are_whole_under_the_same_conditions(study, folder, pr
     assert all(reference["set"].get(method) == given for method, given in settings["set"].items())
     assert other.info["evaluation"] == study.info["evaluation"]
     assert list(plan.methods) == other.methods
+    told = (FOLDER.parent / "README.md").read_text(encoding="utf-8").partition(f"**`{name}/`**")[2]
+    found = comparisons(other.measurements, other.runs, other.baseline, other.margin)
+    assert losses_in(told.partition("<!--")[0]) == losses_of(found)
 
 
 def test_the_study_can_be_run_again_and_names_no_machine():
