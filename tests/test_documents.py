@@ -166,9 +166,9 @@ def compared(name):
 WORDS = ("better", "equivalent", "undecided", "worse")
 
 
-def reference(name="study"):
+def reference(folder="study"):
     """Gaps and costs on curves and on surfaces, the verdicts of the first baseline, and what it costs it to match."""
-    study, found = compared(name)
+    study, found = compared(folder)
     baseline = found[0].baseline
     known = {each.other: each for each in found if each.baseline == baseline}
     dims = [registry().make_problem(name, None).latent_dim for name in study.datasets]
