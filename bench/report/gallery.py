@@ -131,7 +131,7 @@ def _progress(study: Study, rows: pd.DataFrame) -> Iterator[Picture]:
     }
     if not panels:
         return
-    budgets = study.runs.reindex(columns=["max_flops"])["max_flops"].unique()
+    budgets = study.runs.reindex(columns=["max_flops"])["max_flops"].astype(float).unique()
     budget = float(budgets[0]) if len(budgets) == 1 and budgets[0] > 0 else None
     caption = (
         "Mean oracle gap over datasets against FLOPs, both on logarithmic axes that show the ends of the fits: lower "

@@ -43,7 +43,7 @@ class Tables:
         costs = {name: value * cost * (method != "oracle") for name, value in COSTS.items()}
         run = {"dataset": dataset, "method": method, "seed": seed}
         about = {"role": ROLES.get(method, "method"), "status": status, "message": message, "notes": ""}
-        more = {"peak_memory_mb": 1.0, "concurrent": False, "key": f"key-{len(self.runs)}"}
+        more = {"peak_memory_mb": 1.0, "concurrent": False, "key": f"key-{len(self.runs)}", "max_flops": None}
         self.runs.append({**run, **about, **costs, **more})
         for look in range(self.looks if status in ("done", "timeout") else 0):
             quality = test_ll - (self.looks - 1 - look)
