@@ -25,10 +25,10 @@ COMPARISONS = (
 MATCHES = (
     "The cost at which the first method first reaches a target, divided by the second's cost to reach it: the median "
     "over datasets of the median over seeds, with a 95% interval that resamples datasets and seeds. A miss is "
-    "infinite, 'never'. Targets: the second method's final test log-likelihood less 0.01 nats; the same with the "
-    "methods exchanged (the ratio is then the second's cost divided by the first's); and distances from the true "
-    "model. Share: how much of its own total the method in the denominator needs for the target. Datasets that "
-    "neither reaches are left out."
+    "infinite: 'never', or 'other never' if only the second misses. Targets: the second method's final test log- "
+    "likelihood less 0.01 nats; the same with the methods exchanged (the ratio is then the second's cost divided by "
+    "the first's); and distances from the true model. Share: how much of its own total the method in the denominator "
+    "needs for the target. Datasets that neither reaches are left out."
 )
 CURVES = (
     "Lines: the median over seeds of the value at the last checkpoint within each cost. A line begins where every "
