@@ -191,6 +191,7 @@ def united(*every: Settings) -> Settings:
     def union(name: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(each for settings in every for each in getattr(settings, name)))
 
+    names = dict.fromkeys(name for settings in every for name in (settings.author or "").split(", ") if name)
     first = min(settings.first_seed for settings in every)
     stop = max(settings.every_seed.stop for settings in every)
     return msgspec.structs.replace(
@@ -199,7 +200,7 @@ def united(*every: Settings) -> Settings:
         datasets=union("datasets"),
         baseline=next((settings.baseline for settings in reversed(every) if settings.baseline), ()),
         margin=every[-1].margin,
-        author=", ".join(dict.fromkeys(settings.author for settings in every if settings.author)) or None,
+        author=", ".join(names) or None,
         first_seed=first,
         seeds=stop - first,
         plugins=present(union("plugins")),

@@ -308,6 +308,7 @@ def test_a_study_of_several_authors_names_each_once():
     names = ("Ada", None, "Bo", "Ada")
     every = [Settings(datasets=("circle",), author=name) for name in names]
     assert (united(*every).author, united(every[1]).author) == ("Ada, Bo", None)
+    assert united(united(*every), every[0]).author == "Ada, Bo"  # as when a study is resumed
 
 
 def test_what_takes_longest_is_begun_first():
