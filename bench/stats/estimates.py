@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bench.stats.bootstrap import Array, bounds, bounds_over_problems, mean_of_means
+from bench.stats.bootstrap import Array, bounds, bounds_over_problems, mean_of_means, mean_of_medians
 from bench.stats.summary import final, fitted, ranked
 from bench.store.schema import MAIN_METRICS
 
@@ -95,7 +95,7 @@ def aggregate(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     for place, method in enumerate(methods):
         samples = [each[place] for each in gaps]
         low, high = bounds_over_problems(samples, np.median, np.mean)
-        mean = float(np.mean([np.median(sample) for sample in samples])) if samples else np.nan
+        mean = float(mean_of_medians(*samples)) if samples else np.nan
         missing = int(sum(np.isinf(sample).sum() for sample in samples))
         rows.append([method, mean, low, high, sum(map(len, samples)), missing])
     return pd.DataFrame(rows, columns=["method", "mean", "low", "high", "runs", "missing"])
