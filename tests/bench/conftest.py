@@ -306,6 +306,13 @@ CHROMIUM = shutil.which("chromium")
 PATIENCE = 30  # seconds
 
 
+NAVIGATED = "Inspected target navigated or closed"
+
+
+class NavigatedError(Exception):
+    """The page was replaced while it was asked."""
+
+
 class Browser:
     """One page of a Chromium without a window, driven by its own DevTools protocol over a pair of pipes.
 
@@ -336,6 +343,8 @@ class Browser:
         os.write(self.to, json.dumps(message).encode() + b"\0")
         while (answer := self.receive()).get("id") != number:
             self.events.append(answer)
+        if answer.get("error", {}).get("message") == NAVIGATED:
+            raise NavigatedError
         assert "error" not in answer, answer
         return answer["result"]
 
@@ -356,7 +365,10 @@ class Browser:
 
     def until(self, program):
         end = time.monotonic() + PATIENCE
-        while not self.run(program):
+        while True:
+            with contextlib.suppress(NavigatedError):  # it was asked while one page replaced another
+                if self.run(program):
+                    return
             assert time.monotonic() < end, program
             time.sleep(0.02)
 
