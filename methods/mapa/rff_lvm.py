@@ -263,7 +263,8 @@ class Surrogate:
     def fit(self, codes: Codes, scores: Tensor, width: float, least: float, ledger: Ledger) -> tuple[Surrogate, float]:
         """Fit the coefficients by ridge regression of scores on codes.
 
-        Evidence maximisation sets the ridge of each coordinate (MacKay 1992).
+        Evidence maximisation sets the ridge of each coordinate (MacKay 1992). Directions of the features that rounding
+        does not resolve get no coefficient: it would be rounding that the evidence multiplies, without limit.
 
         Args:
             codes: The posteriors of the codes, of n points.
@@ -279,7 +280,8 @@ class Surrogate:
         features = self.features(nodes)
         flat = features.flatten(0, 1)
         values, vectors = _eigenvectors(flat.T @ flat / len(features), ledger)
-        right = vectors.T @ (features.mean(0).T @ scores) / width
+        resolved = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+        right = (vectors.T @ (features.mean(0).T @ scores) / width).where(resolved[:, None], 0.0)
         precision = values.clamp(min=0)[:, None] / width
         prior = (scores.square().mean(0) / len(values)).clamp(min=1e-12 * width)
         for _ in range(RIDGE_STEPS):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
@@ -126,6 +127,23 @@ def test_fit_is_the_best_ridge_by_evidence():
     assert float((ridge(closest) - surrogate.coefficient).norm() / surrogate.coefficient.norm()) < 0.1
     assert left == pytest.approx(float((scores - surrogate.decode(z)).square().mean()))
     assert random.fit(codes, scores, width, 0.9, LEDGER)[1] == 0.9
+
+
+@pytest.mark.parametrize(("latent", "width"), [(1, 1e-6), (2, 1e-4), (2, 1e-2)])
+def test_features_that_are_alike_up_to_rounding_do_no_harm(latent, width):
+    """A few codes tell few of 200 features apart. The fit is about that of least squares on those that are resolved."""
+    z = normal(400, latent)
+    codes = Codes(z, 1e-20 * torch.eye(latent).double().expand(400, -1, -1))
+    scores = torch.sin(2 * z @ normal(latent, 5, seed=1)) + 0.1 * normal(400, 5, seed=2)
+    surrogate, left = Surrogate.random(latent).fit(codes, scores, width, 0.0, LEDGER)
+
+    def unexplained(least):
+        """What least squares leaves without the directions of a singular value below `least` times the largest."""
+        features = surrogate.features(z).numpy()
+        found = np.linalg.lstsq(features, scores.numpy(), rcond=least)[0]
+        return float(np.square(scores.numpy() - features @ found).mean())
+
+    assert unexplained(1e-8) <= left <= 1.01 * unexplained(1e-5)
 
 
 def test_climb_finds_the_posterior_of_a_linear_map_in_closed_form():
