@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.common.posteriors import Prior
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Fitted, Task
 from methods.mapa.fit import Regression, fit
 from methods.mapa.rff_lvm import Codes, LearnedPosterior, embed, signal_subspace
@@ -40,7 +41,8 @@ def fit_embedded(task: Task, x: Tensor, steps: int, history: int) -> Iterator[Fi
     """Embed the training points, and then fit the decoder to the posteriors of their codes.
 
     The posteriors are fixed before the decoder is trained. The fit ends after `steps`, or when the loss on validation
-    points has not fallen for 60 steps. The decoder with the least validation loss is kept.
+    points has not fallen for 60 steps. The decoder with the least validation loss of those seen every ten steps is
+    kept, so that a fit that a budget ends has it too.
 
     Args:
         task: The fitting problem. Its model is trained in place.
@@ -49,8 +51,7 @@ def fit_embedded(task: Task, x: Tensor, steps: int, history: int) -> Iterator[Fi
         history: Number of pairs that L-BFGS remembers.
 
     Yields:
-        What has been learned, before the embedding, after each step, and at the end with the kept decoder and, if it
-        is learned, the noise variance.
+        What has been learned, before the embedding, and after each step with the kept decoder.
 
     Raises:
         ValueError: If L is not below both D and N.
@@ -60,25 +61,31 @@ def fit_embedded(task: Task, x: Tensor, steps: int, history: int) -> Iterator[Fi
     found = embed(x, task.latent_dim, None if model.learns_noise else model.variance(), task.ledger)
     if model.learns_noise:
         model.set_variance(found.noise)
-    fitted = Fitted(model, LearnedPosterior(found.posterior, model))
     train = _regression(task, found.codes, x)
     held_out = _regression(task, found.posterior.gaussian(task.validation), task.validation)
-    best, best_step, kept = math.inf, 0, copy.deepcopy(model.state_dict())
+    kept = copy.deepcopy(model)
+    fitted = Fitted(kept, LearnedPosterior(found.posterior, kept))
+    best, best_step = math.inf, 0
     for step, _ in zip(range(steps), fit(model, train, task.ledger, history, tolerance=0.0)):  # noqa: B905
-        yield fitted
         if step % EVERY == 0:
             with torch.no_grad():
                 value = float(held_out.nats(model))
             if value < best:
-                best, best_step, kept = value, step, copy.deepcopy(model.state_dict())
+                best, best_step = value, step
+                _keep(kept, model, train)
             elif step - best_step >= PATIENCE:
                 break
-    model.load_state_dict(kept)
-    if model.learns_noise:
-        with torch.no_grad():
-            noise = float(train.likelihood.dispersion)
-            model.set_variance(2 * noise * float(train.nats(model)) / x.shape[1])
+        yield fitted
+    model.load_state_dict(kept.state_dict())
     yield fitted
+
+
+@torch.no_grad()
+def _keep(kept: GenerativeModel, model: GenerativeModel, train: Regression) -> None:
+    """Keep the present decoder, with the noise variance that the errors on training points have, if it is learned."""
+    kept.load_state_dict(model.state_dict())
+    if kept.learns_noise:
+        kept.set_variance(2 * float(train.likelihood.dispersion) * float(train.nats(kept)) / kept.data_dim)
 
 
 def _regression(task: Task, codes: Codes, x: Tensor) -> Regression:

@@ -82,21 +82,31 @@ def test_the_decoder_that_is_best_on_validation_data_stands(make_task):
     task, _ = curved_task(make_task, n=60, noise=1.0)
     fit = fit_embedded(task, task.train.double(), 1000, 60)
     next(fit)
-    posterior = next(fit).posterior
-    held_out = rff_fit._regression(task, posterior.start.gaussian(task.validation), task.validation)
+    fitted = next(fit)
+    held_out = rff_fit._regression(task, fitted.posterior.start.gaussian(task.validation), task.validation)
 
-    def held_out_loss():
-        with torch.no_grad():
-            return float(held_out.nats(task.model))
+    @torch.no_grad()
+    def losses():
+        """On validation points, of the present decoder and of the one that stands."""
+        return float(held_out.nats(task.model)), float(held_out.nats(fitted.model))
 
-    seen = [held_out_loss(), *(held_out_loss() for _ in fit)]
-    *looks, final = [*seen[:-1:EVERY], seen[-1]]
+    present, standing = zip(*[losses(), *(losses() for _ in fit)], strict=True)
+    looks = present[:-1:EVERY]
     best = looks.index(min(looks)) * EVERY
-    assert final == min(looks)
-    assert 0 < best < len(seen) - 2
-    # The last look is PATIENCE steps after the best, and one more yield shows the decoder that stands.
-    assert len(seen) == best + PATIENCE + 1 + 1
-    assert seen[-2] > final
+    assert 0 < best < len(present) - 2
+    assert standing == (*(min(looks[: k // EVERY + 1]) for k in range(len(present) - 1)), min(looks))
+    assert present[-1] == min(looks)
+    assert len(present) == best + PATIENCE + 1  # the last look, PATIENCE steps after the best, ends the fit
+
+
+def test_a_fit_that_is_cut_short_has_the_noise_that_its_errors_have(make_task):
+    """A budget may end a fit at any step: the embedding's estimate of the noise must not stand until the end."""
+    task, _ = curved_task(make_task, noise=1.0, learned=True)
+    *_, fitted = zip(range(32), fit_embedded(task, task.train.double(), 1000, 60), strict=False)
+    train = rff_fit._regression(task, fitted[1].posterior.start.codes, task.train)
+    with torch.no_grad():
+        squared = (train.targets - fitted[1].model.decode(train.codes)).square().mean()
+    assert fitted[1].model.variance() == pytest.approx(float(squared), rel=1e-4)
 
 
 def test_no_more_steps_are_taken_than_asked_for(make_task):
