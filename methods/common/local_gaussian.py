@@ -23,16 +23,16 @@ def spread_codes(count: int, latent_dim: int) -> Tensor:
 
 
 def nodes_of_normal(latent_dim: int) -> Tensor:
-    """24 nodes (24, L) whose mean and covariance are exactly those of N(0, I)."""
-    half = spread_codes(NODES // 2, latent_dim)
+    """24 nodes (24, L), or 3 L if that is more, whose mean and covariance are exactly those of N(0, I)."""
+    half = spread_codes(max(NODES, 3 * latent_dim + latent_dim % 2) // 2, latent_dim)
     nodes = torch.cat([half, -half])
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(nodes.T @ nodes / NODES), nodes.T, upper=False).T
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(nodes.T @ nodes / len(nodes)), nodes.T, upper=False).T
 
 
 def maximise_elbo(model: DecoderModel, x: Tensor, *starts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The diagonal Gaussian of highest ELBO for each x, over several starts.
 
-    Adam climbs a deterministic ELBO: the KL to the prior in closed form, the likelihood averaged over 24 fixed nodes.
+    Adam climbs a deterministic ELBO: the KL to the prior in closed form, the likelihood averaged over fixed nodes.
 
     Args:
         model: The generative model.

@@ -115,7 +115,7 @@ def test_codes_are_spread_under_the_prior():
     assert math.isclose(float(codes.square().sum(1).mean()), 3, rel_tol=0.01)
 
 
-@pytest.mark.parametrize("latent", [1, 2, 8])
+@pytest.mark.parametrize("latent", [1, 2, 8, 12, 13, 40])
 def test_nodes_have_the_moments_of_the_normal(latent):
     nodes = nodes_of_normal(latent)
     assert nodes.mean(0).abs().max() < 1e-12
