@@ -96,7 +96,7 @@ def score(
     x: Any,
     *,
     latent_dim: int,
-    noise_variance: float | None = None,
+    noise_variance: Any = None,
     likelihood: str = "gaussian",
     posterior: Posterior | Callable[[Any], Any] | None = None,
     seed: int = 0,
@@ -115,7 +115,7 @@ def score(
             logits of binary data, and the log rates of counts.
         x: Points, (n, D), in the units of the decoder's output: a tensor, an array or a frame.
         latent_dim: L, the dimension of z.
-        noise_variance: s2 of a Gaussian, in squared units of x.
+        noise_variance: s2 of a Gaussian, in squared units of x: a number, or one for each coordinate, (D,).
         likelihood: The family of p(x | z): "gaussian", "bernoulli" or "poisson".
         posterior: q(z | x), as a `methods.contract.method.Posterior`, or as the encoder of a diagonal Gaussian,
             (n, D) -> the mean, (n, L), and the log of the standard deviation, (n, L).
@@ -124,8 +124,8 @@ def score(
     Raises:
         bench.common.errors.UsageError: For arguments that do not fit, and for a log p(x) that is not finite.
     """
-    family = _family(likelihood, noise_variance)
     latent, points = _dimension(latent_dim), _points(x)
+    family = _family(likelihood, noise_variance, points.shape[1])
     if refused := family.refuse(points):
         raise UsageError(f"x cannot be {family.name}: {refused}")
     with _evaluating(decode, posterior), torch.no_grad():
@@ -168,7 +168,8 @@ class _Model:
 
     def decode(self, z: Tensor) -> Tensor:
         """The outputs that p(x | z) depends on: (..., L) -> (..., D)."""
-        return self.rows(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
+        found = self.rows(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
+        return found if self.likelihood.scale is None else self.likelihood.outputs(found)
 
 
 @dataclass(frozen=True)
@@ -319,30 +320,32 @@ def _shape(found: object) -> str:
     return f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
 
 
-def _family(name: object, noise_variance: object) -> Likelihood:
-    """The family of p(x | z); raises UsageError for an unknown one, and for a noise variance that does not fit."""
+def _family(name: object, noise_variance: object, data_dim: int) -> Likelihood:
+    """The family of p(x | z) of D coordinates; raises UsageError for an unknown one, and for a noise variance that does not fit."""
     if name not in FAMILIES:
         raise unknown("likelihood", str(name), FAMILIES)
     if name not in DISCRETE:
-        return likelihoods.Gaussian(_variance(noise_variance))
+        found = _variances(noise_variance, data_dim)
+        return likelihoods.Gaussian(float(found)) if found.dim() == 0 else likelihoods.PerCoordinateGaussian(found)
     if noise_variance is not None:
         raise UsageError(f"likelihood {name!r} has no noise_variance, got {plain(repr(noise_variance), 100)}")
     return DISCRETE[str(name)]
 
 
-def _variance(value: object) -> float:
-    """The noise variance, checked."""
+def _variances(value: Any, data_dim: int) -> Tensor:
+    """The noise variance, () or (D,), float64, checked."""
     if value is None:
         raise UsageError("likelihood 'gaussian' needs noise_variance, a positive number in squared units of x")
     try:
-        found = float(value)  # type: ignore[arg-type]
+        found = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
-        found = math.nan
-    if not 0 < found < math.inf:
+        found = np.array(math.nan)
+    if found.shape not in ((), (data_dim,)) or not (np.isfinite(found) & (found > 0)).all():
         raise UsageError(
-            f"noise_variance must be one positive number in squared units of x, got {plain(repr(value), 100)}"
+            f"noise_variance must be a positive number in squared units of x, or {data_dim} of them, one for each "
+            f"coordinate; got {plain(repr(value), 100)}"
         )
-    return found
+    return torch.from_numpy(found.copy())
 
 
 def _dimension(value: object) -> int:

@@ -127,7 +127,8 @@ def _log_marginal(
     of_probes = likelihood.affinity(points, probes, -likelihood.log_partition(probes))
     guess = (of_probes.amax(1) - likelihood.conjugate(points)).clamp(max=0) - math.log(PROBES)
     bounded_by_distance = likelihood.most(probes[:0], probes[:0]) is None
-    places = points if bounded_by_distance else likelihood.embed(probes)[of_probes.argmax(1)]
+    embedded = likelihood.outputs(points) if bounded_by_distance else probes[of_probes.argmax(1)]
+    places = likelihood.embed(embedded)
     index = _neighbourhoods(places, GROUP_SIZE)
     kind = _Integral if bounded_by_distance else _BoundedIntegral
     integral = kind(decode, likelihood, points[index], weight[index], latent_dim)
@@ -216,8 +217,9 @@ class _Integral:
     ):
         self.decode, self.likelihood, self.weight, self.latent_dim = decode, likelihood, weight, latent_dim
         self.nodes, self.rule = _rule(latent_dim)
-        self.middle = points.mean(1)
-        self.reach = (points - self.middle[:, None]).norm(dim=2).amax(1)
+        places = likelihood.embed(likelihood.outputs(points))
+        self.middle = places.mean(1)
+        self.reach = (places - self.middle[:, None]).norm(dim=2).amax(1)
         peak = -likelihood.conjugate(points)[..., None]
         self.columns = torch.cat([points / likelihood.dispersion, torch.ones_like(peak), peak], 2).mT.contiguous()
 

@@ -32,12 +32,17 @@ from methods.common.training import batches, elbo
 from methods.contract.decoder import GaussianModel, GenerativeModel
 from methods.contract.method import Fitted, Method, Role, Task, require
 from methods.iwae import importance_bound
+from methods.likelihoods import PerCoordinateGaussian
 
 DISCRETE = {
     "bernoulli": lambda logits: dist.Bernoulli(logits=logits),
     "poisson": lambda log_rates: dist.Poisson(log_rates.exp()),
 }
 Bound = Callable[[GenerativeModel, Any, Tensor, Tensor], Tensor]
+
+
+def _skip(family: str) -> str | None:
+    return "its Pyro model has one noise variance" if family == PerCoordinateGaussian.name else None
 
 
 def generative(model: GenerativeModel, x: Tensor) -> None:
@@ -203,8 +208,8 @@ class PyroVAE(Method):
         require(self, positive=("steps", "batch_size", "learning_rate"))
 
     def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
-        """None: it accepts any likelihood."""
-        return None
+        """The reason why data of a family cannot be fitted, or None."""
+        return _skip(family)
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yield after every step."""
@@ -234,8 +239,8 @@ class PyroIWAE(Method):
         require(self, positive=("samples", "steps", "batch_size", "learning_rate"))
 
     def skip_likelihood(self, family: str, latent_dim: int) -> str | None:  # noqa: ARG002
-        """None: it accepts any likelihood."""
-        return None
+        """The reason why data of a family cannot be fitted, or None."""
+        return _skip(family)
 
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yield after every step."""

@@ -26,7 +26,7 @@ DATASETS = ("circle", "s_curve", "linear_gaussian[latent_dim=3,data_dim=10]")
 N_TRAIN = 60
 LONG_N_TRAIN = 200
 N_TEST = 200
-ObservationNoise = Literal["known", "learned"]
+ObservationNoise = Literal["known", "learned", "per-coordinate"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class MethodUnderTest:
             dataset: The label of the dataset.
             seed: The seed of data, initial weights and training.
             n_train: Number of training points, and of validation points.
-            observation_noise: "known", or "learned" if the noise variance is a parameter.
+            observation_noise: "known", "learned" if the noise variance is a parameter, or "per-coordinate".
         """
         problem = self.problem(dataset)
         split = draw(problem, seed, n_train, n_train, N_TEST)

@@ -25,7 +25,7 @@ Trials = Annotated[int, Meta(ge=1, le=100_000)]
 Bytes = Annotated[int, Meta(ge=1, le=2**62)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
-Noise = Literal["known", "learned"]
+Noise = Literal["known", "learned", "per-coordinate"]
 Family = Literal["gaussian", "bernoulli", "poisson"]
 Activation = Literal["tanh", "silu", "relu", "gelu"]
 
@@ -53,7 +53,10 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     observation_noise: Annotated[
         Noise,
-        _about("Whether methods are given the noise variance or learn it.", report="{} observation noise"),
+        _about(
+            "Whether methods are given the noise variance, learn it, or learn one for each coordinate.",
+            report="{} observation noise",
+        ),
     ] = "known"
     hidden: Annotated[
         Annotated[tuple[Width, ...], Meta(min_length=1, max_length=100)],
@@ -108,7 +111,10 @@ class Settings(Conditions, frozen=True, kw_only=True):
     ] = None  # type: ignore[assignment]
     observation_noise: Annotated[
         Noise | None,
-        _about("Whether methods are given the noise variance or learn it.", default="known; of --data, learned"),
+        _about(
+            "Whether methods are given the noise variance, learn it, or learn one for each coordinate.",
+            default="known; of --data, learned",
+        ),
     ] = None  # type: ignore[assignment]
     baseline: Annotated[
         tuple[str, ...],

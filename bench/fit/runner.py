@@ -29,7 +29,7 @@ from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec
 from datasets.base import DataSource, Observations, Problem, Split, draw, stream
 from methods.contract.decoder import build_model
 from methods.contract.method import Fitted, Ledger, Method, NullLedger, Task
-from methods.likelihoods import Gaussian
+from methods.likelihoods import Gaussian, PerCoordinateGaussian
 
 CHECKPOINTS_PER_DECADE = 3
 WARM_UP_POINTS = 32
@@ -148,11 +148,17 @@ def reason_to_skip(source: DataSource, method: Method, spec: RunSpec) -> str | N
         if method.sees_truth:
             return f"{source.name} has no known true model, which {spec.method} needs"
         if spec.observation_noise == "known" and source.family == Gaussian.name:
-            return f"{source.name} has no known noise variance: use --observation-noise learned"
-    reason = method.skip_likelihood(source.family, source.latent_dim) or method.skip(
+            return f"{source.name} has no known noise variance: use --observation-noise learned or per-coordinate"
+    reason = method.skip_likelihood(modelled_family(source, spec), source.latent_dim) or method.skip(
         source.latent_dim, source.data_dim, spec.n_train
     )
     return None if reason is None else str(reason)
+
+
+def modelled_family(source: DataSource, spec: RunSpec) -> str:
+    """The family of the model's p(x | z): that of the data, or a Gaussian with a noise variance for each coordinate."""
+    per_coordinate = source.family == Gaussian.name and spec.observation_noise == "per-coordinate"
+    return PerCoordinateGaussian.name if per_coordinate else source.family
 
 
 def hyperparameters(method: Method) -> dict[str, bool | int | float | str | None]:
@@ -198,9 +204,9 @@ def make_task(method: Method, source: DataSource, split: Split, spec: RunSpec, l
         ValueError: For data that no method is given, such as data that are not finite.
     """
     noise = source.noise_variance if isinstance(source, Problem) and spec.observation_noise == "known" else None
-    weights = stream("initial weights", spec.seed, "decoder")
+    weights, family = stream("initial weights", spec.seed, "decoder"), modelled_family(source, spec)
     train, validation = (x.float().to(spec.device) for x in (split.train, split.validation))
-    model = build_model(train.cpu(), source.latent_dim, noise, weights, spec.hidden, spec.activation, source.family).to(
+    model = build_model(train.cpu(), source.latent_dim, noise, weights, spec.hidden, spec.activation, family).to(
         spec.device
     )
     ledger.watch(decoder=model.network)

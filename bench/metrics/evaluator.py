@@ -69,9 +69,10 @@ def _true_posterior(of: _Known) -> GridPosterior:
 
 @torch.no_grad()
 def _content(model: DecoderModel, latent_dim: int) -> bytes:
-    """What tells a model from others: its dispersion and 256 decoded codes."""
-    decoded = model.decode(normal_codebook(PROBES, latent_dim)).double().cpu()
-    return torch.cat([decoded.flatten(), decoded.new_tensor([likelihood_of(model).dispersion])]).numpy().tobytes()
+    """What tells a model from others: its noise and 256 decoded codes."""
+    decoded, likelihood = model.decode(normal_codebook(PROBES, latent_dim)).double().cpu(), likelihood_of(model)
+    noise = likelihood.dispersion if likelihood.scale is None else likelihood.scale
+    return torch.cat([decoded.flatten(), torch.as_tensor(noise).double().flatten()]).numpy().tobytes()
 
 
 class BaseEvaluator(ABC):

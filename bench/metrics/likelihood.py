@@ -333,11 +333,12 @@ def density_grid(model: DecoderModel, latent_dim: int, low: Tensor, high: Tensor
     with torch.no_grad():
         centres = model.decode(normal_codebook(DENSITY_CODES, latent_dim)).double().cpu()
     likelihood = likelihood_of(model)
+    places = likelihood.embed(likelihood.outputs(torch.stack(axes, 1)))
     constant = likelihood.log_prob(*torch.zeros(2, 1, 2, dtype=torch.float64)) - math.log(DENSITY_CODES)
     # Along each axis, the density of every grid point about every centre.
     across, along = (
         ((axis[:, None] - centre).square() / (-2 * likelihood.dispersion)).exp()
-        for axis, centre in zip(axes, centres.T, strict=True)
+        for axis, centre in zip(places.T, likelihood.embed(centres).T, strict=True)
     )
     value = (across @ along.T).clamp(min=LEAST_DENSITY).log() + constant
     return torch.cat([torch.cartesian_prod(*axes), value.reshape(-1, 1)], 1).tolist()

@@ -26,14 +26,13 @@ from methods.common.latent_grid import (
     posterior_on,
 )
 from methods.common.lbfgs import lbfgs, until_slow
-from methods.contract.decoder import GaussianModel, GenerativeModel
+from methods.contract.decoder import LEAST_NOISE, GaussianModel, GenerativeModel, PerCoordinateModel
 from methods.contract.method import DecoderModel, Ledger, Posterior
 from methods.likelihoods import Gaussian, Likelihood
 
 PATIENCE = 25
 ROWS_AT_ONCE = 256
 CELL_WIDTH = 1.0
-LEAST_NOISE = 1e-6
 
 
 def maximise_likelihood(
@@ -69,12 +68,14 @@ def maximise_likelihood(
     loss: Callable[[], Tensor]
     if isinstance(model, GaussianModel):
         loss = partial(_negative_log_likelihood, model, codes, log_weights, model.units(x))
+    elif isinstance(model, PerCoordinateModel):
+        loss = partial(_negative_log_likelihood_per_coordinate, model, codes, log_weights, x)
     else:
         loss = partial(_negative_log_likelihood_of_family, model, codes, log_weights, x)
     losses = islice(lbfgs(parameters, loss, ledger, history, name), steps)
     for value in until_slow(losses, PATIENCE, tolerance):
         least = LEAST_NOISE * float(model.units.scale) ** 2
-        if model.learns_noise and model.variance() < least:
+        if isinstance(model, GaussianModel) and model.learns_noise and model.variance() < least:
             model.set_variance(least)  # the objective clamps it there too
         yield -value
 
@@ -93,6 +94,26 @@ def _negative_log_likelihood_of_family(model: GenerativeModel, codes: Tensor, lo
     """-mean_n log sum_s w_s p(x_n | z_s), of a likelihood without parameters."""
     value: Tensor = _FamilyLogLikelihood.apply(model.decode(codes), model.likelihood, log_weights, x)
     return -value
+
+
+def _negative_log_likelihood_per_coordinate(
+    model: PerCoordinateModel, codes: Tensor, log_weights: Tensor, x: Tensor
+) -> Tensor:
+    """-mean_n log sum_s w_s N(x_n; mu(z_s), diag v), computed in units of the noise.
+
+    The gradient is that of the expected log p(x, s) given the present p(s | x) (Fisher's identity).
+    """
+    scale = model.likelihood.scale
+    variances = model.variances / scale.square()  # 1, with a gradient
+    standard, means = ((each - model.units.shift) / scale for each in (x, model.means(codes)))
+    n, dim = standard.shape
+    with torch.no_grad():
+        log_sums, moments = _accumulate(Gaussian(1.0), means, log_weights.double(), standard)
+        value = (log_sums - standard.square().sum() / 2) / n - dim / 2 * math.log(2 * math.pi) - scale.log().sum()
+    sums, counts = moments[:, :-1], moments[:, -1:]
+    squared = standard.square().sum(0) + (means * (counts * means - 2 * sums)).sum(0)
+    expected = (squared / variances / n + variances.log()).sum() / 2
+    return expected - expected.detach() - value
 
 
 def mixture_log_likelihood(means: Tensor, log_noise: Tensor, log_weights: Tensor, x: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.contract.architecture import ACTIVATION, ACTIVATIONS, HIDDEN
-from methods.likelihoods import DISCRETE, Gaussian, Likelihood, gaussian_log_prob
+from methods.likelihoods import DISCRETE, Gaussian, Likelihood, PerCoordinateGaussian, gaussian_log_prob
+
+LEAST_NOISE = 1e-6
 
 
 def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
@@ -246,6 +248,91 @@ class GaussianModel(GenerativeModel):
         return gaussian_log_prob(x - self.decode(z), self.log_noise)
 
 
+class PerCoordinateModel(GenerativeModel):
+    """p(z) = N(0, I_L), p(x | z) = N(mu(z), diag v), with a noise variance for each coordinate, which is learned.
+
+    Every variance starts at a tenth of that of its coordinate. It stays above a millionth of the variance of the data,
+    since a coordinate that the decoder reproduces would else have a likelihood without bound (Mattei & Frellsen 2018).
+
+    Args:
+        network: The decoder network, from codes to means of x in standard units.
+        train: Training points, (N, D), which set the standard units.
+        latent_dim: L.
+        hidden: Widths of the hidden layers, which the encoder shares.
+        activation: The decoder's activation.
+
+    Attributes:
+        log_noise: The log of what v is above the least variance, (D,).
+    """
+
+    replica_axes: ClassVar[Mapping[str, int]] = {"log_noise": 1}
+
+    def __init__(
+        self,
+        network: nn.Sequential,
+        train: Tensor,
+        latent_dim: int,
+        hidden: Sequence[int] = HIDDEN,
+        activation: str = ACTIVATION,
+    ):
+        super().__init__(network, train, latent_dim, hidden, activation)
+        self.log_noise = nn.Parameter(torch.zeros_like(self.units.shift))
+        self.set_variances(0.1 * train.var(0, unbiased=False))
+
+    @property
+    def least(self) -> Tensor:
+        """The variance that none goes below, in squared data units."""
+        return LEAST_NOISE * self.units.scale.square()
+
+    @property
+    def variances(self) -> Tensor:
+        """v in squared data units, (..., D), differentiable."""
+        return self.least + self.log_noise.exp()
+
+    @property
+    def likelihood(self) -> PerCoordinateGaussian:
+        """p(x | z) at the present noise variances."""
+        return PerCoordinateGaussian(self.variances.detach().double())
+
+    @property
+    def learns_noise(self) -> bool:
+        """True."""
+        return True
+
+    def means(self, z: Tensor) -> Tensor:
+        """The mean of x given z in data units: (..., L) -> (..., D)."""
+        found: Tensor = self.units.inverse(self.network(z.to(self.units.scale)))
+        return found
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of x given z, over v: (..., L) -> (..., D)."""
+        return self.means(z) / self.variances
+
+    def set_variance(self, value: float) -> None:
+        """Give every coordinate the same noise variance, in squared data units."""
+        self.set_variances(torch.full_like(self.units.shift, value))
+
+    @torch.no_grad()
+    def set_variances(self, values: Tensor) -> None:
+        """Set v, (D,), in squared data units, to twice the least variance where it is below that."""
+        self.log_noise.copy_((values.to(self.log_noise) - self.least).clamp(min=self.least).log())
+
+    def take_noise(self, other: GenerativeModel) -> None:
+        """Take over the noise variances of another such model."""
+        if isinstance(other, PerCoordinateModel):
+            self.set_variances(other.variances)
+
+    def relative_noise(self) -> Tensor:
+        """The harmonic mean of the noise variances in standard units, (..., 1), which sets the precision of z."""
+        return 1 / (self.units.scale.square() / self.variances.detach()).mean(-1, keepdim=True)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z) in nats: x (..., D), z (..., L) -> (...)."""
+        variances = self.variances
+        squared = (x - self.means(z)).square() / variances
+        return -0.5 * (squared + variances.log() + math.log(2 * math.pi)).sum(-1)
+
+
 class DiscreteModel(GenerativeModel):
     """A model of data whose likelihood has no parameters of its own, such as binary data or counts.
 
@@ -310,10 +397,13 @@ def build_model(
         generator: The source of the initial weights.
         hidden: Widths of the hidden layers of the decoder and of every encoder built for it.
         activation: The decoder's activation. "linear" gives a decoder without hidden layers; its encoders keep theirs.
-        family: The family of p(x | z), a name in `methods.likelihoods.FAMILIES`.
+        family: The family of p(x | z), a name in `methods.likelihoods.FAMILIES`, or that of a Gaussian with a learned
+            noise variance for each coordinate.
     """
     widths = () if activation == "linear" else hidden
     network = mlp([latent_dim, *widths, train.shape[1]], activation, generator)
     if family in DISCRETE:
         return DiscreteModel(network, train, latent_dim, DISCRETE[family], hidden, activation)
+    if family == PerCoordinateGaussian.name:
+        return PerCoordinateModel(network, train, latent_dim, hidden, activation)
     return GaussianModel(network, train, latent_dim, noise_variance, hidden, activation)

@@ -284,7 +284,8 @@ class Method(ABC):
         """The reason why the method does not accept data of a family. By default it fits Gaussian data only.
 
         Args:
-            family: The family of p(x | z), a name in `methods.likelihoods.FAMILIES`.
+            family: The family of p(x | z): a name in `methods.likelihoods.FAMILIES`, or that of
+                `PerCoordinateGaussian`, whose decoder gives means over variances.
             latent_dim: L, the dimension of z.
 
         Returns:

@@ -27,10 +27,13 @@ class Likelihood(ABC):
     Attributes:
         name: The name of the family.
         dispersion: phi.
+        scale: The standard deviation of the noise of each coordinate in data units, (D,), if it is Gaussian and
+            differs; else None.
     """
 
     name: ClassVar[str]
     dispersion: float | Tensor = 1.0
+    scale: Tensor | None = None
 
     @property
     def unit(self) -> float:

@@ -57,7 +57,15 @@ class Sums:
         return (self.square / self.weight.square().clamp(min=torch.finfo(self.weight.dtype).tiny)).clamp(max=1)
 
 
-def estimate(x: Tensor, noise: float, smoothing: float, weight_steps: int, atom_steps: int, ledger: Ledger) -> Mixture:
+def estimate(
+    x: Tensor,
+    noise: float,
+    smoothing: float,
+    weight_steps: int,
+    atom_steps: int,
+    ledger: Ledger,
+    scale: Tensor | None = None,
+) -> Mixture:
     """A mixture that estimates where the signals f(z) of data lie, with one atom for each point.
 
     The first estimate is too smooth: each atom is the kernel mean of the data around a point. A few steps of
@@ -69,14 +77,15 @@ def estimate(x: Tensor, noise: float, smoothing: float, weight_steps: int, atom_
 
     Args:
         x: Data, (N, D).
-        noise: The noise variance s2, in squared data units.
+        noise: The noise variance s2, in squared units of `scale`.
         smoothing: The variance of the first kernel, in units of s2. With 0 the atoms start at the data.
         weight_steps: Number of steps for the weights.
         atom_steps: Number of steps for the atoms.
         ledger: Where the work is accounted for.
+        scale: The unit of each coordinate, (D,), in data units; None for data units.
     """
     even = x.new_zeros(len(x))
-    mixture = Mixture(x, even, torch.full_like(even, 2 * noise))
+    mixture = Mixture(x, even, torch.full_like(even, 2 * noise), scale)
     if smoothing:
         kernel = replace(mixture, variance=torch.full_like(even, smoothing * noise))
         mixture = sharpened(kernel, x, noise, ledger)
@@ -93,7 +102,7 @@ def sharpened(mixture: Mixture, x: Tensor, noise: float, ledger: Ledger) -> Mixt
     Args:
         mixture: The mixture before the step.
         x: Data, (n, D).
-        noise: The noise variance s2, in squared data units.
+        noise: The noise variance s2, in squared units of the mixture's `scale`.
         ledger: Where the work is accounted for.
     """
     found = sums(mixture, x, ledger)
@@ -102,7 +111,7 @@ def sharpened(mixture: Mixture, x: Tensor, noise: float, ledger: Ledger) -> Mixt
 
 def _weights(mixture: Mixture, x: Tensor, steps: int) -> Tensor:
     """Log-weights, (K,), after steps of expectation maximisation with fixed atoms."""
-    joint = mixture.log_joint(torch.cdist(x, mixture.atoms).square()) - mixture.log_weight
+    joint = mixture.log_joint(mixture.squared(x)) - mixture.log_weight
     log_weight = mixture.log_weight
     for _ in range(steps):
         log_weight = torch.logsumexp(torch.log_softmax(joint + log_weight, 1), 0) - math.log(len(x))
@@ -172,7 +181,8 @@ def sums(mixture: Atoms, x: Tensor, ledger: Ledger) -> Sums:
             total += torch.cat([p.sum(0)[:, None], p.square().sum(0)[:, None], p.T @ block], 1)
         else:
             ledger.charge("nearest atoms", len(block) * nearest * (math.log2(size) + 3.0 * x.shape[1]))
-            distance, among = (torch.from_numpy(each).to(x.device) for each in tree.query(block.cpu().numpy(), nearest))
+            asked = gaussian.in_units(block).cpu().numpy()
+            distance, among = (torch.from_numpy(each).to(x.device) for each in tree.query(asked, nearest))
             p = torch.softmax(gaussian.log_joint(distance.square(), among), 1)[..., None]
             rows = torch.cat([p, p.square(), p * block[:, None]], 2)
             total.index_add_(0, among.flatten(), rows.flatten(0, 1))
@@ -182,7 +192,7 @@ def sums(mixture: Atoms, x: Tensor, ledger: Ledger) -> Sums:
 def _atoms_that_matter(mixture: Mixture, x: Tensor) -> int:
     """How many of the nearest atoms to use for each point: a power of two, or all if more than a quarter is needed."""
     size = len(mixture.atoms)
-    squared, order = torch.cdist(x[:: max(1, len(x) // PROBES)], mixture.atoms).square().sort(1)
+    squared, order = mixture.squared(x[:: max(1, len(x) // PROBES)]).sort(1)
     left_out = 1 - torch.softmax(mixture.log_joint(squared, order), 1).cumsum(1).mean(0)
     needed = int((left_out > LEFT_OUT).sum()) + 1
     return size if 4 * needed > size else 2 ** math.ceil(math.log2(needed))
@@ -191,4 +201,4 @@ def _atoms_that_matter(mixture: Mixture, x: Tensor) -> int:
 def _tree(mixture: Mixture) -> Any:
     from scipy.spatial import KDTree
 
-    return KDTree(mixture.atoms.cpu().numpy())
+    return KDTree(mixture.places.cpu().numpy())

@@ -46,29 +46,39 @@ class Atoms(Protocol):
 
 @dataclass(frozen=True)
 class Mixture:
-    """An estimate of where the signals f(z) lie: a mixture of K isotropic Gaussians for x.
+    """An estimate of where the signals f(z) lie: a mixture of K Gaussians for x, isotropic in some units.
 
     Args:
         atoms: The means a_k, (K, D), in data units.
         log_weight: The log-weights, (K,), up to a constant.
-        variance: The variance v_k of x about each atom, (K,), in squared data units.
+        variance: The variance v_k of x about each atom, (K,), in squared units of `scale`.
+        scale: The unit of each coordinate, (D,), in data units; None for data units.
     """
 
     atoms: Tensor
     log_weight: Tensor
     variance: Tensor
+    scale: Tensor | None = None
 
     @property
     def places(self) -> Tensor:
-        """The atoms where noise has the same variance everywhere: as they are, (K, D)."""
-        return self.atoms
+        """The atoms where noise has the same variance everywhere: in units of `scale`, (K, D)."""
+        return self.in_units(self.atoms)
+
+    def in_units(self, x: Tensor) -> Tensor:
+        """Data in units of `scale`, (n, D)."""
+        return x if self.scale is None else x / self.scale
+
+    def squared(self, x: Tensor) -> Tensor:
+        """Squared distances of data to the atoms, in squared units of `scale`: (n, D) -> (n, K)."""
+        return torch.cdist(self.in_units(x), self.places).square()
 
     def chosen(self, kept: Tensor, log_weight: Tensor) -> Mixture:
         """The mixture of some of the atoms, with other weights."""
-        return Mixture(self.atoms[kept], log_weight, self.variance[kept])
+        return Mixture(self.atoms[kept], log_weight, self.variance[kept], self.scale)
 
     def log_posterior(self, x: Tensor) -> Tensor:
-        """log p(k | x) by Bayes' rule, with p(x | k) = N(x; a_k, v_k I).
+        """log p(k | x) by Bayes' rule, with p(x | k) = N(x; a_k, v_k I) in units of `scale`.
 
         Args:
             x: Data, (n, D).
@@ -76,13 +86,13 @@ class Mixture:
         Returns:
             Log-probabilities in nats, (n, K).
         """
-        return torch.log_softmax(self.log_joint(torch.cdist(x, self.atoms).square()), 1)
+        return torch.log_softmax(self.log_joint(self.squared(x)), 1)
 
     def log_joint(self, squared: Tensor, among: Tensor | slice = slice(None)) -> Tensor:
         """log w_k p(x | k) up to a constant, from squared distances.
 
         Args:
-            squared: Squared distances of x to the atoms, (n, K), or to those in `among`, (n, m).
+            squared: Squared distances of x to the atoms in units of `scale`, (n, K), or to those in `among`, (n, m).
             among: The indices of the atoms, (n, m); all atoms by default.
 
         Returns:

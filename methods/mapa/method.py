@@ -16,9 +16,9 @@ from torch import Tensor
 
 from methods.common.latent_grid import LatentGrid, exact_posterior
 from methods.common.posteriors import Prior
-from methods.contract.decoder import GaussianModel, GenerativeModel
+from methods.contract.decoder import DiscreteModel, GenerativeModel
 from methods.contract.method import Fitted, Method, Role, Task, require
-from methods.likelihoods import Gaussian
+from methods.likelihoods import DISCRETE
 from methods.mapa import deconvolution, families, noise, placement
 from methods.mapa.assignment import Attempt, Shares, steepened
 from methods.mapa.fit import fit
@@ -128,7 +128,7 @@ class MAPA(Method):
 
     def skip_likelihood(self, family: str, latent_dim: int) -> str | None:
         """The reason why data of a family cannot be fitted: the embedding above two latent dimensions is Gaussian."""
-        if latent_dim > 2 and family != Gaussian.name:
+        if latent_dim > 2 and family in DISCRETE:
             return f"mapa fits gaussian data only above two latent dimensions, got {family}"
         return None
 
@@ -151,7 +151,7 @@ class MAPA(Method):
         few = deconvolution.thinned(x, self.atoms, task.generator)
         rounds = self.noise_rounds if task.model.learns_noise else 1
         if task.model.learns_noise:
-            task.model.set_variance(noise.pilot_noise(few))
+            noise.set_pilot(task.model, few)
         fitted = Fitted(task.model, Prior(task.latent_dim))
         start = copy.deepcopy(task.model)
         for _ in range(rounds):
@@ -160,7 +160,7 @@ class MAPA(Method):
 
     def _embeds(self, task: Task, x: Tensor) -> bool:
         """Whether training points are too far apart for kernels. Data that are not Gaussian have no embedding."""
-        if not isinstance(task.model, GaussianModel):
+        if isinstance(task.model, DiscreteModel):
             return False
         return task.latent_dim > 2 or signals_span(task, x) > NEAR
 
@@ -182,9 +182,7 @@ class MAPA(Method):
         yield from _watched(best, self.steps - best.steps, kept)
         task.model.load_state_dict(kept.model.state_dict())
         if task.model.learns_noise:
-            with torch.no_grad():
-                centres = task.model.decode(kept.codes).double()
-                task.model.set_variance(noise.refine_noise(few, centres, task.model.variance()))
+            noise.refine(task.model, few, kept.codes)
         fitted = kept.refined(task.model)
         yield fitted
         return fitted
@@ -192,13 +190,15 @@ class MAPA(Method):
     def _shares(self, task: Task, x: Tensor, few: Tensor) -> Shares:
         """The shares of the training data under the posterior, which is fixed from here on."""
         ledger = task.ledger
-        if not isinstance(task.model, GaussianModel):
+        likelihood = task.model.likelihood
+        if isinstance(task.model, DiscreteModel):
             settings = (self.kernel_width, self.smoothing, self.weight_steps)
-            of_few = families.estimate(few, task.model.likelihood, *settings)
+            of_few = families.estimate(few, likelihood, *settings)
             whole = of_few.sharpened(x, ledger) if len(x) > len(few) else of_few
             return Shares.of(whole, x, task.latent_dim, ledger)
-        width = self.kernel_width * task.model.variance()
-        found = deconvolution.estimate(few, width, self.smoothing, self.weight_steps, self.atom_steps, ledger)
+        width, scale = self.kernel_width * float(likelihood.dispersion), likelihood.scale
+        steps = self.weight_steps, self.atom_steps
+        found = deconvolution.estimate(few, width, self.smoothing, *steps, ledger, scale)
         if len(x) > len(few):
             found = deconvolution.sharpened(found, x, width, ledger)
         return Shares.of(found, x, task.latent_dim, ledger)

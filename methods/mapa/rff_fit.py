@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.common.posteriors import Prior
-from methods.contract.decoder import GenerativeModel
+from methods.contract.decoder import GenerativeModel, PerCoordinateModel
 from methods.contract.method import Fitted, Task
 from methods.mapa.fit import Regression, fit
 from methods.mapa.rff_lvm import Codes, LearnedPosterior, embed, signal_subspace
@@ -84,7 +84,9 @@ def fit_embedded(task: Task, x: Tensor, steps: int, history: int) -> Iterator[Fi
 def _keep(kept: GenerativeModel, model: GenerativeModel, train: Regression) -> None:
     """Keep the present decoder, with the noise variance that the errors on training points have, if it is learned."""
     kept.load_state_dict(model.state_dict())
-    if kept.learns_noise:
+    if isinstance(kept, PerCoordinateModel):
+        kept.set_variances((train.targets - kept.means(train.codes)).square().mean(0))
+    elif kept.learns_noise:
         kept.set_variance(2 * float(train.likelihood.dispersion) * float(train.nats(kept)) / kept.data_dim)
 
 

@@ -306,7 +306,7 @@ class SmoothMap(Protocol):
 
 @dataclass(frozen=True)
 class LearnedMap:
-    """The decoder of a generative model as a smooth map from codes to data, float64, on the CPU.
+    """The decoder of a generative model as a smooth map from codes to embedded outputs, float64, on the CPU.
 
     Args:
         model: The generative model.
@@ -315,8 +315,8 @@ class LearnedMap:
     model: DecoderModel
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of x given z in data units, (..., L) -> (..., D)."""
-        return self.model.decode(z).double().cpu()
+        """The embedded outputs, where noise is isotropic: (..., L) -> (..., D)."""
+        return likelihood_of(self.model).embed(self.model.decode(z).double()).cpu()
 
     def jacobian(self, z: Tensor) -> Tensor:
         """The Jacobian at each code, (n, L) -> (n, L, D).
@@ -456,8 +456,9 @@ class LearnedPosterior(FullGaussian):
         Args:
             x: Data, (n, D).
         """
-        start, width = self.start.gaussian(x).mean, float(likelihood_of(self.model).dispersion)
-        return climb(LearnedMap(self.model), x.double().cpu(), start, width, CLIMBS_ANEW, NullLedger())
+        start, likelihood = self.start.gaussian(x).mean, likelihood_of(self.model)
+        place = likelihood.embed(likelihood.outputs(x.double())).cpu()
+        return climb(LearnedMap(self.model), place, start, float(likelihood.dispersion), CLIMBS_ANEW, NullLedger())
 
 
 def _principal(centred: Tensor, ledger: Ledger) -> tuple[Tensor, Tensor]:

@@ -257,11 +257,13 @@ BAD = {
         "x": torch.tensor([[0.0, -1.0, 0.5]]),
     },
     "likelihood 'gaussian' needs noise_variance, a positive number": {"noise_variance": None},
-    "noise_variance must be one positive number in squared units of x, got 0": {"noise_variance": 0},
-    "noise_variance must be one positive number in squared units of x, got nan": {"noise_variance": math.nan},
-    "noise_variance must be one positive number in squared units of x, got array([1., 1.])": {
-        "noise_variance": np.ones(2)
+    "noise_variance must be a positive number in squared units of x, or 3 of them, one for each coordinate; got 0": {
+        "noise_variance": 0
     },
+    "one for each coordinate; got nan": {"noise_variance": math.nan},
+    "one for each coordinate; got [1.0, 0.0, 2.0]": {"noise_variance": [1.0, 0.0, 2.0]},
+    "one for each coordinate; got 'much'": {"noise_variance": "much"},
+    "one for each coordinate; got array([1., 1.])": {"noise_variance": np.ones(2)},
     "latent_dim must be a positive whole number, got 0": {"latent_dim": 0},
     "latent_dim must be a positive whole number, got 2.0": {"latent_dim": 2.0},
     "x must have shape (n, D) with a row or more, got shape (3,)": {"x": torch.zeros(3)},
@@ -314,6 +316,16 @@ def test_bits_in_many_latent_dimensions_agree_with_quadrature_in_two():
     expected = problem.log_prob(x).value.numpy()
     assert abs(found.log_p - expected).mean() < 4 * found.error.mean() + 0.01
     assert found.error.mean() < 0.1
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+def test_a_noise_variance_for_each_coordinate_has_the_closed_form(latent_dim):
+    weight, offset, x, _ = linear(latent_dim)
+    noise = NOISE * torch.logspace(-1, 1, len(offset[0]), dtype=torch.float64)
+    found = bench.score(lambda z: z @ weight + offset, x, latent_dim=latent_dim, noise_variance=noise.tolist())
+    exact = torch.distributions.MultivariateNormal(offset[0], weight.T @ weight + torch.diag(noise)).log_prob(x)
+    assert np.abs((found.log_p - exact.numpy()) / found.error).max() < 3.5
+    assert found.error.max() < 0.1
 
 
 @pytest.mark.parametrize("message", BAD)
