@@ -321,7 +321,7 @@ def _shape(found: object) -> str:
 
 
 def _family(name: object, noise_variance: object, data_dim: int) -> Likelihood:
-    """The family of p(x | z) of D coordinates; raises UsageError for an unknown one, and for a noise variance that does not fit."""
+    """The family of p(x | z); raises UsageError for an unknown one, or a noise variance that does not fit."""
     if name not in FAMILIES:
         raise unknown("likelihood", str(name), FAMILIES)
     if name not in DISCRETE:
