@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.special import ndtri
 
 from methods.common.amortised import AmortisedMethod
-from methods.common.posteriors import Amortised
+from methods.common.posteriors import Amortised, FullGaussian, times
 from methods.common.training import Objective
 from methods.contract.architecture import ACTIVATION
 from methods.contract.decoder import GenerativeModel, mlp, standard_normal_log_prob
@@ -21,8 +20,8 @@ from methods.contract.search_space import Range
 from methods.vae import VAE
 
 
-class FullGaussian(Amortised):
-    """q(z | x) = N(mu(x), T(x) T(x)'). mu and T, lower triangular, are outputs of a network: log T_jj and T_jk."""
+class EncodedFullGaussian(FullGaussian, Amortised):
+    """A Gaussian with a full covariance. mu and T are outputs of a network: log T_jj and T_jk."""
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """mu, T and log det T: (n, D) -> (n, L), (n, L, L), (n,)."""
@@ -33,30 +32,14 @@ class FullGaussian(Amortised):
         root[..., *torch.tril_indices(latent_dim, latent_dim, -1)] = below
         return mean, root, log_diagonal.sum(-1)
 
-    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws (count, n, L) and their log-densities (count, n)."""
-        mean, root, log_det = self.moments(x)
-        noise = torch.randn(count, *mean.shape, generator=generator, device=mean.device)
-        return mean + times(root, noise), standard_normal_log_prob(noise) - log_det
-
-    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
-        """mu + T e at the normal quantiles e of u: (n, D), (m, L) -> (m, n, L)."""
-        mean, root, _ = self.moments(x)
-        return mean + times(root, ndtri(u).to(mean)[:, None])
-
     def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
-        """The density of every q(z | x) at every code: (m, L), (n, D) -> (m, n)."""
+        """As for any such Gaussian, but solved code by code, as the values that are stored were rounded."""
         mean, root, log_det = self.moments(x)
         noise = torch.linalg.solve_triangular(root, (z.to(mean)[:, None] - mean)[..., None], upper=False)
         return standard_normal_log_prob(noise.squeeze(-1)) - log_det
 
 
-def times(root: Tensor, noise: Tensor) -> Tensor:
-    """T e for each x: (n, L, L), (m, n, L) -> (m, n, L)."""
-    return (root @ noise[..., None]).squeeze(-1)
-
-
-def full_elbo(model: GenerativeModel, posterior: FullGaussian, x: Tensor, noise: Tensor) -> Tensor:
+def full_elbo(model: GenerativeModel, posterior: EncodedFullGaussian, x: Tensor, noise: Tensor) -> Tensor:
     """The ELBO with the KL in closed form, (|mu|^2 + |T|^2 - L) / 2 - log det T.
 
     Args:
@@ -88,11 +71,11 @@ class FullCovarianceVAE(AmortisedMethod):
 
     search: ClassVar[Mapping[str, Range]] = VAE.search
 
-    def encoder(self, model: GenerativeModel, task: Task) -> FullGaussian:
+    def encoder(self, model: GenerativeModel, task: Task) -> EncodedFullGaussian:
         """The networks of mu and T at random initial weights."""
         latent_dim = model.latent_dim
         sizes = [model.data_dim, *model.hidden, latent_dim * (latent_dim + 3) // 2]
-        return FullGaussian(mlp(sizes, ACTIVATION, task.generator), model.units)
+        return EncodedFullGaussian(mlp(sizes, ACTIVATION, task.generator), model.units)
 
     def objective(self, model: GenerativeModel, posterior: Any, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
         """The ELBO of one draw for each x."""

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.common.posteriors import LocalGaussian
+from methods.common.posteriors import LocalGaussian, PerDatumGaussian
 from methods.common.training import Objective, elbo
-from methods.common.without_encoder import BestGaussian, WithoutEncoder, near_zero
+from methods.common.without_encoder import WithoutEncoder, near_zero
 from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Posterior, Task, require
 from methods.contract.search_space import LogUniform, Range
@@ -61,7 +61,7 @@ class SVI(WithoutEncoder):
 
     def posterior(self, model: GenerativeModel, encoder: object) -> Posterior:  # noqa: ARG002
         """The best Gaussian for each x, given the present decoder."""
-        return BestGaussian(model)
+        return PerDatumGaussian(model, model.latent_dim)
 
     def objective(self, model: GenerativeModel, posterior: Tensor, x: Tensor, noise: Tensor, step: int) -> Objective:  # noqa: ARG002
         """The ELBO of one draw for each x."""

@@ -383,7 +383,7 @@ class _Replica:
 
     def look(self) -> None:
         """Score the present state, which is the last one if the budget is spent."""
-        if self.result.message:
+        if self.result.stopped_by:
             self.finish()
         elif self.fitted is not None:
             self._scored(self._checkpoint)
@@ -438,12 +438,12 @@ class _Replica:
         """Whether the budget is spent; the step that spent the last of it may have spent more, which is recorded."""
         result, spec, flops = self.result, self.spec, self.ledger.flops
         if spec.max_flops is not None and flops >= spec.max_flops:
-            result.message = f"stopped by --max-flops at {flops:.3g} FLOPs"
+            result.stopped_by, result.message = "max_flops", f"stopped by --max-flops at {flops:.3g} FLOPs"
             result.overrun_flops = flops - spec.max_flops
         elif spec.max_seconds is not None and self.wall_s >= spec.max_seconds:
-            result.message = f"stopped by --max-seconds after {self.wall_s:.3g} s"
+            result.stopped_by, result.message = "max_seconds", f"stopped by --max-seconds after {self.wall_s:.3g} s"
             result.overrun_s = self.wall_s - spec.max_seconds
-        return bool(result.message)
+        return bool(result.stopped_by)
 
     def _uncounted(self) -> str:
         """The operators whose cost is not known, in words."""

@@ -288,7 +288,7 @@ def incident(study: Study) -> str:
 def endings(runs: pd.DataFrame) -> str:
     """Which fits a limit of the study ended, and which their own rule; empty if there was no limit."""
     done = runs[(runs["status"] == "done") & runs["role"].isin(LEARNS)]
-    stopped = done["message"].fillna("").str.startswith("stopped by")
+    stopped = done["stopped_by"] != ""
     if not stopped.any():
         return ""
     counts = stopped.groupby(done["method"], sort=False).agg(["sum", "size"])

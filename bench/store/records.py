@@ -16,6 +16,7 @@ from bench.config.schema import Conditions
 KEY = re.compile(r"[0-9a-f]{16}")  # the form of a run's key, which names its files
 NOT_IN_KEY = ("plugins", "columns", "role")
 STATUSES = ("done", "failed", "skipped", "timeout")
+OLD_ENDING = re.compile(r"stopped by --max-(flops|seconds) ")
 
 
 class RunSpec(Conditions, frozen=True, kw_only=True):
@@ -120,6 +121,7 @@ class RunResult:
         spec: The run.
         status: done, failed, skipped or timeout.
         message: Why it did not finish, or which budget ended it.
+        stopped_by: The limit that ended the fit, `max_flops` or `max_seconds`; empty if none did.
         notes: What the method changed in its process, and what it left running.
         cost: The total cost of fitting.
         formula_flops: The part of its FLOPs that is charged by formula, not counted.
@@ -149,6 +151,7 @@ class RunResult:
     spec: RunSpec
     status: str = "done"
     message: str = ""
+    stopped_by: str = ""
     notes: str = ""
     cost: Cost = field(default_factory=Cost)
     formula_flops: float = 0.0
@@ -171,3 +174,9 @@ class RunResult:
     signals: list[tuple[str, int, int, list[float], list[float]]] = field(default_factory=list)
     images: list[tuple[str, str, int, int, list[float]]] = field(default_factory=list)
     references: list[tuple[int, float, float, list[float]]] = field(default_factory=list)
+
+
+def stopped_by(message: str) -> str:
+    """What `stopped_by` is of a result that was stored before it was a field, by the result's message."""
+    found = OLD_ENDING.match(message)
+    return f"max_{found[1]}" if found else ""

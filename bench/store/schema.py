@@ -272,6 +272,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 # Columns of runs beyond these are hyperparameters, which begin so, and conditions such as n_train.
 RESULTS = {
     *TABLES["runs"],
+    "stopped_by",
     "formula_flops",
     "overrun_flops",
     "overrun_s",

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench.config.schema import MARGIN
 from bench.store.files import refuse_links
+from bench.store.records import stopped_by
 from bench.store.schema import SCHEMA, TABLES, check_schema
 
 NEEDED = ("measurements", "runs")
@@ -131,6 +132,8 @@ def read(folder: Path) -> Study:
     tables = {name: _table(folder, name) for name in READ}
     if tables["runs"].empty:
         raise ValueError(f"{folder / 'runs.parquet'} has no rows, so there is nothing to report")
+    if "stopped_by" not in tables["runs"]:
+        tables["runs"]["stopped_by"] = [stopped_by(str(message)) for message in tables["runs"]["message"]]
     return Study(folder=folder, info=info, **tables)
 
 

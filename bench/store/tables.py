@@ -21,7 +21,7 @@ from bench.store.files import read_json as read_json
 from bench.store.files import replacing as replacing
 from bench.store.files import write_json as write_json
 from bench.store.records import KEY as KEY
-from bench.store.records import NOT_IN_KEY, STATUSES, Cost, Diagnostic, Row, RunResult, RunSpec, Work
+from bench.store.records import NOT_IN_KEY, STATUSES, Cost, Diagnostic, Row, RunResult, RunSpec, Work, stopped_by
 from bench.store.schema import RUN as RUN
 from bench.store.schema import SCHEMA as SCHEMA
 from bench.store.schema import TABLES as TABLES
@@ -80,7 +80,10 @@ def read_run(folder: Path, spec: RunSpec, key: str | None = None) -> RunResult |
     """
     try:
         content = msgspec.json.decode((folder / "runs" / f"{key or spec.key}.json").read_bytes())
-        if content.keys() != WRITTEN or content["schema"] != SCHEMA or seal(content) != content:
+        if seal(content) != content:
+            return None
+        content.setdefault("stopped_by", stopped_by(content["message"]))
+        if content.keys() != WRITTEN or content["schema"] != SCHEMA:
             return None
         stored = msgspec.convert(content["spec"], RunSpec)
         if msgspec.structs.replace(stored, **{name: getattr(spec, name) for name in NOT_IN_KEY}) != spec:
@@ -264,8 +267,8 @@ def _references(results: list[RunResult]) -> list[dict[str, Any]]:
 
 def _run(result: RunResult) -> dict[str, Any]:
     names = (
-        "formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent timed_seed "
-        "source"
+        "stopped_by formula_flops peak_memory_mb overrun_flops overrun_s query_flops query_s evaluation_s concurrent "
+        "timed_seed source"
     )
     return {
         **{name: getattr(result.spec, name) for name in RUN},

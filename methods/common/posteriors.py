@@ -104,7 +104,10 @@ class LocalGaussian(Gaussian):
 
 
 class PerDatumGaussian(Gaussian):
-    """The best diagonal Gaussian for each x, found by gradient ascent from a mode of p(z | x) at every call.
+    """The best diagonal Gaussian for each x, found by gradient ascent from a mode of p(z | x).
+
+    The model must not change between calls: what was found for the last two sets of points is kept, as every draw and
+    every density would else need an ascent.
 
     Args:
         model: The generative model.
@@ -113,10 +116,47 @@ class PerDatumGaussian(Gaussian):
 
     def __init__(self, model: DecoderModel, latent_dim: int):
         self.model, self.latent_dim = model, latent_dim
+        self._found: list[tuple[Tensor, tuple[Tensor, Tensor]]] = []
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation: (n, D) -> (n, L), (n, L)."""
-        return maximise_elbo(self.model, x, laplace(self.model, x, self.latent_dim))
+        for points, moments in self._found:
+            if points.shape == x.shape and torch.equal(points, x):
+                return moments
+        moments = maximise_elbo(self.model, x, laplace(self.model, x, self.latent_dim))
+        self._found = [*self._found[-1:], (x.clone(), moments)]
+        return moments
+
+
+class FullGaussian(Posterior):
+    """q(z | x) = N(mu(x), T(x) T(x)') with a full covariance. T is lower triangular."""
+
+    @abstractmethod
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """mu, T and log det T: (n, D) -> (n, L), (n, L, L), (n,)."""
+
+    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws (count, n, L) and their log-densities (count, n)."""
+        mean, root, log_det = (each.to(generator.device) for each in self.moments(x))
+        noise = torch.randn(count, *mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        return mean + times(root, noise), standard_normal_log_prob(noise) - log_det
+
+    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
+        """mu + T e at the normal quantiles e of u: (n, D), (m, L) -> (m, n, L)."""
+        mean, root, _ = (each.to(u.device) for each in self.moments(x))
+        return mean + times(root, ndtri(u).to(mean)[:, None])
+
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
+        """The density of every q(z | x) at every code: (m, L), (n, D) -> (m, n)."""
+        mean, root, log_det = (each.to(z.device) for each in self.moments(x))
+        residual = (z.to(mean)[:, None] - mean).movedim(0, -1)
+        noise = torch.linalg.solve_triangular(root, residual, upper=False).movedim(-1, 0)
+        return standard_normal_log_prob(noise) - log_det
+
+
+def times(root: Tensor, noise: Tensor) -> Tensor:
+    """T e for each x: (n, L, L), (m, n, L) -> (m, n, L)."""
+    return (root @ noise[..., None]).squeeze(-1)
 
 
 class Amortised(nn.Module, Posterior):

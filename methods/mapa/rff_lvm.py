@@ -24,10 +24,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.special import ndtri
 
-from methods.contract.decoder import standard_normal_log_prob
-from methods.contract.method import DecoderModel, Ledger, NullLedger, Posterior, likelihood_of
+from methods.common.posteriors import FullGaussian
+from methods.contract.method import DecoderModel, Ledger, NullLedger, likelihood_of
 
 FEATURES = 200
 PREFERENCE = 10.0
@@ -371,46 +370,22 @@ def _log_joint(surrogate: SmoothMap, scores: Tensor, z: Tensor, width: float) ->
     return -(scores - surrogate.decode(z)).square().sum(1) / (2 * width) - z.square().sum(1) / 2
 
 
-class FullGaussian(Posterior):
-    """q(z | x) = N(m(x), S(x)) with a full covariance."""
+class GaussianAtMode(FullGaussian):
+    """q(z | x) = N(m(x), S(x)) at a mode of p(z | x), float64."""
 
     @abstractmethod
     def gaussian(self, x: Tensor) -> Codes:
         """The posterior of each x, on the CPU: (n, D) -> (n, L), (n, L, L)."""
 
-    def sample(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws of q(z | x), (count, n, L), with their log-densities in nats, (count, n), float64."""
-        q = self.gaussian(x)
-        noise = torch.randn(count, *q.mean.shape, generator=generator, dtype=torch.float64, device=generator.device)
-        root = torch.linalg.cholesky(q.covariance).to(noise.device)
-        z = q.mean.to(noise.device) + (root @ noise[..., None])[..., 0]
-        return z, standard_normal_log_prob(noise) - root.diagonal(dim1=1, dim2=2).log().sum(1)
-
-    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
-        """The density of every q(z | x) at every code: (m, L), (n, D) -> (m, n), float64."""
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """m, the Cholesky factor of S and its log determinant: (n, D) -> (n, L), (n, L, L), (n,)."""
         q = self.gaussian(x)
         root = torch.linalg.cholesky(q.covariance)
-        residual = (z.double().cpu()[:, None] - q.mean).movedim(0, -1)
-        noise = torch.linalg.solve_triangular(root, residual, upper=False).movedim(-1, 0)
-        return (standard_normal_log_prob(noise) - root.diagonal(dim1=1, dim2=2).log().sum(1)).to(z.device)
-
-    def from_uniform(self, x: Tensor, u: Tensor) -> Tensor:
-        """Map u to codes: normal quantiles, scaled by the Cholesky factor of each covariance and shifted by the mean.
-
-        Args:
-            x: Data, (n, D).
-            u: Points of the unit cube, (m, L).
-
-        Returns:
-            Codes, (m, n, L), float64.
-        """
-        q = self.gaussian(x)
-        normal = ndtri(u.double().cpu())[:, None, :, None]
-        return (q.mean + (torch.linalg.cholesky(q.covariance) @ normal)[..., 0]).to(u.device)
+        return q.mean, root, root.diagonal(dim1=1, dim2=2).log().sum(1)
 
 
 @dataclass(frozen=True)
-class SurrogatePosterior(FullGaussian):
+class SurrogatePosterior(GaussianAtMode):
     """q(z | x) = N(m, S) at a mode under the surrogate map, searched from the code of the nearest training point.
 
     Args:
@@ -439,7 +414,7 @@ class SurrogatePosterior(FullGaussian):
 
 
 @dataclass(frozen=True)
-class LearnedPosterior(FullGaussian):
+class LearnedPosterior(GaussianAtMode):
     """q(z | x) = N(m, S) at a mode under the learned decoder, searched from the mode under the surrogate map.
 
     Args:

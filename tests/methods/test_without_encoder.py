@@ -9,12 +9,13 @@ import torch
 
 import methods
 from bench.fit.flop_counter import CountingLedger
+from methods.common import posteriors
 from methods.common.amortised import Trainer
 from methods.common.local_gaussian import nodes_of_normal
 from methods.common.posteriors import LocalGaussian, PerDatumGaussian
-from methods.common.without_encoder import BestGaussian, langevin_step, log_joint
+from methods.common.without_encoder import langevin_step, log_joint
 from methods.contract.decoder import mlp
-from methods.full_covariance import FullGaussian, full_elbo
+from methods.full_covariance import EncodedFullGaussian, full_elbo
 from methods.gtm import GTM
 from methods.langevin import short_run
 from methods.map_codes import MAPCodes, whitened
@@ -179,7 +180,7 @@ def correlated(linear):
     with torch.no_grad():
         task.model.network[0].weight.copy_(torch.tensor([[1.0, 0.8], [0.5, 0.9], [0.2, 0.1]]))
     weight, precision, means = exact(task.model, task.train)
-    posterior = FullGaussian(mlp([3, 5], "linear", torch.Generator()), task.model.units)
+    posterior = EncodedFullGaussian(mlp([3, 5], "linear", torch.Generator()), task.model.units)
     covariance = torch.linalg.inv(precision)
     root = torch.linalg.cholesky(covariance)
     with torch.no_grad():
@@ -247,8 +248,9 @@ def test_three_latent_dimensions(name, restarts, make_task, short):
 
 def test_a_gaussian_is_sought_once_for_the_same_points_and_anew_for_others(make_task, monkeypatch):
     model, asked = make_task("figure8").model, []
-    monkeypatch.setattr(PerDatumGaussian, "moments", lambda _, x: asked.append(len(x)) or (x[:, :1], x[:, 1:]))
-    posterior, x = BestGaussian(model), torch.arange(12.0).view(6, 2)
+    monkeypatch.setattr(posteriors, "laplace", lambda *_: None)
+    monkeypatch.setattr(posteriors, "maximise_elbo", lambda _, x, __: asked.append(len(x)) or (x[:, :1], x[:, 1:]))
+    posterior, x = PerDatumGaussian(model, 1), torch.arange(12.0).view(6, 2)
     for points in (x, x[:3], x, x[:3].clone(), x + 1, x):
         mean, _ = posterior.moments(points)
         assert torch.equal(mean, points[:, :1])

@@ -291,7 +291,7 @@ def test_a_budget_of_flops_stops_within_a_step(run_spec, checkpoints_alone, meth
     assert 20.5 * one <= result.cost.flops <= 21.5 * one
     assert result.overrun_flops == result.cost.flops - 20.5 * one
     assert result.overrun_s == 0
-    assert result.status == "done"
+    assert (result.status, result.stopped_by) == ("done", "max_flops")
     assert result.message.startswith("stopped by --max-flops at ")
 
 
@@ -301,7 +301,7 @@ def test_a_budget_of_seconds_stops_within_a_step(run_spec, offer):
     assert result.cost.wall_s >= 0.1
     assert result.cost.flops <= 1000 * 0.1 / 0.02
     assert result.overrun_s == result.cost.wall_s - 0.1
-    assert result.status == "done"
+    assert (result.status, result.stopped_by) == ("done", "max_seconds")
     assert result.message.startswith("stopped by --max-seconds after ")
     assert checkpoints(result)[-1][0] == result.cost
 
@@ -309,7 +309,7 @@ def test_a_budget_of_seconds_stops_within_a_step(run_spec, offer):
 def test_a_method_that_ends_by_itself_has_no_message(run_spec, offer):
     offer("walk", Walk())
     result = run_one(run_spec(method="walk", max_flops=1e12, max_seconds=1e6))
-    assert (result.status, result.message) == ("done", "")
+    assert (result.status, result.message, result.stopped_by) == ("done", "", "")
     assert (result.overrun_flops, result.overrun_s) == (0, 0)
 
 

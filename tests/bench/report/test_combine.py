@@ -19,7 +19,15 @@ from bench.store.study_tables import Study, read
 COSTS = ("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes")
 OUT = Path("both")
 LOOK = {"stderr": 0.0, "unit": "nats", "concurrent": False}
-DONE = {"role": "method", "status": "done", "message": "", "notes": "", "peak_memory_mb": 1.0, "concurrent": False}
+DONE = {
+    "role": "method",
+    "status": "done",
+    "message": "",
+    "notes": "",
+    "peak_memory_mb": 1.0,
+    "concurrent": False,
+    "stopped_by": "",
+}
 SETTINGS = {"n_train": 500, "observation_noise": "known", "tuned": None}
 EMPTY = [pd.DataFrame(columns=list(TABLES[name])) for name in ("densities", "posteriors", "signals", "images", "work")]
 

@@ -7,17 +7,16 @@ from bench.store.schema import RUN
 
 
 def runs_of(*rows):
-    return pd.DataFrame(rows, columns=["method", "role", "status", "message"])
+    return pd.DataFrame(rows, columns=["method", "role", "status", "stopped_by"])
 
 
 def test_the_fits_that_a_budget_ended_are_counted_by_method():
-    stopped = "stopped by --max-flops at 5e+10 FLOPs"
     some = runs_of(
-        ("vae", "method", "done", stopped),
+        ("vae", "method", "done", "max_flops"),
         ("vae", "method", "done", ""),
-        ("mapa", "method", "done", None),
-        ("iwae", "method", "failed", stopped),
-        ("oracle", "ceiling", "done", stopped),
+        ("mapa", "method", "done", ""),
+        ("iwae", "method", "failed", "max_flops"),
+        ("oracle", "ceiling", "done", "max_seconds"),
     )
     assert endings(some) == (
         "The budget ended these fits: vae 1 of 2. All other fits ended by their method's own rule."

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 from bench.config.schema import CONDITIONS
-from bench.store import tables
+from bench.store import study_tables, tables
 from bench.store.records import Cost, Diagnostic, Row, RunResult, Work
 from bench.store.schema import RESULTS, TABLES
 
 RUNS = (
     *("dataset", "method", "seed", "role", "status", "message", "notes"),
     *("wall_s", "cpu_s", "flops", "decoder_passes", "encoder_passes"),
-    *("formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s"),
+    *("stopped_by", "formula_flops", "peak_memory_mb", "overrun_flops", "overrun_s"),
     *("query_flops", "query_s", "evaluation_s", "concurrent", "timed_seed", "source", "key"),
 )
 
@@ -39,6 +39,7 @@ def test_a_run_returns_as_it_was(folder, run_spec):
     before = result(
         spec,
         message="é |",
+        stopped_by="max_seconds",
         notes="undone: it drew",
         peak_memory_mb=3.5,
         diagnostics=[Diagnostic(1, "a", "khat", 0.3)],
@@ -98,6 +99,36 @@ def test_a_run_of_another_form_is_not_believed(folder, run_spec, change):
     change(content)
     path.write_text(json.dumps(tables.seal(content)))
     assert tables.read_run(folder, spec) is None
+
+
+MESSAGES = {
+    "stopped by --max-flops at 5e+10 FLOPs": "max_flops",
+    "stopped by --max-seconds after 3 s": "max_seconds",
+    "ValueError: not stopped by --max-flops at all": "",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_run_stored_before_limits_were_a_field_tells_which_one_ended_it(folder, run_spec, message):
+    spec = run_spec()
+    tables.write_run(folder, result(spec, message=message))
+    path = tables.run_path(folder, spec)
+    content = json.loads(path.read_text())
+    assert content.pop("stopped_by") == ""
+    path.write_text(json.dumps(tables.seal(content)))
+    found = tables.read_run(folder, spec)
+    assert (found.message, found.stopped_by) == (message, MESSAGES[message])
+
+
+def test_a_table_stored_before_limits_were_a_column_tells_which_one_ended_a_run(folder, run_spec):
+    ended = zip((*MESSAGES, "elsewhere"), (*MESSAGES.values(), "max_flops"), strict=True)
+    runs = [result(run_spec(seed=i), message=m, stopped_by=by) for i, (m, by) in enumerate(ended)]
+    tables.write_tables(folder, runs)
+    tables.write_json(folder / "study.json", {"schema": tables.SCHEMA})
+    assert study_tables.read(folder).runs["stopped_by"].tolist() == [each.stopped_by for each in runs]
+    tables.write_table(folder / "runs.parquet", tables.read_table(folder, "runs").drop(columns="stopped_by")[:-1])
+    assert study_tables.read(folder).runs["stopped_by"].tolist() == [*MESSAGES.values()]
 
 
 def test_a_run_that_was_edited_is_not_believed(folder, run_spec):

@@ -20,6 +20,7 @@ MACHINE = {
     "timed_seed",
     "alone",
     "message",
+    "stopped_by",
     "notes",
     "source",
 }
