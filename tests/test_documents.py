@@ -234,7 +234,30 @@ def dimensions():
     return markdown((*heads, *gaps, "GFLOP"), rows)
 
 
+def images():
+    """Bounds on log p(x) of images by method, and the verdict of MAPA against each."""
+    study, found = compared("images")
+    ends = study.measurements[study.measurements["checkpoint"] == last_checkpoint(study.measurements)]
+    middle = ends.groupby(["dataset", "method", "metric"])["value"].median()
+    seconds = study.runs.groupby(["dataset", "method"])["wall_s"].median()
+    verdicts = {(each.other, of.dataset): of for each in found if each.baseline == "mapa" for of in each.differences}
+    rows = []
+    for dataset, method in seconds.index:
+        of, known = middle[dataset, method], verdicts.get((method, dataset))
+        values = (f"{of[name]:.1f}" for name in ("test_ll", "elbo", "annealing_gap", "active_units"))
+        against = f"{known.verdict}, {known.nats:+.0f}" if known else ""
+        rows.append((f"`{dataset}`", f"`{method}`", *values, f"{seconds[dataset, method]:.0f}", against))
+    heads = ("problem", "method", "test_ll", "ELBO", "annealing_gap", "active units", "s", "`mapa` against it")
+    return markdown(heads, rows)
+
+
+def last_checkpoint(measurements):
+    """The last checkpoint of the run of each row."""
+    return measurements.groupby(["dataset", "method", "seed"])["checkpoint"].transform("max")
+
+
 GENERATED = {
+    ("docs/datasets.md", "images"): images,
     ("docs/mapa.md", "gaps"): gaps,
     ("docs/mapa.md", "dimensions"): dimensions,
     ("README.md", "reference"): reference,
