@@ -89,7 +89,9 @@ def renew(folder: Path) -> str:
         "evaluation": {"code": today.code, "versions": list(today.versions)},
         "renewed": [*before.info.get("renewed", ()), renewal],
     }
-    write_table(folder / "runs.parquet", runs)
+    for path in folder.glob("runs.*"):
+        if path.suffix in (".parquet", ".csv"):
+            write_table(path, runs)
     write_json(folder / "study.json", info)
     return (
         f"{folder}: {len(old)} of {len(plan.runs)} runs renewed, after {len(specs)} were repeated with the same values"
