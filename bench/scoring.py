@@ -26,6 +26,7 @@ from methods.likelihoods import DISCRETE, FAMILIES, Likelihood
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 ELBO_DRAWS = 64
 PROBES = 8
@@ -96,7 +97,7 @@ def score(
     x: Any,
     *,
     latent_dim: int,
-    noise_variance: Any = None,
+    noise_variance: ArrayLike | None = None,
     likelihood: str = "gaussian",
     posterior: Posterior | Callable[[Any], Any] | None = None,
     seed: int = 0,

@@ -33,7 +33,7 @@ from bench.fit.runner import make_task, run_one
 from bench.registry.registry import registry
 from bench.stats.comparisons import comparisons
 from bench.stats.estimates import aggregate
-from bench.stats.summary import ranked
+from bench.stats.summary import final, ranked
 from bench.store.records import RunSpec
 from bench.store.schema import METRICS, RUN_COSTS, TABLES
 from bench.store.study_tables import read as read_study
@@ -237,23 +237,16 @@ def dimensions():
 def images():
     """Bounds on log p(x) of images by method, and the verdict of MAPA against each."""
     study, found = compared("images")
-    ends = study.measurements[study.measurements["checkpoint"] == last_checkpoint(study.measurements)]
-    middle = ends.groupby(["dataset", "method", "metric"])["value"].median()
-    seconds = study.runs.groupby(["dataset", "method"])["wall_s"].median()
-    verdicts = {(each.other, of.dataset): of for each in found if each.baseline == "mapa" for of in each.differences}
+    middle = final(study.measurements, study.runs).groupby(["dataset", "method"], sort=False).median()
+    verdicts = {(of.dataset, each.other): of for each in found if each.baseline == "mapa" for of in each.differences}
+    names = ("test_ll", "elbo", "annealing_gap", "active_units")
     rows = []
-    for dataset, method in seconds.index:
-        of, known = middle[dataset, method], verdicts.get((method, dataset))
-        values = (f"{of[name]:.1f}" for name in ("test_ll", "elbo", "annealing_gap", "active_units"))
+    for dataset, method in middle.index:
+        values = (f"{value:.1f}" for value in middle.loc[(dataset, method), list(names)])
+        known = verdicts.get((dataset, method))
         against = f"{known.verdict}, {known.nats:+.0f}" if known else ""
-        rows.append((f"`{dataset}`", f"`{method}`", *values, f"{seconds[dataset, method]:.0f}", against))
-    heads = ("problem", "method", "test_ll", "ELBO", "annealing_gap", "active units", "s", "`mapa` against it")
-    return markdown(heads, rows)
-
-
-def last_checkpoint(measurements):
-    """The last checkpoint of the run of each row."""
-    return measurements.groupby(["dataset", "method", "seed"])["checkpoint"].transform("max")
+        rows.append((f"`{dataset}`", f"`{method}`", *values, against))
+    return markdown(("problem", "method", "test_ll", "ELBO", *names[2:], "`mapa` against it"), rows)
 
 
 GENERATED = {

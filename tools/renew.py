@@ -4,9 +4,9 @@ python -m tools.renew DIR...
 
 Code that changes may leave values as they were: a file is split, a feature is added. The stored runs would still be
 refused by `compare --against`, since their keys hold a digest of the code. This repeats one run of each method for
-each latent dimension, at a dataset and a seed drawn at random, and of each dataset. If all agree to the last digit,
-FLOPs and passes included, the runs get the keys of today's code. `renewed` in study.json says when, from which code,
-and which runs were repeated. If one differs, nothing is written: the study must be made again.
+each latent dimension, and at least one of each dataset, drawn at random. If all agree to the last digit, FLOPs and
+passes included, the runs get the keys of today's code. `renewed` in study.json says when, from which code, and which
+runs were repeated, and the provenance says it in words. If one differs, nothing is written: make the study again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.config.schema import Execution
 from bench.execution import scheduler
 from bench.fit.runner import hyperparameters
 from bench.registry.fingerprints import Fingerprints
-from bench.store import provenance, stored, study_tables
+from bench.store import stored, study_tables
 from bench.store.files import write_json
 from bench.store.records import RunSpec
 from bench.store.tables import write_table
@@ -33,7 +33,7 @@ JOBS = 2
 
 
 def drawn(specs: list[RunSpec], dims: dict[str, int]) -> list[RunSpec]:
-    """One run of each method for each latent dimension, drawn so that as many datasets as possible have one.
+    """One run of each method for each latent dimension, and at least one of each dataset, drawn at random.
 
     Args:
         specs: The runs of a study.
@@ -48,7 +48,8 @@ def drawn(specs: list[RunSpec], dims: dict[str, int]) -> list[RunSpec]:
         seen = {spec.dataset for spec in found}
         unseen = [spec for spec in group if spec.dataset not in seen]
         found.append(chance.choice(unseen or group))
-    return found
+    left = dims.keys() - {spec.dataset for spec in found}
+    return [*found, *(chance.choice([spec for spec in specs if spec.dataset == dataset]) for dataset in left)]
 
 
 def renew(folder: Path) -> str:
@@ -68,10 +69,9 @@ def renew(folder: Path) -> str:
     make = plan.registry.make_method
     parameters = {spec.name: hyperparameters(make(spec.method, dict(spec.parameters))) for spec in specs}
     kept = {each.spec.name: each for each in stored.results(study, [(spec, parameters[spec.name]) for spec in specs])}
-    same_machine = before.info["provenance"].get("processor") == provenance.processor()
     with scheduler.one_server(), tempfile.TemporaryDirectory() as made:
         for result in scheduler.run_all(specs, Execution(jobs=JOBS), Path(made)):
-            agreed, told = agreement(result, kept[result.spec.name], 0.0, same_machine)
+            agreed, told = agreement(result, kept[result.spec.name], margin=0.0, same_machine=True)
             print(f"{result.spec.name}: {told}", flush=True)
             if not agreed:
                 raise ValueError(f"{result.spec.name} of {folder} has other values; make the study again")
@@ -79,14 +79,16 @@ def renew(folder: Path) -> str:
     runs = study.runs.copy()
     names = runs["dataset"] + " / " + runs["method"] + " / seed " + runs["seed"].astype(str)
     runs["key"] = names.map(keys)
-    today = Fingerprints().of()
+    today, on = Fingerprints().of(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     renewal = {
-        "on": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "on": on,
         "code_before": before.info["evaluation"]["code"],
         "repeated": [spec.name for spec in specs],
     }
+    told = f"for later code, {on[:10]}: {len(specs)} runs were repeated with the same values"
     info = before.info | {
         "evaluation": {"code": today.code, "versions": list(today.versions)},
+        "provenance": before.info["provenance"] | {"renewed": told},
         "renewed": [*before.info.get("renewed", ()), renewal],
     }
     for path in folder.glob("runs.*"):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from torch import Tensor
 
 from bench.check.errors import SkippedError
 from bench.check.fingerprint import fingerprint
 from bench.check.short_fit import LONG, Limit, ShortFit
+from bench.config.schema import Noise
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import make_task
 from bench.registry import registry
@@ -26,7 +26,6 @@ DATASETS = ("circle", "s_curve", "linear_gaussian[latent_dim=3,data_dim=10]")
 N_TRAIN = 60
 LONG_N_TRAIN = 200
 N_TEST = 200
-ObservationNoise = Literal["known", "learned", "per-coordinate"]
 
 
 @dataclass(frozen=True)
@@ -148,9 +147,7 @@ class MethodUnderTest:
             raise TypeError(f"{dataset} is a {type(found).__name__}; expected a Problem, which has a true model")
         return found
 
-    def fit(
-        self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: ObservationNoise = "known"
-    ) -> ShortFit:
+    def fit(self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: Noise = "known") -> ShortFit:
         """A fit that has not started yet, of the data that a run would use.
 
         Args:
@@ -178,9 +175,7 @@ class MethodUnderTest:
         task = make_task(self.method, problem, split, spec, ledger)
         return ShortFit(self.method, problem, split, spec, task, ledger)
 
-    def spec(
-        self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: ObservationNoise = "known"
-    ) -> RunSpec:
+    def spec(self, dataset: str, seed: int = 0, n_train: int = N_TRAIN, observation_noise: Noise = "known") -> RunSpec:
         """The run that a fit with these arguments corresponds to; see `fit`."""
         return RunSpec(
             dataset=dataset,

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +180,23 @@ class GenerativeModel(nn.Module, ABC):
                 parameter.mul_(factor)
 
 
-class GaussianModel(GenerativeModel):
+class Architecture(TypedDict, total=False):
+    """What a model and its encoders share beside the data: the arguments of `GenerativeModel` that have defaults."""
+
+    hidden: Sequence[int]
+    activation: str
+
+
+class StandardisedModel(GenerativeModel):
+    """A model whose network gives the mean of x in standard units."""
+
+    def means(self, z: Tensor) -> Tensor:
+        """The mean of x given z in data units: (..., L) -> (..., D)."""
+        found: Tensor = self.units.inverse(self.network(z.to(self.units.scale)))
+        return found
+
+
+class GaussianModel(StandardisedModel):
     """p(z) = N(0, I_L), p(x | z) = N(f(z), s2 I_D). The network works in standard units, all else in data units.
 
     Args:
@@ -189,8 +205,7 @@ class GaussianModel(GenerativeModel):
         latent_dim: L.
         noise_variance: s2 in squared data units, if it is known. None: it is learned, and starts at a tenth of the
             variance of the data.
-        hidden: Widths of the hidden layers, which the encoder shares.
-        activation: The decoder's activation.
+        **architecture: `hidden` and `activation`, as of `GenerativeModel`.
 
     Attributes:
         log_noise: log s2, a parameter that requires a gradient only if s2 is learned.
@@ -204,10 +219,9 @@ class GaussianModel(GenerativeModel):
         train: Tensor,
         latent_dim: int,
         noise_variance: float | None,
-        hidden: Sequence[int] = HIDDEN,
-        activation: str = ACTIVATION,
+        **architecture: Unpack[Architecture],
     ):
-        super().__init__(network, train, latent_dim, hidden, activation)
+        super().__init__(network, train, latent_dim, **architecture)
         start = 0.1 * float(self.units.scale) ** 2 if noise_variance is None else noise_variance
         self.log_noise = nn.Parameter(torch.tensor(math.log(start)), requires_grad=noise_variance is None)
 
@@ -223,8 +237,7 @@ class GaussianModel(GenerativeModel):
 
     def decode(self, z: Tensor) -> Tensor:
         """The mean of x given z in data units: (..., L) -> (..., D)."""
-        decoded: Tensor = self.units.inverse(self.network(z.to(self.units.scale)))
-        return decoded
+        return self.means(z)
 
     def variance(self) -> float:
         """The noise variance s2, in squared data units."""
@@ -248,7 +261,7 @@ class GaussianModel(GenerativeModel):
         return gaussian_log_prob(x - self.decode(z), self.log_noise)
 
 
-class PerCoordinateModel(GenerativeModel):
+class PerCoordinateModel(StandardisedModel):
     """p(z) = N(0, I_L), p(x | z) = N(mu(z), diag v), with a noise variance for each coordinate, which is learned.
 
     Every variance starts at a tenth of that of its coordinate. It stays above a millionth of the variance of the data,
@@ -258,8 +271,7 @@ class PerCoordinateModel(GenerativeModel):
         network: The decoder network, from codes to means of x in standard units.
         train: Training points, (N, D), which set the standard units.
         latent_dim: L.
-        hidden: Widths of the hidden layers, which the encoder shares.
-        activation: The decoder's activation.
+        **architecture: `hidden` and `activation`, as of `GenerativeModel`.
 
     Attributes:
         log_noise: The log of what v is above the least variance, (D,).
@@ -272,10 +284,9 @@ class PerCoordinateModel(GenerativeModel):
         network: nn.Sequential,
         train: Tensor,
         latent_dim: int,
-        hidden: Sequence[int] = HIDDEN,
-        activation: str = ACTIVATION,
+        **architecture: Unpack[Architecture],
     ):
-        super().__init__(network, train, latent_dim, hidden, activation)
+        super().__init__(network, train, latent_dim, **architecture)
         self.log_noise = nn.Parameter(torch.zeros_like(self.units.shift))
         self.set_variances(0.1 * train.var(0, unbiased=False))
 
@@ -298,11 +309,6 @@ class PerCoordinateModel(GenerativeModel):
     def learns_noise(self) -> bool:
         """True."""
         return True
-
-    def means(self, z: Tensor) -> Tensor:
-        """The mean of x given z in data units: (..., L) -> (..., D)."""
-        found: Tensor = self.units.inverse(self.network(z.to(self.units.scale)))
-        return found
 
     def decode(self, z: Tensor) -> Tensor:
         """The mean of x given z, over v: (..., L) -> (..., D)."""
@@ -343,8 +349,7 @@ class DiscreteModel(GenerativeModel):
         train: Training points, (N, D).
         latent_dim: L.
         likelihood: p(x | z).
-        hidden: Widths of the hidden layers, which the encoder shares.
-        activation: The decoder's activation.
+        **architecture: `hidden` and `activation`, as of `GenerativeModel`.
     """
 
     replica_axes: ClassVar[Mapping[str, int]] = {"middle": 1}
@@ -356,10 +361,9 @@ class DiscreteModel(GenerativeModel):
         train: Tensor,
         latent_dim: int,
         likelihood: Likelihood,
-        hidden: Sequence[int] = HIDDEN,
-        activation: str = ACTIVATION,
+        **architecture: Unpack[Architecture],
     ):
-        super().__init__(network, train, latent_dim, hidden, activation)
+        super().__init__(network, train, latent_dim, **architecture)
         self._likelihood = likelihood
         self.register_buffer("middle", likelihood.outputs(likelihood.interior(train.mean(0), len(train))))
 
@@ -402,8 +406,9 @@ def build_model(
     """
     widths = () if activation == "linear" else hidden
     network = mlp([latent_dim, *widths, train.shape[1]], activation, generator)
+    architecture: Architecture = {"hidden": hidden, "activation": activation}
     if family in DISCRETE:
-        return DiscreteModel(network, train, latent_dim, DISCRETE[family], hidden, activation)
+        return DiscreteModel(network, train, latent_dim, DISCRETE[family], **architecture)
     if family == PerCoordinateGaussian.name:
-        return PerCoordinateModel(network, train, latent_dim, hidden, activation)
-    return GaussianModel(network, train, latent_dim, noise_variance, hidden, activation)
+        return PerCoordinateModel(network, train, latent_dim, **architecture)
+    return GaussianModel(network, train, latent_dim, noise_variance, **architecture)

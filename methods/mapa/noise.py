@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from methods.contract.decoder import GenerativeModel, PerCoordinateModel
+from methods.contract.decoder import LEAST_NOISE, GenerativeModel, PerCoordinateModel
 
 STEPS = 30
 
@@ -80,7 +80,7 @@ def refine_noise(x: Tensor, centres: Tensor, noise: float, steps: int = STEPS) -
     Returns:
         The variance, in squared data units.
     """
-    least = max(1e-6 * float(x.var(0, unbiased=False).mean()), 1e-12)
+    least = _least(x)
     squared = torch.cdist(x, centres).square()
     for _ in range(steps):
         posterior = torch.softmax(squared / (-2 * noise), 1)
@@ -103,7 +103,7 @@ def refine_variances(
     Returns:
         The variances, (D,), in squared data units.
     """
-    least = max(1e-6 * float(x.var(0, unbiased=False).mean()), 1e-12)
+    least = _least(x)
     shift = x.mean(0)
     x, centres = x - shift, centres - shift
     for _ in range(steps):
@@ -115,3 +115,8 @@ def refine_variances(
         squared = x.square().sum(0) + (centres * (posterior.sum(0)[:, None] * centres - 2 * posterior.T @ x)).sum(0)
         variances = (squared / len(x)).clamp(min=least)
     return variances
+
+
+def _least(x: Tensor) -> float:
+    """A millionth of the variance of data, below which no estimate goes; positive for points that are equal."""
+    return max(LEAST_NOISE * float(x.var(0, unbiased=False).mean()), 1e-12)
