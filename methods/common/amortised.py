@@ -361,8 +361,9 @@ class Stepper:
         wanted = [part for part in self.parts if any(kind in (part[0], JOINT) for kind in kinds)]
         loss = found.surrogate.sum() * (-1 / batch.x.shape[-2])
         gradients = self.replicas.gradients(loss, [parameters for _, parameters, _ in wanted])
+        partial = [kind != JOINT for kind in kinds]
         for (part, _, optimiser), gradient in zip(wanted, gradients, strict=True):
-            optimiser.step(gradient, [kind in (part, JOINT) for kind in kinds], step / self.method.steps)
+            optimiser.step(gradient, [kind in (part, JOINT) for kind in kinds], step / self.method.steps, partial)
         return found.bound.mean(-1).view(-1).unbind() if self.method.phased else ()
 
     @torch.no_grad()

@@ -119,6 +119,40 @@ def test_cosine_is_adam_of_torch_with_the_factor():
     assert (weights - ours(Cosine, steps=2 * STEPS)[0][:STEPS]).abs().max() > RATE
 
 
+def test_while_parts_take_turns_anytime_is_adam_and_the_mean_begins_afterwards():
+    """The second moment is remembered, and the last iterate of the turns is the first one of the mean."""
+    layers = network()
+    weights, turns = flat(layers.parameters())[None], 50
+    evaluated = weights.clone()
+    optimiser, adam = Anytime(weights, evaluated, RATE), torch.optim.Adam(layers.parameters(), lr=RATE)
+    for step in range(turns):
+        gradient = gradient_at(layers, flat(layers.parameters()), step)
+        optimiser.step(gradient[None], [True], 0.0, [True])
+        nn.utils.vector_to_parameters(gradient, [p.grad for p in with_gradients(layers)])
+        adam.step()
+        torch.testing.assert_close(weights[0], flat(layers.parameters()), rtol=0, atol=1e-12)
+        assert torch.equal(weights, evaluated)
+    last, squares = weights.clone(), 1
+    for k in range(2, 20):
+        optimiser.step(torch.zeros_like(weights), [True], 0.0)
+        assert torch.equal(evaluated, last)  # without a gradient, nothing moves: momentum is not carried over
+        squares += k**2
+    moved = optimiser.iterate.clone()
+    optimiser.step(torch.ones_like(weights), [True], 0.0)
+    torch.testing.assert_close(evaluated - last, (optimiser.iterate - moved) * 400 / (squares + 400))
+
+
+def test_a_pause_does_not_end_the_mean():
+    weights = torch.zeros(1, 1, dtype=torch.float64)
+    optimiser = Anytime(weights, weights.clone(), RATE)
+    for _ in range(3):
+        optimiser.step(torch.ones_like(weights), [True], 0.0)
+    before = optimiser.evaluated.clone()
+    optimiser.step(torch.ones_like(weights), [False], 0.0, [True])
+    assert optimiser.averaged == [3]
+    assert torch.equal(optimiser.evaluated, before)
+
+
 # Who takes which step: all by turns, one that starts late, one that never pauses and one that stops.
 PATTERNS = [
     [[True, False, True] if step % 3 else [False, True, True] for step in range(60)],
@@ -128,9 +162,11 @@ PATTERNS = [
 ]
 
 
+@pytest.mark.parametrize("alternates", [False, True], ids=["joint", "parts"])
 @pytest.mark.parametrize("kind", [Anytime, Cosine])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=["turns", "late", "one", "all"])
-def test_each_replica_is_as_if_it_were_alone_with_its_own_steps(kind, pattern):
+def test_each_replica_is_as_if_it_were_alone_with_its_own_steps(kind, pattern, alternates):
+    """Also where replicas train their parts by turns up to a step of their own."""
     generator = torch.Generator().manual_seed(1)
     start = torch.randn(REPLICAS, 7, generator=generator, dtype=torch.float64)
     gradients = torch.randn(len(pattern), REPLICAS, 7, generator=generator, dtype=torch.float64)
@@ -140,10 +176,11 @@ def test_each_replica_is_as_if_it_were_alone_with_its_own_steps(kind, pattern):
     solo = [kind(*each, RATE) for each in alone]
     for step, (active, gradient) in enumerate(zip(pattern, gradients, strict=True)):
         progress = step / len(pattern)
-        stacked.step(gradient, active, progress)
+        partial = [alternates and step < 15 * (1 + r) for r in range(REPLICAS)]
+        stacked.step(gradient, active, progress, partial)
         for r, one in enumerate(solo):
             if active[r]:
-                one.step(gradient[r : r + 1], [True], progress)
+                one.step(gradient[r : r + 1], [True], progress, partial[r : r + 1])
         for found, *expected in zip(together, *alone, strict=True):
             torch.testing.assert_close(found, torch.cat(expected), rtol=1e-12, atol=1e-12)
     for r, taken in enumerate(zip(*pattern, strict=True)):
