@@ -1,0 +1,88 @@
+"""The tool that puts the runs of one study into a stored one."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from bench.config.schema import Execution, Settings
+from bench.store.files import read_json
+from bench.study.execute import execute
+from bench.study.folder import held
+from bench.study.log import Silent, StudyLog
+from bench.study.plan import resolve
+from tools.replace import replace
+
+CONDITIONS = {"datasets": ("circle",), "seeds": 1, "n_train": 50, "n_test": 50}
+
+
+def made(out, methods, **changed):
+    """A study of methods that need no time."""
+    settings = Settings(methods=methods, **CONDITIONS | changed)
+    with StudyLog(out, "test", Silent()) as log:
+        execute(resolve(settings), out, Execution(jobs=1), log, "test")
+    return out
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """Two methods; one of them again with values that tell it apart; and a third one."""
+    folder = tmp_path_factory.mktemp("replace")
+    both = made(folder / "both", ("untrained", "oracle"))
+    for path in both.glob("measurements.*"):
+        table = pd.read_parquet(both / "measurements.parquet") if path.suffix == ".parquet" else pd.read_csv(path)
+        table["value"] += 1000
+        table.to_parquet(path) if path.suffix == ".parquet" else table.to_csv(path, index=False)
+    return both, made(folder / "untrained", ("untrained",)), made(folder / "other", ("iwae",), set={"iwae": {"steps": 2}})
+
+
+@pytest.fixture
+def into(studies, tmp_path):
+    return shutil.copytree(studies[0], tmp_path / "both")
+
+
+def values(folder, method):
+    table = pd.read_parquet(folder / "measurements.parquet")
+    return table[table["method"] == method].set_index(["checkpoint", "metric"])["value"]
+
+
+def test_only_the_runs_of_the_same_methods_are_others_afterwards(studies, into):
+    before, new, _ = studies
+    assert "1 runs of untrained are those of" in replace(new, into)
+    pd.testing.assert_series_equal(values(into, "untrained"), values(new, "untrained"))
+    pd.testing.assert_series_equal(values(into, "oracle"), values(before, "oracle"))
+    runs = pd.read_parquet(into / "runs.parquet")
+    assert runs["method"].tolist() == pd.read_parquet(before / "runs.parquet")["method"].tolist()
+    written = pd.read_csv(into / "measurements.csv")
+    assert written["value"].tolist() == pytest.approx(pd.read_parquet(into / "measurements.parquet")["value"].tolist())
+    info = read_json(into / "study.json")
+    assert info["replaced"][0]["methods"] == ["untrained"]
+    assert "untrained, 2" in info["provenance"]["replaced"]
+    assert info["provenance"]["started"] == read_json(before / "study.json")["provenance"]["started"]
+
+
+def test_a_method_is_added_with_its_settings(studies, into):
+    _, _, new = studies
+    replace(new, into)
+    settings = held(into).settings
+    assert settings.methods == ("untrained", "oracle", "iwae")
+    assert settings.set == {"iwae": {"steps": 2}}
+    assert pd.read_parquet(into / "runs.parquet")["method"].tolist() == ["untrained", "oracle", "iwae"]
+    assert "iwae" in read_json(into / "study.json")["methods"]
+    assert '"iwae"' in (into / "study.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"n_test": 60}, "--n-test 50"),
+        ({"datasets": ("figure8",)}, "not of the same datasets"),
+        ({"seeds": 2}, "would lack 1 runs"),
+    ],
+    ids=["conditions", "datasets", "seeds"],
+)
+def test_a_study_of_something_else_changes_nothing(into, tmp_path, changed, told):
+    files = {path: path.read_bytes() for path in into.iterdir() if path.is_file()}
+    with pytest.raises(ValueError, match=told):
+        replace(made(tmp_path / "else", ("untrained",), **changed), into)
+    assert files == {path: path.read_bytes() for path in files}

@@ -1,0 +1,100 @@
+"""Puts the runs of a finished study into a stored one, in place of the runs of the same methods there.
+
+python -m tools.replace DIR INTO
+
+A method was changed, or one is added: only its runs are made again. DIR is a study of these methods; INTO is the stored
+study, as `tools.pack` or a report left it. Both must have the same conditions, datasets and seeds. `replaced` in
+study.json says when, which methods and by which command, and the provenance says it in words. The other runs keep the
+keys of the code that made them: `python -m tools.renew INTO` then shows that today's code gives their values.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.store import study_tables
+from bench.store.files import write_json
+from bench.store.join import unite
+from bench.store.schema import RUN
+from bench.store.stored import thinned
+from bench.store.tables import read_table, write_table
+from bench.study import file
+from bench.study.folder import describe_study, different_conditions, held, united
+from bench.study.plan import Plan, resolve
+
+TABLES = ("measurements", "runs", "work", "diagnostics", "densities", "posteriors", "signals", "images")
+
+
+def replace(folder: Path, into: Path) -> str:
+    """Put the runs of one study into another; what was done, in words.
+
+    Raises:
+        ValueError: If the study is not finished, has other conditions or other data, or lacks runs.
+    """
+    before, after = held(into), held(folder)
+    stored, new = study_tables.read(into), study_tables.read(folder)
+    if after.finished is None or len(new.unfinished):
+        raise ValueError(f"{folder} is not finished, or has runs that are not done")
+    for name, old, other in different_conditions(before.settings, after.settings, before.info["tuned"], None):
+        raise ValueError(f"{into} has {name} {old}, {folder} has {other}")
+    data = [{label: about["data"] for label, about in each.info["datasets"].items()} for each in (before, after)]
+    if data[0] != data[1]:
+        raise ValueError(f"{folder} and {into} are not of the same datasets")
+    plan = resolve(united(before.settings, after.settings), before.pairs)
+    runs = ordered(unite([new.runs, stored.runs]), plan)
+    made, asked = set(map(tuple, runs[RUN].to_numpy().tolist())), {(s.dataset, s.method, s.seed) for s in plan.runs}
+    if made != asked:
+        raise ValueError(f"{into} with {folder} would lack {len(asked - made)} runs and have {len(made - asked)} more")
+    for name in TABLES:
+        for path in [path for path in into.glob(f"{name}.*") if path.suffix in (".parquet", ".csv")]:
+            write_table(path, runs if name == "runs" else joined(name, folder, into, plan))
+    write_json(into / "study.json", described(plan, folder, into))
+    file.write(plan, into)
+    return f"{into}: {len(new.runs)} runs of {', '.join(new.methods)} are those of {folder}"
+
+
+def joined(name: str, folder: Path, into: Path, plan: Plan) -> pd.DataFrame:
+    """A table of the stored study with the rows of the methods of the other one in place of its own."""
+    new, stored = (read_table(each, name) if (each / f"{name}.parquet").is_file() else None for each in (folder, into))
+    if stored is None:
+        raise ValueError(f"{into} has {name}.csv without {name}.parquet")
+    if new is None or new.empty:
+        return stored
+    thin = name == "measurements" and len(stored) == len(thinned(stored))
+    return ordered(unite([thinned(new) if thin else new, stored]), plan)
+
+
+def ordered(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Rows in the order of a study's tables: by dataset, seed and method."""
+    place = {label: i for i, label in enumerate((*plan.datasets, *plan.methods))}
+    keys = table[RUN].assign(dataset=table["dataset"].map(place), method=table["method"].map(place))
+    order = keys.sort_values(["dataset", "seed", "method"], kind="stable").index
+    return table.loc[order].reset_index(drop=True)
+
+
+def described(plan: Plan, folder: Path, into: Path) -> dict[str, Any]:
+    """study.json of the stored study with what was replaced."""
+    before, after = held(into).info, held(folder).info
+    on, methods = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), list(after["methods"])
+    told = f"{', '.join(methods)}, {on[:10]}"
+    earlier = before["provenance"].get("replaced")
+    replaced = {"on": on, "methods": methods, "command": after["command"], "provenance": after["provenance"]}
+    return (
+        describe_study(plan, into, before["command"], None)
+        | {"name": before["name"], "evaluation": before["evaluation"]}
+        | {name: before[name] for name in ("renewed", "sources") if name in before}
+        | {
+            "provenance": before["provenance"] | {"replaced": "; ".join(filter(None, (earlier, told)))},
+            "replaced": [*before.get("replaced", ()), replaced],
+        }
+    )
+
+
+if __name__ == "__main__":
+    given = [Path(each) for each in sys.argv[1:]]
+    print(replace(*given), flush=True)
