@@ -88,16 +88,32 @@ def layouts(atoms: Array, noise: float, ledger: Ledger) -> Mapping[str, Callable
     return {name: partial(_charged, name, make, n, data_dim, ledger) for name, make in makers.items()}
 
 
-def _charged(name: str, make: Callable[[], Array], n: int, data_dim: int, ledger: Ledger) -> Array:
-    ledger.charge(f"layout {name}", layout_flops(name, n, data_dim, 2))
+def _charged(name: str, make: Callable[[], Array], n: int, data_dim: int, ledger: Ledger, latent_dim: int = 2) -> Array:
+    ledger.charge(f"layout {name}", layout_flops(name, n, data_dim, latent_dim))
     with _sealed():
         return make()
 
 
-def _isomap(neighbours: int, points: Array, metric: str = "minkowski") -> Array:
+def isomap(points: Array, latent_dim: int, ledger: Ledger) -> Array:
+    """A layout that keeps distances along the data, with 12 neighbours (Tenenbaum et al. 2000).
+
+    Args:
+        points: The points, (n, D).
+        latent_dim: L, below n.
+        ledger: Where the work is accounted for.
+
+    Returns:
+        The layout, (n, L).
+    """
+    neighbours = min(NEIGHBOURS[1], len(points) - 1)
+    make = partial(_isomap, neighbours, points, latent_dim=latent_dim)
+    return _charged(f"isomap-{neighbours}", make, len(points), points.shape[1], ledger, latent_dim)
+
+
+def _isomap(neighbours: int, points: Array, metric: str = "minkowski", latent_dim: int = 2) -> Array:
     from sklearn.manifold import Isomap
 
-    found: Array = Isomap(n_neighbors=neighbours, n_components=2, metric=metric).fit_transform(points)
+    found: Array = Isomap(n_neighbors=neighbours, n_components=latent_dim, metric=metric).fit_transform(points)
     return found
 
 

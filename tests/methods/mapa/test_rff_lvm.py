@@ -1,6 +1,7 @@
 """Embeddings above two latent dimensions: each step against closed forms, and the whole against true codes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +15,18 @@ from bench.fit.flop_counter import CountingLedger
 from datasets.base import draw
 from datasets.manifold import manifold
 from methods.contract.method import NullLedger
+from methods.mapa import rff_lvm
+from methods.mapa.layouts import layout_flops
 from methods.mapa.rff_lvm import (
     PREFERENCE,
     Codes,
     LearnedMap,
     LearnedPosterior,
     Surrogate,
+    SurrogatePosterior,
     climb,
     embed,
+    isometric_codes,
     median_noise_variance,
     principal_codes,
     signal_subspace,
@@ -195,6 +200,69 @@ def test_curved_data_are_embedded_better_than_by_principal_components(curved):
     assert unexplained(embedding.codes.mean) < 0.6 * unexplained(linear.mean)
 
 
+@pytest.fixture(scope="module")
+def rolled():
+    """A rolled sheet in ten dimensions: seen along its principal axes, its layers lie on top of each other."""
+    z = normal(1000, 2)
+    angle = 1.5 * math.pi * (1 + 2 * torch.special.ndtr(z[:, 0]))
+    clean = torch.stack([angle * angle.cos(), 10 * torch.special.ndtr(z[:, 1]), angle * angle.sin()], 1)
+    axes = torch.linalg.qr(normal(10, 3, seed=1)).Q
+    return z, clean @ axes.T + 0.3 * normal(1000, 10, seed=2)
+
+
+def neighbours_kept(z, codes):
+    """The share of the ten nearest codes of each point that are among the ten nearest of its true code."""
+    true, found = ((torch.cdist(a, a) + 1e9 * torch.eye(len(a))).topk(10, largest=False).indices for a in (z, codes))
+    return float((true[:, :, None] == found[:, None]).any(2).double().mean())
+
+
+def test_folded_data_are_unfolded(rolled, monkeypatch):
+    """By the layout that keeps distances; from principal components alone, layers stay on top of each other."""
+    z, x = rolled
+    found = embed(x, 2, 0.09, LEDGER)
+    monkeypatch.setattr(rff_lvm, "isometric_codes", lambda scores, principal, ledger: principal)
+    folded = embed(x, 2, 0.09, LEDGER)
+    assert neighbours_kept(z, found.codes.mean) > 2 * neighbours_kept(z, folded.codes.mean)
+    assert found.posterior.width < 0.5 * folded.posterior.width
+    assert found.posterior.evidence(LEDGER) > folded.posterior.evidence(LEDGER) + 1
+
+
+def test_a_layout_that_is_worse_is_left(curved, monkeypatch):
+    _, split, _ = curved
+    alone = embed(split.train, 3, 0.1, LEDGER)
+    monkeypatch.setattr(
+        rff_lvm, "isometric_codes", lambda scores, principal, ledger: Codes(normal(400, 3), principal.covariance)
+    )
+    random = embed(split.train, 3, 0.1, LEDGER)
+    monkeypatch.setattr(rff_lvm, "isometric_codes", lambda scores, principal, ledger: principal)
+    assert torch.equal(random.codes.mean, embed(split.train, 3, 0.1, LEDGER).codes.mean)
+    assert alone.posterior.evidence(LEDGER) >= random.posterior.evidence(LEDGER) - 0.05
+
+
+def test_points_beyond_those_laid_out_have_the_code_of_their_nearest_one(rolled, monkeypatch):
+    _, x = rolled
+    monkeypatch.setattr(rff_lvm, "MOST_LAID_OUT", 600)
+    subspace, variances = signal_subspace(x, 2, 0.09, LEDGER)
+    scores = subspace.scores(x)
+    codes = isometric_codes(scores, principal_codes(scores, variances[:2], 0.09), LEDGER)
+    nearest = torch.cdist(scores[600:], scores[:600]).argmin(1)
+    torch.testing.assert_close(codes.mean[600:], codes.mean[nearest])
+    spread = codes.mean.T @ codes.mean / len(x) + codes.covariance.mean(0)
+    torch.testing.assert_close(spread, torch.eye(2, dtype=torch.float64))
+
+
+def test_the_evidence_of_a_linear_map_is_that_of_its_normal_distribution():
+    """log N(scores; mean, W W^T + width I), to which Laplace's method comes at modes."""
+    weight, width, scores = normal(3, 2, seed=3), 0.5, normal(40, 3)
+    map_ = Surrogate.random(2, 4)
+    coefficient = torch.cat([torch.zeros(1, 3), weight.T / PREFERENCE, torch.zeros(4, 3)]).double()
+    linear = replace(map_, coefficient=coefficient)
+    codes = climb(linear, scores, torch.zeros(40, 2).double(), width, 20, LEDGER)
+    posterior = SurrogatePosterior(None, linear, width, scores, codes)
+    marginal = MultivariateNormal(torch.zeros(3).double(), weight @ weight.T + width * torch.eye(3))
+    assert posterior.evidence(LEDGER) == pytest.approx(float(marginal.log_prob(scores).mean()), abs=1e-6)
+
+
 def test_noise_is_learned_where_it_is_unknown(curved):
     problem, split, embedding = curved
     assert embedding.noise == problem.noise_variance
@@ -251,10 +319,13 @@ def test_all_work_is_counted_or_charged():
         assert ledger.unlisted == set()
         assert 0 < ledger.formula_flops < ledger.flops
         charged = {work.name: work.flops for work in ledger.account() if work.by == "formula"}
-        # Principal axes, a ridge regression in 204 features in each of 2 rounds and at the end, and 2 whitenings.
-        assert charged["eigenvectors"] == 9 * (20**3 + 3 * 204**3 + 2 * 3**3)
-        assert charged["inverses"] == 2 * 27 * n * 2 * 3
-        assert charged["roots"] == 27 / 3 * n * 3
+        # Principal axes; from both starts, a ridge regression in 204 features before and after each of 2 rounds, and a
+        # whitening in each; and one of the layout.
+        assert charged["eigenvectors"] == 9 * (20**3 + 2 * 3 * 204**3 + (2 * 2 + 1) * 3**3)
+        assert charged["inverses"] == 2 * 2 * 27 * n * 2 * 3
+        assert charged["roots"] == 27 / 3 * n * (2 * 3 + 2)  # of the evidence too
+        rank = signal_subspace(draw(manifold(3, data_dim=20), 0, n, 1, 1).train, 3, 1.0, LEDGER)[0].axes.shape[1]
+        assert charged["layout isomap-12"] == layout_flops("isomap-12", n, rank, 3)
         flops.append(ledger.flops)
     assert flops[0] < flops[1] < 3 * flops[0]
 
