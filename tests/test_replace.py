@@ -33,7 +33,11 @@ def studies(tmp_path_factory):
         table = pd.read_parquet(both / "measurements.parquet") if path.suffix == ".parquet" else pd.read_csv(path)
         table["value"] += 1000
         table.to_parquet(path) if path.suffix == ".parquet" else table.to_csv(path, index=False)
-    return both, made(folder / "untrained", ("untrained",)), made(folder / "other", ("iwae",), set={"iwae": {"steps": 2}})
+    return (
+        both,
+        made(folder / "untrained", ("untrained",)),
+        made(folder / "other", ("iwae",), set={"iwae": {"steps": 2}}),
+    )
 
 
 @pytest.fixture
@@ -65,9 +69,9 @@ def test_a_method_is_added_with_its_settings(studies, into):
     _, _, new = studies
     replace(new, into)
     settings = held(into).settings
-    assert settings.methods == ("untrained", "oracle", "iwae")
+    assert settings.methods == ("iwae", "untrained", "oracle")  # ceilings and floors last
     assert settings.set == {"iwae": {"steps": 2}}
-    assert pd.read_parquet(into / "runs.parquet")["method"].tolist() == ["untrained", "oracle", "iwae"]
+    assert pd.read_parquet(into / "runs.parquet")["method"].tolist() == ["iwae", "untrained", "oracle"]
     assert "iwae" in read_json(into / "study.json")["methods"]
     assert '"iwae"' in (into / "study.toml").read_text()
 

@@ -4,17 +4,19 @@ python -m tools.replace DIR INTO
 
 A method was changed, or one is added: only its runs are made again. DIR is a study of these methods; INTO is the stored
 study, as `tools.pack` or a report left it. Both must have the same conditions, datasets and seeds. `replaced` in
-study.json says when, which methods and by which command, and the provenance says it in words. The other runs keep the
-keys of the code that made them: `python -m tools.renew INTO` then shows that today's code gives their values.
+study.json says when, which methods and what made their runs, and the provenance says it in words. The other runs keep
+the keys of the code that made them: `python -m tools.renew INTO` then shows that today's code gives their values.
 """
 
 from __future__ import annotations
 
 import datetime
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from bench.store import study_tables
@@ -45,7 +47,9 @@ def replace(folder: Path, into: Path) -> str:
     data = [{label: about["data"] for label, about in each.info["datasets"].items()} for each in (before, after)]
     if data[0] != data[1]:
         raise ValueError(f"{folder} and {into} are not of the same datasets")
-    plan = resolve(united(before.settings, after.settings), before.pairs)
+    settings, roles = united(before.settings, after.settings), stored.roles | new.roles
+    ends_last = tuple(sorted(settings.methods, key=lambda label: roles.get(label) != "method"))
+    plan = resolve(msgspec.structs.replace(settings, methods=ends_last), before.pairs)
     runs = ordered(unite([new.runs, stored.runs]), plan)
     made, asked = set(map(tuple, runs[RUN].to_numpy().tolist())), {(s.dataset, s.method, s.seed) for s in plan.runs}
     if made != asked:
@@ -54,7 +58,7 @@ def replace(folder: Path, into: Path) -> str:
         for path in [path for path in into.glob(f"{name}.*") if path.suffix in (".parquet", ".csv")]:
             write_table(path, runs if name == "runs" else joined(name, folder, into, plan))
     write_json(into / "study.json", described(plan, folder, into))
-    file.write(plan, into)
+    file.write(plan, into, tomllib.loads((into / "study.toml").read_text())["name"])
     return f"{into}: {len(new.runs)} runs of {', '.join(new.methods)} are those of {folder}"
 
 
@@ -83,7 +87,7 @@ def described(plan: Plan, folder: Path, into: Path) -> dict[str, Any]:
     on, methods = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), list(after["methods"])
     told = f"{', '.join(methods)}, {on[:10]}"
     earlier = before["provenance"].get("replaced")
-    replaced = {"on": on, "methods": methods, "command": after["command"], "provenance": after["provenance"]}
+    replaced = {"on": on, "methods": methods, "provenance": after["provenance"]}
     return (
         describe_study(plan, into, before["command"], None)
         | {"name": before["name"], "evaluation": before["evaluation"]}

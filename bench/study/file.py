@@ -148,12 +148,13 @@ def _label(key: str, entry: object) -> str:
     return label
 
 
-def write(plan: Plan, folder: Path) -> None:
+def write(plan: Plan, folder: Path, name: str = "") -> None:
     """Write study.toml, from which `python -m bench run` makes the same runs, and the tuned.json that they took.
 
     Args:
         plan: What the folder holds.
-        folder: The study's folder, whose name the study has.
+        folder: The study's folder.
+        name: The study's name; by default the folder's.
     """
     import tomli_w
 
@@ -162,7 +163,7 @@ def write(plan: Plan, folder: Path) -> None:
         (folder / "tuned").mkdir(exist_ok=True)
         with replacing(folder / "tuned" / plan.tuned.file) as temporary:
             temporary.write_bytes(plan.tuned.content)
-    name = re.sub(r"[^\w.+-]+", "-", folder.resolve().name).lstrip(".") or "study"
+    name = name or re.sub(r"[^\w.+-]+", "-", folder.resolve().name).lstrip(".") or "study"
     stated = {key: value for key, value in settings.items() if value is not None and value not in ([], (), {})}
     stated["set"] = {
         method: {key: "none" if value is None else value for key, value in given.items()}

@@ -201,13 +201,15 @@ def test_curved_data_are_embedded_better_than_by_principal_components(curved):
 
 
 @pytest.fixture(scope="module")
-def rolled():
-    """A rolled sheet in ten dimensions: seen along its principal axes, its layers lie on top of each other."""
-    z = normal(1000, 2)
-    angle = 1.5 * math.pi * (1 + 2 * torch.special.ndtr(z[:, 0]))
-    clean = torch.stack([angle * angle.cos(), 10 * torch.special.ndtr(z[:, 1]), angle * angle.sin()], 1)
-    axes = torch.linalg.qr(normal(10, 3, seed=1)).Q
-    return z, clean @ axes.T + 0.3 * normal(1000, 10, seed=2)
+def folded():
+    """A surface whose sheets lie on top of each other along the principal axes: its codes and its data."""
+    split = draw(manifold(2, data_dim=50), 20, 500, 1, 1)
+    return split.codes, split.train
+
+
+def starting_from(codes):
+    """Instead of the layout that keeps distances: the codes made from the others."""
+    return lambda _scores, principal, _ledger: codes(principal)
 
 
 def neighbours_kept(z, codes):
@@ -216,37 +218,34 @@ def neighbours_kept(z, codes):
     return float((true[:, :, None] == found[:, None]).any(2).double().mean())
 
 
-def test_folded_data_are_unfolded(rolled, monkeypatch):
-    """By the layout that keeps distances; from principal components alone, layers stay on top of each other."""
-    z, x = rolled
-    found = embed(x, 2, 0.09, LEDGER)
-    monkeypatch.setattr(rff_lvm, "isometric_codes", lambda scores, principal, ledger: principal)
-    folded = embed(x, 2, 0.09, LEDGER)
-    assert neighbours_kept(z, found.codes.mean) > 2 * neighbours_kept(z, folded.codes.mean)
-    assert found.posterior.width < 0.5 * folded.posterior.width
-    assert found.posterior.evidence(LEDGER) > folded.posterior.evidence(LEDGER) + 1
+def test_folded_data_are_unfolded(folded, monkeypatch):
+    """By the layout that keeps distances; from principal components alone, sheets stay on top of each other."""
+    z, x = folded
+    found = embed(x, 2, 1.0, LEDGER)
+    monkeypatch.setattr(rff_lvm, "isometric_codes", starting_from(lambda principal: principal))
+    flat = embed(x, 2, 1.0, LEDGER)
+    assert neighbours_kept(z, found.codes.mean) > 1.1 * neighbours_kept(z, flat.codes.mean)
+    assert found.posterior.width - 1 < 0.7 * (flat.posterior.width - 1)
+    assert found.posterior.evidence(LEDGER) > flat.posterior.evidence(LEDGER) + 0.3
 
 
 def test_a_layout_that_is_worse_is_left(curved, monkeypatch):
     _, split, _ = curved
+    monkeypatch.setattr(rff_lvm, "isometric_codes", starting_from(lambda principal: principal))
     alone = embed(split.train, 3, 0.1, LEDGER)
-    monkeypatch.setattr(
-        rff_lvm, "isometric_codes", lambda scores, principal, ledger: Codes(normal(400, 3), principal.covariance)
-    )
-    random = embed(split.train, 3, 0.1, LEDGER)
-    monkeypatch.setattr(rff_lvm, "isometric_codes", lambda scores, principal, ledger: principal)
-    assert torch.equal(random.codes.mean, embed(split.train, 3, 0.1, LEDGER).codes.mean)
-    assert alone.posterior.evidence(LEDGER) >= random.posterior.evidence(LEDGER) - 0.05
+    useless = starting_from(lambda principal: Codes(normal(400, 3), principal.covariance))
+    monkeypatch.setattr(rff_lvm, "isometric_codes", useless)
+    assert torch.equal(embed(split.train, 3, 0.1, LEDGER).codes.mean, alone.codes.mean)
 
 
-def test_points_beyond_those_laid_out_have_the_code_of_their_nearest_one(rolled, monkeypatch):
-    _, x = rolled
-    monkeypatch.setattr(rff_lvm, "MOST_LAID_OUT", 600)
-    subspace, variances = signal_subspace(x, 2, 0.09, LEDGER)
+def test_points_beyond_those_laid_out_have_the_code_of_their_nearest_one(folded, monkeypatch):
+    _, x = folded
+    monkeypatch.setattr(rff_lvm, "MOST_LAID_OUT", 300)
+    subspace, variances = signal_subspace(x, 2, 1.0, LEDGER)
     scores = subspace.scores(x)
-    codes = isometric_codes(scores, principal_codes(scores, variances[:2], 0.09), LEDGER)
-    nearest = torch.cdist(scores[600:], scores[:600]).argmin(1)
-    torch.testing.assert_close(codes.mean[600:], codes.mean[nearest])
+    codes = isometric_codes(scores, principal_codes(scores, variances[:2], 1.0), LEDGER)
+    nearest = torch.cdist(scores[300:], scores[:300]).argmin(1)
+    torch.testing.assert_close(codes.mean[300:], codes.mean[nearest])
     spread = codes.mean.T @ codes.mean / len(x) + codes.covariance.mean(0)
     torch.testing.assert_close(spread, torch.eye(2, dtype=torch.float64))
 
@@ -325,7 +324,7 @@ def test_all_work_is_counted_or_charged():
         assert charged["inverses"] == 2 * 2 * 27 * n * 2 * 3
         assert charged["roots"] == 27 / 3 * n * (2 * 3 + 2)  # of the evidence too
         rank = signal_subspace(draw(manifold(3, data_dim=20), 0, n, 1, 1).train, 3, 1.0, LEDGER)[0].axes.shape[1]
-        assert charged["layout isomap-12"] == layout_flops("isomap-12", n, rank, 3)
+        assert charged["layout isomap-12"] == pytest.approx(layout_flops("isomap-12", n, rank, 3), abs=1)
         flops.append(ledger.flops)
     assert flops[0] < flops[1] < 3 * flops[0]
 
