@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from bench.fit.runner import make_task
+from bench.fit.task import make_task
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
 from datasets.base import draw

@@ -29,7 +29,8 @@ from bench.config.fields import choices, fields, read
 from bench.config.labels import spell_value
 from bench.fit.cost_model import cost_table
 from bench.fit.flop_counter import CountingLedger
-from bench.fit.runner import make_task, run_one
+from bench.fit.runner import run_one
+from bench.fit.task import make_task
 from bench.registry.registry import registry
 from bench.stats.comparisons import comparisons
 from bench.stats.estimates import aggregate

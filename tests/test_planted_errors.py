@@ -15,9 +15,10 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import datasets
-from bench.fit import runner
+from bench.fit import block
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import run_one
+from bench.fit.task import make_task
 from bench.metrics import Evaluator, TrueModel, codes, importance, likelihood, measurement, posterior, wasserstein
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
@@ -173,7 +174,7 @@ def evaluation_changes_nothing():
     method, problem = registry().make_method("vae"), datasets.load("circle")
     split = draw(problem, 0, 40, 40, 50)
     ledger = CountingLedger()
-    fit = method.fit(runner.make_task(method, problem, split, SPEC, ledger))
+    fit = method.fit(make_task(method, problem, split, SPEC, ledger))
     ledger.start()
     while ledger.flops < SPEC.max_flops:
         fitted = next(fit)
@@ -432,7 +433,7 @@ def decoder_passes_free_after_a_hundred_calls(patch):
 
 
 def cpu_seconds_that_include_counting(patch):
-    right = runner._Block._advance
+    right = block.Block._advance
 
     def wrong(self):
         (replica,) = self.replicas
@@ -441,11 +442,11 @@ def cpu_seconds_that_include_counting(patch):
         replica.spend(0.0, replica.ledger.overhead_s - overhead)
         return found
 
-    patch.setattr(runner._Block, "_advance", wrong)
+    patch.setattr(block.Block, "_advance", wrong)
 
 
 def evaluation_with_the_training_generator(patch):
-    make, evaluate_checkpoint = runner.make_task, Evaluator.evaluate_checkpoint
+    make, evaluate_checkpoint = make_task, Evaluator.evaluate_checkpoint
     seen = []
 
     def remember(*args):
@@ -457,7 +458,7 @@ def evaluation_with_the_training_generator(patch):
         torch.randn(3, generator=seen[-1])
         return evaluate_checkpoint(self, fitted, *draws)
 
-    patch.setattr(runner, "make_task", remember)
+    patch.setattr(block, "make_task", remember)
     patch.setattr(Evaluator, "evaluate_checkpoint", wrong)
 
 
@@ -472,13 +473,13 @@ def clock_that_runs_on(patch):
         time.sleep(0.2)
         return evaluate_checkpoint(self, fitted, *draws)
 
-    def wrong(self, fitted, *draws, evaluate=runner._Replica._checkpoint):
+    def wrong(self, fitted, *draws, evaluate=block.Replica._checkpoint):
         start = time.perf_counter()
         evaluate(self, fitted, *draws)
         self.spend(time.perf_counter() - start, 0.0)
 
     patch.setattr(Evaluator, "evaluate_checkpoint", slow)
-    patch.setattr(runner._Replica, "_checkpoint", wrong)
+    patch.setattr(block.Replica, "_checkpoint", wrong)
 
 
 def quantiles_for_nodes(patch):

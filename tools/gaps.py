@@ -16,7 +16,7 @@ import torch
 
 import datasets
 from bench.fit.flop_counter import CountingLedger
-from bench.fit.runner import make_task
+from bench.fit.task import make_task
 from bench.metrics.likelihood import encoded, learned_likelihood, true_likelihood
 from bench.registry.registry import registry
 from bench.store.records import RunSpec

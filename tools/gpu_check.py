@@ -15,7 +15,7 @@ from itertools import islice
 import torch
 
 import datasets
-from bench.fit.runner import make_task
+from bench.fit.task import make_task
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
 from datasets.base import draw

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.config.schema import Execution
 from bench.execution import scheduler
-from bench.fit.runner import hyperparameters
+from bench.fit.task import hyperparameters
 from bench.registry.fingerprints import Fingerprints
 from bench.store import stored, study_tables
 from bench.store.files import write_json

@@ -15,8 +15,9 @@ from bench.check.errors import FailedError
 from bench.check.method_under_test import MethodUnderTest
 from bench.check.probes import Calls, Passes
 from bench.check.short_fit import ShortFit
+from bench.fit.block import cpu_seconds
 from bench.fit.flop_counter import CountingLedger
-from bench.fit.runner import cpu_seconds, run_one
+from bench.fit.runner import run_one
 from methods.contract.method import Fitted
 
 LARGEST_STEP = 0.5

@@ -13,7 +13,7 @@ from bench.check.fingerprint import fingerprint
 from bench.check.short_fit import LONG, Limit, ShortFit
 from bench.config.schema import Noise
 from bench.fit.flop_counter import CountingLedger
-from bench.fit.runner import make_task
+from bench.fit.task import make_task
 from bench.registry import registry
 from bench.registry.registry import Registry
 from bench.store.records import RunSpec

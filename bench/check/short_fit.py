@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.check.errors import FailedError
+from bench.fit.block import begun_when_resumed
 from bench.fit.flop_counter import CountingLedger
-from bench.fit.runner import begun_when_resumed
 from bench.process.containment import contained
 from bench.store.records import RunSpec
 from datasets.base import Problem, Split

@@ -19,7 +19,7 @@ from bench.common.errors import StoppedError, UsageError, unknown
 from bench.config.fields import flag
 from bench.config.schema import Execution, Settings
 from bench.execution import scheduler
-from bench.fit.runner import hyperparameters
+from bench.fit.task import hyperparameters
 from bench.registry.fingerprints import Fingerprints
 from bench.store import provenance, seconds, stored, study_tables, tables
 from bench.store.files import write_json

@@ -189,7 +189,7 @@ def measure(settings: TimingSettings, plan: Plan) -> Iterator[Timing]:
         UsageError: For a method that skips the dataset.
         FitFailedError: If a method raises, or yields nothing.
     """
-    from bench.fit.runner import reason_to_skip
+    from bench.fit.task import reason_to_skip
 
     (dataset,) = plan.datasets
     source = plan.registry.make_problem(dataset, settings.latent_dim)
@@ -213,7 +213,7 @@ def measure(settings: TimingSettings, plan: Plan) -> Iterator[Timing]:
 
 def _fit(spec: RunSpec, plan: Plan, source: DataSource, max_steps: int | None) -> tuple[float, float, int]:
     """Set up a fit, and time it."""
-    from bench.fit.runner import make_task
+    from bench.fit.task import make_task
     from datasets.base import draw
     from methods.contract.method import NullLedger
 
@@ -240,7 +240,7 @@ def time_fit(method: Method, task: Task, max_steps: int | None) -> tuple[float, 
     """
     import torch
 
-    from bench.fit.runner import cpu_seconds
+    from bench.fit.block import cpu_seconds
 
     synchronise = torch.cuda.synchronize if task.train.is_cuda else lambda: None
     with _without_collector():

@@ -9,7 +9,7 @@ from torch import nn
 
 import datasets
 import methods
-from bench.fit.runner import make_task, reason_to_skip
+from bench.fit.task import make_task, reason_to_skip
 from bench.metrics.likelihood import learned_likelihood, true_likelihood
 from bench.registry.registry import registry
 from bench.store.records import RunSpec

@@ -10,7 +10,7 @@ from sklearn.decomposition import FactorAnalysis
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 import methods
-from bench.fit.runner import make_task, reason_to_skip
+from bench.fit.task import make_task, reason_to_skip
 from bench.metrics.evaluator import _content
 from bench.metrics.likelihood import density_grid, encoded, learned_likelihood
 from bench.store.records import RunSpec

@@ -11,8 +11,8 @@ from functools import partial
 import pytest
 from torch import nn, optim, zeros
 
-from bench.fit import runner
 from bench.fit.flop_counter import CountingLedger
+from bench.fit.task import make_task
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
 from datasets.base import draw
@@ -66,7 +66,7 @@ def steps(name, ledger):
     """Seconds of each step of a fit once all work is known, and how often these steps call the ledger."""
     method, problem = registry().make_method(name), registry().make_problem("circle", None)
     spec = RunSpec(dataset="circle", method=name, seed=0, n_train=500, n_test=1)
-    fit = method.fit(runner.make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, ledger))
+    fit = method.fit(make_task(method, problem, draw(problem, 0, 500, 500, 1), spec, ledger))
     seconds = []
     for step in range(STEPS):
         if step == FIRST:

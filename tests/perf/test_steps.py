@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.fit import runner
+from bench.fit.task import make_task
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
 from datasets.base import draw
@@ -25,7 +25,7 @@ def tasks(name, seeds):
     method, problem = registry().make_method(name), registry().make_problem("circle", None)
     specs = [RunSpec(dataset="circle", method=name, seed=seed, n_train=500, n_test=1) for seed in seeds]
     splits = [draw(problem, seed, 500, 500, 1) for seed in seeds]
-    return method, [runner.make_task(method, problem, *each, NullLedger()) for each in zip(splits, specs, strict=True)]
+    return method, [make_task(method, problem, *each, NullLedger()) for each in zip(splits, specs, strict=True)]
 
 
 def alone(name):

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from bench import metrics
-from bench.fit import runner
+from bench.fit import block as blocks
 from bench.fit.runner import run_block, run_one, time_alone
 from bench.store.seconds import at
 from datasets.base import stream
@@ -181,9 +181,9 @@ def test_a_method_that_cannot_fit_several_says_so(block, offer):
 @pytest.fixture
 def soon(monkeypatch):
     """Be content with short times."""
-    monkeypatch.setattr(runner, "ALONE_S", 0.2)
-    monkeypatch.setattr(runner, "MOST_ALONE_S", 0.6)
-    monkeypatch.setattr(runner, "ALONE_STEP_S", 0.005)
+    monkeypatch.setattr(blocks, "ALONE_S", 0.2)
+    monkeypatch.setattr(blocks, "MOST_ALONE_S", 0.6)
+    monkeypatch.setattr(blocks, "ALONE_STEP_S", 0.005)
     monkeypatch.setattr(metrics.Evaluator, "evaluate_checkpoint", None)  # nothing is scored
 
 
@@ -238,10 +238,10 @@ def test_a_short_fit_is_timed_to_its_end(soon, alone_of):
 
 
 def test_a_step_that_takes_long_settles_nothing():
-    assert not runner._settled([(1.0, 3.0, 3.0)])
-    assert runner._settled([(1.0, 9.0, 9.0)])
-    assert runner._settled([(k, 0.1 * k, 0.1 * k) for k in range(1, 30)])
-    assert not runner._settled([(k, 0.01 * k**2, 0.1 * k) for k in range(1, 20)])
+    assert not blocks._settled([(1.0, 3.0, 3.0)])
+    assert blocks._settled([(1.0, 9.0, 9.0)])
+    assert blocks._settled([(k, 0.1 * k, 0.1 * k) for k in range(1, 30)])
+    assert not blocks._settled([(k, 0.01 * k**2, 0.1 * k) for k in range(1, 20)])
 
 
 def test_a_budget_ends_a_fit_alone_as_it_ends_a_run(run_spec, soon, offer):

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from bench.fit import cost_model, flop_counter, runner
+from bench.fit import cost_model, flop_counter
 from bench.fit.cost_model import cost_table
 from bench.fit.flop_counter import CountingLedger
+from bench.fit.task import make_task
 from bench.registry.registry import registry
 from bench.store.records import Work
 from datasets.base import draw
@@ -215,7 +216,7 @@ def drive(spec, ledger):
     brief = {field.name: BRIEF[field.name] for field in dataclasses.fields(method) if field.name in BRIEF}
     method = dataclasses.replace(method, **brief)
     split = draw(problem, spec.seed, spec.n_train, spec.n_train, 1)
-    fit = method.fit(runner.make_task(method, problem, split, spec, ledger))
+    fit = method.fit(make_task(method, problem, split, spec, ledger))
     ledger.start()
     try:
         done = sum(1 for _ in islice(fit, YIELDS))

@@ -7,7 +7,7 @@ import torch
 
 from bench.check.reach import holds
 from bench.fit.flop_counter import CountingLedger
-from bench.fit.runner import make_task
+from bench.fit.task import make_task
 from bench.registry.registry import registry
 from datasets.base import draw
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from bench import metrics
-from bench.fit import runner
-from bench.fit.runner import CHECKPOINTS_PER_DECADE, run_one
+from bench.fit.block import CHECKPOINTS_PER_DECADE
+from bench.fit.runner import run_one
+from bench.fit.task import make_task
 from bench.metrics import ais, evaluator, nuts
 from bench.registry.registry import registry
 from bench.store import tables
@@ -200,18 +201,18 @@ def test_the_clock_stands_while_the_harness_works(run_spec, offer, monkeypatch):
 
 IMPORTS_ON_THE_CLOCK = """
 import json, sys
-from bench.fit import runner
+from bench.fit import block, runner
 from bench.store.records import RunSpec
 import msgspec
 from bench.metrics import Evaluator
 Evaluator.evaluate_final = lambda *_: []  # it comes after the clock, and takes long
-advance, new = runner._Block._advance, []
+advance, new = block.Block._advance, []
 def watched(self):
     before = set(sys.modules)
     found = advance(self)
     new.extend(set(sys.modules) - before)
     return found
-runner._Block._advance = watched
+block.Block._advance = watched
 specs = msgspec.json.decode(sys.argv[1], type=list[RunSpec])
 statuses = [runner.run_one(spec).status for spec in specs]
 print(json.dumps([statuses, sorted(new)]))
@@ -257,7 +258,7 @@ def test_the_last_state_is_always_scored(run_spec, offer, charge):
     spec = run_spec()
     problem = known.make_problem("circle", None)
     split = draw(problem, spec.seed, spec.n_train, spec.n_train, spec.n_test)
-    task = runner.make_task(Walk(), problem, split, spec, NullLedger())
+    task = make_task(Walk(), problem, split, spec, NullLedger())
     *_, fitted = Walk(steps=7).fit(task)
     scorer = metrics.Evaluator(problem, split, spec.seed)
     assert reached[-1][1] == {m.metric: m.value for m in scorer.evaluate_checkpoint(fitted, metrics.LAST_DRAWS)}
@@ -451,7 +452,7 @@ def task_of(method, spec):
     known = registry()
     problem = known.make_problem(spec.dataset, spec.latent_dim)
     split = draw(problem, spec.seed, spec.n_train, spec.n_train, spec.n_test)
-    return runner.make_task(known.make_method(method), problem, split, spec, NullLedger())
+    return make_task(known.make_method(method), problem, split, spec, NullLedger())
 
 
 def same(first, second):

@@ -2,7 +2,7 @@
 
 import torch
 
-from bench.fit import runner
+from bench.fit import block
 from bench.fit.runner import run_one
 from bench.registry.registry import registry
 from datasets import base
@@ -34,7 +34,7 @@ def test_the_test_set_is_never_drawn(run_spec, monkeypatch):
 
 def test_planted_a_draw_of_the_test_set_is_caught(run_spec, monkeypatch):
     guard(monkeypatch)
-    monkeypatch.setattr(runner, "draw", lambda source, seed, *_: draw(source, seed, 40, 40, 50))
+    monkeypatch.setattr(block, "draw", lambda source, seed, *_: draw(source, seed, 40, 40, 50))
     assert "the test set was drawn" in run_one(run_spec(method="untrained", scored_on="validation")).message
 
 

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import BaseTorchDispatchMode
 
 from bench import metrics
 from bench.common.errors import UsageError
-from bench.fit import runner
+from bench.fit import block
 from bench.fit.runner import run_one
 from bench.metrics.measurement import Measurement
 from bench.process import containment
@@ -281,7 +281,7 @@ class Double(Drift):
 def test_evaluation_does_not_change_training_though_settings_do(run_spec, offer, scored, monkeypatch):
     offer("double", Double())
     often = run_one(run_spec(method="double"))
-    monkeypatch.setattr(runner, "CHECKPOINTS_PER_DECADE", 0.1)
+    monkeypatch.setattr(block, "CHECKPOINTS_PER_DECADE", 0.1)
     seldom = run_one(run_spec(method="double"))
     assert (often.status, seldom.status) == ("done", "done")
     assert len(often.rows) == 4

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from bench.fit import runner
+from bench.fit import block, runner
 from bench.metrics import BaseEvaluator
 from bench.metrics.measurement import Measurement
 from bench.registry import fingerprints, registry
@@ -62,7 +62,7 @@ def outcome_of(spec):
 @pytest.fixture
 def fits(offer, monkeypatch):
     """Offer priced methods, and let fits of them be scored without quadrature."""
-    monkeypatch.setattr(runner, "ValidationEvaluator", ByShift)
+    monkeypatch.setattr(block, "ValidationEvaluator", ByShift)
     monkeypatch.setattr(runner, "_warm_up", lambda *_: None)
     offer("cheap", Priced())
     offer("costly", Priced(price=100.0))

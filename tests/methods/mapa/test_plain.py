@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import datasets
-from bench.fit.runner import TrueModel
+from bench.metrics import TrueModel
 from methods.common.latent_grid import GridPosterior, exact_posterior
 from methods.mapa import MAPA
 from methods.mapa.plain import PlainMAPA
