@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from bench.report.figures.style import plain, set_title
 from bench.stats.curves import Array
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 DATA = "data"
 POINT, RECONSTRUCTION, SAMPLE = "test point", "reconstruction", "sample"
-_STRIP, _TALL, _LEFT, _HEAD, _GAP = 4.2, 0.46, 1.35, 0.72, 0.25  # inches
+_STRIP, _TALL, _HEAD, _GAP = 4.2, 0.46, 0.72, 0.25  # inches
+_SIZE = 9  # points
 
 
 def beside_data(images: pd.DataFrame, methods: list[str], title: str) -> Figure:
@@ -28,23 +30,25 @@ def beside_data(images: pd.DataFrame, methods: list[str], title: str) -> Figure:
     """
     points = strip(images, DATA, POINT)
     low, high = float(points.min()), float(points.max())
-    width, height = _LEFT + 2 * _STRIP + 2 * _GAP, _HEAD + (1 + len(methods)) * _TALL + 0.1
+    widths = [TextPath((0, 0), plain(name), _SIZE).get_extents().width for name in (DATA, *methods)]
+    left = max(widths) / 72 + 2 * _GAP
+    width, height = left + 2 * _STRIP + 2 * _GAP, _HEAD + (1 + len(methods)) * _TALL + 0.1
     fig = Figure(figsize=(width, height))
     set_title(fig, title)
     rows = [(DATA, (POINT, None)), *((name, (RECONSTRUCTION, SAMPLE)) for name in methods)]
     for row, (name, kinds) in enumerate(rows):
         y = height - _HEAD - (row + 1) * _TALL
-        fig.text((_LEFT - 0.12) / width, (y + _TALL / 2) / height, plain(name), ha="right", va="center", fontsize=9)
+        fig.text((left - 0.12) / width, (y + _TALL / 2) / height, plain(name), ha="right", va="center", fontsize=_SIZE)
         for column, kind in enumerate(kinds):
             if kind is None:
                 continue
-            x = _LEFT + column * (_STRIP + _GAP)
+            x = left + column * (_STRIP + _GAP)
             ax = fig.add_axes((x / width, y / height, _STRIP / width, 0.95 * _TALL / height))
             ax.imshow(strip(images, name, kind), vmin=low, vmax=high, cmap="gray_r", interpolation="none")
             ax.set_axis_off()
     for column, heading in enumerate(("test points and reconstructions", "samples")):
-        x = _LEFT + column * (_STRIP + _GAP) + _STRIP / 2
-        fig.text(x / width, (height - _HEAD + 0.08) / height, heading, ha="center", fontsize=9)
+        x = left + column * (_STRIP + _GAP) + _STRIP / 2
+        fig.text(x / width, (height - _HEAD + 0.08) / height, heading, ha="center", fontsize=_SIZE)
     return fig
 
 

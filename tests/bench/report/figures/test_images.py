@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from bench.report.figures.images import DATA, POINT, RECONSTRUCTION, SAMPLE, beside_data, strip
 
@@ -32,3 +33,13 @@ def test_each_method_has_a_row_in_the_grey_scale_of_the_data():
         assert np.array_equal(image.get_array(), strip(images, *which))
         assert image.get_clim() == (0, 2.5)
     assert {text.get_text() for text in fig.texts} >= {"digits", "data", "vae", "mapa", "samples"}
+
+
+@pytest.mark.parametrize("name", ["mapa", "iterative[steps=20000]", "W" * 40])
+def test_no_label_is_cut(name):
+    fig = beside_data(table([name]), [name], "digits")
+    fig.canvas.draw()
+    width, height = fig.canvas.get_width_height()
+    boxes = [text.get_window_extent() for text in fig.texts]
+    assert name in {text.get_text() for text in fig.texts}
+    assert all(box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height for box in boxes)
