@@ -30,7 +30,7 @@ from methods.contract.method import Fitted, Method, NullLedger, Task
 CHECKPOINTS_PER_DECADE = 3
 ELSEWHERE, ELSEWHERE_S = 0.05, 0.02
 LOOKED_AT = 3
-ALONE_S, MOST_ALONE_S, ALONE_STEP_S, SETTLED = 2.0, 8.0, 0.02, 0.03
+ALONE_S, MOST_ALONE_S, ALONE_STEP_S, SETTLED = 1.0, 8.0, 0.02, 0.03
 
 
 class Block:
