@@ -30,21 +30,25 @@ def state(trainer):
 
 
 def changes(before, after, row=0):
-    """The names of what changed in each part of a replica, among what is kept for each replica."""
+    """The names of what changed in each part of a replica, among what is kept for each replica.
+
+    How many iterates a mean is of, `averaged`, is looked at by itself: it changes where a mean begins or grows.
+    """
     return {
         part: {
             name
             for name, value in after[part].items()
-            if isinstance(value, Tensor | list) and not np.array_equal(value[row], before[part][name][row])
+            if isinstance(value, Tensor | list) and name != "averaged" and not np.array_equal(value[row], before[part][name][row])
         }
         for part in after
     }
 
 
 ALL = {"weights", "evaluated", "second", "iterate", "steps"}
+ALONE = ALL | {"first"}  # Adam's first moment, which schedule-free Adam has not
 CHANGES = {
-    "encoder step": {"encoder": ALL, "decoder": set()},
-    "decoder step": {"encoder": set(), "decoder": ALL},
+    "encoder step": {"encoder": ALONE, "decoder": set()},
+    "decoder step": {"encoder": set(), "decoder": ALONE},
     "joint step": {"encoder": ALL, "decoder": ALL},
     "mutual information": {"encoder": set(), "decoder": set()},
 }
@@ -162,6 +166,17 @@ def test_replicas_in_different_phases_change_each_what_its_phase_trains(make_tas
             assert changes(before, state(trainer), row) == CHANGES[f"{kind} step"]
     taken = {part: optimiser.steps for part, _, optimiser in trainer.stepper.parts}
     assert taken == {"encoder": [3, 3, 3], "decoder": [2, 2, 3]}
+    averaged = {part: optimiser.averaged for part, _, optimiser in trainer.stepper.parts}
+    assert averaged == {"encoder": [1, 1, 1], "decoder": [1, 1, 1]}
+
+
+def test_means_begin_with_joint_training(make_task):
+    """Of encoder and decoder alike, whatever steps each took before."""
+    trainer = Trainer(METHOD, [make_task("circle", DATA)])
+    joint = sum(trainer.kinds == ["joint"] for _ in trainer.run())
+    for *_, optimiser in trainer.stepper.parts:
+        assert optimiser.averaged == [1 + joint]  # the last iterate before is the first of the mean
+        assert 1 < joint < optimiser.steps[0]
 
 
 def test_mutual_information_is_that_of_all_validation_data(make_task, monkeypatch):
