@@ -38,7 +38,9 @@ def changes(before, after, row=0):
         part: {
             name
             for name, value in after[part].items()
-            if isinstance(value, Tensor | list) and name != "averaged" and not np.array_equal(value[row], before[part][name][row])
+            if isinstance(value, Tensor | list)
+            and name != "averaged"
+            and not np.array_equal(value[row], before[part][name][row])
         }
         for part in after
     }
