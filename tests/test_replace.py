@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.config.schema import Execution, Settings
-from bench.store.files import read_json
+from bench.store.files import read_json, write_json
 from bench.study.execute import execute
 from bench.study.folder import held
 from bench.study.log import Silent, StudyLog
@@ -90,3 +90,11 @@ def test_a_study_of_something_else_changes_nothing(into, tmp_path, changed, told
     with pytest.raises(ValueError, match=told):
         replace(made(tmp_path / "else", ("untrained",), **changed), into)
     assert files == {path: path.read_bytes() for path in files}
+
+
+def test_runs_with_tuned_hyperparameters_do_not_stand_among_defaults(studies, into, tmp_path):
+    tuned = shutil.copytree(studies[1], tmp_path / "tuned")
+    info = read_json(tuned / "study.json")
+    write_json(tuned / "study.json", info | {"tuned": {"file": "tuned.json", "sha256": "0" * 64}})
+    with pytest.raises(ValueError, match="--tuned"):
+        replace(tuned, into)

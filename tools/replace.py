@@ -42,7 +42,9 @@ def replace(folder: Path, into: Path) -> str:
     stored, new = study_tables.read(into), study_tables.read(folder)
     if after.finished is None or len(new.unfinished):
         raise ValueError(f"{folder} is not finished, or has runs that are not done")
-    for name, old, other in different_conditions(before.settings, after.settings, before.info["tuned"], None):
+    for name, old, other in different_conditions(
+        before.settings, after.settings, *(each.info["tuned"] for each in (before, after))
+    ):
         raise ValueError(f"{into} has {name} {old}, {folder} has {other}")
     data = [{label: about["data"] for label, about in each.info["datasets"].items()} for each in (before, after)]
     if data[0] != data[1]:
@@ -57,7 +59,7 @@ def replace(folder: Path, into: Path) -> str:
     for name in TABLES:
         for path in [path for path in into.glob(f"{name}.*") if path.suffix in (".parquet", ".csv")]:
             write_table(path, runs if name == "runs" else joined(name, folder, into, plan))
-    write_json(into / "study.json", described(plan, folder, into))
+    write_json(into / "study.json", described(plan, into, before.info, after.info))
     file.write(plan, into, tomllib.loads((into / "study.toml").read_text())["name"])
     return f"{into}: {len(new.runs)} runs of {', '.join(new.methods)} are those of {folder}"
 
@@ -81,9 +83,8 @@ def ordered(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     return table.loc[order].reset_index(drop=True)
 
 
-def described(plan: Plan, folder: Path, into: Path) -> dict[str, Any]:
-    """study.json of the stored study with what was replaced."""
-    before, after = held(into).info, held(folder).info
+def described(plan: Plan, into: Path, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """study.json of the stored study with what was replaced, from that of both studies."""
     on, methods = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), list(after["methods"])
     told = f"{', '.join(methods)}, {on[:10]}"
     earlier = before["provenance"].get("replaced")
