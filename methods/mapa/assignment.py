@@ -23,69 +23,60 @@ from methods.mapa.refined import RefinedPosterior
 
 @dataclass(frozen=True)
 class Shares:
-    """The training data divided into M shares, each of which gets one code and one cell of the prior.
+    """The training data divided into one share for each atom, which gets one code and one cell of the prior.
 
-    For L = 1 each atom of the mixture is one share, and the mass of its cell is the weight of the atom. For L = 2 all
-    cells have equal mass, and the number of shares of an atom is proportional to its weight.
+    For L = 1 the mass of its cell is the weight of the atom. For L = 2 all cells, and so all weights, are equal.
 
     Args:
         mixture: The mixture that estimates where the signals lie, with K atoms.
-        atom: The index of each share's atom, (M,).
-        targets: The targets of the weighted least squares, (M, D), in data units.
-        weights: The weights of the weighted least squares, (M,). They sum to the number of training points.
+        targets: The targets of the weighted least squares, (K, D), in data units.
+        weights: The weights of the weighted least squares, (K,). They sum to the number of training points.
         log_index: The index posterior log p(i | x), (n, D) -> (n, N), in nats.
         latent_dim: L.
     """
 
     mixture: Atoms
-    atom: Tensor
     targets: Tensor
     weights: Tensor
     log_index: Callable[[Tensor], Tensor]
     latent_dim: int
 
     @staticmethod
-    def of(estimate: Atoms, x: Tensor, latent_dim: int, ledger: Ledger) -> Shares:
+    def of(mixture: Atoms, x: Tensor, latent_dim: int, ledger: Ledger) -> Shares:
         """Divide training points into shares.
 
         Args:
-            estimate: The mixture that estimates where their signals lie.
+            mixture: The mixture that estimates where their signals lie; of equal weights if L is 2.
             x: Training points, (N, D), float64.
             latent_dim: L, 1 or 2.
             ledger: Where the work is accounted for.
         """
-        mixture, atom = estimate, torch.arange(len(estimate.atoms), device=x.device)
-        if latent_dim > 1:
-            mixture, atom = deconvolution.resampled(estimate, len(estimate.atoms))
         found = deconvolution.sums(mixture, x, ledger)
-        targets, weights = found.means(mixture.atoms), found.weight / atom.bincount()
-        log_index = log_index_posterior(mixture, x)
-        return Shares(mixture, atom, targets[atom].float(), weights[atom].float(), log_index, latent_dim)
+        targets = found.means(mixture.atoms).float()
+        return Shares(mixture, targets, found.weight.float(), log_index_posterior(mixture, x), latent_dim)
 
-    def grid(self, atom: Tensor) -> LatentGrid:
+    def grid(self, order: Tensor) -> LatentGrid:
         """The grid of the prior, with one cell for each share.
 
         Args:
-            atom: The index of the atom of each cell, in the order of the cells, (M,).
+            order: The index of the share of each cell, in the order of the cells, (K,).
         """
         if self.latent_dim > 1:
-            return LatentGrid.equal(len(atom), self.latent_dim)
-        return LatentGrid.intervals(self.mixture.log_weight.softmax(0)[atom].cpu())
+            return LatentGrid.equal(len(order), self.latent_dim)
+        return LatentGrid.intervals(self.mixture.log_weight.softmax(0)[order].cpu())
 
     def placed(self, place: Tensor) -> tuple[Tensor, GridPosterior]:
-        """The codes and the posterior under one placement. Shares of one atom have equal parts of its probability.
+        """The codes and the posterior under one placement.
 
         Args:
-            place: The index of the cell of each share, a permutation, (M,).
+            place: The index of the cell of each share, a permutation, (K,).
 
         Returns:
-            The code of each share, (M, L), and q(z | x).
+            The code of each share, (K, L), and q(z | x).
         """
-        atom = self.atom[place.argsort()]
-        grid = self.grid(atom)
-        log_copies = self.atom.bincount()[atom].double().log()
-        posterior = GridPosterior(lambda x: self.mixture.log_posterior(x.double())[:, atom] - log_copies, grid)
-        return grid.codes[place], posterior
+        order = place.argsort()
+        grid = self.grid(order)
+        return grid.codes[place], GridPosterior(lambda x: self.mixture.log_posterior(x.double())[:, order], grid)
 
 
 def steepened(model: GenerativeModel, factor: float) -> GenerativeModel:
@@ -111,13 +102,13 @@ class Attempt:
     Args:
         model: The generative model. It is trained in place.
         shares: The shares of the training data.
-        place: The index of the cell of each share, a permutation, (M,).
+        place: The index of the cell of each share, a permutation, (K,).
         begin: Starts a fit of a model to a `Regression`; the iterator yields the loss after each step.
 
     Attributes:
         loss: The loss after the last step, in nats per training point; infinite before the first.
         steps: The number of steps so far.
-        codes: The code of each share, (M, L).
+        codes: The code of each share, (K, L).
         fitted: What is learned so far, with the posterior of training.
         refined: What is learned with a model that does not change any more, and a posterior for new x.
     """

@@ -132,32 +132,6 @@ def thinned(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return x[chosen.to(x.device)]
 
 
-def resampled(mixture: Atoms, count: int) -> tuple[Atoms, Tensor]:
-    """Round the weights of a mixture to multiples of 1/count.
-
-    This is systematic resampling along the principal axis of the atoms: no interval of the axis gains or loses more
-    than one share of 1/count.
-
-    Args:
-        mixture: The mixture.
-        count: Number of equal shares.
-
-    Returns:
-        The mixture without the atoms that get no share, and the index of the atom of each share, (count,).
-    """
-    order = _along_principal_axis(mixture.atoms).argsort()
-    above = mixture.log_weight.softmax(0)[order].cumsum(0)
-    places = (torch.arange(count, dtype=above.dtype, device=above.device) + 0.5) / count * above[-1]
-    chosen = order[torch.searchsorted(above, places).clamp(max=len(above) - 1)]
-    kept, share, copies = torch.unique(chosen, return_inverse=True, return_counts=True)
-    return mixture.chosen(kept, copies.to(above).log()), share
-
-
-def _along_principal_axis(points: Tensor) -> Tensor:
-    centred = points - points.mean(0)
-    return centred @ torch.linalg.eigh(centred.T @ centred)[1][:, -1]
-
-
 def sums(mixture: Atoms, x: Tensor, ledger: Ledger) -> Sums:
     """The sums over data for each atom, in memory that does not grow with n.
 

@@ -59,10 +59,6 @@ class FamilyMixture:
         """log w_k p(x | k) up to a term in x, in nats: (n, D) -> (n, K)."""
         return self.log_weight + self.power * self.likelihood.compared(x, self.likelihood.outputs(self.atoms))
 
-    def chosen(self, kept: Tensor, log_weight: Tensor) -> FamilyMixture:
-        """The mixture of some of the atoms, with other weights."""
-        return replace(self, atoms=self.atoms[kept], log_weight=log_weight)
-
     def sharpened(self, x: Tensor, ledger: Ledger) -> FamilyMixture:
         """One step of expectation maximisation for the atoms, with their prior. The weights stay.
 

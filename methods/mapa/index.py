@@ -39,10 +39,6 @@ class Atoms(Protocol):
         """log p(k | x) by Bayes' rule, in nats: (n, D) -> (n, K)."""
         ...
 
-    def chosen(self, kept: Tensor, log_weight: Tensor) -> Atoms:
-        """The mixture of some of the atoms, with other weights."""
-        ...
-
 
 @dataclass(frozen=True)
 class Mixture:
@@ -72,10 +68,6 @@ class Mixture:
     def squared(self, x: Tensor) -> Tensor:
         """Squared distances of data to the atoms, in squared units of `scale`: (n, D) -> (n, K)."""
         return torch.cdist(self.in_units(x), self.places).square()
-
-    def chosen(self, kept: Tensor, log_weight: Tensor) -> Mixture:
-        """The mixture of some of the atoms, with other weights."""
-        return Mixture(self.atoms[kept], log_weight, self.variance[kept], self.scale)
 
     def log_posterior(self, x: Tensor) -> Tensor:
         """log p(k | x) by Bayes' rule, with p(x | k) = N(x; a_k, v_k I) in units of `scale`.

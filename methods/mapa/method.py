@@ -40,7 +40,8 @@ class MAPA(Method):
     Args:
         smoothing: Variance of the first kernel of the deconvolution, in units of the kernel variance (see
             `kernel_width`). With 0 the atoms start at the training points.
-        weight_steps: Expectation-maximisation steps for the weights of the atoms.
+        weight_steps: Expectation-maximisation steps for the weights of the atoms (L = 1). On surfaces, where all cells
+            have equal mass, weights stay equal.
         atom_steps: Expectation-maximisation steps for the positions of the atoms, of Gaussian data.
         kernel_width: Kernel variance of deconvolution and index posterior, in units of the noise variance.
         atoms: Most atoms that represent the signals; of more training points, a random subset gives the atoms.
@@ -189,15 +190,15 @@ class MAPA(Method):
 
     def _shares(self, task: Task, x: Tensor, few: Tensor) -> Shares:
         """The shares of the training data under the posterior, which is fixed from here on."""
-        ledger = task.ledger
-        likelihood = task.model.likelihood
+        ledger, likelihood = task.ledger, task.model.likelihood
+        weight_steps = self.weight_steps if task.latent_dim == 1 else 0
         if isinstance(task.model, DiscreteModel):
-            settings = (self.kernel_width, self.smoothing, self.weight_steps)
+            settings = (self.kernel_width, self.smoothing, weight_steps)
             of_few = families.estimate(few, likelihood, *settings)
             whole = of_few.sharpened(x, ledger) if len(x) > len(few) else of_few
             return Shares.of(whole, x, task.latent_dim, ledger)
         width, scale = self.kernel_width * float(likelihood.dispersion), likelihood.scale
-        steps = self.weight_steps, self.atom_steps
+        steps = weight_steps, self.atom_steps
         found = deconvolution.estimate(few, width, self.smoothing, *steps, ledger, scale)
         if len(x) > len(few):
             found = deconvolution.sharpened(found, x, width, ledger)
@@ -210,8 +211,7 @@ class MAPA(Method):
         )
         for _name, order in placement.candidates(
             shares.mixture.places.cpu().numpy(),
-            shares.atom.cpu().numpy(),
-            LatentGrid.equal(len(shares.atom), task.latent_dim).codes.numpy(),
+            LatentGrid.equal(len(shares.targets), task.latent_dim).codes.numpy(),
             float(start.likelihood.dispersion),
             self.centres,
             task.ledger,

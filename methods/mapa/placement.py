@@ -38,7 +38,6 @@ CHARGES = {
 
 def candidates(
     atoms: Array,
-    share: Order,
     codes: Array,
     noise: float,
     centres: int,
@@ -46,12 +45,11 @@ def candidates(
     only: str = "best",
     truth: Array | None = None,
 ) -> Iterator[tuple[str, Order]]:
-    """Placements of M shares of the data on M codes. The caller keeps the one that fits best.
+    """Placements of K atoms on K codes. The caller keeps the one that fits best.
 
     Args:
         atoms: The atoms of the mixture, (K, D), in data units.
-        share: The index of the atom of each share, (M,).
-        codes: The codes, (M, L).
+        codes: The codes, (K, L).
         noise: The noise variance s2, in squared data units.
         centres: Number of k-means centres on the path (L = 1).
         ledger: Where the work is accounted for.
@@ -59,18 +57,18 @@ def candidates(
         truth: The codes of the atoms under the true model, (K, L); None where it is not seen.
 
     Yields:
-        The name of a placement, and the index of the code of each share, (M,).
+        The name of a placement, and the index of the code of each atom, (K,).
 
     Raises:
         ValueError: If L is above 2, or if there is no such placement.
     """
     if codes.shape[1] > 2:
         raise ValueError(f"mapa places codes in 1 or 2 latent dimensions, got {codes.shape[1]}")
-    makers = _makers(atoms, share, codes, noise, centres, ledger)
+    makers = _makers(atoms, codes, noise, centres, ledger)
     if only == "random":
-        makers = {only: lambda: np.random.default_rng(0).permutation(len(share))}
+        makers = {only: lambda: np.random.default_rng(0).permutation(len(atoms))}
     if truth is not None:
-        makers = {only: lambda: transport(truth[share], codes, ledger)}
+        makers = {only: lambda: transport(truth, codes, ledger)}
     chosen = list(makers)[: 1 if only == "first" else None]
     if only not in ("best", "first"):
         chosen = [name for name in makers if name.startswith(only)]
@@ -80,16 +78,13 @@ def candidates(
         yield name, makers[name]()
 
 
-def _makers(
-    atoms: Array, share: Order, codes: Array, noise: float, centres: int, ledger: Ledger
-) -> dict[str, Callable[[], Order]]:
+def _makers(atoms: Array, codes: Array, noise: float, centres: int, ledger: Ledger) -> dict[str, Callable[[], Order]]:
     """What makes each placement that suits these dimensions."""
     if codes.shape[1] == 1:
-        return {"path": lambda: path_order(atoms[share], centres, ledger)}
-    data = {"transport": lambda: transport(atoms[share], codes, ledger)} if atoms.shape[1] == 2 else {}
+        return {"path": lambda: path_order(atoms, centres, ledger)}
+    data = {"transport": lambda: transport(atoms, codes, ledger)} if atoms.shape[1] == 2 else {}
     return data | {
-        name: lambda make=make: transport(make()[share], codes, ledger)
-        for name, make in layouts(atoms, noise, ledger).items()
+        name: lambda make=make: transport(make(), codes, ledger) for name, make in layouts(atoms, noise, ledger).items()
     }
 
 

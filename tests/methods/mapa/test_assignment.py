@@ -26,13 +26,13 @@ NOISE = 0.01
 def shares_of(x, latent_dim, atoms=None, noise=NOISE):
     """The shares of data x, under a mixture for the signals that is estimated from the first `atoms` of them."""
     x = x.double()
-    mixture = estimate(x[:atoms], noise, 6.0, 5, 1, LEDGER)
+    mixture = estimate(x[:atoms], noise, 6.0, 5 if latent_dim == 1 else 0, 1, LEDGER)
     mixture = mixture if atoms is None else sharpened(mixture, x, noise, LEDGER)
     return Shares.of(mixture, x, latent_dim, LEDGER)
 
 
 def random_place(shares, seed=0):
-    return torch.randperm(len(shares.atom), generator=torch.Generator().manual_seed(seed))
+    return torch.randperm(len(shares.targets), generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(params=[(1, None), (2, None), (1, 40), (2, 40)], ids=["path", "plane", "path, few", "plane, few"])
@@ -67,8 +67,7 @@ def test_permuting_the_data_leaves_the_set_of_shares(latent_dim):
     first, second = shares_of(x, latent_dim), shares_of(x[order], latent_dim)
     found, expected = (torch.tensor(rows(s.targets, s.weights)) for s in (second, first))
     torch.testing.assert_close(found, expected)
-    if latent_dim == 1:
-        torch.testing.assert_close(second.targets, first.targets[order])
+    torch.testing.assert_close(second.targets, first.targets[order])
 
 
 def test_bound_of_the_placed_shares_falls_short_by_the_stated_kl(problem):
@@ -102,14 +101,13 @@ def test_regression_loses_what_the_bound_loses(problem):
     assert bounds[1] - bounds[0] == pytest.approx(losses[0] - losses[1], rel=1e-6)
 
 
-def test_shares_of_one_atom_have_its_probability_in_parts(problem):
+def test_each_share_has_the_probability_of_its_atom(problem):
     x, shares, _ = problem
     place = random_place(shares)
     _, posterior = shares.placed(place)
     p = posterior.log_index(x).exp()
     assert (p.sum(1) - 1).abs().max() < 1e-12
-    of_atom = torch.zeros(len(x), len(shares.mixture.atoms)).double().index_add_(1, shares.atom, p[:, place])
-    torch.testing.assert_close(of_atom, shares.mixture.log_posterior(x).exp())
+    torch.testing.assert_close(p[:, place], shares.mixture.log_posterior(x).exp())
 
 
 def test_each_share_has_the_code_of_its_cell(problem):
@@ -120,9 +118,7 @@ def test_each_share_has_the_code_of_its_cell(problem):
     assert posterior.grid.mass.sum() == pytest.approx(1)
     if shares.latent_dim == 2:
         assert rows(codes) == rows(LatentGrid.equal(len(codes), 2).codes)
-    else:
-        weight = shares.mixture.log_weight.softmax(0)
-        torch.testing.assert_close(posterior.grid.mass[place], weight)
+    torch.testing.assert_close(posterior.grid.mass[place], shares.mixture.log_weight.softmax(0))
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])

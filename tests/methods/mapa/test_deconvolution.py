@@ -15,7 +15,7 @@ from methods.common.latent_grid import exact_posterior, index_without_codes
 from methods.common.posteriors import Prior
 from methods.contract.method import Fitted, NullLedger
 from methods.mapa import deconvolution
-from methods.mapa.deconvolution import estimate, resampled, sharpened, sums, thinned
+from methods.mapa.deconvolution import estimate, sharpened, sums, thinned
 from methods.mapa.index import Mixture, log_index_posterior
 
 LEDGER = NullLedger()
@@ -252,38 +252,3 @@ def test_data_that_are_few_are_not_thinned_and_many_are_drawn_without_replacemen
     assert few.shape == (30, 2)
     assert len({tuple(row) for row in few.tolist()} & {tuple(row) for row in data.tolist()}) == 30
     assert not torch.equal(few, thinned(data, 30, generator))
-
-
-def curve_mixture(size, seed):
-    """A mixture of uneven weights, along an axis that is not one of the coordinates'."""
-    axis = torch.tensor([[3.0, 1.0, -2.0]]).double()
-    atoms = normal(size, 1, seed=seed) @ axis + 0.3 * normal(size, 3, seed=seed + 1)
-    return Mixture(atoms, torch.log_softmax(2 * normal(size, seed=seed + 2), 0), torch.ones(size).double())
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("size", "count"), [(1, 5), (7, 7), (50, 50), (50, 20), (20, 500)])
-def test_no_stretch_of_the_principal_axis_gains_or_loses_more_than_a_share(size, count, seed):
-    mixture = curve_mixture(size, seed)
-    few, share = resampled(mixture, count)
-    assert share.shape == (count,)
-    copies = share.bincount(minlength=len(few.atoms))
-    assert copies.min() > 0
-    torch.testing.assert_close(few.log_weight.softmax(0), copies / count, check_dtype=False)
-    axis = torch.linalg.svd(mixture.atoms - mixture.atoms.mean(0))[2][0]
-    order = (mixture.atoms @ axis).argsort()
-    same = (mixture.atoms[order][:, None] == few.atoms).all(-1)
-    assert (same.sum(0) == 1).all()
-    received = (same * copies).sum(1).cumsum(0)
-    expected = count * mixture.log_weight.exp()[order].cumsum(0)
-    gained = torch.cat([torch.zeros(1), received - expected])
-    stretches = gained[None, :] - gained[:, None]
-    assert stretches.abs().max() <= 1 + 1e-9
-
-
-def test_equal_weights_are_resampled_to_themselves():
-    mixture = curve_mixture(40, 0)
-    even = Mixture(mixture.atoms, torch.zeros(40).double(), mixture.variance)
-    few, share = resampled(even, 40)
-    assert torch.equal(few.atoms, mixture.atoms)
-    assert sorted(share.tolist()) == list(range(40))
