@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -97,13 +96,16 @@ def _refined(index: GridPosterior, log_index: Callable[[Tensor], Tensor], model:
 
 
 class Attempt:
-    """A fit of the decoder under one placement of the codes, which can be advanced step by step.
+    """A fit of the decoder that begins under one placement of the codes, and can be advanced step by step.
 
     Args:
         model: The generative model. It is trained in place.
         shares: The shares of the training data.
         place: The index of the cell of each share, a permutation, (K,).
         begin: Starts a fit of a model to a `Regression`; the iterator yields the loss after each step.
+        ledger: Where the work is accounted for.
+        replacements: How often codes are placed anew.
+        every: After how many steps, each time, or when the fit ends by itself.
 
     Attributes:
         loss: The loss after the last step, in nats per training point; infinite before the first.
@@ -113,13 +115,23 @@ class Attempt:
         refined: What is learned with a model that does not change any more, and a posterior for new x.
     """
 
-    def __init__(self, model: GenerativeModel, shares: Shares, place: Tensor, begin: Callable[..., Iterator[float]]):
-        self.model, self.shares, self.begin = model, shares, begin
+    def __init__(
+        self,
+        model: GenerativeModel,
+        shares: Shares,
+        place: Tensor,
+        begin: Callable[..., Iterator[float]],
+        ledger: Ledger,
+        replacements: int = 0,
+        every: int = 1,
+    ):
+        self.model, self.shares, self.begin, self.ledger = model, shares, begin, ledger
+        self.left, self.every = replacements, every
         self.loss, self.steps = math.inf, 0
         self._place(place)
 
     def _place(self, place: Tensor) -> None:
-        self.place, shares = place, self.shares
+        self.place, self.placed_at, shares = place, self.steps, self.shares
         codes, posterior = shares.placed(place)
         self.codes = codes.to(shares.targets)
         self.fitted = Fitted(self.model, posterior, shares.log_index)
@@ -127,31 +139,36 @@ class Attempt:
         regression = Regression(self.codes, shares.targets, shares.weights, self.model.likelihood)
         self.losses = self.begin(self.model, regression)
 
-    def advance(self, steps: int | None = None) -> Iterator[None]:
-        """Train the decoder.
+    def advance(self, steps: int) -> Iterator[None]:
+        """Train the decoder, and place codes anew where it is time to.
 
         Args:
-            steps: The largest number of steps to take; None for no limit.
+            steps: The largest number of steps to take.
 
         Yields:
             None, after each step.
         """
-        for loss in islice(self.losses, steps):
+        for _ in range(steps):
+            due = self.left > 0 and self.steps - self.placed_at >= self.every
+            loss = None if due else next(self.losses, None)
+            if loss is None and self.left > 0:
+                self.place_anew()
+                loss = next(self.losses, None)
+            if loss is None:
+                return
             self.loss = loss
             self.steps += 1
             yield
 
-    def place_anew(self, ledger: Ledger) -> None:
-        """Reassign codes to shares such that the deviance of the present decoder is least.
+    def place_anew(self) -> None:
+        """Reassign codes to shares such that the deviance of the present decoder is least; a new fit begins there.
 
-        The posterior over atoms does not change. The next `advance` starts a new fit from the present decoder.
-
-        Args:
-            ledger: Where the work is accounted for.
+        The posterior over atoms does not change.
         """
         shares = self.shares
         with torch.no_grad():
             decoded = self.model.decode(self.codes)
             deviances = self.model.likelihood.deviances(shares.targets.double(), decoded.double())
             cost = shares.weights[:, None] * deviances
-        self._place(self.place[placement.assignment(cost.cpu().numpy(), ledger)])
+        self.left -= 1
+        self._place(self.place[placement.assignment(cost.cpu().numpy(), self.ledger)])

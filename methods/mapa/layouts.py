@@ -85,11 +85,12 @@ def layouts(atoms: Array, noise: float, ledger: Ledger) -> Mapping[str, Callable
         perplexity = min(TSNE_PERPLEXITY, n // 4)
         makers |= {f"angles-{k}": partial(_angles, sheet, k) for k in NEIGHBOURS}
         makers[f"tsne-{perplexity}"] = partial(_tsne, perplexity, atoms)
-    return {name: partial(_charged, name, make, n, data_dim, ledger) for name, make in makers.items()}
+    return {name: partial(_charged, name, make, (n, data_dim, 2), ledger) for name, make in makers.items()}
 
 
-def _charged(name: str, make: Callable[[], Array], n: int, data_dim: int, ledger: Ledger, latent_dim: int = 2) -> Array:
-    ledger.charge(f"layout {name}", layout_flops(name, n, data_dim, latent_dim))
+def _charged(name: str, make: Callable[[], Array], size: tuple[int, int, int], ledger: Ledger) -> Array:
+    """A layout of n points in D dimensions in L, charged for the `size` n, D and L."""
+    ledger.charge(f"layout {name}", layout_flops(name, *size))
     with _sealed():
         return make()
 
@@ -107,7 +108,7 @@ def isomap(points: Array, latent_dim: int, ledger: Ledger) -> Array:
     """
     neighbours = min(NEIGHBOURS[1], len(points) - 1)
     make = partial(_isomap, neighbours, points, latent_dim=latent_dim)
-    return _charged(f"isomap-{neighbours}", make, len(points), points.shape[1], ledger, latent_dim)
+    return _charged(f"isomap-{neighbours}", make, (*points.shape, latent_dim), ledger)
 
 
 def _isomap(neighbours: int, points: Array, metric: str = "minkowski", latent_dim: int = 2) -> Array:

@@ -50,8 +50,8 @@ class MAPA(Method):
         tolerance: The fit ends when 50 steps gain less than this, in nats per training point.
         history: Number of pairs that L-BFGS remembers.
         trial_steps: Steps of each trial fit. Only the one with the highest likelihood of validation points continues.
-        replacements: How often codes are reassigned to suit the decoder after the trial (L = 2).
-        replacement_steps: Steps after each replacement.
+        replacements: How often codes are reassigned to suit the decoder (L = 2), the first time within the trial.
+        replacement_steps: Steps before each replacement.
         steepness: Factor on the first layer's initial weights. For L = 1 a second start uses it if the first is 1 nat
             or more from a perfect fit after its trial, and the better one continues; for L = 2 every start uses a
             quarter of it.
@@ -90,7 +90,7 @@ class MAPA(Method):
     history: int = 60
     trial_steps: int = 100
     replacement_steps: int = 50
-    replacements: int = 3
+    replacements: int = 4
     steepness: float = 8.0
     noise_rounds: int = 3
     placement: str = "best"
@@ -177,9 +177,6 @@ class MAPA(Method):
                 best, reached = attempt, value
         if best is None:
             return fitted
-        for _ in range(self.replacements if task.latent_dim > 1 else 0):
-            best.place_anew(task.ledger)
-            yield from _watched(best, min(self.replacement_steps, self.steps - best.steps), kept)
         yield from _watched(best, self.steps - best.steps, kept)
         task.model.load_state_dict(kept.model.state_dict())
         if task.model.learns_noise:
@@ -209,6 +206,7 @@ class MAPA(Method):
         begin = partial(
             fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance, optimiser=self.optimiser
         )
+        replacements = self.replacements if task.latent_dim > 1 else 0
         for _name, order in placement.candidates(
             shares.mixture.places.cpu().numpy(),
             LatentGrid.equal(len(shares.targets), task.latent_dim).codes.numpy(),
@@ -219,7 +217,8 @@ class MAPA(Method):
             self._true_codes(task, shares.mixture.atoms),
         ):
             for steepness in self._starts(task.latent_dim):
-                attempt = Attempt(steepened(start, steepness), shares, torch.from_numpy(order), begin)
+                model, place = steepened(start, steepness), torch.from_numpy(order)
+                attempt = Attempt(model, shares, place, begin, task.ledger, replacements, self.replacement_steps)
                 yield attempt
                 if attempt.loss < POOR_FIT:
                     break

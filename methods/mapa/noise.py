@@ -10,6 +10,7 @@ from torch import Tensor
 from methods.contract.decoder import LEAST_NOISE, GenerativeModel, PerCoordinateModel
 
 STEPS = 30
+TINY = 1e-12
 
 
 @torch.no_grad()
@@ -117,6 +118,10 @@ def refine_variances(
     return variances
 
 
-def _least(x: Tensor) -> float:
+def least_noise(variance: float) -> float:
     """A millionth of the variance of data, below which no estimate goes; positive for points that are equal."""
-    return max(LEAST_NOISE * float(x.var(0, unbiased=False).mean()), 1e-12)
+    return max(LEAST_NOISE * variance, TINY)
+
+
+def _least(x: Tensor) -> float:
+    return least_noise(float(x.var(0, unbiased=False).mean()))

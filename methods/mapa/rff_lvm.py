@@ -29,16 +29,15 @@ from torch import Tensor
 from methods.common.posteriors import FullGaussian
 from methods.contract.method import DecoderModel, Ledger, NullLedger, likelihood_of
 from methods.mapa.layouts import isomap
+from methods.mapa.noise import TINY, least_noise
 
 FEATURES = 200
 PREFERENCE = 10.0
 LENGTH_SCALE = 1.5
 MOST_LAID_OUT = 2000
 TRIAL_ROUNDS = 3
-TINY = 1e-12
 ROUNDS = 15
 SMALLEST = 1e-3
-LEAST_NOISE = 1e-6
 RIDGE_STEPS = 30
 CLIMBS = 2
 CLIMBS_ANEW = 10
@@ -152,7 +151,7 @@ def embed(x: Tensor, latent_dim: int, noise: float | None, ledger: Ledger, round
         )
     subspace, variances = signal_subspace(x, latent_dim, noise, ledger)
     scores = subspace.scores(x)
-    least = max(LEAST_NOISE * float(variances.mean()), TINY) if noise is None else noise
+    least = least_noise(float(variances.mean())) if noise is None else noise
     width = max(float(variances[latent_dim:].mean()), least)
     principal = principal_codes(scores, variances[:latent_dim], width)
 

@@ -186,12 +186,12 @@ def test_placing_anew_never_raises_the_loss_of_the_decoder(name, seed, shift, ma
     x = draw(datasets.load(name), seed, 80, 1, 1).train + shift
     task = make_task(x, noise=0.01, latent_dim=2, seed=seed)
     shares, begun = shares_of(task.train, 2), Begun()
-    attempt = Attempt(steepened(task.model, 4.0), shares, random_place(shares, seed), begun)
+    attempt = Attempt(steepened(task.model, 4.0), shares, random_place(shares, seed), begun, LEDGER)
     before = attempt.fitted
     for steps in (0, 5, 20):
         list(attempt.advance(steps))
         old = begun.loss(attempt.model)
-        attempt.place_anew(LEDGER)
+        attempt.place_anew()
         new = begun.loss(attempt.model)
         assert new <= old * (1 + 1e-5)
         assert sorted(attempt.place.tolist()) == list(range(80))
@@ -204,11 +204,36 @@ def test_placing_anew_never_raises_the_loss_of_the_decoder(name, seed, shift, ma
 def test_an_attempt_takes_no_more_steps_than_asked_for(make_task):
     task = make_task("circle")
     shares = shares_of(task.train, 1)
-    attempt = Attempt(task.model, shares, random_place(shares), Begun())
+    attempt = Attempt(task.model, shares, random_place(shares), Begun(), LEDGER)
     assert attempt.loss == math.inf
     assert [len(list(attempt.advance(steps))) for steps in (3, 0, 4)] == [3, 0, 4]
     assert attempt.steps == 7
     assert math.isfinite(attempt.loss)
+
+
+@pytest.mark.parametrize(("replacements", "at"), [(0, []), (2, [5, 10]), (9, [5, 10, 15])])
+def test_codes_are_placed_anew_after_each_of_the_first_stretches(replacements, at, make_task, monkeypatch):
+    task, found = make_task(draw(datasets.load("s_curve"), 0, 40, 1, 1).train, noise=0.01, latent_dim=2), []
+    plain = Attempt.place_anew
+    monkeypatch.setattr(Attempt, "place_anew", lambda self: (found.append(self.steps), plain(self)))
+    shares = shares_of(task.train, 2)
+    attempt = Attempt(task.model, shares, random_place(shares), Begun(), LEDGER, replacements, 5)
+    for steps in (7, 3, 0, 8):
+        list(attempt.advance(steps))
+    assert (found, attempt.steps) == (at, 18)
+
+
+def test_codes_are_placed_anew_when_a_fit_ends_by_itself(make_task):
+    task = make_task(draw(datasets.load("s_curve"), 0, 40, 1, 1).train, noise=0.01, latent_dim=2)
+    shares, fits = shares_of(task.train, 2), []
+
+    def three_steps(*_):
+        fits.append(iter([3.0, 2.0, 1.0]))
+        return fits[-1]
+
+    attempt = Attempt(task.model, shares, random_place(shares), three_steps, LEDGER, 2, 5)
+    assert len(list(attempt.advance(100))) == 9
+    assert len(fits) == 3
 
 
 # The fit.

@@ -47,13 +47,13 @@ class Watched(Attempt):
         self.losses_seen = []
         Watched.begun.append(self)
 
-    def advance(self, steps=None):
+    def advance(self, steps):
         for _ in super().advance(steps):
             self.losses_seen.append(self.loss)
             yield
 
-    def place_anew(self, ledger):
-        super().place_anew(ledger)
+    def place_anew(self):
+        super().place_anew()
         self.placements.append(self.place)
 
 
@@ -128,11 +128,9 @@ def test_a_fit_of_a_surface_begins_a_quarter_as_steeply(make_task):
 
 
 @pytest.mark.parametrize("replacements", [0, 2])
-def test_the_placement_that_is_best_on_validation_goes_on_and_it_alone_is_placed_anew(
-    replacements, make_task, short, watched, looks
-):
-    """What is learned is the state that was best on validation points at any look."""
-    mapa = dataclasses.replace(short(MAPA(), 50), replacements=replacements)
+def test_the_placement_that_is_best_on_validation_goes_on(replacements, make_task, short, watched, looks):
+    """Each is placed anew once within its trial. What is learned is the state that was best at any look."""
+    mapa = dataclasses.replace(short(MAPA(), 50), replacements=replacements, replacement_steps=5)
     task = make_task("s_curve", 40)
     fitted = last(mapa.fit(task))
     seen = {attempt: value for attempt, steps, value, _ in looks if steps == mapa.trial_steps}
@@ -140,7 +138,7 @@ def test_the_placement_that_is_best_on_validation_goes_on_and_it_alone_is_placed
     assert len(watched) > 2
     for attempt in watched:
         is_chosen = attempt is chosen
-        assert len(attempt.placements) == 1 + replacements * is_chosen
+        assert len(attempt.placements) == 1 + (replacements if is_chosen else min(replacements, 1))
         assert attempt.steps == (50 if is_chosen else mapa.trial_steps)
         assert all(sorted(place.tolist()) == list(range(40)) for place in attempt.placements)
     assert fitted.model is task.model
@@ -170,9 +168,8 @@ def test_one_may_stop_before_the_codes_are_placed(make_task, short):
     placed = [isinstance(fitted.posterior, GridPosterior) for fitted in yielded]
     assert placed == sorted(placed)
     assert placed.count(False) == 1
-    # Five trials, after a yield each, one placement anew and the rest of the best attempt's steps, each with a look;
-    # and the end.
-    assert len(yielded) == 5 * (1 + 10 + 1) + (10 + 1) + (10 + 1) + 1
+    # Five trials of 10 steps, after a yield each, and the other 20 steps of the best, each with a look; and the end.
+    assert len(yielded) == 5 * (1 + 10 + 1) + (20 + 1) + 1
     changes = sum(first.model is not second.model for first, second in itertools.pairwise(yielded[1:-1]))
     assert changes < 12
     assert yielded[-1].model is task.model
@@ -315,10 +312,9 @@ def test_paths_of_a_curve_are_charged(make_task, short):
 
 
 def test_optimal_transport_of_a_surface_is_charged(make_task, short):
-    """Once for each of five layouts, and once for each time that codes are reassigned."""
+    """Once for each of five layouts, and once for each time that codes are reassigned: in each trial, and after it."""
     ledger = Charges()
-    mapa = short(MAPA())
+    mapa = dataclasses.replace(short(MAPA()), replacements=2, replacement_steps=5)
     last(mapa.fit(make_task("s_curve", ledger=ledger)))
-    assert mapa.replacements == 1
-    assert ledger.made["transport"] == [60.0**3] * 6
+    assert ledger.made["transport"] == [60.0**3] * (5 + 5 + 1)
     assert ledger.made["distances"] == [3 * 60.0**2 * 2] * 5
