@@ -238,7 +238,7 @@ class MAPA(Method):
 
 
 def _watched(attempt: Attempt, steps: int, kept: Kept) -> Generator[Fitted, None, float]:
-    """Train on, and look at validation points every 25 steps and at the end.
+    """Train on, and look at validation points every 25 steps and, if the last look was earlier, at the end.
 
     Args:
         attempt: The fit.
@@ -251,11 +251,12 @@ def _watched(attempt: Attempt, steps: int, kept: Kept) -> Generator[Fitted, None
     Returns:
         The highest log-likelihood of validation points that was seen on the way, in nats.
     """
-    highest = -math.inf
+    highest, taken = -math.inf, 0
     for taken, _ in enumerate(attempt.advance(steps), 1):
         if taken % LOOK_EVERY == 0:
             highest = max(highest, kept.look(attempt))
         yield kept.fitted or attempt.fitted
-    highest = max(highest, kept.look(attempt))
-    yield kept.fitted or attempt.fitted
+    if taken % LOOK_EVERY or not taken:
+        highest = max(highest, kept.look(attempt))
+        yield kept.fitted or attempt.fitted
     return highest
