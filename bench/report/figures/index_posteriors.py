@@ -92,7 +92,8 @@ def _panel(ax: Axes, table: pd.DataFrame, code: float, style: Style, number: int
     ax.plot(codes, trend[name], color=style.color, linewidth=1.8, linestyle=style.dash, gid=style.mark)
     ax.plot(code, 0, "^", color=INK, markersize=6, clip_on=False, zorder=5)
     seen = codes[(trend > _NEGLIGIBLE * trend.max().max()).any(axis=1)]
-    ax.set_xlim(seen.min() - 0.04 * np.ptp(seen), seen.max() + 0.04 * np.ptp(seen))
+    margin = 0.04 * (np.ptp(seen) or 1.0)  # all codes may be equal
+    ax.set_xlim(seen.min() - margin, seen.max() + margin)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("true code z")
     of = divergences(table)

@@ -107,3 +107,10 @@ def test_data_that_are_not_in_the_plane_have_no_map():
 @pytest.mark.parametrize("dim", [2, 3])
 def test_nothing_is_cut_off_or_lies_over_anything_else(misplaced, names, dim):
     assert misplaced(draw(shown(*names, points=(5, 15, 25, 35), dim=dim), names)) == []
+
+
+def test_codes_that_are_all_equal_still_have_an_axis():
+    table = shown("mapa")
+    fig = draw(table[table["index"] == 20], ["mapa"])
+    low, high = fig.axes[1].get_xlim()
+    assert low < CODES[20] < high
