@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 14, 34, 48  # the margins around the panel
 FLOOR = 1e-3  # nats; gaps at or below it, which a good model can have by chance, are drawn at the edge
 DECADES = 3  # the most decades of gaps above the largest final one
 LEAST = 4  # units by which a line moves; smaller steps are not visible
+_FAR = 4.0  # medians
 FEW = 6  # the most ranges over seeds that a reader can distinguish
 SHAPES = {
     "o": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
@@ -87,7 +89,7 @@ def interval_bar(low: float, middle: float, high: float, most: float) -> Markup:
         low: The lower end; NaN for none.
         middle: The value.
         high: The upper end.
-        most: The end of the axis.
+        most: The end of the axis; an arrowhead there stands for what lies beyond.
     """
 
     def at(value: float) -> float:
@@ -97,10 +99,28 @@ def interval_bar(low: float, middle: float, high: float, most: float) -> Markup:
         return Markup("")
     known = math.isfinite(low + high)
     line = f'<path d="M{at(low):g} 7H{at(high):g}" class="range"/>' if known else ""
+    place = f'<circle cx="{at(middle):g}" cy="7" r="4"/>' if middle <= most else '<path d="M152 3l7 4-7 4z"/>'
     return Markup(
-        f'<svg class="bar" viewBox="0 0 160 14" aria-hidden="true"><path d="M2 0v14" class="zero"/>'
-        f'{line}<circle cx="{at(middle):g}" cy="7" r="4"/></svg>'
+        f'<svg class="bar" viewBox="0 0 160 14" aria-hidden="true"><path d="M2 0v14" class="zero"/>{line}{place}</svg>'
     )
+
+
+def axis_end(means: Sequence[float], highs: Sequence[float]) -> float:
+    """Where an axis ends that is shared by values with intervals: the highest end of an interval.
+
+    Values above four times their median are left out, since the others would all look alike.
+
+    Args:
+        means: The values.
+        highs: The upper ends of their intervals, NaN for none.
+
+    Returns:
+        The end; 0 if no value is finite.
+    """
+    finite = [value for value in means if math.isfinite(value)]
+    shown = _FAR * statistics.median(finite) if finite else 0.0
+    ends = [max(mean, high if math.isfinite(high) else mean) for mean, high in zip(means, highs, strict=True)]
+    return max((end for mean, end in zip(means, ends, strict=True) if mean <= shown), default=0.0)
 
 
 @dataclass(frozen=True)

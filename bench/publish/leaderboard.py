@@ -13,7 +13,7 @@ from markupsafe import Markup
 from bench.common import units
 from bench.publish.blocks import Links, Page, Part
 from bench.publish.content import Content, problem_of, slim
-from bench.publish.drawing import interval_bar
+from bench.publish.drawing import axis_end, interval_bar
 from bench.report import sentences
 from bench.report.blocks import Block, Cell, Column, Paragraph, Row, Table
 from bench.report.comparison_tables import ratio_cell, verdict_counts
@@ -68,8 +68,7 @@ def front(content: Content) -> Page:
 
 def _leaderboard(content: Content, placed: pd.DataFrame) -> Table:
     """A row per fitted method: the mean gap, the mean rank, the verdicts on it, and the cost to match it."""
-    finite = placed[["mean", "high"]].to_numpy(dtype=float)
-    most = max(finite[pd.notna(finite) & (abs(finite) < math.inf)].tolist(), default=0.0)
+    most = axis_end(placed["mean"].tolist(), placed["high"].tolist())
     costs = {cost: content.summary.groupby("method")[cost] for cost in ("flops", "wall_s")}
     baselines = list(dict.fromkeys(each.baseline for each in content.found))[:BASELINES]
     pairs = {(each.baseline, each.other): each for each in content.paired}

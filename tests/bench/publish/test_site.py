@@ -14,7 +14,7 @@ import pytest
 from bench.common import units
 from bench.common.errors import UsageError
 from bench.publish import site as module
-from bench.publish.drawing import HEIGHT, LEAST, TOP, _steps, _thinned, drawings
+from bench.publish.drawing import HEIGHT, LEAST, TOP, _steps, _thinned, axis_end, drawings, interval_bar
 from bench.publish.site import write
 from bench.report import sentences
 from bench.report.figures.palette import styles
@@ -583,3 +583,29 @@ def test_pages_are_complete_without_a_program(browser, made):
         assert "needs JavaScript" in browser.texts("noscript, main")[0]
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("means", "highs", "end"),
+    [
+        ([0.1, 0.2, 0.3], [0.2, 0.5, 0.4], 0.5),
+        ([0.1, 0.2, 0.3, 9.0], [0.2, 0.5, 0.4, 12.0], 0.5),  # 9 is beyond four medians of .25
+        ([0.1, 0.2, 0.3], [NAN, INF, 0.4], 0.4),
+        ([NAN, INF], [NAN, NAN], 0.0),
+        ([], [], 0.0),
+        ([0.2], [NAN], 0.2),
+    ],
+)
+def test_an_axis_of_intervals_leaves_out_what_is_far_from_the_others(means, highs, end):
+    assert axis_end(means, highs) == end
+
+
+def test_a_value_beyond_the_axis_is_an_arrowhead_at_its_end():
+    assert "<circle" in interval_bar(0.1, 0.2, 0.3, 0.5)
+    beyond = interval_bar(4.0, 5.0, 6.0, 0.5)
+    assert "<circle" not in beyond
+    assert 'M158 7H158" class="range"' in beyond
+    assert "M152 3l7 4-7 4z" in beyond
