@@ -22,7 +22,7 @@ def estimate(x: torch.Tensor) -> deconvolution.Mixture:
     """The mixture that MAPA estimates from points (N, D) of the surface, with its default hyperparameters."""
     mapa, noise, ledger = MAPA(), registry().make_problem(SURFACE, None).noise_variance, NullLedger()
     few = deconvolution.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
-    mixture = deconvolution.estimate(few, noise, mapa.smoothing, mapa.weight_steps, mapa.atom_steps, ledger)
+    mixture = deconvolution.estimate(few, noise, mapa.smoothing, 0, mapa.atom_steps, ledger)
     return deconvolution.sharpened(mixture, x, noise, ledger)
 
 

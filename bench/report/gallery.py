@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from bench.common import units
+from bench.process.beside import Beside
 from bench.report.figures import decomposition, densities, images, index_posteriors, ranking, signal_posteriors, style
 from bench.report.figures.inline import inlined
 from bench.report.figures.palette import Style, styles
@@ -24,6 +25,10 @@ from bench.store.study_tables import Study
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
+
+Drawings = Iterator[tuple[str, str, str, str, "Figure"]]  # the parts of a picture, and the figure to draw
+Draw = Callable[[Study, "pd.DataFrame"], Drawings]
 
 _KINDS = 3  # the most kinds of datasets with a panel each
 
@@ -37,52 +42,47 @@ class Picture:
         dataset: The dataset that it is of; empty if it is of several.
         caption: Its caption.
         words: What it shows, in words.
-        figure: The matplotlib figure.
+        images: The figure as 'svg', 'png' or 'pdf'.
     """
 
     stem: str
     dataset: str
     caption: str
     words: str
-    figure: Any
+    images: Mapping[str, bytes]
 
     @cached_property
     def inline(self) -> Markup:
         """The figure as an element of the page."""
-        return inlined(self._svg, self.stem, self.words)
-
-    @cached_property
-    def _svg(self) -> bytes:
-        with style.figure_style():
-            return style.image(self.figure, "svg")
-
-    def image(self, kind: str) -> bytes:
-        """The figure as 'svg', 'png' or 'pdf'. Only what is asked for is drawn, since this takes most of the time."""
-        if kind == "svg":
-            return self._svg
-        with style.figure_style():
-            return style.image(self.figure, kind)
+        return inlined(self.images["svg"], self.stem, self.words)
 
 
-def gallery(study: Study, table: pd.DataFrame) -> dict[str, list[Picture]]:
-    """The figures of a study by kind, in the order of its datasets.
+def gallery(study: Study, table: pd.DataFrame, formats: Collection[str] = ("svg",)) -> dict[str, list[Picture]]:
+    """The figures of a study by kind, in the order of its datasets. Half of them are drawn by a second process.
 
     Args:
         study: The study.
         table: Its summary, as `bench.stats.summary.summary` returns it.
+        formats: As what they are drawn, 'svg' among them. This takes most of the time.
     """
-    kinds = {
-        "overview": _overview,
-        "ranking": _ranking,
-        "curves": _curves,
-        "losses": _losses,
+    of_numbers = {"overview": _overview, "ranking": _ranking, "curves": _curves, "losses": _losses, "images": _images}
+    of_posteriors = {
         "densities": _densities,
         "index_posteriors": _index_posteriors,
         "signal_posteriors": _signal_posteriors,
-        "images": _images,
     }
+    beside = Beside(partial(_pictures, of_posteriors, study, table, formats))
+    return _pictures(of_numbers, study, table, formats) | beside.result()
+
+
+def _pictures(
+    kinds: Mapping[str, Draw], study: Study, table: pd.DataFrame, formats: Collection[str]
+) -> dict[str, list[Picture]]:
+    def drawn(stem: str, dataset: str, caption: str, words: str, figure: Figure) -> Picture:
+        return Picture(stem, dataset, caption, words, {each: style.image(figure, each) for each in formats})
+
     with style.figure_style():
-        return {kind: list(draw(study, table)) for kind, draw in kinds.items()}
+        return {kind: [drawn(*each) for each in draw(study, table)] for kind, draw in kinds.items()}
 
 
 def stems(datasets: list[str]) -> dict[str, str]:
@@ -108,7 +108,7 @@ def _styles(study: Study) -> dict[str, Style]:
     return styles(study.roles, study.colour_groups)
 
 
-def _overview(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _overview(study: Study, table: pd.DataFrame) -> Drawings:
     rows = finished(study.measurements, study.runs)
     rows = rows[rows["metric"] == "oracle_gap"]
     yield from _progress(study, rows)
@@ -116,10 +116,10 @@ def _overview(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
     if fig is not None:
         ends = (f"{dataset}: {_ended(table, dataset, 'oracle_gap')}" for dataset in study.datasets)
         caption = "Oracle gap against FLOPs, per dataset: lower and further left is better; earlier gaps are above"
-        yield Picture("overview", "", caption, f"{caption}. Final medians in nats. {'. '.join(ends)}.", fig)
+        yield "overview", "", caption, f"{caption}. Final medians in nats. {'. '.join(ends)}.", fig
 
 
-def _progress(study: Study, rows: pd.DataFrame) -> Iterator[Picture]:
+def _progress(study: Study, rows: pd.DataFrame) -> Drawings:
     """The mean gaps against cost, if the gaps `rows` are of several datasets and methods."""
     datasets, places = list(rows["dataset"].unique()), ranks(study.measurements, study.runs)
     if len(datasets) < 2 or len(places) < 2:
@@ -144,7 +144,7 @@ def _progress(study: Study, rows: pd.DataFrame) -> Iterator[Picture]:
         for title, lines in panels.items()
     )
     words = f"{caption}. Final means in nats. {'. '.join(ends)}."
-    yield Picture("progress", "", caption, words, ranking.progress(panels, places, _styles(study), budget))
+    yield "progress", "", caption, words, ranking.progress(panels, places, _styles(study), budget)
 
 
 def _kinds(study: Study, datasets: list[str]) -> dict[str, list[str]]:
@@ -158,7 +158,7 @@ def _kinds(study: Study, datasets: list[str]) -> dict[str, list[str]]:
     return {f"latent dimension {dim}: {units.plural(len(names), 'dataset')}": names for dim, names in groups.items()}
 
 
-def _ranking(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _ranking(study: Study, table: pd.DataFrame) -> Drawings:
     tables = (study.measurements, study.runs)
     places, means = ranks(*tables), aggregate(*tables)
     if len(places) > 1 and means["mean"].notna().any():
@@ -167,10 +167,10 @@ def _ranking(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
         texts = [f"{method} {units.number(gap)}" for method, gap in zip(means["method"], means["mean"], strict=True)]
         missing = len(table[table["seeds_done"] < table["seeds_total"]])
         words = f"{caption}. Gaps in nats: {units.listed(texts)}. Rows of the table with unfinished runs: {missing}."
-        yield Picture("ranking", "", caption, words, fig)
+        yield "ranking", "", caption, words, fig
 
 
-def _curves(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _curves(study: Study, table: pd.DataFrame) -> Drawings:
     rows = finished(study.measurements, study.runs)
     rows = rows[rows["metric"] == "test_ll"]
     levels, known = oracle_levels(study.measurements, study.runs), _styles(study)
@@ -180,10 +180,10 @@ def _curves(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
             fig = style.against_cost(chosen, known, levels.get(dataset), dataset)
             caption = f"{dataset}: test log-likelihood against cost"
             words = f"{caption}. Final medians in nats: {_ended(table, dataset, 'test_ll')}."
-            yield Picture(f"{stem}-cost", dataset, caption, words, fig)
+            yield f"{stem}-cost", dataset, caption, words, fig
 
 
-def _losses(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _losses(study: Study, table: pd.DataFrame) -> Drawings:
     ends = final(study.measurements, study.runs)
     parts = decomposition.loss_parts(ends, study.datasets, fitted(study.runs))
     if len(parts):
@@ -197,7 +197,7 @@ def _losses(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
             for metric, label in labels.items()
         ]
         fig = decomposition.decomposition(parts, _styles(study))
-        yield Picture("decomposition", "", caption, f"{caption}. Medians. {'. '.join(texts)}.", fig)
+        yield "decomposition", "", caption, f"{caption}. Medians. {'. '.join(texts)}.", fig
 
 
 def _at_one_seed(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
@@ -207,7 +207,7 @@ def _at_one_seed(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]
         yield str(dataset), seed, every[every["seed"] == seed]
 
 
-def _densities(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _densities(study: Study, table: pd.DataFrame) -> Drawings:
     named = stems(study.datasets)
     for name, seed, rows in _at_one_seed(study.densities):
         methods = [m for m, role in study.roles.items() if role != "ceiling"]  # a ceiling would be the truth again
@@ -216,10 +216,10 @@ def _densities(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
         caption = f"{name}: learned densities beside the true one, seed {seed}"
         caption += f"; none for {units.listed(absent)}" if absent else ""
         words = f"{caption}. Oracle gaps, medians in nats: {_ended(table, name, 'oracle_gap')}."
-        yield Picture(f"{named.get(name, 'other')}-density", name, caption, words, fig)
+        yield f"{named.get(name, 'other')}-density", name, caption, words, fig
 
 
-def _index_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _index_posteriors(study: Study, table: pd.DataFrame) -> Drawings:
     named, known = stems(study.datasets), _styles(study)
     for name, seed, rows in _at_one_seed(study.posteriors):
         present = set(rows["method"].unique())
@@ -230,10 +230,10 @@ def _index_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
             caption = f"{name}: the index posterior of {units.listed(names)} over the true one, seed {seed}"
             caption += f"; none is recorded for {units.listed(absent)}" if absent else ""
             words = f"{caption}. Index KL, medians in nats: {_ended(table, name, 'index_kl')}."
-            yield Picture(f"{named.get(name, 'other')}-posterior", name, caption, words, fig)
+            yield f"{named.get(name, 'other')}-posterior", name, caption, words, fig
 
 
-def _signal_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _signal_posteriors(study: Study, table: pd.DataFrame) -> Drawings:
     named, known = stems(study.datasets), _styles(study)
     for name, seed, rows in _at_one_seed(study.signals):
         if names := signal_posteriors.overlaid(rows, fitted(study.runs), study.colour_groups, study.baseline):
@@ -245,14 +245,14 @@ def _signal_posteriors(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
             caption += f"; not drawn: {units.listed(unseen)}" if unseen else ""
             caption += f"; none is recorded for {units.listed(absent)}" if absent else ""
             words = f"{caption}. Signal W2 over many x, medians in data units: {_ended(table, name, 'signal_w2')}."
-            yield Picture(f"{named.get(name, 'other')}-signals", name, caption, words, fig)
+            yield f"{named.get(name, 'other')}-signals", name, caption, words, fig
 
 
-def _images(study: Study, table: pd.DataFrame) -> Iterator[Picture]:
+def _images(study: Study, table: pd.DataFrame) -> Drawings:
     named = stems(study.datasets)
     for name, seed, rows in _at_one_seed(study.images):
         methods = [m for m in study.roles if m in set(rows["method"].unique())]
         fig = images.beside_data(rows, methods, name)
         caption = f"{name}: test points, reconstructions and samples of {units.listed(methods)}, seed {seed}"
         words = f"{caption}. Test log-likelihoods, medians in nats: {_ended(table, name, 'test_ll')}."
-        yield Picture(f"{named.get(name, 'other')}-images", name, caption, words, fig)
+        yield f"{named.get(name, 'other')}-images", name, caption, words, fig

@@ -22,7 +22,7 @@ from bench.report import citations, latex, sentences
 from bench.report.document import document
 from bench.report.figures.inline import VARIABLES, colours
 from bench.report.figures.palette import styles
-from bench.report.gallery import Picture, gallery
+from bench.report.gallery import gallery
 from bench.report.rows import rows
 from bench.stats.summary import fitted, summary
 from bench.store.files import atomic_write
@@ -50,11 +50,12 @@ def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
     """
     study = read(Path(folder))
     table = summary(study.measurements, study.runs)
-    pictures = gallery(study, table)
-    (study.folder / "figures").mkdir(exist_ok=True)
     kinds = ["svg", *(kind for form, kind in {"png": "png", "latex": "pdf"}.items() if form in formats)]
+    pictures = gallery(study, table, kinds)
+    (study.folder / "figures").mkdir(exist_ok=True)
     for picture in chain.from_iterable(pictures.values()):
-        _save(picture, study.folder / "figures", kinds)
+        for kind, image in picture.images.items():
+            atomic_write(study.folder / "figures" / f"{picture.stem}.{kind}", image)
     sections = document(study, table, pictures)
     context = {"study": study, "size": sentences.size(study), "sections": sections}
     page = study.folder / "report.html"
@@ -66,11 +67,6 @@ def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
         latex.write(study)
         citations.write(study)
     return page
-
-
-def _save(picture: Picture, folder: Path, kinds: list[str]) -> None:
-    for kind in kinds:
-        atomic_write(folder / f"{picture.stem}.{kind}", picture.image(kind))
 
 
 def _interactive(study: Study) -> dict[str, Any]:

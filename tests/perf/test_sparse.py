@@ -21,8 +21,8 @@ def surface():
     problem, mapa = registry().make_problem("swiss_roll", None), MAPA()
     x = problem.sample(SIZE, stream("swiss_roll", 0, "sparse")).double()
     few = deconvolution.thinned(x, mapa.atoms, torch.Generator().manual_seed(0))
-    steps = (mapa.weight_steps, mapa.atom_steps)
-    return deconvolution.estimate(few, problem.noise_variance, mapa.smoothing, *steps, NullLedger()), x
+    noise, steps = problem.noise_variance, mapa.atom_steps
+    return deconvolution.estimate(few, noise, mapa.smoothing, 0, steps, NullLedger()), x
 
 
 def test_sums_over_the_nearest_atoms_take_half_of_the_time_of_sums_over_all(surface, monkeypatch, fastest):

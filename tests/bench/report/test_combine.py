@@ -236,10 +236,14 @@ def drawn_once(monkeypatch):
     """Draw the figures of a study once, however often its report is written."""
     plain, made = page.gallery, {}
 
-    def gallery(study, table):
+    def gallery(study, table, formats):
         if study.folder not in made:
-            made[study.folder] = plain(study, table)
-        return made[study.folder]
+            made[study.folder] = plain(study, table, ("svg", "png", "pdf"))
+        every = made[study.folder].items()
+        return {kind: [asked(picture, formats) for picture in pictures] for kind, pictures in every}
+
+    def asked(picture, formats):
+        return replace(picture, images={each: picture.images[each] for each in formats})
 
     monkeypatch.setattr(page, "gallery", gallery)
 
