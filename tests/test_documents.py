@@ -257,6 +257,7 @@ GENERATED = {
     ("README.md", "reference"): reference,
     ("results/reference/README.md", "named"): partial(reference, "named"),
     ("results/reference/README.md", "discrete"): partial(reference, "discrete"),
+    ("results/reference/README.md", "tuned"): partial(reference, "tuned"),
     ("docs/costs.md", "operators"): operators,
     ("docs/costs.md", "charges"): charges,
     ("docs/methods.md", "steps"): steps,

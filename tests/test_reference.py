@@ -3,8 +3,10 @@
 import hashlib
 import json
 import re
+from itertools import product
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench.common.units import number
@@ -19,7 +21,8 @@ from datasets import DISCRETE as DISCRETE_PROBLEMS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "reference" / "study"
-NAMED, DISCRETE = (ROOT / "results" / "reference" / name for name in ("named", "discrete"))
+NAMED, DISCRETE, TUNED = (ROOT / "results" / "reference" / name for name in ("named", "discrete", "tuned"))
+HELD_OUT = [f"random_{kind}[seed={seed}]" for kind in ("curve", "surface") for seed in (1, 2, 3)]
 SITE = ROOT / "results" / "reference" / "site"
 LIMIT, SITE_LIMIT = 2_000_000, 800_000
 
@@ -55,13 +58,15 @@ def test_the_readme_names_every_loss(found):
 
 def test_the_study_is_whole(study):
     assert len(study.methods) >= 8
-    held_out = [f"random_{kind}[seed={seed}]" for kind in ("curve", "surface") for seed in (1, 2, 3)]
-    assert list(study.datasets) == held_out  # the rule in docs/datasets.md
+    assert list(study.datasets) == HELD_OUT  # the rule in docs/datasets.md
     assert set(study.runs.groupby(["dataset", "method"])["seed"].nunique()) == {10}
     assert set(study.runs["status"]) == {"done"}
 
 
-@pytest.mark.parametrize(("folder", "problems"), [(NAMED, (*CURVES, *SURFACES)), (DISCRETE, DISCRETE_PROBLEMS)])
+@pytest.mark.parametrize(
+    ("folder", "problems"),
+    [(NAMED, (*CURVES, *SURFACES)), (DISCRETE, DISCRETE_PROBLEMS), (TUNED, HELD_OUT)],
+)
 def test_the_other_studies_are_whole_under_the_same_conditions(study, folder, problems):
     other = read(folder)
     assert other.datasets == list(problems)
@@ -71,13 +76,26 @@ def test_the_other_studies_are_whole_under_the_same_conditions(study, folder, pr
     plan, name = file.read_plan(folder / "study.toml")
     assert name == folder.name
     settings, reference = other.section("settings"), study.section("settings")
-    assert {key for key in settings if settings[key] != reference[key]} <= {"datasets", "methods", "set"}
+    assert {key for key in settings if settings[key] != reference[key]} <= {"datasets", "methods", "set", "tuned"}
     assert all(reference["set"].get(method) == given for method, given in settings["set"].items())
     assert other.info["evaluation"] == study.info["evaluation"]
     assert list(plan.methods) == other.methods
     told = (FOLDER.parent / "README.md").read_text(encoding="utf-8").partition(f"**`{name}/`**")[2]
     found = comparisons(other.measurements, other.runs, other.baseline, other.margin)
     assert losses_in(told.partition("<!--")[0]) == losses_of(found)
+
+
+def test_the_tuned_study_took_what_the_kept_tuning_chose(study):
+    """On seeds that the study does not use, for every rival on every problem."""
+    content = (FOLDER.parent / "tune" / "tuned.json").read_bytes()
+    other, chosen = read(TUNED), json.loads(content)
+    assert (TUNED / "tuned" / "tuned.json").read_bytes() == content
+    assert other.info["tuned"]["sha256"] == hashlib.sha256(content).hexdigest()
+    rivals = {each["method"] for each in chosen["choices"]}
+    assert rivals == {name for name, role in other.roles.items() if role == "method"} - set(other.baseline)
+    assert {(each["dataset"], each["method"]) for each in chosen["choices"]} == set(product(HELD_OUT, rivals))
+    trials = pd.read_csv(FOLDER.parent / "tune" / "trials.csv")
+    assert not {*trials["seed"]} & {*study.runs["seed"]}
 
 
 def test_the_study_can_be_run_again_and_names_no_machine():

@@ -1,0 +1,56 @@
+"""Begins a study with the runs of a stored one that have the same hyperparameters, so that only the others are made.
+
+python -m tools.borrow STORED STUDY.toml OUT
+
+A tuning keeps the defaults of most methods on most problems, and these runs are in the reference already. Both studies
+must have the same conditions, but for datasets, methods and tuned hyperparameters. A stored run is taken if today's
+code would make it, and if all its hyperparameters are those of the new one. `source` in runs says where it is from.
+Then `python -m bench run STUDY.toml --out OUT` makes what is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from bench.fit.task import hyperparameters
+from bench.store import stored, study_tables, tables
+from bench.store.locks import alone
+from bench.store.records import RunSpec
+from bench.study.file import read_plan
+from bench.study.folder import different_conditions, held, made
+from bench.study.plan import resolve
+
+
+def borrow(folder: Path, study_file: Path, out: Path) -> str:
+    """Write the runs that can be taken into the folder of the new study; what was done, in words.
+
+    Raises:
+        ValueError: If the studies have other conditions.
+    """
+    before, study = held(folder), study_tables.read(folder)
+    plan, _ = read_plan(study_file, ())
+    for name, old, new in different_conditions(before.settings, plan.settings, None, None):
+        raise ValueError(f"{folder} has {name} {old}, {study_file} has {new}")
+    kept = stored.keys(study)
+    same_code = {spec.name: spec for spec in resolve(before.settings, before.pairs).runs if kept[spec.name] == spec.key}
+
+    def values(spec: RunSpec) -> Mapping[str, object]:
+        return hyperparameters(plan.registry.make_method(spec.method, dict(spec.parameters)))
+
+    wanted = [
+        (spec, values(spec))
+        for spec in plan.runs
+        if spec.name in same_code and values(spec) == values(same_code[spec.name])
+    ]
+    source = f"the study {study.info['name']}, at the same hyperparameters"
+    with alone(made(out)):
+        for result in stored.results(study, wanted):
+            tables.write_run(out, replace(result, source=source))
+    return f"{len(wanted)} of {plan.size} runs are those of {folder}"
+
+
+if __name__ == "__main__":
+    print(borrow(*map(Path, sys.argv[1:])), flush=True)
