@@ -56,6 +56,7 @@ class Block:
         self.places = [seeds.index(each.spec.seed) for each in replicas]
         self.size = len(tasks)
         self.fit = fits_of(method, tasks)
+        self.steps_alike = method.stacks
         self.cpu_s = self.elsewhere_s = 0.0
 
     def run(self) -> None:
@@ -84,7 +85,7 @@ class Block:
                 cost, alone = replica.cost, replica.result.alone
                 if not alone or cost.wall_s >= alone[-1][1] + ALONE_STEP_S:
                     alone.append((cost.flops, cost.wall_s, cost.cpu_s))
-                    if _settled(alone):
+                    if _settled(alone, self.steps_alike):
                         return
             cost = replica.cost
             replica.result.alone.append((cost.flops, cost.wall_s, cost.cpu_s))
@@ -329,14 +330,19 @@ def note_failure(result: RunResult, error: BaseException, last: str = "") -> Non
     result.message = plain(f"{describe(error)} (last on standard error: {last})" if last else describe(error))
 
 
-def _settled(alone: Sequence[tuple[float, float, float]]) -> bool:
-    """Whether a FLOP took as long in the last quarter of the time as in the quarter before, to 3 %."""
+def _settled(alone: Sequence[tuple[float, float, float]], steps_alike: bool) -> bool:
+    """Whether the rest of a fit can be told: a FLOP took as long in the last quarter of the time as before it, to 3 %.
+
+    Only steps of one kind tell it, as those of methods that can be stacked. Others may have phases still to come.
+    """
     seconds = alone[-1][1]
-    if seconds < ALONE_S:
+    if seconds >= MOST_ALONE_S:
+        return True
+    if seconds < ALONE_S or not steps_alike:
         return False
     half, quarter = (next(point for point in alone if point[1] >= at * seconds) for at in (0.5, 0.75))
     rates = [(b[1] - a[1]) / max(b[0] - a[0], 1.0) for a, b in ((half, quarter), (quarter, alone[-1]))]
-    return seconds >= MOST_ALONE_S or abs(rates[1] - rates[0]) < SETTLED * rates[0]
+    return abs(rates[1] - rates[0]) < SETTLED * rates[0]
 
 
 def _unasked(method: Method, source: DataSource, spec: RunSpec, seed: int) -> Task:

@@ -238,10 +238,28 @@ def test_a_short_fit_is_timed_to_its_end(soon, alone_of):
 
 
 def test_a_step_that_takes_long_settles_nothing():
-    assert not blocks._settled([(1.0, 3.0, 3.0)])
-    assert blocks._settled([(1.0, 9.0, 9.0)])
-    assert blocks._settled([(k, 0.1 * k, 0.1 * k) for k in range(1, 30)])
-    assert not blocks._settled([(k, 0.01 * k**2, 0.1 * k) for k in range(1, 20)])
+    assert not blocks._settled([(1.0, 3.0, 3.0)], True)
+    assert blocks._settled([(1.0, 9.0, 9.0)], True)
+    assert blocks._settled([(k, 0.1 * k, 0.1 * k) for k in range(1, 30)], True)
+    assert not blocks._settled([(k, 0.01 * k**2, 0.1 * k) for k in range(1, 20)], True)
+
+
+def test_a_fit_of_several_phases_is_timed_to_its_end(soon, alone_of):
+    """The first phase settles, and says nothing of the second one."""
+
+    class Phases(Sleeps):
+        stacks = False
+
+        def fit(self, task):
+            for step, fitted in enumerate(super().fit(task)):
+                time.sleep(0.004 * (step > 60))
+                yield fitted
+
+    alone, flops = alone_of(Phases(steps=100, sleep=0.003))
+    assert alone[-1][0] == flops
+    assert not blocks._settled([(k, 0.01 * k, 0.01 * k) for k in range(1, 30)], False)
+    assert blocks._settled([(k, 0.01 * k, 0.01 * k) for k in range(1, 30)], True)
+    assert blocks._settled([(1.0, 9.0, 9.0)], False)
 
 
 def test_a_budget_ends_a_fit_alone_as_it_ends_a_run(run_spec, soon, offer):
