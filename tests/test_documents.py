@@ -274,7 +274,9 @@ def between(text, name):
     """The text before a generated table, the table, and the text after it."""
     begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
     before, _, rest = text.partition(begin)
-    table, _, after = rest.partition(end)
+    table, ended, after = rest.partition(end)
+    if not ended:
+        raise ValueError(f"{end.strip()} is missing, or begins the line after {begin.strip()}")
     return before + begin, table, end + after
 
 
