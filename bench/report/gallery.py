@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from bench.common import units
-from bench.process.beside import Beside
+from bench.common.beside import Beside
 from bench.report.figures import decomposition, densities, images, index_posteriors, ranking, signal_posteriors, style
 from bench.report.figures.inline import inlined
 from bench.report.figures.palette import Style, styles

@@ -26,7 +26,7 @@ class Beside(Generic[T]):
     when its result is asked for.
 
     Args:
-        work: The work. What it returns is pickled.
+        work: The work. What it returns is sent from process to process.
     """
 
     def __init__(self, work: Callable[[], T]):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from bench.process.beside import Beside
+from bench.common.beside import Beside
 
 HERE = os.getpid()
 
