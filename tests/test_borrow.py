@@ -57,6 +57,7 @@ def test_runs_with_the_same_hyperparameters_are_taken_and_no_others(stored, tmp_
     assert (runs["source"].fillna("") == "").sum() == 2
     assert runs.loc[("circle", "iwae"), "flops"].tolist() == before.loc[("circle", "iwae"), "flops"].tolist()
     assert runs.loc[("figure8", "iwae"), "p_batch_size"].tolist() == [17, 17]
+    assert borrow(stored, file, out) == f"0 of 8 runs are those of {stored}"
 
 
 def test_studies_of_other_conditions_are_refused(stored, tmp_path):

@@ -27,6 +27,8 @@ from bench.study.plan import resolve
 def borrow(folder: Path, study_file: Path, out: Path) -> str:
     """Write the runs that can be taken into the folder of the new study; what was done, in words.
 
+    Runs that the folder holds already stay as they are.
+
     Raises:
         ValueError: If the studies have other conditions.
     """
@@ -40,11 +42,8 @@ def borrow(folder: Path, study_file: Path, out: Path) -> str:
     def values(spec: RunSpec) -> Mapping[str, object]:
         return hyperparameters(plan.registry.make_method(spec.method, dict(spec.parameters)))
 
-    wanted = [
-        (spec, values(spec))
-        for spec in plan.runs
-        if spec.name in same_code and values(spec) == values(same_code[spec.name])
-    ]
+    missing = ((spec, values(spec)) for spec in plan.runs if spec.name in same_code and not tables.read_run(out, spec))
+    wanted = [(spec, own) for spec, own in missing if own == values(same_code[spec.name])]
     source = f"the study {study.info['name']}, at the same hyperparameters"
     with alone(made(out)):
         for result in stored.results(study, wanted):
