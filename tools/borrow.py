@@ -11,14 +11,11 @@ Then `python -m bench run STUDY.toml --out OUT` makes what is missing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench.fit.task import hyperparameters
 from bench.store import stored, study_tables, tables
 from bench.store.locks import alone
-from bench.store.records import RunSpec
 from bench.study.file import read_plan
 from bench.study.folder import different_conditions, held, made
 from bench.study.plan import resolve
@@ -38,12 +35,9 @@ def borrow(folder: Path, study_file: Path, out: Path) -> str:
         raise ValueError(f"{folder} has {name} {old}, {study_file} has {new}")
     kept = stored.keys(study)
     same_code = {spec.name: spec for spec in resolve(before.settings, before.pairs).runs if kept[spec.name] == spec.key}
-
-    def values(spec: RunSpec) -> Mapping[str, object]:
-        return hyperparameters(plan.registry.make_method(spec.method, dict(spec.parameters)))
-
-    missing = ((spec, values(spec)) for spec in plan.runs if spec.name in same_code and not tables.read_run(out, spec))
-    wanted = [(spec, own) for spec, own in missing if own == values(same_code[spec.name])]
+    missing = (spec for spec in plan.runs if spec.name in same_code and not tables.read_run(out, spec))
+    each = ((spec, plan.parameters_of(spec)) for spec in missing)
+    wanted = [(spec, own) for spec, own in each if own == plan.parameters_of(same_code[spec.name])]
     source = f"the study {study.info['name']}, at the same hyperparameters"
     with alone(made(out)):
         for result in stored.results(study, wanted):

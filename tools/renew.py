@@ -19,7 +19,6 @@ from pathlib import Path
 
 from bench.config.schema import Execution
 from bench.execution import scheduler
-from bench.fit.task import hyperparameters
 from bench.registry.fingerprints import Fingerprints
 from bench.store import stored, study_tables
 from bench.store.files import write_json
@@ -66,9 +65,9 @@ def renew(folder: Path) -> str:
         return f"{folder} has the keys of today's code"
     dims = {label: plan.registry.make_problem(label, plan.settings.latent_dim).latent_dim for label in study.datasets}
     specs = drawn(old, dims)
-    make = plan.registry.make_method
-    parameters = {spec.name: hyperparameters(make(spec.method, dict(spec.parameters))) for spec in specs}
-    kept = {each.spec.name: each for each in stored.results(study, [(spec, parameters[spec.name]) for spec in specs])}
+    kept = {
+        each.spec.name: each for each in stored.results(study, [(spec, plan.parameters_of(spec)) for spec in specs])
+    }
     with scheduler.one_server(), tempfile.TemporaryDirectory() as made:
         for result in scheduler.run_all(specs, Execution(jobs=JOBS), Path(made)):
             agreed, told = agreement(result, kept[result.spec.name], margin=0.0, same_machine=True)

@@ -19,7 +19,6 @@ from bench.common.errors import StoppedError, UsageError, unknown
 from bench.config.fields import flag
 from bench.config.schema import Execution, Settings
 from bench.execution import scheduler
-from bench.fit.task import hyperparameters
 from bench.registry.fingerprints import Fingerprints
 from bench.store import provenance, seconds, stored, study_tables, tables
 from bench.store.files import write_json
@@ -180,10 +179,7 @@ def lend(loan: Loan, out: Path, command: str) -> list[str]:
 
 
 def _stored(loan: Loan, specs: Iterable[RunSpec]) -> Iterator[RunResult]:
-    make = loan.plan.registry.make_method
-    return stored.results(
-        loan.study, ((spec, hyperparameters(make(spec.method, dict(spec.parameters)))) for spec in specs)
-    )
+    return stored.results(loan.study, ((spec, loan.plan.parameters_of(spec)) for spec in specs))
 
 
 def _sources(loan: Loan) -> list[dict[str, Any]]:

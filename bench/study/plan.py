@@ -122,6 +122,12 @@ class Plan:
                         **conditions | choices[turn],
                     )
 
+    def parameters_of(self, spec: RunSpec) -> dict[str, Any]:
+        """All hyperparameters that a run takes, defaults included."""
+        from bench.fit import task
+
+        return task.hyperparameters(self.registry.make_method(spec.method, dict(spec.parameters)))
+
     def conditions(self, dataset: str) -> dict[str, Any]:
         """The conditions of a dataset: those of its label, else of the settings, else its own, else the defaults."""
         return _conditions(dataset, self.settings, self.registry)
