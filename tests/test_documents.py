@@ -35,6 +35,7 @@ from bench.registry.registry import registry
 from bench.stats.comparisons import comparisons
 from bench.stats.estimates import aggregate
 from bench.stats.summary import final, ranked
+from bench.stats.verdicts import BETTER, EQUIVALENT, UNDECIDED, WORSE
 from bench.store.records import RunSpec
 from bench.store.schema import METRICS, RUN_COSTS, TABLES
 from bench.store.study_tables import read as read_study
@@ -198,6 +199,49 @@ def reference(folder="study"):
     heads = [f"{of}: {what}" for of in ("curves", "surfaces") for what in ("gap", "GFLOP", "s", "to match")]
     return markdown(
         ("method", *heads, f"`{baseline}` against it"), [rows[name] for name in sorted(shown, key=order.get)]
+    )
+
+
+SIGNS = {BETTER: "▲", WORSE: "▼", EQUIVALENT: "≈", UNDECIDED: "?"}
+
+
+def problem_names(datasets):
+    """Names of problems as heads of columns: those drawn by a seed without their family's long name."""
+    return [f"`{name.removeprefix('random_')}`" for name in datasets]
+
+
+def differences(folder="study"):
+    """The median difference in nats of the first baseline from each method on each problem, with its verdict."""
+    study, found = compared(folder)
+    baseline = found[0].baseline
+    known = {each.other: each for each in found if each.baseline == baseline}
+    order = aggregate(study.measurements, study.runs).set_index("method")["mean"]
+    rows = []
+    for name in sorted(known, key=order.get):
+        of = {each.dataset: f"{each.nats:+.3f} {SIGNS[each.verdict]}" for each in known[name].differences}
+        rows.append((f"`{name}`", *(of[dataset] for dataset in study.datasets)))
+    return markdown((f"`{baseline}` less", *problem_names(study.datasets)), rows)
+
+
+def at_equal_cost(folder="study"):
+    """The median gap of each method at its last look within the FLOPs of the first baseline at the same seed."""
+    study, found = compared(folder)
+    baseline = found[0].baseline
+    rows = study.measurements[study.measurements["metric"] == "oracle_gap"]
+    spent = study.runs[study.runs["method"] == baseline].set_index(["dataset", "seed"])["flops"]
+    within = rows[rows["flops"] <= spent.loc[list(zip(rows["dataset"], rows["seed"], strict=True))].to_numpy()]
+    last = within.sort_values("checkpoint").groupby(["method", "dataset", "seed"])["value"].last()
+    middle = last.groupby(["method", "dataset"]).median().unstack()
+    counts = last.groupby(["method", "dataset"]).size().unstack()
+    middle = middle.where(counts == counts.loc[baseline])
+    shown = [name for name in middle.index[middle.notna().any(axis=1)] if name in ranked(study.runs)]
+    means = middle.mean(axis=1, skipna=False)
+    return markdown(
+        (f"gap at `{baseline}`'s FLOPs", *problem_names(study.datasets)),
+        [
+            (f"`{name}`", *(number(value) if value == value else "–" for value in middle.loc[name, study.datasets]))
+            for name in sorted(shown, key=lambda name: (means[name] != means[name], means[name]))
+        ],
     )
 
 

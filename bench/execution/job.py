@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 
 import msgspec
@@ -77,5 +78,9 @@ class RunCrashedError(Exception):
 
 def environment() -> tuple[str, ...]:
     """The code and the packages that two processes must share for a run to have the same values in both."""
-    versions = tuple(f"{name} {metadata.version(name)}" for name in PACKAGES)
-    return (f"mapa-bench code {project_digest()}", *versions)
+    return (f"mapa-bench code {project_digest()}", *_versions())
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    return tuple(f"{name} {metadata.version(name)}" for name in PACKAGES)
