@@ -11,6 +11,7 @@ import tomllib
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pandas as pd
@@ -299,6 +300,11 @@ GENERATED = {
     ("docs/mapa.md", "gaps"): gaps,
     ("docs/mapa.md", "dimensions"): dimensions,
     ("README.md", "reference"): reference,
+    ("results/reference/README.md", "differences"): differences,
+    ("results/reference/README.md", "equal"): at_equal_cost,
+    ("results/reference/README.md", "earlier"): partial(reference, "earlier"),
+    ("results/reference/README.md", "differences_earlier"): partial(differences, "earlier"),
+    ("results/reference/README.md", "equal_earlier"): partial(at_equal_cost, "earlier"),
     ("results/reference/README.md", "named"): partial(reference, "named"),
     ("results/reference/README.md", "discrete"): partial(reference, "discrete"),
     ("results/reference/README.md", "tuned"): partial(reference, "tuned"),
@@ -312,6 +318,23 @@ GENERATED = {
     ("docs/sweep.md", "sweep"): lambda: settings(schema.SweepSettings, [schema.Settings]),
     ("docs/timing.md", "timing"): lambda: settings(schema.TimingSettings, [schema.Conditions]),
 }
+
+
+def test_gaps_at_equal_cost_are_of_the_last_look_that_the_baseline_could_afford(monkeypatch):
+    looks = {"mapa": [(4, 2.0), (10, 0.5)], "dear": [(5, 3.0), (9, 2.0), (20, 0.1)], "late": [(11, 0.2)]}
+    rows = [
+        ("circle", method, seed, i, "oracle_gap", gap + seed, seed * 100 + flops)
+        for method, each in looks.items()
+        for seed in (0, 1)
+        for i, (flops, gap) in enumerate(each)
+    ]
+    columns = ["dataset", "method", "seed", "checkpoint", "metric", "value", "flops"]
+    measurements = pd.DataFrame(rows, columns=columns)
+    runs = measurements.groupby(["dataset", "method", "seed"], sort=False)["flops"].max().reset_index()
+    runs["role"] = "method"
+    study = SimpleNamespace(measurements=measurements, runs=runs, datasets=["circle"])
+    monkeypatch.setitem(globals(), "compared", lambda _: (study, [SimpleNamespace(baseline="mapa")]))
+    assert at_equal_cost().splitlines()[2:] == ["| `mapa` | 1.000 |", "| `dear` | 2.500 |"]
 
 
 def between(text, name):
