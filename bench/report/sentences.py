@@ -232,7 +232,7 @@ def overview(found: Sequence[Comparison], means: Sequence[Mapping[Hashable, Any]
             losses = [f"{each.other} ({_differences(lost)})" for each in own if (lost := each.having(WORSE))]
             lead = f"{baseline} is worse than {listed(losses)}." if losses else f"None is found better than {baseline}."
             text = f"In {plural(total, 'comparison')} by method and dataset it is {', '.join(words)}."
-            sentences.append(f"{lead} {text}")
+            sentences.append(" ".join([lead, text, *_behind(own)]))
         elif counts:
             sentences.append(f"{baseline}: too few seeds for a verdict; {LEAST_SEEDS} are needed.")
     known = sorted((row for row in means if math.isfinite(row["mean"])), key=lambda row: float(row["mean"]))
@@ -240,6 +240,20 @@ def overview(found: Sequence[Comparison], means: Sequence[Mapping[Hashable, Any]
         gaps = listed([f"{row['method']} {number(row['mean'])}" for row in known])
         sentences.append(f"Mean oracle gap over datasets, in nats: {gaps}.")
     return sentences
+
+
+def _behind(found: Sequence[Comparison]) -> list[str]:
+    """Whom a baseline is behind on most datasets, in words: many differences may each be undecided."""
+    behind = {each.other: sum(difference.nats < 0 for difference in each.differences) for each in found}
+    most = [
+        (behind[each.other] / count, f"{each.other} on {behind[each.other]} of {count}")
+        for each in found
+        if (count := len(each.differences)) > 1 and 2 * behind[each.other] > count
+    ]
+    if not most:
+        return []
+    first, *rest = (text for _, text in sorted(most, key=lambda each: -each[0]))
+    return [f"By median differences alone it is behind {listed([f'{first} datasets', *rest])}."]
 
 
 # The study as a whole

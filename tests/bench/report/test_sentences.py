@@ -1,8 +1,10 @@
 """Sentences about a study as a whole say what its tables say."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 
-from bench.report.sentences import accuracy, endings
+from bench.report.sentences import accuracy, endings, overview
 from bench.store.schema import RUN
 
 
@@ -34,3 +36,33 @@ def test_runs_whose_error_is_unusual_are_named():
     assert same == usual
     assert unusual.startswith("It is above 2.000 nats for vae on circle (seed 3) and mapa on circle (seed 7):")
     assert accuracy(pd.Series([], pd.MultiIndex.from_tuples([], names=RUN), dtype=float)) == []
+
+
+def compared(**differences):
+    """Comparisons of mapa with others, from differences in nats on datasets a, b and c, all undecided."""
+    return [
+        SimpleNamespace(
+            baseline="mapa",
+            other=other,
+            differences=[
+                SimpleNamespace(dataset=dataset, nats=nats, verdict="undecided", interval=(-1.0, 1.0))
+                for dataset, nats in zip("abc", each, strict=False)
+            ],
+            having=lambda _: [],
+        )
+        for other, each in differences.items()
+    ]
+
+
+def test_a_baseline_that_is_behind_most_often_is_said_to_be_though_each_difference_is_undecided():
+    (told,) = overview(
+        compared(vae=(0.1, -0.1, 0.2), gtm=(-0.1, -0.2, 0.1), mle=(-0.1, -0.1, -0.1), flow=(0.1, 0.0, -0.1)), []
+    )
+    assert told.startswith("None is found better than mapa. In 12 comparisons")
+    assert told.endswith("By median differences alone it is behind mle on 3 of 3 datasets and gtm on 2 of 3.")
+
+
+def test_nothing_is_said_of_medians_where_a_baseline_is_ahead_or_there_is_one_dataset():
+    for found in (compared(vae=(0.1, -0.1, 0.2)), compared(vae=(-0.1,))):
+        (told,) = overview(found, [])
+        assert "behind" not in told
