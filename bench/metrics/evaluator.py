@@ -22,7 +22,7 @@ from bench.metrics.likelihood import (
     true_likelihood,
 )
 from bench.metrics.measurement import Measurement, mean, tails
-from bench.metrics.nuts import NutsDraws, nuts_draws
+from bench.metrics.nuts import NutsDraws, Shared, nuts_draws
 from bench.metrics.posterior import (
     GAP_POINTS,
     gap_split,
@@ -33,7 +33,6 @@ from bench.metrics.posterior import (
 )
 from bench.metrics.posterior_plots import Row, SignalRow, index_posteriors, signal_posteriors
 from bench.metrics.samples import sample_quality, sample_quality_on_data
-from bench.metrics.shared import UNSHARED, Shared
 from bench.metrics.table import tabulated
 from datasets.base import DataSource, Observations, Problem, Split
 from datasets.quadrature import normal_codebook
@@ -164,7 +163,7 @@ class Evaluator(BaseEvaluator):
         split: Its data.
         seed: The seed of the evaluation's own random draws, the same for every model.
         device: Where the models are.
-        shared: Where what all models are scored with is kept for other runs.
+        shared: Where draws of the true posterior are kept for other runs.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class Evaluator(BaseEvaluator):
         split: Split,
         seed: int,
         device: str = "cpu",
-        shared: Shared = UNSHARED,
+        shared: Shared = Shared(),  # noqa: B008
     ):
         self.source, self.split, self.seed, self.shared = source, split, seed, shared
         self.problem = source if isinstance(source, Problem) else None
@@ -181,7 +180,7 @@ class Evaluator(BaseEvaluator):
         points = None if self.exact else SAMPLED_POINTS
         self.train, self.test = split.train.to(device), split.test[:points].to(device)
         self.known: tuple[bytes, Likelihood] = b"", Likelihood(torch.empty(0), torch.empty(0), {})
-        self.truth = true_likelihood(self.problem, split.test[:points], seed, shared) if self.problem else None
+        self.truth = true_likelihood(self.problem, split.test[:points], seed) if self.problem else None
 
     @torch.no_grad()
     def evaluate_checkpoint(self, fitted: Fitted, draws: int = DRAWS) -> list[Measurement]:
@@ -351,7 +350,7 @@ class Evaluator(BaseEvaluator):
     def _sample_quality(self, fitted: Fitted) -> list[Measurement]:
         if self.problem is None:
             return sample_quality_on_data(self.source, self.split, fitted.model, self.seed)
-        return sample_quality(self.problem, fitted.model, self.seed, self.shared)
+        return sample_quality(self.problem, fitted.model, self.seed)
 
     def _annealing_gap(self, fitted: Fitted) -> list[Measurement]:
         """The largest error of annealing, on draws of the learned model; nothing where annealing is not used."""

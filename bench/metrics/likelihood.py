@@ -13,7 +13,6 @@ from bench.metrics.ais import annealed_log_prob
 from bench.metrics.importance import Estimate, importance_log_prob
 from bench.metrics.laplace import LaplaceMixture
 from bench.metrics.measurement import NotFiniteError, standard_error
-from bench.metrics.shared import UNSHARED, Shared
 from datasets.base import Problem
 from datasets.quadrature import log_marginal, normal_codebook
 from methods.contract.decoder import standard_normal_log_prob
@@ -82,28 +81,14 @@ def by_quadrature(latent_dim: int, data_dim: int) -> bool:
     return latent_dim <= EXACT_UP_TO and data_dim <= EXACT_DATA_DIM
 
 
-def true_likelihood(problem: Problem, x: Tensor, seed: int, shared: Shared = UNSHARED) -> Likelihood:
+def true_likelihood(problem: Problem, x: Tensor, seed: int) -> Likelihood:
     """log p(x) under the true model: in closed form, by quadrature, or as in `tightest`.
 
     Args:
         problem: The data source.
         x: Points, (n, D).
         seed: The seed of a random estimate.
-        shared: Where it is kept for other runs.
     """
-
-    def find() -> dict[str, Tensor]:
-        found = _true_likelihood(problem, x, seed)
-        diagnostics = {name: torch.tensor(value).double() for name, value in found.diagnostics.items()}
-        return {"value": found.value, "error": found.error, **diagnostics}
-
-    of = f"{problem.name} {seed} ".encode() + x.numpy().tobytes()
-    found = shared.found("truth", of, find)
-    value, error = found.pop("value"), found.pop("error")
-    return Likelihood(value, error, {name: float(each) for name, each in found.items()})
-
-
-def _true_likelihood(problem: Problem, x: Tensor, seed: int) -> Likelihood:
     if problem.exact_log_prob is None and not by_quadrature(problem.latent_dim, problem.data_dim):
         model = TrueModel(problem)
         return tightest(model, [LaplaceMixture(model, problem.latent_dim)], x, problem.latent_dim, seed)

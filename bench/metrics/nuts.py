@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from threading import RLock
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bench.metrics.shared import UNSHARED, Shared
+from bench.store.files import replacing
 from datasets.base import Problem, stream
 
 CHAINS = 4
@@ -47,7 +50,20 @@ class NutsDraws:
         return [(i, rhat, ess, z) for i, (rhat, ess, draws) in enumerate(by_point) for z in draws]
 
 
-def nuts_draws(problem: Problem, x: Tensor, seed: int, shared: Shared = UNSHARED) -> NutsDraws:
+@dataclass(frozen=True)
+class Shared:
+    """A folder in which the runs of a study share draws of true posteriors.
+
+    Args:
+        folder: Its path; empty if nothing is shared.
+        adds: Whether this run may add to it. One whose method is not built in only reads.
+    """
+
+    folder: str = ""
+    adds: bool = False
+
+
+def nuts_draws(problem: Problem, x: Tensor, seed: int, shared: Shared = Shared()) -> NutsDraws:
     """Draws of the true p(z | x) by Pyro's NUTS (Hoffman & Gelman 2014), with 4 chains per point.
 
     All points and chains are independent and form one target, so that a step of the sampler is one call of the decoder.
@@ -62,8 +78,18 @@ def nuts_draws(problem: Problem, x: Tensor, seed: int, shared: Shared = UNSHARED
         shared: Where the draws are kept for other runs.
     """
     target = _Target(x.numpy().tobytes(), seed, problem, x)
-    of = f"{problem.name} {seed} ".encode() + target.content
-    return NutsDraws(**shared.found("nuts", of, lambda: vars(_cached_draws(target))))
+    if not shared.folder:
+        return _cached_draws(target)
+    name = hashlib.sha256(f"{problem.name} {seed} ".encode() + target.content).hexdigest()[:32]
+    path = Path(shared.folder, f"nuts-{name}.npz")
+    if path.exists():
+        with np.load(path, allow_pickle=False) as kept:
+            return NutsDraws(*(torch.from_numpy(kept[each]) for each in ("draws", "rhat", "ess")))
+    found = _cached_draws(target)
+    if shared.adds:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, draws=found.draws.numpy(), rhat=found.rhat.numpy(), ess=found.ess.numpy())
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from bench.metrics.measurement import Measurement, mean
-from bench.metrics.shared import UNSHARED, Shared
 from bench.metrics.wasserstein import squared_w2
 from datasets.base import DataSource, Problem, Split, stream
 from methods.contract.method import DecoderModel, likelihood_of
@@ -15,12 +14,7 @@ SETS = 4
 DRAWS = 500
 
 
-def sample_quality(
-    problem: Problem,
-    model: DecoderModel,
-    seed: int,
-    shared: Shared = UNSHARED,
-) -> list[Measurement]:
+def sample_quality(problem: Problem, model: DecoderModel, seed: int) -> list[Measurement]:
     """sample_w2, and sample_w2_floor, the value that a perfect model would have.
 
     sample_w2 is the 2-Wasserstein distance between 500 draws of the model and 500 fresh true draws, the mean over 4
@@ -30,12 +24,9 @@ def sample_quality(
         problem: The data source.
         model: The learned model.
         seed: The seed of the draws.
-        shared: Where the floor is kept for other runs.
     """
     first, second = (_true_sets(problem, seed, name) for name in ("first samples", "second samples"))
-    of = f"{problem.name} {seed} ".encode() + first.numpy().tobytes()
-    floor = shared.found("floor", of, lambda: {"squared_w2": squared_w2(second, first)})
-    return _distances(squared_w2(_learned_sets(problem, model, DRAWS, seed), first), floor["squared_w2"])
+    return _distances(first, second, _learned_sets(problem, model, DRAWS, seed))
 
 
 def sample_quality_on_data(source: DataSource, split: Split, model: DecoderModel, seed: int) -> list[Measurement]:
@@ -57,14 +48,13 @@ def sample_quality_on_data(source: DataSource, split: Split, model: DecoderModel
     if size == 0:
         return []
     first, second = (each[: SETS * size].unflatten(0, (SETS, size)) for each in (split.test, split.train))
-    return _distances(squared_w2(_learned_sets(source, model, size, seed), first), squared_w2(second, first))
+    return _distances(first, second, _learned_sets(source, model, size, seed))
 
 
-def _distances(learned: Tensor, floor: Tensor) -> list[Measurement]:
-    """The two measurements, from the squared distances of each pair of sets."""
+def _distances(first: Tensor, second: Tensor, learned: Tensor) -> list[Measurement]:
     return [
-        mean("sample_w2", learned.sqrt(), unit="data units"),
-        mean("sample_w2_floor", floor.sqrt(), unit="data units"),
+        mean("sample_w2", squared_w2(learned, first).sqrt(), unit="data units"),
+        mean("sample_w2_floor", squared_w2(second, first).sqrt(), unit="data units"),
     ]
 
 

@@ -13,7 +13,6 @@ from methods.likelihoods import Likelihood
 RADIUS = 9.0
 FEWEST, MOST = 1152, 4608
 ACCURACY = 1e-4
-AT_ONCE = 32_768  # codes whose table entries stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -32,19 +31,15 @@ class Table:
 
     def decode(self, z: Tensor) -> Tensor:
         """The outputs that p(x | z) depends on, (..., 1) -> (..., D)."""
-        found = torch.cat([self._decode(part) for part in z.reshape(-1, 1).split(AT_ONCE)])
-        return found.view(*z.shape[:-1], found.shape[1])
-
-    def _decode(self, z: Tensor) -> Tensor:
-        """The same, (m, 1) -> (m, D)."""
         parts = len(self.coefficients)
-        outside = z[:, 0].detach().abs() > RADIUS
-        place = torch.where(outside[:, None], 0.0, (z + RADIUS) * (parts / (2 * RADIUS)))
+        outside = z[..., 0].detach().abs() > RADIUS
+        place = torch.where(outside[..., None], 0.0, (z + RADIUS) * (parts / (2 * RADIUS)))
         part = place.detach().floor().long().clamp(max=parts - 1)
-        c0, c1, c2, c3 = self.coefficients.index_select(0, part[:, 0]).unbind(1)
+        chosen = self.coefficients.index_select(0, part.flatten())
+        c0, c1, c2, c3 = chosen.view(*part.shape[:-1], *chosen.shape[1:]).unbind(-2)
         t = place - part
         found: Tensor = c0 + t * (c1 + t * (c2 + t * c3))
-        asked = outside | self.wrong[part[:, 0]]
+        asked = outside | self.wrong[part[..., 0]]
         if asked.any():
             found[asked] = self.model.decode(z[asked]).to(found)
         return found

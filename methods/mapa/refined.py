@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.special import ndtr
 
-from methods.common.kept import Kept
 from methods.common.latent_grid import GridPosterior, LatentGrid, resolving
 from methods.contract.decoder import standard_normal_log_prob
 from methods.contract.method import DecoderModel, likelihood_of
@@ -30,7 +29,6 @@ CELLS = 512
 MOST_CELLS = 2_048
 LEAST = 1e-12
 ENTRIES_AT_ONCE = 4_000_000
-MOST_KEPT = 1_000  # points
 
 
 class RefinedPosterior(GridPosterior):
@@ -48,7 +46,6 @@ class RefinedPosterior(GridPosterior):
 
     def __init__(self, index: GridPosterior, model: DecoderModel, boxes: int):
         self.index, self.model, self.boxes = index, model, boxes
-        self._kept = Kept(self._found_near)
 
     @cached_property
     def coarse(self) -> LatentGrid:
@@ -81,9 +78,6 @@ class RefinedPosterior(GridPosterior):
 
     def near(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The fine cells in which z may be, and their log-probabilities in nats: (n, D) -> (n, C), (n, C)."""
-        return self._kept(x) if len(x) <= MOST_KEPT else self._found_near(x)
-
-    def _found_near(self, x: Tensor) -> tuple[Tensor, Tensor]:
         found = [self._near(each) for each in x.double().split(max(1, ENTRIES_AT_ONCE // (CELLS * x.shape[1])))]
         log_index, cells = zip(*found, strict=True)
         return torch.cat(log_index), torch.cat(cells)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from bench.metrics.table import ACCURACY, AT_ONCE, MOST, RADIUS, tabulated
+from bench.metrics.table import ACCURACY, MOST, RADIUS, tabulated
 from methods.contract.decoder import build_model
 
 
@@ -38,13 +38,6 @@ def test_a_table_decodes_as_its_model(model):
     gap = (tabulated(model).decode(z) - model.decode(z)).norm(dim=-1) / math.sqrt(model.noise)
     assert gap.max() < 5 * ACCURACY
     assert tabulated(model).variance() == model.noise
-
-
-def test_how_many_codes_are_asked_at_once_does_not_matter():
-    table, z = tabulated(SMOOTH), codes(3, AT_ONCE // 2)
-    assert torch.equal(table.decode(z)[2, 7], table.decode(z[2, 7]))
-    assert torch.equal(table.decode(z)[:1], table.decode(z[:1]))
-    assert table.decode(z[:0]).shape == (0, AT_ONCE // 2, 2)
 
 
 def test_a_network_in_single_precision():
