@@ -28,6 +28,11 @@ def test_each_method_is_repeated_for_each_latent_dimension_and_each_dataset_once
     assert len({spec.seed for _ in range(20) for spec in renew.drawn(specs, dims)}) == 3
 
 
+def test_datasets_whose_runs_have_todays_keys_are_not_drawn_from():
+    specs = [RunSpec(dataset="torus", method="vae", seed=seed) for seed in range(3)]
+    assert [spec.dataset for spec in renew.drawn(specs, {"circle": 1, "torus": 2})] == ["torus"]
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """A study of the untrained model whose runs have the keys of other code."""

@@ -47,7 +47,7 @@ def drawn(specs: list[RunSpec], dims: dict[str, int]) -> list[RunSpec]:
         seen = {spec.dataset for spec in found}
         unseen = [spec for spec in group if spec.dataset not in seen]
         found.append(chance.choice(unseen or group))
-    left = dims.keys() - {spec.dataset for spec in found}
+    left = {spec.dataset for spec in specs} - {spec.dataset for spec in found}
     return [*found, *(chance.choice([spec for spec in specs if spec.dataset == dataset]) for dataset in left)]
 
 
