@@ -264,7 +264,7 @@ def test_a_repeated_run_is_compared_without_what_is_not_stored():
 
 def test_what_is_kept_gives_the_same_verdicts_costs_and_table():
     study = study_tables.read(ROOT / "results" / "reference" / "study")
-    some = {"dataset": ["random_curve[seed=1]", "random_surface[seed=3]"], "method": ["mapa", "vae", "untrained"]}
+    some = {"dataset": ["random_curve[seed=4]", "random_surface[seed=6]"], "method": ["mapa", "vae", "untrained"]}
     runs, rows = (table[table[[*some]].isin(some).all(axis=1)] for table in (study.runs, study.measurements))
     thin = stored.thinned(rows)
     assert {*rows["metric"]} == {*thin["metric"]}
