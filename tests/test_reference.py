@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 import re
 from itertools import product
 from pathlib import Path
@@ -18,6 +19,7 @@ from bench.store.study_tables import read
 from bench.study import file
 from datasets import CURVES, SURFACES
 from datasets import DISCRETE as DISCRETE_PROBLEMS
+from tests.test_documents import at_equal_cost, differences
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "reference" / "study"
@@ -59,6 +61,35 @@ def test_the_readme_names_every_loss(found):
     assert losses_in(loses) == losses_of(found)
     (figure,) = re.findall(r"!\[[^\]]*\]\((results/reference/[^)]*)\)", readme)
     assert (ROOT / figure).is_file()
+
+
+def cells(table):
+    """The numbers of a generated table by the name in its first column."""
+    rows = (line.strip("| ").split(" | ") for line in table.splitlines()[2:])
+    return {name.strip("`"): [float(cell.split()[0]) for cell in rest if cell != "–"] for name, *rest in rows}
+
+
+def test_the_figures_in_the_sentences_of_the_readme_are_those_of_the_tables():
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    ahead, at_its_flops = cells(differences()), cells(at_equal_cost())
+
+    def span(values):
+        return "{:.2f} to {:.2f} nats".format(*(f(map(abs, values)) for f in (min, max)))
+
+    assert max(ahead["exact-mle"]) < 0
+    assert f"is ahead on all six by {span(ahead['exact-mle'])}; `gtm` on each surface by" in readme
+    surfaces = ahead["gtm"][3:]
+    assert max(surfaces) < 0
+    assert f"each surface by {span(surfaces).removesuffix(' nats')}, on two at `mapa`'s own FLOPs" in readme
+    assert sum(map(operator.lt, at_its_flops["gtm"][3:], at_its_flops["mapa"][3:])) == 2
+    rivals = ("vae", "iterative")
+    leads = [b - a for rival in rivals for a, b in zip(at_its_flops["mapa"], at_its_flops[rival], strict=True)]
+    assert f"on all six by {min(leads):.2f} nats or more" in readme
+    on_curves = [each for rival in rivals for each in ahead[rival][:3]]
+    assert min(on_curves) > 0
+    assert f"on each curve by {span(on_curves)}" in readme
+    gains = "{:.2f} (undecided), {:.2f}, {:.2f} nats on surfaces".format(*sorted(ahead["mapa-plain"][3:]))
+    assert gains in readme
 
 
 def test_the_study_is_whole(study):
