@@ -5,7 +5,8 @@ python -m tools.anytime [METHOD ...] [--datasets NAME,...] [--seeds FIRST:END]
 For each method (default: vae) and each of nine problems: the median oracle gap over six seeds at six costs from 2 to 34
 GFLOP, of one anytime run, and of a cosine run of exactly that length each. Seeds are 100 to 105, which no study uses.
 Writes results/reference/anytime/METHOD.csv (METHOD-FIRST.csv for other seeds), and prints where the anytime run is
-behind, and by how much at the end at the same seeds: the median difference with its 95 % interval.
+behind, and by how much at the end at the same seeds: the median difference with its 95 % interval. Rows of
+problems that are not asked for stay in the file.
 """
 
 from __future__ import annotations
@@ -113,6 +114,13 @@ def at_the_end(table: pd.DataFrame) -> str:
     )
 
 
+def write(path: Path, found: pd.DataFrame) -> None:
+    """Write rows in place of those of the same problems that the file has; rows of other problems stay."""
+    old = pd.read_csv(path) if path.exists() else found.iloc[:0]
+    others = old[~old["dataset"].isin(found["dataset"])]
+    pd.concat([each for each in (others, found) if len(each)]).to_csv(path, index=False)
+
+
 def main(names: Sequence[str], problems: Sequence[str], seeds: Sequence[int]) -> None:
     """Compare each method, and write its table."""
     torch.set_num_threads(1)
@@ -126,8 +134,7 @@ def main(names: Sequence[str], problems: Sequence[str], seeds: Sequence[int]) ->
                 of = pd.DataFrame(new).query("schedule == @schedule").groupby("flops")["gap"]
                 print(f"{name:14} {dataset:12} {schedule:8}", *(f"{median(each):8.3f}" for _, each in of), flush=True)
             print(f"{name:14} {dataset:12} {at_the_end(pd.DataFrame(new))}", flush=True)
-            of_seeds = "" if seeds == SEEDS else f"-{seeds[0]}"
-            pd.DataFrame(found).to_csv(OUT / f"{name}{of_seeds}.csv", index=False)
+            write(OUT / (f"{name}.csv" if seeds == SEEDS else f"{name}-{seeds[0]}.csv"), pd.DataFrame(found))
         print(f"{name}: {verdict(pd.DataFrame(found))}", flush=True)
 
 

@@ -244,15 +244,13 @@ def overview(found: Sequence[Comparison], means: Sequence[Mapping[Hashable, Any]
 
 def _behind(found: Sequence[Comparison]) -> list[str]:
     """Whom a baseline is behind on most datasets, in words: many differences may each be undecided."""
-    behind = {each.other: sum(difference.nats < 0 for difference in each.differences) for each in found}
-    most = [
-        (behind[each.other] / count, f"{each.other} on {behind[each.other]} of {count}")
-        for each in found
-        if (count := len(each.differences)) > 1 and 2 * behind[each.other] > count
-    ]
+    counts = [(each.other, sum(d.nats < 0 for d in each.differences), len(each.differences)) for each in found]
+    most = sorted(
+        (each for each in counts if each[2] > 1 and 2 * each[1] > each[2]), key=lambda each: -each[1] / each[2]
+    )
     if not most:
         return []
-    first, *rest = (text for _, text in sorted(most, key=lambda each: -each[0]))
+    first, *rest = (f"{other} on {behind} of {count}" for other, behind, count in most)
     return [f"By median differences alone it is behind {listed([f'{first} datasets', *rest])}."]
 
 
