@@ -20,7 +20,7 @@ from bench.fit.flop_counter import CountingLedger
 from bench.fit.memory import PeakMemory
 from bench.fit.task import make_task
 from bench.metrics import DRAWS, LAST_DRAWS, BaseEvaluator, Evaluator, Measurement
-from bench.metrics.nuts import Shared
+from bench.metrics.shared import Shared
 from bench.metrics.validation import ValidationEvaluator
 from bench.process.containment import Containment
 from bench.store.records import Cost, Diagnostic, Row, RunResult, RunSpec

@@ -13,7 +13,7 @@ from bench.common.text import plain
 from bench.fit.block import Block, Replica, end, fits_of, note_failure, of_keyboard
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.task import hyperparameters, make_task, reason_to_skip
-from bench.metrics.nuts import Shared
+from bench.metrics.shared import Shared
 from bench.process.containment import Containment, contained, silenced
 from bench.registry.fingerprints import data_digest
 from bench.registry.registry import registry

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import torch
+from torch import Tensor
 
 from bench.metrics.ais import bidirectional
 from bench.metrics.codes import code_use
@@ -22,7 +23,7 @@ from bench.metrics.likelihood import (
     true_likelihood,
 )
 from bench.metrics.measurement import Measurement, mean, tails
-from bench.metrics.nuts import NutsDraws, Shared, nuts_draws
+from bench.metrics.nuts import NutsDraws, nuts_draws
 from bench.metrics.posterior import (
     GAP_POINTS,
     gap_split,
@@ -33,6 +34,7 @@ from bench.metrics.posterior import (
 )
 from bench.metrics.posterior_plots import Row, SignalRow, index_posteriors, signal_posteriors
 from bench.metrics.samples import sample_quality, sample_quality_on_data
+from bench.metrics.shared import UNSHARED, Shared
 from bench.metrics.table import tabulated
 from datasets.base import DataSource, Observations, Problem, Split
 from datasets.quadrature import normal_codebook
@@ -163,7 +165,7 @@ class Evaluator(BaseEvaluator):
         split: Its data.
         seed: The seed of the evaluation's own random draws, the same for every model.
         device: Where the models are.
-        shared: Where draws of the true posterior are kept for other runs.
+        shared: Where what all runs of a dataset and seed are scored with is kept for other runs.
     """
 
     def __init__(
@@ -172,7 +174,7 @@ class Evaluator(BaseEvaluator):
         split: Split,
         seed: int,
         device: str = "cpu",
-        shared: Shared = Shared(),  # noqa: B008
+        shared: Shared = UNSHARED,
     ):
         self.source, self.split, self.seed, self.shared = source, split, seed, shared
         self.problem = source if isinstance(source, Problem) else None
@@ -180,7 +182,7 @@ class Evaluator(BaseEvaluator):
         points = None if self.exact else SAMPLED_POINTS
         self.train, self.test = split.train.to(device), split.test[:points].to(device)
         self.known: tuple[bytes, Likelihood] = b"", Likelihood(torch.empty(0), torch.empty(0), {})
-        self.truth = true_likelihood(self.problem, split.test[:points], seed) if self.problem else None
+        self.truth = self._true_likelihood(split.test[:points])
 
     @torch.no_grad()
     def evaluate_checkpoint(self, fitted: Fitted, draws: int = DRAWS) -> list[Measurement]:
@@ -311,6 +313,21 @@ class Evaluator(BaseEvaluator):
             return fitted
         return replace(fitted, model=tabulated(fitted.model))
 
+    def _true_likelihood(self, x: Tensor) -> Likelihood | None:
+        """log p(x) under the true model; None where that is unknown."""
+        problem = self.problem
+        if problem is None:
+            return None
+
+        def compute() -> dict[str, Tensor]:
+            found = true_likelihood(problem, x, self.seed)
+            diagnostics = {name: torch.tensor(value).double() for name, value in found.diagnostics.items()}
+            return {"value": found.value, "error": found.error} | diagnostics
+
+        found = dict(self.shared.found(f"true likelihood {problem.name} {self.seed}", [x], compute))
+        value, error = found.pop("value"), found.pop("error")
+        return Likelihood(value, error, {name: float(each) for name, each in found.items()})
+
     def _likelihood(self, fitted: Fitted, points: int | None = None) -> Likelihood:
         """log p(x) of the first test points under a learned model."""
         if self.truth is not None and isinstance(fitted.model, TrueModel):
@@ -333,7 +350,7 @@ class Evaluator(BaseEvaluator):
         if self.problem is None:
             return []
         if self.true_posterior is not None:
-            return signal_distance(fitted, self.problem, self.true_posterior, self.test, self.seed)
+            return signal_distance(fitted, self.problem, self.true_posterior, self.test, self.seed, self.shared)
         if self.nuts is None:
             return []
         return signal_distance_from_draws(fitted, self.problem, self.nuts, self.test[: self.nuts.draws.shape[1]])
@@ -345,12 +362,12 @@ class Evaluator(BaseEvaluator):
         found = index_divergence(fitted, self.problem, self.train, self.split.codes)
         if self.true_posterior is None:
             return found
-        return found + index_floor(self.problem, self.true_posterior, self.split.train, self.split.codes)
+        return found + index_floor(self.problem, self.true_posterior, self.split.train, self.split.codes, self.shared)
 
     def _sample_quality(self, fitted: Fitted) -> list[Measurement]:
         if self.problem is None:
-            return sample_quality_on_data(self.source, self.split, fitted.model, self.seed)
-        return sample_quality(self.problem, fitted.model, self.seed)
+            return sample_quality_on_data(self.source, self.split, fitted.model, self.seed, self.shared)
+        return sample_quality(self.problem, fitted.model, self.seed, self.shared)
 
     def _annealing_gap(self, fitted: Fitted) -> list[Measurement]:
         """The largest error of annealing, on draws of the learned model; nothing where annealing is not used."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass
 from threading import RLock
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bench.store.files import replacing
+from bench.metrics.shared import UNSHARED, Shared
 from datasets.base import Problem, stream
 
 CHAINS = 4
@@ -50,20 +46,7 @@ class NutsDraws:
         return [(i, rhat, ess, z) for i, (rhat, ess, draws) in enumerate(by_point) for z in draws]
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A folder in which the runs of a study share draws of true posteriors.
-
-    Args:
-        folder: Its path; empty if nothing is shared.
-        adds: Whether this run may add to it. One whose method is not built in only reads.
-    """
-
-    folder: str = ""
-    adds: bool = False
-
-
-def nuts_draws(problem: Problem, x: Tensor, seed: int, shared: Shared = Shared()) -> NutsDraws:
+def nuts_draws(problem: Problem, x: Tensor, seed: int, shared: Shared = UNSHARED) -> NutsDraws:
     """Draws of the true p(z | x) by Pyro's NUTS (Hoffman & Gelman 2014), with 4 chains per point.
 
     All points and chains are independent and form one target, so that a step of the sampler is one call of the decoder.
@@ -77,34 +60,11 @@ def nuts_draws(problem: Problem, x: Tensor, seed: int, shared: Shared = Shared()
         seed: The seed of the chains.
         shared: Where the draws are kept for other runs.
     """
-    target = _Target(x.numpy().tobytes(), seed, problem, x)
-    if not shared.folder:
-        return _cached_draws(target)
-    name = hashlib.sha256(f"{problem.name} {seed} ".encode() + target.content).hexdigest()[:32]
-    path = Path(shared.folder, f"nuts-{name}.npz")
-    if path.exists():
-        with np.load(path, allow_pickle=False) as kept:
-            return NutsDraws(*(torch.from_numpy(kept[each]) for each in ("draws", "rhat", "ess")))
-    found = _cached_draws(target)
-    if shared.adds:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, draws=found.draws.numpy(), rhat=found.rhat.numpy(), ess=found.ess.numpy())
-    return found
+    name = f"NUTS {problem.name} {seed}"
+    return NutsDraws(**shared.found(name, [x], lambda: vars(_drawn(problem, x, seed))))
 
 
-@dataclass(frozen=True)
-class _Target:
-    """Points whose posterior is drawn; two targets are equal if their points and seeds are."""
-
-    content: bytes
-    seed: int
-    problem: Problem = field(compare=False)
-    x: Tensor = field(compare=False)
-
-
-@lru_cache(maxsize=4)
-def _cached_draws(target: _Target) -> NutsDraws:
-    problem, x, seed = target.problem, target.x, target.seed
+def _drawn(problem: Problem, x: Tensor, seed: int) -> NutsDraws:
     generator = stream(problem.name, seed, "NUTS")
     codes = torch.randn(CODES, problem.latent_dim, generator=generator, dtype=torch.float64)
     value = problem.likelihood.compared(x, problem.decoder(codes))

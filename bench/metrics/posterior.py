@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch.special import ndtr
 from bench.metrics.likelihood import Likelihood, encoded
 from bench.metrics.measurement import Measurement, mean, root_mean
 from bench.metrics.nuts import NutsDraws
+from bench.metrics.shared import UNSHARED, Shared
 from bench.metrics.wasserstein import squared_w2
 from datasets.base import Problem
 from datasets.quadrature import normal_codebook
@@ -76,16 +76,23 @@ def index_divergence(fitted: Fitted, problem: Problem, train: Tensor, codes: Ten
     return [mean("index_kl", kl), mean("index_tv", tv, unit="probability")]
 
 
-def index_floor(problem: Problem, truth: GridPosterior, train: Tensor, codes: Tensor) -> list[Measurement]:
+def index_floor(
+    problem: Problem,
+    truth: GridPosterior,
+    train: Tensor,
+    codes: Tensor,
+    shared: Shared = UNSHARED,
+) -> list[Measurement]:
     """index_kl_floor and index_tv_floor: the values of the best q(i | x) that knows the true model but not the codes.
 
-    They are the same for every method on the same training points, and are computed once per process.
+    They are the same for every method on the same training points, and are computed once for all.
 
     Args:
         problem: The data source.
         truth: The true p(z | x) on a grid.
         train: Training points, (N, D).
         codes: Their true codes, (N, L).
+        shared: Where the floor is kept for other runs.
 
     Returns:
         The two measurements; none where points times grid boxes exceed 1e8, which is too much for memory.
@@ -93,24 +100,13 @@ def index_floor(problem: Problem, truth: GridPosterior, train: Tensor, codes: Te
     if len(train) > MOST_INDICES or len(train) * len(truth.log_mass) > MOST_ENTRIES:
         return []
     train = train.cpu()
-    return list(_index_floor(_Indices(train.numpy().tobytes(), problem, truth, train, codes)))
 
+    def divergence() -> dict[str, Tensor]:
+        kl, tv = _index_divergence(problem, codes, index_without_codes(truth, train), train)
+        return {"kl": kl, "tv": tv}
 
-@dataclass(frozen=True)
-class _Indices:
-    """Training points whose floor is computed; two are equal if the points are."""
-
-    content: bytes
-    problem: Problem = field(compare=False)
-    truth: GridPosterior = field(compare=False)
-    train: Tensor = field(compare=False)
-    codes: Tensor = field(compare=False)
-
-
-@lru_cache(maxsize=4)
-def _index_floor(of: _Indices) -> tuple[Measurement, Measurement]:
-    kl, tv = _index_divergence(of.problem, of.codes, index_without_codes(of.truth, of.train), of.train)
-    return mean("index_kl_floor", kl), mean("index_tv_floor", tv, unit="probability")
+    found = shared.found(f"index floor {problem.name}", [train, codes], divergence)
+    return [mean("index_kl_floor", found["kl"]), mean("index_tv_floor", found["tv"], unit="probability")]
 
 
 def true_log_index(problem: Problem, x: Tensor, codes: Tensor) -> Tensor:
@@ -141,7 +137,14 @@ def _index_divergence(
     return torch.cat(kl), torch.cat(tv)
 
 
-def signal_distance(fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, seed: int) -> list[Measurement]:
+def signal_distance(
+    fitted: Fitted,
+    problem: Problem,
+    truth: Posterior,
+    x: Tensor,
+    seed: int,
+    shared: Shared = UNSHARED,
+) -> list[Measurement]:
     """signal_w2: the distance between the true and the learned posterior of the noiseless signal f(z).
 
     It is the root mean square, over the first 200 points, of the 2-Wasserstein distance between the true p(f(z) | x)
@@ -155,10 +158,12 @@ def signal_distance(fitted: Fitted, problem: Problem, truth: Posterior, x: Tenso
         truth: The true p(z | x).
         x: Points, (n, D).
         seed: The seed of the draws.
+        shared: Where the points of the true posterior are kept for other runs.
     """
     x = x[:SIGNAL_POINTS]
     count = NODES[problem.latent_dim]
-    fine, coarse = (squared_w2(*each) for each in signals(fitted, problem, truth, x, (count, count // 2), seed))
+    found = signals(fitted, problem, truth, x, (count, count // 2), seed, shared)
+    fine, coarse = (squared_w2(*each) for each in found)
     return [root_mean("signal_w2", fine, abs(float((fine - coarse).mean())), "data units")]
 
 
@@ -196,7 +201,13 @@ def signal_distance_from_draws(fitted: Fitted, problem: Problem, nuts: NutsDraws
 
 
 def signals(
-    fitted: Fitted, problem: Problem, truth: Posterior, x: Tensor, counts: Sequence[int], seed: int
+    fitted: Fitted,
+    problem: Problem,
+    truth: Posterior,
+    x: Tensor,
+    counts: Sequence[int],
+    seed: int,
+    shared: Shared = UNSHARED,
 ) -> list[tuple[Tensor, Tensor]]:
     """Equally weighted points of the posterior of the noiseless signal f(z), true and learned.
 
@@ -207,11 +218,17 @@ def signals(
         x: Points, (n, D).
         counts: Numbers of points per posterior.
         seed: The seed of the draws.
+        shared: Where the points of the true posterior are kept for other runs.
 
     Returns:
         For each count, points of the true p(f(z) | x) and of the learned one under q, (n, count, D) each.
     """
-    true = [problem.signal(z) for z in _points(truth, x.cpu(), counts, problem.latent_dim, seed)]
+
+    def of_truth() -> dict[str, Tensor]:
+        drawn = _points(truth, x.cpu(), counts, problem.latent_dim, seed)
+        return {str(count): problem.signal(z) for count, z in zip(counts, drawn, strict=True)}
+
+    true = shared.found(f"true signals {problem.name} {seed} {list(counts)}", [x.cpu()], of_truth).values()
     drawn = _points(fitted.posterior, x, counts, problem.latent_dim, seed)
     learned = [_signal(fitted, z) for z in drawn]
     return [(a.transpose(0, 1), b.transpose(0, 1)) for a, b in zip(true, learned, strict=True)]

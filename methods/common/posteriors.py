@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.special import ndtri
 
 from methods.common.local_gaussian import laplace, maximise_elbo
+from methods.common.remembered import Remembered
 from methods.contract.architecture import ACTIVATION
 from methods.contract.decoder import GenerativeModel, Standardiser, mlp, standard_normal_log_prob
 from methods.contract.method import DecoderModel, Posterior
@@ -106,8 +107,7 @@ class LocalGaussian(Gaussian):
 class PerDatumGaussian(Gaussian):
     """The best diagonal Gaussian for each x, found by gradient ascent from a mode of p(z | x).
 
-    The model must not change between calls: what was found for the last two sets of points is kept, as every draw and
-    every density would else need an ascent.
+    The model must not change between calls, as what was found is remembered.
 
     Args:
         model: The generative model.
@@ -115,17 +115,11 @@ class PerDatumGaussian(Gaussian):
     """
 
     def __init__(self, model: DecoderModel, latent_dim: int):
-        self.model, self.latent_dim = model, latent_dim
-        self._found: list[tuple[Tensor, tuple[Tensor, Tensor]]] = []
+        self._found = Remembered(lambda x: maximise_elbo(model, x, laplace(model, x, latent_dim)))
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation: (n, D) -> (n, L), (n, L)."""
-        for points, moments in self._found:
-            if points.shape == x.shape and torch.equal(points, x):
-                return moments
-        moments = maximise_elbo(self.model, x, laplace(self.model, x, self.latent_dim))
-        self._found = [*self._found[-1:], (x.clone(), moments)]
-        return moments
+        return self._found(x)
 
 
 class FullGaussian(Posterior):

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+ENTRIES_AT_ONCE = 4_000_000
+LEAST = torch.finfo(torch.float64).tiny
 
 
 class Atoms(Protocol):
@@ -104,12 +108,19 @@ def log_index_posterior(mixture: Atoms, train: Tensor) -> Callable[[Tensor], Ten
         train: Training points, (N, D).
 
     Returns:
-        log p(i | x), (n, D) -> (n, N), in nats.
+        log p(i | x), (n, D) -> (n, N), in nats. Training points are taken in parts, so that memory suffices for many.
     """
+    parts = train.split(max(1, ENTRIES_AT_ONCE // len(mixture.log_weight)))
+
+    def of_train(part: Tensor) -> Tensor:
+        return mixture.log_posterior(part.double()).exp()
+
+    @cache
+    def total() -> Tensor:
+        return torch.stack([of_train(part).sum(0) for part in parts]).sum(0).clamp(min=LEAST)
 
     def log_index(x: Tensor) -> Tensor:
-        of_train = mixture.log_posterior(train.double()).exp()
-        given_atom = of_train / of_train.sum(0).clamp(min=torch.finfo(of_train.dtype).tiny)
-        return (mixture.log_posterior(x.double()).exp() @ given_atom.T).log()
+        of_x = mixture.log_posterior(x.double()).exp()
+        return torch.cat([(of_x @ (of_train(part) / total()).T).log() for part in parts], 1)
 
     return log_index

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.special import ndtr
 
 from methods.common.latent_grid import GridPosterior, LatentGrid, resolving
+from methods.common.remembered import Remembered
 from methods.contract.decoder import standard_normal_log_prob
 from methods.contract.method import DecoderModel, likelihood_of
 
@@ -46,6 +47,7 @@ class RefinedPosterior(GridPosterior):
 
     def __init__(self, index: GridPosterior, model: DecoderModel, boxes: int):
         self.index, self.model, self.boxes = index, model, boxes
+        self._found = Remembered(self._near_all)
 
     @cached_property
     def coarse(self) -> LatentGrid:
@@ -78,6 +80,9 @@ class RefinedPosterior(GridPosterior):
 
     def near(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The fine cells in which z may be, and their log-probabilities in nats: (n, D) -> (n, C), (n, C)."""
+        return self._found(x)
+
+    def _near_all(self, x: Tensor) -> tuple[Tensor, Tensor]:
         found = [self._near(each) for each in x.double().split(max(1, ENTRIES_AT_ONCE // (CELLS * x.shape[1])))]
         log_index, cells = zip(*found, strict=True)
         return torch.cat(log_index), torch.cat(cells)

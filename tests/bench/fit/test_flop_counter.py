@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from bench.fit import cost_model, flop_counter
+from bench.fit import cost_model, operators
 from bench.fit.cost_model import cost_table
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.task import make_task
@@ -165,13 +165,13 @@ def test_an_operator_outside_the_cost_model_costs_one_per_result_and_is_remember
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 100, 1024, 1025])
 def test_logarithms_are_rounded_up(n):
-    assert flop_counter._log2(n) == math.ceil(math.log2(n))
+    assert operators._log2(n) == math.ceil(math.log2(n))
 
 
 def test_the_cost_model_states_every_operator_once():
     stated = [name for row in cost_table() for name in row.operators.split(", ")]
     assert len(stated) == len(set(stated))
-    assert set(stated) >= {*cost_model.FREE, *cost_model.SORTS, *flop_counter.RULES}
+    assert set(stated) >= {*cost_model.FREE, *cost_model.SORTS, *operators.RULES}
     assert {row.operators: row.flops for row in cost_table()}["silu"] == "11"
 
 
@@ -179,7 +179,7 @@ def test_the_cost_model_names_operators_that_torch_has():
     """The cost of a misspelt operator would never be charged."""
     names = {name.removeprefix("aten::") for name in torch._C._dispatch_get_all_op_names()}
     known = {name.partition(".")[0].removeprefix("_foreach_").removesuffix("_") for name in names}
-    listed = cost_model.FREE | cost_model.SORTS | flop_counter.RULES.keys()
+    listed = cost_model.FREE | cost_model.SORTS | operators.RULES.keys()
     assert {name for name in listed if name not in known and not name.startswith("profiler::")} == set()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.special import ndtr, ndtri
 
-from bench.metrics import TrueModel, posterior
+from bench.metrics import TrueModel, posterior, shared
 from bench.metrics.posterior import cube_points, gap_split, index_divergence, index_floor, signal_distance
 from datasets import load
 from datasets.base import Problem, draw
@@ -276,7 +276,7 @@ def test_the_floor_is_where_the_oracle_is(name):
 
 def test_the_floor_is_computed_once_for_the_same_data(monkeypatch):
     problem = load("figure8")
-    posterior._index_floor.cache_clear()
+    shared._computed.cache_clear()
     calls = []
     plain = posterior.index_without_codes
     monkeypatch.setattr(posterior, "index_without_codes", lambda *each: calls.append(1) or plain(*each))

@@ -9,6 +9,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 import datasets
 from datasets.base import draw
 from methods.contract.method import NullLedger
+from methods.mapa import index
 from methods.mapa.deconvolution import estimate
 from methods.mapa.index import Mixture, log_index_posterior
 
@@ -110,3 +111,18 @@ def test_equal_data_share_their_probability(split):
     once = log_index_posterior(mixture, split.train)(split.test).exp()
     twice = log_index_posterior(mixture, split.train.repeat(2, 1))(split.test).exp()
     torch.testing.assert_close(twice, once.repeat(1, 2) / 2)
+
+
+def test_training_points_taken_in_parts_give_the_same(split, monkeypatch):
+    """A million points times two thousand atoms would not fit into memory at once."""
+    mixture, rows = estimate(split.train, NOISE, 6.0, 5, 1, NullLedger()), []
+    plain = Mixture.log_posterior
+    monkeypatch.setattr(Mixture, "log_posterior", lambda self, x: rows.append(len(x)) or plain(self, x))
+    whole = log_index_posterior(mixture, split.train)(split.test[:5])
+    assert max(rows) == len(split.train)
+    rows.clear()
+    monkeypatch.setattr(index, "ENTRIES_AT_ONCE", 7 * len(mixture.atoms))
+    in_parts = log_index_posterior(mixture, split.train)
+    torch.testing.assert_close(in_parts(split.test[:5]), whole)
+    torch.testing.assert_close(in_parts(split.test[:5]), whole)
+    assert max(rows) == 7
