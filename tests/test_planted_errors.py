@@ -20,6 +20,7 @@ from bench.fit.flop_counter import CountingLedger
 from bench.fit.runner import run_one
 from bench.fit.task import make_task
 from bench.metrics import Evaluator, TrueModel, codes, importance, likelihood, measurement, posterior, wasserstein
+from bench.metrics.shared import _computed
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
 from datasets import quadrature
@@ -511,7 +512,7 @@ def error_of_one_point(patch):
 def distance_in_latent_space(patch):
     right = posterior._points
 
-    def wrong(fitted, problem, truth, x, counts, seed):
+    def wrong(fitted, problem, truth, x, counts, seed, shared):
         sides = (right(q, x, counts, problem.latent_dim, seed) for q in (truth, fitted.posterior))
         return [tuple(z.transpose(0, 1) for z in pair) for pair in zip(*sides, strict=True)]
 
@@ -630,9 +631,10 @@ PLANTED = {
 
 @pytest.fixture(autouse=True)
 def small_evaluation(monkeypatch):
-    """Evaluate runs with coarse plots and few draws, which no check looks at."""
+    """Evaluate runs with coarse plots and few draws, which no check looks at, and remember nothing of other checks."""
     monkeypatch.setattr("bench.metrics.evaluator.GRID_POINTS", 20)
     monkeypatch.setattr("bench.metrics.samples.DRAWS", 100)
+    monkeypatch.setattr("bench.metrics.shared._computed", _computed.__wrapped__)
 
 
 @pytest.mark.parametrize("check", dict.fromkeys(PLANTED.values()), ids=lambda check: check.__name__)

@@ -20,7 +20,7 @@ from bench import metrics
 from bench.fit.block import CHECKPOINTS_PER_DECADE
 from bench.fit.runner import run_one
 from bench.fit.task import make_task
-from bench.metrics import ais, evaluator, nuts
+from bench.metrics import ais, evaluator, nuts, shared
 from bench.registry.registry import registry
 from bench.store import tables
 from bench.store.records import Cost
@@ -159,7 +159,7 @@ def test_above_two_latent_dimensions_all_is_measured_by_sampling(run_spec, monke
     monkeypatch.setattr(nuts, "WARM_UP", 50)
     monkeypatch.setattr(nuts, "DRAWS", (70,))
     monkeypatch.setattr(ais, "TEMPERATURES", 20)
-    monkeypatch.setattr(nuts, "_cached_draws", nuts._cached_draws.__wrapped__)  # as others are not to share it
+    monkeypatch.setattr(shared, "_computed", shared._computed.__wrapped__)  # as others are not to share it
     result = run_one(run_spec(dataset="linear_gaussian", latent_dim=3, max_flops=1e6))
     assert result.status == "done"
     last = {row.metric: row for row in result.rows if row.checkpoint == result.rows[-1].checkpoint}
