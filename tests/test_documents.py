@@ -246,6 +246,29 @@ def at_equal_cost(folder="study"):
     )
 
 
+def cells_of_match(match):
+    """The ratios of FLOPs, with its interval, and of seconds, and how many problems are missed."""
+    flops = f"{ratio(match.flops)} [{', '.join(map(ratio, match.flops_interval))}]"
+    return flops, ratio(match.wall), f"{len(match.missed)} of {match.datasets}"
+
+
+def to_match():
+    """The first baseline's cost to reach the end of each method over that method's, on named and held-out problems."""
+    rows = {}
+    for folder in ("named", "study"):
+        _, found = compared(folder)
+        for each in found:
+            if each.baseline == found[0].baseline:
+                rows.setdefault(each.other, {})[folder] = each.match
+    both = {name: of for name, of in rows.items() if len(of) == 2}
+    shown = [
+        (f"`{name}`", *(cell for match in (of["named"], of["study"]) for cell in cells_of_match(match)))
+        for name, of in sorted(both.items(), key=lambda item: item[1]["named"].flops)
+    ]
+    heads = [f"{of}: {what}" for of in ("named", "held out") for what in ("FLOPs", "seconds", "missed")]
+    return markdown(("to match", *heads), shown)
+
+
 def gaps():
     """Median oracle and inference gaps at the end of fits of MAPA, of its plain form and of its ceiling."""
     table = pd.read_csv(ROOT / "results" / "reference" / "gaps" / "mapa.csv")
@@ -298,6 +321,7 @@ def images():
 GENERATED = {
     ("docs/datasets.md", "images"): images,
     ("docs/mapa.md", "gaps"): gaps,
+    ("docs/mapa.md", "match"): to_match,
     ("docs/mapa.md", "dimensions"): dimensions,
     ("README.md", "reference"): reference,
     ("results/reference/README.md", "differences"): differences,
