@@ -224,7 +224,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
             default="all cores",
         ),
     ] = None
-    run_timeout: Annotated[PositiveFloat | None, _about("Stop a run that takes more than S seconds in all.", "S")] = (
+    run_timeout: Annotated[PositiveFloat | None, _about("Stop a run that takes more than S seconds in all; a block of seeds, S for each.", "S")] = (
         None
     )
     run_memory: Annotated[

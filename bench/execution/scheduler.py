@@ -242,7 +242,7 @@ def connected(address: str) -> Client:
     try:
         from distributed import Client
     except ImportError:
-        raise UsageError("--scheduler needs Dask: pip install 'mapa-bench[distributed]'") from None
+        raise UsageError("--scheduler needs Dask: pip install -c constraints.txt -e '.[distributed]'") from None
     if address.startswith("tcp://"):  # distributed would go on trying, and log
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         try:
