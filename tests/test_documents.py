@@ -42,6 +42,7 @@ from bench.store.schema import METRICS, RUN_COSTS, TABLES
 from bench.store.study_tables import read as read_study
 from datasets.base import draw
 from methods.mapa import deconvolution, layouts, placement, rff_lvm
+from tools import anytime
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -286,6 +287,44 @@ def gaps():
     return markdown(("oracle gap", *oracle, *(f"inference gap, {each}" for each in inference)), rows)
 
 
+def of_anytime(method):
+    """The median gaps of a method by dataset and cost, along both schedules, and its rows."""
+    rows = pd.read_csv(ROOT / "results" / "reference" / "anytime" / f"{method}.csv")
+    names = [name for name in (*datasets.CURVES, *datasets.SURFACES) if name in set(rows["dataset"])]
+    return rows, rows.groupby(["dataset", "flops", "schedule"])["gap"].median().unstack().loc[names]
+
+
+def anytime_gaps():
+    """What `vae` reaches at each cost, by one anytime run and by a cosine run of that length."""
+    _, middle = of_anytime("vae")
+    cells = (middle["anytime"].map("{:.3f}".format) + " / " + middle["cosine"].map("{:.3f}".format)).unstack()
+    heads = ("dataset", *(f"{cost / 1e9:.2g}" for cost in cells.columns))
+    return markdown(heads, [(name, *row) for name, row in cells.loc[middle.index.unique("dataset")].iterrows()])
+
+
+def anytime_verdicts():
+    """For each method, where one anytime run is behind, and how sure its difference at the end is."""
+    rows = []
+    for path in sorted((ROOT / "results" / "reference" / "anytime").glob("*.csv")):
+        every, middle = of_anytime(path.stem)
+        behind = anytime.behind(middle)
+        ends = behind.groupby(level=0, sort=False).last()
+        differences = [anytime.difference_at_the_end(of) for _, of in every.groupby("dataset")]
+        rows.append(
+            (
+                f"`{path.stem}`",
+                f"{int((~behind).groupby(level=0).all().sum())} of {len(ends)}",
+                f"{int((~behind).sum())} of {len(behind)}",
+                ratio(float(anytime.ratios(middle).max())),
+                ", ".join(ends.index[ends]) or "none",
+                sum(low > 0 for _, low, _, _ in differences),
+                sum(high < 0 for _, _, high, _ in differences),
+            )
+        )
+    heads = ("level at all costs", "level at", "at most", "behind at the end", "interval above 0", "below 0")
+    return markdown(("method", *heads), rows)
+
+
 def dimensions():
     """Medians of log p(x) at equal FLOPs, and of MAPA's lead at the same seeds, where posteriors are sampled."""
     table = pd.read_csv(ROOT / "results" / "reference" / "gaps" / "high-dimension.csv")
@@ -320,6 +359,8 @@ def images():
 
 GENERATED = {
     ("docs/datasets.md", "images"): images,
+    ("docs/anytime.md", "gaps"): anytime_gaps,
+    ("docs/anytime.md", "verdicts"): anytime_verdicts,
     ("docs/mapa.md", "gaps"): gaps,
     ("docs/mapa.md", "match"): to_match,
     ("docs/mapa.md", "dimensions"): dimensions,

@@ -91,27 +91,39 @@ def compared(name: str, dataset: str, seeds: Sequence[int] = SEEDS) -> Iterator[
         yield from rows("cosine", steps, fitted)
 
 
+def behind(middle: pd.DataFrame) -> pd.Series:
+    """Whether the anytime run is behind, at each dataset and cost, by median gaps with a column for each schedule."""
+    return middle["anytime"] > np.maximum(middle["cosine"] * FACTOR, middle["cosine"] + SLACK)
+
+
+def ratios(middle: pd.DataFrame) -> pd.Series:
+    """The anytime run's gap over the cosine's, which counts as 0.01 nats at least."""
+    return middle["anytime"] / middle["cosine"].clip(lower=SLACK)
+
+
 def verdict(table: pd.DataFrame) -> str:
     """Where the median of the anytime run is behind, in words."""
     middle = table.groupby(["dataset", "flops", "schedule"])["gap"].median().unstack()
-    limit = np.maximum(middle["cosine"] * FACTOR, middle["cosine"] + SLACK)
-    behind, ratio = middle["anytime"] > limit, middle["anytime"] / middle["cosine"].clip(lower=SLACK)
-    level = [name for name, each in behind.groupby(level=0) if not each.any()]
-    last = behind.groupby(level=0).last()
+    level = [name for name, each in behind(middle).groupby(level=0) if not each.any()]
+    last = behind(middle).groupby(level=0).last()
     return (
         f"level or ahead at all costs on {len(level)} of {len(last)} ({', '.join(map(str, level))}); at most "
-        f"{ratio.max():.2f} times the cosine's gap; at the end behind on {int(last.sum())}"
+        f"{ratios(middle).max():.2f} times the cosine's gap; at the end behind on {int(last.sum())}"
     )
+
+
+def difference_at_the_end(table: pd.DataFrame) -> tuple[float, float, float, int]:
+    """Anytime less cosine at the same seeds, at the highest cost: the median, its 95 % interval, and the seeds."""
+    last = table[table["flops"] == table["flops"].max()].pivot(index="seed", columns="schedule", values="gap")
+    each = (last["anytime"] - last["cosine"]).to_numpy()
+    low, high = bounds([each], np.median)
+    return float(np.median(each)), float(low), float(high), len(each)
 
 
 def at_the_end(table: pd.DataFrame) -> str:
-    """The median difference of the gaps at the highest cost, anytime less cosine at the same seeds, in words."""
-    last = table[table["flops"] == table["flops"].max()].pivot(index="seed", columns="schedule", values="gap")
-    difference = (last["anytime"] - last["cosine"]).to_numpy()
-    low, high = bounds([difference], np.median)
-    return (
-        f"at the end {np.median(difference):+.3f} [{float(low):+.3f}, {float(high):+.3f}] nats over {len(last)} seeds"
-    )
+    """The difference at the end in words."""
+    middle, low, high, seeds = difference_at_the_end(table)
+    return f"at the end {middle:+.3f} [{low:+.3f}, {high:+.3f}] nats over {seeds} seeds"
 
 
 def write(path: Path, found: pd.DataFrame) -> None:

@@ -224,9 +224,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
             default="all cores",
         ),
     ] = None
-    run_timeout: Annotated[PositiveFloat | None, _about("Stop a run that takes more than S seconds in all; a block of seeds, S for each.", "S")] = (
-        None
-    )
+    run_timeout: Annotated[
+        PositiveFloat | None,
+        _about("Stop a run that takes more than S seconds in all; a block of seeds, S for each.", "S"),
+    ] = None
     run_memory: Annotated[
         Bytes | None,
         _about("Stop a run whose process holds more memory than SIZE, such as 2GB.", "SIZE", parse="bytes"),
