@@ -371,6 +371,7 @@ GENERATED = {
     ("results/reference/README.md", "differences_earlier"): partial(differences, "earlier"),
     ("results/reference/README.md", "equal_earlier"): partial(at_equal_cost, "earlier"),
     ("results/reference/README.md", "named"): partial(reference, "named"),
+    ("results/reference/README.md", "differences_named"): partial(differences, "named"),
     ("results/reference/README.md", "discrete"): partial(reference, "discrete"),
     ("results/reference/README.md", "tuned"): partial(reference, "tuned"),
     ("docs/costs.md", "operators"): operators,

@@ -36,7 +36,7 @@ def studies(tmp_path_factory):
     return (
         both,
         made(folder / "untrained", ("untrained",)),
-        made(folder / "other", ("iwae",), set={"iwae": {"steps": 2}}),
+        made(folder / "other", ("iwae",), set={"iwae": {"steps": 2}}, baseline=("iwae",), margin=0.5),
     )
 
 
@@ -71,6 +71,8 @@ def test_a_method_is_added_with_its_settings(studies, into):
     settings = held(into).settings
     assert settings.methods == ("iwae", "untrained", "oracle")  # ceilings and floors last
     assert settings.set == {"iwae": {"steps": 2}}
+    before = held(studies[0]).settings
+    assert (settings.baseline, settings.margin) == (before.baseline, before.margin)
     assert pd.read_parquet(into / "runs.parquet")["method"].tolist() == ["iwae", "untrained", "oracle"]
     assert "iwae" in read_json(into / "study.json")["methods"]
     assert '"iwae"' in (into / "study.toml").read_text()

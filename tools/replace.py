@@ -3,9 +3,10 @@
 python -m tools.replace DIR INTO
 
 A method was changed, or one is added: only its runs are made again. DIR is a study of these methods; INTO is the stored
-study, as `tools.pack` or a report left it. Both must have the same conditions, datasets and seeds. `replaced` in
-study.json says when, which methods and what made their runs, and the provenance says it in words. The other runs keep
-the keys of the code that made them: `python -m tools.renew INTO` then shows that today's code gives their values.
+study, as `tools.pack` or a report left it. Both must have the same conditions, datasets and seeds. Baseline and margin
+stay those of INTO. `replaced` in study.json says when, which methods and what made their runs, and the provenance says
+it in words. The other runs keep the keys of the code that made them: `python -m tools.renew INTO` then shows that
+today's code gives their values.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def replace(folder: Path, into: Path) -> str:
         raise ValueError(f"{folder} and {into} are not of the same datasets")
     settings, roles = united(before.settings, after.settings), stored.roles | new.roles
     ends_last = tuple(sorted(settings.methods, key=lambda label: roles.get(label) != "method"))
-    plan = resolve(msgspec.structs.replace(settings, methods=ends_last), before.pairs)
+    own = {"methods": ends_last, "baseline": before.settings.baseline, "margin": before.settings.margin}
+    plan = resolve(msgspec.structs.replace(settings, **own), before.pairs)
     runs = ordered(unite([new.runs, stored.runs]), plan)
     made, asked = set(map(tuple, runs[RUN].to_numpy().tolist())), {(s.dataset, s.method, s.seed) for s in plan.runs}
     if made != asked:
