@@ -212,7 +212,7 @@ def problem_names(datasets):
     return [f"`{name.removeprefix('random_')}`" for name in datasets]
 
 
-def differences(folder="study"):
+def differences(folder="study", intervals=False):
     """The median difference in nats of the first baseline from each method on each problem, with its verdict."""
     study, found = compared(folder)
     baseline = found[0].baseline
@@ -220,7 +220,11 @@ def differences(folder="study"):
     order = aggregate(study.measurements, study.runs).set_index("method")["mean"]
     rows = []
     for name in sorted(known, key=order.get):
-        of = {each.dataset: f"{each.nats:+.3f} {SIGNS[each.verdict]}" for each in known[name].differences}
+        of = {
+            each.dataset: f"{each.nats:+.3f} {SIGNS[each.verdict]}"
+            + ("" if not intervals else " [{:+.3f}, {:+.3f}]".format(*each.interval))
+            for each in known[name].differences
+        }
         rows.append((f"`{name}`", *(of[dataset] for dataset in study.datasets)))
     return markdown((f"`{baseline}` less", *problem_names(study.datasets)), rows)
 
@@ -367,6 +371,7 @@ GENERATED = {
     ("README.md", "reference"): reference,
     ("results/reference/README.md", "differences"): differences,
     ("results/reference/README.md", "equal"): at_equal_cost,
+    ("results/reference/README.md", "twenty"): partial(differences, "twenty", intervals=True),
     ("results/reference/README.md", "earlier"): partial(reference, "earlier"),
     ("results/reference/README.md", "differences_earlier"): partial(differences, "earlier"),
     ("results/reference/README.md", "equal_earlier"): partial(at_equal_cost, "earlier"),
