@@ -14,7 +14,7 @@ from bench.common.units import number
 from bench.report import sentences
 from bench.stats.comparisons import comparisons
 from bench.stats.estimates import aggregate
-from bench.stats.verdicts import WORSE
+from bench.stats.verdicts import BETTER, WORSE
 from bench.store import stored
 from bench.store.study_tables import read
 from bench.study import file
@@ -22,7 +22,7 @@ from bench.study.folder import held
 from bench.study.plan import resolve
 from datasets import CURVES, SURFACES
 from datasets import DISCRETE as DISCRETE_PROBLEMS
-from tests.test_documents import at_equal_cost, differences
+from tests.test_documents import at_equal_cost, compared, differences
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "reference" / "study"
@@ -58,10 +58,10 @@ def losses_of(found):
 
 
 def test_the_readme_names_every_loss(found):
-    """Its tables are generated; `tests/test_documents.py` compares them."""
+    """Those of the study, and of the same problems with twenty seeds. `tests/test_documents.py` compares its tables."""
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     loses = readme.partition("**Loses**")[2].partition("**Wins**")[0]
-    assert losses_in(loses) == losses_of(found)
+    assert losses_in(loses) == sorted([*losses_of(found), *losses_of(compared("twenty")[1])])
     (figure,) = re.findall(r"!\[[^\]]*\]\((results/reference/[^)]*)\)", readme)
     assert (ROOT / figure).is_file()
 
@@ -79,18 +79,19 @@ def test_the_figures_in_the_sentences_of_the_readme_are_those_of_the_tables():
     def span(values):
         return "{:.2f} to {:.2f} nats".format(*(f(map(abs, values)) for f in (min, max)))
 
-    assert max(ahead["exact-mle"]) < 0
-    assert f"is ahead on all six by {span(ahead['exact-mle'])}; `gtm` on each surface by" in readme
     surfaces = ahead["gtm"][3:]
     assert max(surfaces) < 0
-    assert f"each surface by {span(surfaces).removesuffix(' nats')}, on two at `mapa`'s own FLOPs" in readme
+    assert f"`gtm` is ahead on each surface by {span(surfaces)}, on two at `mapa`'s own FLOPs" in readme
     assert sum(map(operator.lt, at_its_flops["gtm"][3:], at_its_flops["mapa"][3:])) == 2
     rivals = ("vae", "iterative")
     leads = [b - a for rival in rivals for a, b in zip(at_its_flops["mapa"], at_its_flops[rival], strict=True)]
     assert f"on all six by {min(leads):.2f} nats or more" in readme
-    on_curves = [each for rival in rivals for each in ahead[rival][:3]]
-    assert min(on_curves) > 0
-    assert f"on each curve by {span(on_curves)}" in readme
+    decided = {each.other: each for each in compared("twenty")[1]}
+    better = [decided[rival].having(BETTER) for rival in rivals]
+    assert [[each.dataset for each in won] for won in better] == [HELD_OUT[:4]] * 2
+    assert f"on each curve and on one surface, by {span([each.nats for won in better for each in won])}" in readme
+    shares = [each.flops for won in better for each in won if "curve" in each.dataset]
+    assert f"at {min(shares):.2f} to {max(shares):.2f} (curves) and {better[0][-1].flops:.2f} of their FLOPs" in readme
     gains = "{:.2f} (undecided), {:.2f}, {:.2f} nats on surfaces".format(*sorted(ahead["mapa-plain"][3:]))
     assert gains in readme
 
@@ -112,7 +113,13 @@ def test_the_study_is_whole(study):
 
 @pytest.mark.parametrize(
     ("folder", "problems"),
-    [(TWENTY, HELD_OUT), (EARLIER, HELD_BEFORE), (NAMED, (*CURVES, *SURFACES)), (DISCRETE, DISCRETE_PROBLEMS), (TUNED, HELD_BEFORE)],
+    [
+        (TWENTY, HELD_OUT),
+        (EARLIER, HELD_BEFORE),
+        (NAMED, (*CURVES, *SURFACES)),
+        (DISCRETE, DISCRETE_PROBLEMS),
+        (TUNED, HELD_BEFORE),
+    ],
 )
 def test_the_other_studies_are_whole_under_the_same_conditions(study, folder, problems):
     other = read(folder)
