@@ -229,14 +229,26 @@ def differences(folder="study", intervals=False):
     return markdown((f"`{baseline}` less", *problem_names(study.datasets)), rows)
 
 
+def last_looks(study, baseline):
+    """The gap of each run at its last look within the FLOPs of the baseline at the same seed."""
+    rows = study.measurements[study.measurements["metric"] == "oracle_gap"]
+    spent = study.runs[study.runs["method"] == baseline].set_index(["dataset", "seed"])["flops"]
+    within = rows[rows["flops"] <= spent.loc[list(zip(rows["dataset"], rows["seed"], strict=True))].to_numpy()]
+    return within.sort_values("checkpoint").groupby(["method", "dataset", "seed"])["value"].last()
+
+
+def leads_at_equal_cost(folder, rival):
+    """The median paired difference by which the first baseline is ahead within its own FLOPs, for each problem."""
+    study, found = compared(folder)
+    last = last_looks(study, found[0].baseline).unstack("method")
+    return (last[rival] - last[found[0].baseline]).groupby("dataset").median().tolist()
+
+
 def at_equal_cost(folder="study"):
     """The median gap of each method at its last look within the FLOPs of the first baseline at the same seed."""
     study, found = compared(folder)
     baseline = found[0].baseline
-    rows = study.measurements[study.measurements["metric"] == "oracle_gap"]
-    spent = study.runs[study.runs["method"] == baseline].set_index(["dataset", "seed"])["flops"]
-    within = rows[rows["flops"] <= spent.loc[list(zip(rows["dataset"], rows["seed"], strict=True))].to_numpy()]
-    last = within.sort_values("checkpoint").groupby(["method", "dataset", "seed"])["value"].last()
+    last = last_looks(study, baseline)
     middle = last.groupby(["method", "dataset"]).median().unstack()
     counts = last.groupby(["method", "dataset"]).size().unstack()
     middle = middle.where(counts == counts.loc[baseline])
@@ -371,7 +383,8 @@ GENERATED = {
     ("README.md", "reference"): reference,
     ("results/reference/README.md", "differences"): differences,
     ("results/reference/README.md", "equal"): at_equal_cost,
-    ("results/reference/README.md", "twenty"): partial(differences, "twenty", intervals=True),
+    ("results/reference/README.md", "fresh"): partial(differences, "fresh", intervals=True),
+    ("results/reference/README.md", "equal_fresh"): partial(at_equal_cost, "fresh"),
     ("results/reference/README.md", "earlier"): partial(reference, "earlier"),
     ("results/reference/README.md", "differences_earlier"): partial(differences, "earlier"),
     ("results/reference/README.md", "equal_earlier"): partial(at_equal_cost, "earlier"),
