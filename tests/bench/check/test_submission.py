@@ -180,5 +180,5 @@ def test_the_three_commands_of_the_page_work(compare, cli, tmp_path, monkeypatch
     assert {name.split(" / ")[1] for name in invented[1:]} == {"mine"}
     assert cli(*check[3:]).code == 0
     subprocess.run(shlex.join(pack_it).replace("'&&'", "&&"), shell=True, check=True)
-    with tarfile.open("mine.tar.xz") as archive:
+    with tarfile.open("mine.tar.gz") as archive:
         assert {"mine/mine.py", "mine/study.json", "mine/runs.parquet"} <= {*archive.getnames()}

@@ -357,7 +357,7 @@ def test_a_cluster_without_dask(monkeypatch):
         return plain(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=r"pip install 'mapa-bench\[distributed\]'"):
+    with pytest.raises(UsageError, match=r"pip install -c constraints.txt -e '\.\[distributed\]'"):
         threads_of("tcp://127.0.0.1:1")
 
 
