@@ -5,8 +5,8 @@ python -m tools.anytime [METHOD ...] [--datasets NAME,...] [--seeds FIRST:END]
 For each method (default: vae) and each of nine problems: the median oracle gap over six seeds at six costs from 2 to 34
 GFLOP, of one anytime run, and of a cosine run of exactly that length each. Seeds are 100 to 105, which no study uses.
 Writes results/reference/anytime/METHOD.csv (METHOD-FIRST.csv for other seeds), and prints where the anytime run is
-behind, and by how much at the end at the same seeds: the median difference with its 95 % interval. Rows of
-problems that are not asked for stay in the file.
+behind, and by how much at the end at the same seeds: the median difference with its 95 % interval. Rows of problems
+that are not asked for stay in the file.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def ratios(middle: pd.DataFrame) -> pd.Series:
 def verdict(table: pd.DataFrame) -> str:
     """Where the median of the anytime run is behind, in words."""
     middle = table.groupby(["dataset", "flops", "schedule"])["gap"].median().unstack()
-    level = [name for name, each in behind(middle).groupby(level=0) if not each.any()]
-    last = behind(middle).groupby(level=0).last()
+    late = behind(middle).groupby(level=0)
+    level, last = [name for name, each in late if not each.any()], late.last()
     return (
         f"level or ahead at all costs on {len(level)} of {len(last)} ({', '.join(map(str, level))}); at most "
         f"{ratios(middle).max():.2f} times the cosine's gap; at the end behind on {int(last.sum())}"

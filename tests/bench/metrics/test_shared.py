@@ -3,7 +3,12 @@
 import pytest
 import torch
 
+from bench.metrics import Evaluator, TrueModel
 from bench.metrics.shared import Shared, _computed
+from datasets import load
+from datasets.base import draw
+from methods.common.latent_grid import exact_posterior, index_without_codes
+from methods.contract.method import Fitted
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +62,25 @@ def test_a_run_that_only_reads_leaves_no_trace(tmp_path):
     assert same(Shared(str(tmp_path)).found("other floor", [X], unused), kept)
     assert unused.times == 0
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["circle", "swiss_roll"])
+def test_the_oracle_is_measured_alike_with_and_without_a_folder(name, tmp_path):
+    """Values, errors and diagnostics: found by this run, found and kept, and read from what another run kept."""
+    problem = load(name)
+    model = TrueModel(problem)
+    exact = exact_posterior(model, problem.latent_dim)
+
+    def measured(shared):
+        _computed.cache_clear()
+        split = draw(problem, 0, 30, 1, 20)
+        evaluator = Evaluator(problem, split, 0, shared=shared)
+        fitted = Fitted(model, exact, index_without_codes(exact, split.train))
+        return evaluator.evaluate_checkpoint(fitted) + evaluator.evaluate_final(fitted)
+
+    alone, kept, read = (measured(shared) for shared in (Shared(), *[Shared(str(tmp_path), adds=True)] * 2))
+    assert alone == kept == read
+    found = {each.metric: each for each in read}
+    assert found["test_ll"].diagnostics["numerical_error"] > 0
+    assert {"index_kl_floor", "signal_w2", "sample_w2_floor"} <= found.keys()
+    assert len(list(tmp_path.iterdir())) == 4
