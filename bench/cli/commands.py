@@ -146,12 +146,12 @@ def report(folders: tuple[str, ...], out: str | None, formats: tuple[str, ...], 
     return 0
 
 
-def publish(folders: tuple[str, ...], out: str, quiet: bool) -> int:
+def publish(folders: tuple[str, ...], out: str, note: str, quiet: bool) -> int:
     """Write the site of some studies. Returns the exit code."""
     from bench.publish.site import write
 
     try:
-        page = write([Path(folder) for folder in dict.fromkeys(folders)], Path(out), _command())
+        page = write([Path(folder) for folder in dict.fromkeys(folders)], Path(out), _command(), note)
     except OSError as error:
         raise UsageError(f"{out} cannot be written to: {error.strerror or error}") from None
     if not quiet:

@@ -16,13 +16,13 @@ from bench.common import units
 from bench.publish.blocks import Links
 from bench.report import cost_tables, end_tables, provenance
 from bench.report.blocks import Cell, Column, Entry, Row, Table
-from bench.report.combine import kept_apart, names
+from bench.report.combine import names, origins
 from bench.report.figures.palette import styles
 from bench.report.gallery import stems
 from bench.stats.comparisons import comparisons
 from bench.stats.summary import finished, oracle_levels, summary
 from bench.store.join import conflicts
-from bench.store.schema import LEARNS, MAIN_METRICS, PAIR, RUN, RUN_COSTS
+from bench.store.schema import LEARNS, MAIN_METRICS, PAIR, RUN_COSTS
 from bench.store.study_tables import Study
 
 AT_FIRST = ("study", "dataset", "method", "seeds", "test log-likelihood", "oracle gap", "ELBO", "wall time", "FLOPs",
@@ -45,10 +45,11 @@ class Content:
     Args:
         studies: The studies, in order of precedence.
         study: Their union, as `bench.report.combine.combined` returns it; of one study, the study itself.
+        note: What the first page says besides.
     """
 
-    def __init__(self, studies: Sequence[Study], study: Study):
-        self.studies, self.study = list(studies), study
+    def __init__(self, studies: Sequence[Study], study: Study, note: str = ""):
+        self.studies, self.study, self.note = list(studies), study, note
         self.names = names(self.studies)
         self.title = study.name if len(self.studies) == 1 else units.listed(self.names)
         self.found = comparisons(study.measurements, study.runs, study.baseline, study.margin)
@@ -181,14 +182,7 @@ class Content:
     @cached_property
     def _origins(self) -> dict[tuple[str, str], str]:
         """The names of the studies that the runs of each dataset and method come from."""
-        taken: set[tuple[Any, ...]] = set()
-        found: dict[tuple[str, str], list[str]] = {}
-        for name, study in zip(self.names, kept_apart(self.studies), strict=True):
-            for dataset, method, seed in study.runs[RUN].itertuples(index=False):
-                if (dataset, method, seed) not in taken:
-                    found.setdefault((str(dataset), str(method)), []).append(name)
-            taken.update(study.runs[RUN].itertuples(index=False, name=None))
-        return {pair: ", ".join(dict.fromkeys(each)) for pair, each in found.items()}
+        return {pair: ", ".join(seeds) for pair, seeds in origins(self.studies).items()}
 
     @cached_property
     def disagreements(self) -> dict[str, list[str]]:

@@ -34,7 +34,7 @@ NAVIGATION = (
 )
 
 
-def write(folders: Sequence[Path], out: Path, command: str) -> Path:
+def write(folders: Sequence[Path], out: Path, command: str, note: str = "") -> Path:
     """Write the site of some studies. Each file is replaced in one step, the first page last.
 
     Args:
@@ -42,6 +42,7 @@ def write(folders: Sequence[Path], out: Path, command: str) -> Path:
         out: The folder to write to: new, empty, or a site that this function wrote. Of such a site pages that are no
             longer needed are deleted; files that it does not list are left as they are.
         command: The command, which the pages show.
+        note: What the first page says besides, in the words of whoever publishes it.
 
     Returns:
         The path of index.html.
@@ -55,7 +56,7 @@ def write(folders: Sequence[Path], out: Path, command: str) -> Path:
         raise UsageError(str(error)) from None
     before = _made_before(out, folders)
     study = studies[0] if len(studies) == 1 else combined(studies, out, command)
-    content = Content(studies, study)
+    content = Content(studies, study, note)
     made = {page.path: laid_out(page) for page in pages(content)}
     assets = _assets(content)
     _refuse_foreign(out, {*made, *assets}, before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.store.files import atomic_write, write_json
 from bench.store.join import conflicts, unite
-from bench.store.schema import SCHEMA
+from bench.store.schema import RUN, SCHEMA
 from bench.store.study_tables import READ, Study
 
 KIND = "report"  # the kind of a combined study
@@ -32,13 +32,35 @@ def combined(studies: Sequence[Study], out: Path, command: str) -> Study:
     """
     apart = kept_apart(studies)
     tables = {name: unite([getattr(study, name) for study in apart]) for name in READ}
-    return Study(folder=out, info=_info(apart, names(studies), out, command), **tables)
+    info = _info(apart, names(studies), out, command) | {"pooled": _pooled(origins(studies))}
+    return Study(folder=out, info=info, **tables)
 
 
 def kept_apart(studies: Sequence[Study]) -> list[Study]:
     """The studies with other labels for the datasets about which they disagree: 'dataset @ studies'."""
     labels = _labels(studies, names(studies))
     return [_renamed(*pair) for pair in zip(studies, labels, strict=True)]
+
+
+def origins(studies: Sequence[Study]) -> dict[tuple[str, str], dict[str, list[int]]]:
+    """The seeds that a combined study takes from each of its studies, by dataset and method."""
+    taken: set[tuple[Any, ...]] = set()
+    found: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for name, study in zip(names(studies), kept_apart(studies), strict=True):
+        new = [run for run in study.runs[RUN].itertuples(index=False, name=None) if run not in taken]
+        for dataset, method, seed in new:
+            found.setdefault((str(dataset), str(method)), {}).setdefault(name, []).append(int(seed))
+        taken.update(new)
+    return found
+
+
+def _pooled(origin: Mapping[tuple[str, str], Mapping[str, Sequence[int]]]) -> dict[str, list[str]]:
+    """The datasets on which seeds of a method come from several studies, with these studies."""
+    found: dict[str, dict[str, None]] = {}
+    for (dataset, _), seeds in origin.items():
+        if len(seeds) > 1:
+            found.setdefault(dataset, {}).update(dict.fromkeys(seeds))
+    return {dataset: list(whose) for dataset, whose in found.items()}
 
 
 def check_out(out: Path, folders: Sequence[Path]) -> None:

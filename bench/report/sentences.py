@@ -314,6 +314,18 @@ def borrowed(sources: Mapping[str, str]) -> list[str]:
     return [f"{BORROWED} Not run here, but borrowed from {source}." for source in dict.fromkeys(sources.values())]
 
 
+def pooled(seeds_of: Mapping[str, list[str]]) -> list[str]:
+    """Where a comparison takes seeds of several studies together, by dataset; nothing if nowhere."""
+    by_studies: dict[str, list[str]] = {}
+    for dataset, studies in seeds_of.items():
+        by_studies.setdefault(listed(studies), []).append(dataset)
+    return [
+        f"Seeds of {studies} are taken together on {listed(on)}. The verdicts there hold only if these studies were "
+        "planned together. If one was begun because of what another showed, report each of them alone."
+        for studies, on in by_studies.items()
+    ]
+
+
 def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
     """What a reader must know before using a number.
 
@@ -331,6 +343,7 @@ def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
             "report, has p of at most 5%. Everything else is undecided. "
             "Costs of whole fits are the median over datasets."
         )
+    found += pooled(study.pooled)
     found += borrowed(study.borrowed)
     if ended := endings(study.runs):
         found.append(ended)

@@ -102,6 +102,11 @@ class Study:
         """The studies that it was joined from, if it was."""
         return self.info.get("sources") or []
 
+    @property
+    def pooled(self) -> dict[str, list[str]]:
+        """The datasets on which it takes seeds of a method from several studies, with these studies."""
+        return self.info.get("pooled") or {}
+
     def section(self, key: str) -> dict[str, Any]:
         """A part of study.json, empty where it is absent."""
         return self.info.get(key) or {}

@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.report import page
+from bench.report import page, sentences
 from bench.report.combine import check_out, combined, save
 from bench.report.latex import STEMS
+from bench.stats.summary import summary
 from bench.store.join import conflicts
 from bench.store.schema import TABLES
 from bench.store.study_tables import Study, read
@@ -73,6 +74,18 @@ def test_the_same_run_counts_once_and_keeps_the_first_seconds():
     assert found.measurements.groupby("method")["wall_s"].unique().map(list).to_dict() == {
         "mapa": [1.0], "vae": [1.0], "iwae": [9.0],
     }  # fmt: skip
+
+
+def test_seeds_of_several_studies_are_told():
+    """Seeds added after a look must not pass for seeds that were planned."""
+    later = {("circle", "vae", seed): -2.0 for seed in (2, 3)}
+    found = combined([study_of(runs("mapa", "vae")), study_of(later, "two")], OUT, "report")
+    assert found.pooled == {"circle": ["one", "two"]}
+    every = sentences.notes(found, summary(found.measurements, found.runs), True)
+    (told,) = [text for text in every if "Seeds" in text]
+    assert told.startswith("Seeds of one and two are taken together on circle. The verdicts there hold only if")
+    alike = combined([study_of(runs("mapa", "vae")), study_of(runs("vae", "iwae"), "two")], OUT, "report")
+    assert (alike.pooled, sentences.pooled(alike.pooled)) == ({}, [])
 
 
 def split(one, two, *more):
