@@ -188,21 +188,31 @@ def test_the_tables_are_small_and_the_report_is_there():
     assert all((FOLDER / link).is_file() for link in linked)
 
 
-def test_the_site_is_that_of_the_study_and_is_small(study, found):
-    """`results/reference/README.md` has the command that makes it again."""
-    made = json.loads((SITE / "site.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("folder", [FOLDER, FRESH])
+def test_the_site_is_that_of_the_study_and_is_small(folder):
+    """`site.json` has the command that makes it again."""
+    study, site = read(folder), SITE if folder == FOLDER else SITE / folder.name
+    made = json.loads((site / "site.json").read_text(encoding="utf-8"))
     (source,) = made["studies"]
     for name in ("runs.parquet", "measurements.parquet"):
-        assert source[name] == hashlib.sha256((FOLDER / name).read_bytes()).hexdigest(), "publish the study again"
-    files = {str(path.relative_to(SITE)): path for path in SITE.rglob("*") if path.is_file()}
+        assert source[name] == hashlib.sha256((folder / name).read_bytes()).hexdigest(), "publish the study again"
+    every = {str(path.relative_to(site)): path for path in site.rglob("*") if path.is_file()}
+    files = {name: path for name, path in every.items() if not name.startswith("fresh/")}
     assert set(files) == {*made["files"], "site.json"}
     assert sum(path.stat().st_size for path in files.values()) < SITE_LIMIT
     assert not re.search(
         r"/(home|root|tmp|work)/", "".join(path.read_text(encoding="utf-8") for path in files.values())
     )
     front = files["index.html"].read_text(encoding="utf-8")
-    for text in sentences.overview(found, []):
+    for text in sentences.overview(comparisons(study.measurements, study.runs, study.baseline, study.margin), []):
         assert text in front
     for row in aggregate(study.measurements, study.runs).to_dict("records"):
         gap = re.escape(f"{number(row['mean'])}<small>[{number(row['low'])}, {number(row['high'])}]")
         assert re.search(rf">{row['method']}</a>(</th>)?\s*<td[^>]*>{gap}", front), row["method"]
+
+
+def test_the_site_names_the_losses_on_fresh_seeds_and_leads_to_them():
+    front = (SITE / "index.html").read_text(encoding="utf-8")
+    (note,) = [text for text in re.findall(r'<p class="lead">(.*?)</p>', front) if "fresh" in text]
+    assert losses_in(note) == losses_of(compared("fresh")[1])
+    assert 'href="fresh/index.html"' in note

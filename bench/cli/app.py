@@ -223,7 +223,7 @@ def report(**options: Any) -> None:
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...")
 @click.option("--out", required=True, metavar="SITE", help="Folder of the site: new, empty, or such a site.")
-@click.option("--note", metavar="TEXT", default="", help="What the first page says besides, in your own words.")
+@click.option("--note", metavar="TEXT", default="", help="A paragraph to begin with; [links](ADDRESS).")
 @_quiet
 def publish(**options: Any) -> None:
     """Write a static site of one or several studies: for GitHub Pages, or to be read from its folder.

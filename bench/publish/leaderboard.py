@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bench.common import units
 from bench.publish.blocks import Links, Page, Part
@@ -23,6 +24,7 @@ from bench.stats.estimates import aggregate, ranks
 from bench.stats.verdicts import VERDICTS
 from bench.store.schema import define
 
+_LINK = re.compile(r"\[([^\]]+)\]\((https?://[^)\s]+|[\w./#-]+)\)")
 BASELINES = 2  # the most that the leaderboard has columns for; pages of methods have all
 LEADERBOARD = (
     "Oracle gap: nats below the true model at the end of a fit, the mean over problems of the median over seeds, with "
@@ -47,7 +49,7 @@ def front(content: Content) -> Page:
     lead = lead or sentences.summary_sentences(content.found, study.runs, content.summary)
     answers: list[Block] = [Paragraph(text, "lead") for text in lead]
     baselines = dict.fromkeys(each.baseline for each in content.found)
-    answers += [Paragraph(content.note, "lead")] if content.note else []
+    answers += [Paragraph(_linked(content.note), "lead")] if content.note else []
     about = {name: method_facts(content.about("methods", name))[0] for name in baselines}
     answers += [Paragraph(f"{name}: {summary}.", "") for name, summary in about.items() if summary]
     answers += [Paragraph(incident, "warning")] if incident else []
@@ -65,6 +67,11 @@ def front(content: Content) -> Page:
         Part("notes", "Before you use a number", notes),
     ]
     return Page("index.html", content.title, sentences.size(study), parts)
+
+
+def _linked(note: str) -> Markup:
+    """A text whose '[words](address)' are links, to pages beside the site's own or on the web."""
+    return Markup(_LINK.sub(r'<a href="\2">\1</a>', str(escape(note))))
 
 
 def _leaderboard(content: Content, placed: pd.DataFrame) -> Table:

@@ -366,9 +366,10 @@ def test_a_bad_folder_is_one_line_and_exit_code_2(case, little, tmp_path, cli):
 def test_the_command_writes_and_says_where(little, tmp_path, cli):
     found = cli("publish", little, "--out", tmp_path / "site")
     assert (found.code, found.out) == (0, f"Site:  {tmp_path}/site/index.html\n")
-    note = "Of <ten> fresh seeds, see fresh/"
+    note = "Of <ten> [fresh seeds](fresh/a.html), [not](javascript:this)"
     assert cli("publish", little, "--out", tmp_path / "site", "--note", note, "--quiet").out == ""
-    assert '<p class="lead">Of &lt;ten&gt; fresh seeds, see fresh/</p>' in (tmp_path / "site/index.html").read_text()
+    expected = '<p class="lead">Of &lt;ten&gt; <a href="fresh/a.html">fresh seeds</a>, [not](javascript:this)</p>'
+    assert expected in (tmp_path / "site/index.html").read_text()
     told = cli("publish", "--help").out
     assert "python -m bench publish results/compare --out site" in told
 
