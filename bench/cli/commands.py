@@ -190,7 +190,7 @@ def status(folder: str) -> int:
 
 def tune(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
     """Choose hyperparameters, write them and show them. Returns the exit code."""
-    from bench.tuning.design import planned
+    from bench.tuning.design import planned, with_given
     from bench.tuning.output import write
     from bench.tuning.search import run
     from bench.tuning.selection import choose
@@ -209,6 +209,7 @@ def tune(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
         return results
 
     results, rows = run(plan, run_round)
+    plan = with_given(plan, results)
     choices = choose(rows, plan.registry)
     file = write(folder, plan, rows, choices, _command())
     if not quiet:

@@ -12,11 +12,11 @@ import msgspec
 from bench.common.errors import UsageError
 from bench.config import labels
 from bench.config.schema import TuneSettings
-from bench.registry.registry import Registry
 from bench.study.plan import Pair, Plan, resolve
 
 if TYPE_CHECKING:
     from bench.store.records import RunResult
+    from methods.contract.search_space import Range
 
 # Seeds of the Sobol sets, chosen by cost alone: the default budget then has room for four trials of iwae in each of the
 # first four tunings, and after most other seeds for two.
@@ -68,7 +68,13 @@ class Trial:
     label: str
 
 
-def trials(method: str, count: int, known: Registry, tuning: int = 1) -> list[Trial]:
+def searched(plan: Plan, method: str) -> dict[str, Range]:
+    """The ranges of a method's hyperparameters but those that --set fixes."""
+    fixed = plan.settings.set.get(method, {})
+    return {name: each for name, each in plan.registry.search(method).items() if name not in fixed}
+
+
+def trials(method: str, count: int, plan: Plan, tuning: int = 1) -> list[Trial]:
     """The first trials of a method: the defaults, then quasi-random search (Bousquet et al. 2017, arXiv 1706.03200).
 
     The points after the first are those of one Sobol set, so that more trials add to fewer. A point that repeats an
@@ -77,12 +83,12 @@ def trials(method: str, count: int, known: Registry, tuning: int = 1) -> list[Tr
     Args:
         method: The method's name.
         count: The most trials.
-        known: What can be compared.
+        plan: The plan of the tuning.
         tuning: The number of the tuning; each has points of its own.
     """
     from scipy.stats import qmc
 
-    ranges = known.search(method)
+    ranges, known = searched(plan, method), plan.registry
     sobol = qmc.Sobol(len(ranges), scramble=True, rng=DESIGN_SEED + NEXT_DESIGN * (tuning - 1))
     points = sobol.random_base2(max(count - 2, 0).bit_length())[: count - 1]
     found = [{name: ranges[name].at(u) for name, u in zip(ranges, point, strict=True)} for point in points]
@@ -94,7 +100,7 @@ def planned(settings: TuneSettings) -> Plan:
     """The plan of the defaults of every method, scored on validation data alone.
 
     Raises:
-        UsageError: For a method that declares no `search`, and for hyperparameters that are both given and searched.
+        UsageError: For a method that declares no `search`, and for one with all of it fixed by --set.
     """
     plan = resolve(settings)
     for name in plan.methods:
@@ -127,6 +133,5 @@ def _check(method: str, plan: Plan) -> None:
     if not ranges:
         tunable = [name for name in plan.registry.methods if plan.registry.search(name)]
         raise UsageError(f"method {method!r} declares nothing to tune (available: {', '.join(tunable)})")
-    for name in plan.settings.set.get(method, {}):
-        if name in ranges:
-            raise UsageError(f"--set {method}.{name}: tune searches it; it cannot be given as well")
+    if not searched(plan, method):
+        raise UsageError(f"--set fixes all that could be tuned of {method!r}: {', '.join(ranges)}")

@@ -14,7 +14,7 @@ from bench.store import provenance, tables
 from bench.store.files import write_json
 from bench.study.hyperparameters import SCHEMA
 from bench.study.plan import Plan
-from bench.tuning.design import FRESH_SEEDS, SEARCH, settings_of
+from bench.tuning.design import FRESH_SEEDS, SEARCH, searched, settings_of
 from bench.tuning.selection import AHEAD, Chosen, by_dataset
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def write(folder: Path, plan: Plan, rows: pd.DataFrame, choices: list[Chosen], c
     asked = ("trials", "repeats", "set", *CONDITIONS)
     conditions = {name: stated[name] for name in asked if name != "n_test"}
     of_search = rows[rows["stage"] == SEARCH].groupby("tuning")["seed"]
-    searched = {m: {name: str(r) for name, r in plan.registry.search(m).items()} for m in rows["method"].unique()}
+    ranges = {m: {name: str(each) for name, each in searched(plan, m).items()} for m in rows["method"].unique()}
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "datasets": by_dataset(choices),
@@ -55,7 +55,7 @@ def write(folder: Path, plan: Plan, rows: pd.DataFrame, choices: list[Chosen], c
         "rule": RULE,
         "budget": {"flops": settings.budget, "seeds": int(of_search.nunique().max()), **conditions},
         "seeds": sorted(rows["seed"].unique().tolist()),
-        "search": searched,
+        "search": ranges,
         "choices": [asdict(each) for each in choices],
         "command": command,
         "code": project_digest(),

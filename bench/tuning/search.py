@@ -89,7 +89,7 @@ def _confirm(
 def _tried(plan: Plan, tuning: int, methods: Iterable[str]) -> dict[str, list[Trial]]:
     """The trials of some methods."""
     most = settings_of(plan).trials
-    return {name: trials(name, most, plan.registry, tuning) for name in dict.fromkeys(methods)}
+    return {name: trials(name, most, plan, tuning) for name in dict.fromkeys(methods)}
 
 
 def _titled(plan: Plan, tuning: int, title: str) -> str:

@@ -60,7 +60,7 @@ class Chosen:
         method: The method.
         tuning: The number of the tuning.
         trial: The number of the chosen trial; 0 is the defaults.
-        parameters: The values of all hyperparameters that were searched.
+        parameters: The values of all hyperparameters that it declares as `search`, also of those that --set fixed.
         best: The number of the trial with the best score.
         default_score: The score of the defaults, in nats; -inf if a fit failed or was skipped.
         best_score: The score of the best trial, in nats.
@@ -164,9 +164,8 @@ def _chosen(dataset: str, method: str, rows: pd.DataFrame, known: Registry) -> C
     best = _best(scores)
     confirmation = _confirmation(rows[rows["stage"] == CONFIRMATION], best) if best else None
     trial = best if confirmation and confirmation.holds else 0
-    made = known.make_method(method)
-    done = search[(search["trial"] == trial) & search["score"].notna()]
-    values = {name: done[f"p_{name}"].iloc[0] if trial else getattr(made, name) for name in known.search(method)}
+    taken = search[search["trial"] == trial]
+    values = {name: value for name in known.search(method) for value in taken[f"p_{name}"].dropna().head(1)}
     said = f"trial {best} wins" if trial else "the defaults are kept"
     why = f"trial {best} is {confirmation}" if confirmation else "no trial scored higher"
     return Chosen(

@@ -102,12 +102,12 @@ def test_only_the_winner_is_confirmed_whatever_was_confirmed_before(tune, scores
     asked = []
 
     def made_up(spec):
-        number = [trial.label for trial in trials("cheap", 3, plan.registry)].index(spec.method)
+        number = [trial.label for trial in trials("cheap", 3, plan)].index(spec.method)
         row = Row(0, "validation_ll", scores[number], 0.1, "nats", Cost(flops=1.0))
         return RunResult(spec, rows=[row], cost=Cost(flops=1.0), parameters={"shift": number})
 
     def run_round(title, asked_for, stage):
-        every = stage.of(plan, [("circle", trial.label) for trial in trials("cheap", 3, plan.registry)])
+        every = stage.of(plan, [("circle", trial.label) for trial in trials("cheap", 3, plan)])
         asked.append((stage.name, [spec.method for spec in asked_for.runs]))
         return [made_up(spec) for spec in every.runs]
 
@@ -116,7 +116,7 @@ def test_only_the_winner_is_confirmed_whatever_was_confirmed_before(tune, scores
     fresh = rows[rows["stage"] == CONFIRMATION]
     assert {*fresh["trial"]} == {0, 1, 2}
     assert {*fresh.loc[fresh["counted"], "trial"]} == {0, winner}
-    labels = {trial.label for trial in trials("cheap", 3, plan.registry) if trial.number in (0, winner)}
+    labels = {trial.label for trial in trials("cheap", 3, plan) if trial.number in (0, winner)}
     assert {*asked[-1][1]} == labels
     (choice,) = choose(rows, plan.registry)
     assert (choice.trial, choice.confirmation.flops) == (winner, 2 * FRESH_SEEDS)

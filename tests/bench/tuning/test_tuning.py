@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import datasets.base
+from bench.config.schema import TuneSettings
 from bench.fit import runner
 from bench.fit.runner import run_one
 from bench.registry.registry import registry
@@ -88,9 +89,13 @@ def test_ranges_map_the_unit_interval():
     assert [Choice((4, 5, 6)).at(u) for u in (0, 0.34, 0.67, 0.999)] == [4, 5, 6, 6]
 
 
+def plan_of(name, **given):
+    return plan.resolve(TuneSettings(methods=(name,), datasets=("circle",), set={name: given} if given else {}))
+
+
 def test_trials_are_the_defaults_and_points_spread_evenly():
     known = registry()
-    found = trials("vae", 17, known)
+    found = trials("vae", 17, plan_of("vae"))
     assert (found[0], [trial.number for trial in found]) == (Trial("vae", 0, "vae"), list(range(17)))
     values = [known.parameters(trial.label) for trial in found[1:]]
     share = np.log([v["learning_rate"] / 1e-3 for v in values]) / math.log(30)
@@ -101,10 +106,20 @@ def test_trials_are_the_defaults_and_points_spread_evenly():
 
 
 def test_more_trials_add_to_fewer():
-    known = registry()
-    many = trials("iterative", 12, known)
+    asked = plan_of("iterative")
+    many = trials("iterative", 12, asked)
     for count in (1, 2, 3, 5, 9, 12):
-        assert trials("iterative", count, known) == many[:count]
+        assert trials("iterative", count, asked) == many[:count]
+
+
+def test_what_is_set_is_not_searched():
+    """Each trial has what --set gives, and what is left is spread as evenly as if it were all."""
+    known = registry()
+    found = trials("vae", 9, plan_of("vae", restarts=1, steepness=4.0))
+    values = [known.parameters(trial.label) for trial in found[1:]]
+    assert {frozenset(each) for each in values} == {frozenset(["learning_rate", "batch_size"])}
+    sizes = [v["batch_size"] for v in values]
+    assert {size: sizes.count(size) for size in (25, 50, 100, 250)} == dict.fromkeys((25, 50, 100, 250), 2)
 
 
 def test_each_search_is_of_fields_and_keeps_the_training_budget():
@@ -113,12 +128,12 @@ def test_each_search_is_of_fields_and_keeps_the_training_budget():
     assert {"vae", "iterative"} <= set(tunable)
     for name in tunable:
         assert "steps" not in known.search(name)
-        assert len(trials(name, 4, known)) == 4
+        assert len(trials(name, 4, plan_of(name))) == 4
 
 
 def test_a_point_that_repeats_another_is_no_trial(offer):
     offer("point", Point())
-    found = trials("point", 20, plan.registry())
+    found = trials("point", 20, plan_of("point"))
     assert [trial.number for trial in found] == [0, 1, 2, 3]
     assert {trial.label for trial in found} == {"point", "point[shift=-1]", "point[shift=0]", "point[shift=1]"}
 
@@ -322,6 +337,22 @@ def test_a_dataset_is_added_to_what_is_chosen(tune, tuned, in_process):
     assert set(json.loads((tuned / "tuned.json").read_text())["datasets"]) == {"circle", "absolute"}
 
 
+def test_what_is_set_stays_in_the_choice(tune, tmp_path, offer):
+    """Also when another command adds a dataset, and for the defaults."""
+
+    class Pair(Point):
+        search: ClassVar[Mapping[str, Range]] = {**Point.search, "idle": Choice((1, 2, 3))}
+
+    offer("point", Pair())
+    for name in ("circle", "absolute"):
+        assert tune(tmp_path, "--set", "point.idle=7", "--quiet", datasets=name).code == 0
+    content = json.loads((tmp_path / "tuned.json").read_text())
+    assert {*content["search"]["point"]} == {"shift"}
+    assert content["budget"]["set"] == {"point": {"idle": 7}}
+    assert [each["point"][0]["idle"] for each in content["datasets"].values()] == [7, 7]
+    assert {*tables.read_table(tmp_path, "trials")["p_idle"]} == {7}
+
+
 def test_another_budget_does_not_mix(tune, tuned, unchanged, compare):
     with unchanged(tuned):
         assert "holds a study with --trials 5, got 6" in tune(tuned, trials=6).err
@@ -335,7 +366,8 @@ def test_another_budget_does_not_mix(tune, tuned, unchanged, compare):
     [
         (("-m", "oracle"), "method 'oracle' declares nothing to tune (available: "),
         (("-m", "vae[steps=3]"), "tune takes methods by name, got 'vae[steps=3]'"),
-        (("-m", "vae", "--set", "vae.batch_size=3"), "--set vae.batch_size: tune searches it"),
+        (("-m", "gtm", *(part for name in ("codes=9", "starts=1", "tolerance=1") for part in ("--set", f"gtm.{name}"))),
+         "--set fixes all that could be tuned of 'gtm': codes, starts, tolerance"),
         (("-m", "vae", "--trials", "0"), "--trials must be a whole number of at least 1 and at most 100,000, got 0"),
         (("-m", "vae", "--seeds", "2"), "--seeds must be a whole number of at least 3 and at most 1,000, got 2"),
         (("-m", "vae", "--seeds", "1"), "--seeds must be a whole number of at least 3 and at most 1,000, got 1"),
