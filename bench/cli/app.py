@@ -275,11 +275,11 @@ def tune(**options: Any) -> None:
     """Choose hyperparameters on validation data, with the same budget in FLOPs for every method on every dataset.
 
     A method declares as `search` what may vary, and in which range. The number of steps is not part of it, so that
-    every trial has the method's own training budget. The first trial is the defaults; the others are points of a
-    scrambled Sobol set. The score of a trial is the median over seeds of the mean log-likelihood of validation data at
-    the end of the fit. The trial with the highest score and the defaults are then fitted on ten fresh seeds. The
-    defaults are kept unless the trial is ahead on at least eight of them, and in the mean by more than the standard
-    error.
+    every trial has the method's own training budget; what --set gives is not varied either. The first trial is the
+    defaults; the others are points of a scrambled Sobol set. The score of a trial is the median over seeds of the mean
+    log-likelihood of validation data at the end of the fit. The trial with the highest score and the defaults are then
+    fitted on ten fresh seeds. The defaults are kept unless the trial is ahead on at least eight of them, and in the
+    mean by more than the standard error.
 
     Trials are taken in order, as long as the next one fits into the budget at the mean cost so far. A trial that costs
     more than is left does not count. Fits that fail are paid for. The defaults always count. The fits on fresh seeds
@@ -294,6 +294,7 @@ def tune(**options: Any) -> None:
       python -m bench tune
       python -m bench tune -m vae,iterative -d circle --budget 3e11
       python -m bench tune -m all -d surfaces --n-train 1000 --budget 3e12 --repeats 3
+      python -m bench tune -m vae --max-flops 5e10 --set vae.steps=100000 --set vae.restarts=1
       python -m bench compare --tuned results/tune/tuned.json
 
     \b

@@ -210,7 +210,7 @@ def tune(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
 
     results, rows = run(plan, run_round)
     plan = with_given(plan, results)
-    choices = choose(rows, plan.registry)
+    choices = choose(rows, plan)
     file = write(folder, plan, rows, choices, _command())
     if not quiet:
         from bench.cli.tuning import show

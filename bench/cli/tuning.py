@@ -20,7 +20,7 @@ def show(choices: list[Chosen], known: Registry) -> None:
     for name in ("dataset", "method", "tuning", "defaults", "best", "chosen", "trials", "FLOPs", "confirmation"):
         table.add_column(name, justify="left" if name in ("dataset", "method", "chosen") else "right")
     for each in choices:
-        found = ", ".join(changes(each, known)) or "the defaults"
+        found = ", ".join(changes(each, known)) if each.trial else "the defaults"
         tried = f"{each.trials}" + (f" ({each.unscored} unscored)" if each.unscored else "")
         fresh = MISSING if each.confirmation is None else quantity("flops", each.confirmation.flops)
         names = escape(each.dataset), escape(each.method), f"{each.tuning}"

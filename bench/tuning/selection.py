@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.registry.registry import Registry
     from bench.store.records import RunResult
-    from bench.study.plan import Pair
+    from bench.study.plan import Pair, Plan
     from bench.tuning.design import Stage, Trial
 
 SCORE = "validation_ll"
@@ -60,7 +60,7 @@ class Chosen:
         method: The method.
         tuning: The number of the tuning.
         trial: The number of the chosen trial; 0 is the defaults.
-        parameters: The values of all hyperparameters that it declares as `search`, also of those that --set fixed.
+        parameters: The values of all hyperparameters that are searched or that --set gives.
         best: The number of the trial with the best score.
         default_score: The score of the defaults, in nats; -inf if a fit failed or was skipped.
         best_score: The score of the best trial, in nats.
@@ -141,7 +141,7 @@ def _best(scores: pd.Series[float]) -> int:
     return int(scores.to_numpy().argmax())
 
 
-def choose(rows: pd.DataFrame, known: Registry) -> list[Chosen]:
+def choose(rows: pd.DataFrame, plan: Plan) -> list[Chosen]:
     """The choice of each tuning for each dataset and method: the best trial if it is confirmed, else the defaults.
 
     Fresh seeds confirm it if it is ahead of the defaults on at least 8 of 10, and if the mean paired difference exceeds
@@ -152,20 +152,21 @@ def choose(rows: pd.DataFrame, known: Registry) -> list[Chosen]:
 
     Args:
         rows: The table of trials, with the column `counted`.
-        known: What can be compared.
+        plan: The plan of the tuning.
     """
     groups = rows[rows["counted"]].groupby(["dataset", "method", "tuning"])
-    return [_chosen(str(d), str(m), each, known) for (d, m, _), each in groups]
+    return [_chosen(str(d), str(m), each, plan) for (d, m, _), each in groups]
 
 
-def _chosen(dataset: str, method: str, rows: pd.DataFrame, known: Registry) -> Chosen:
+def _chosen(dataset: str, method: str, rows: pd.DataFrame, plan: Plan) -> Chosen:
     search = rows[rows["stage"] == SEARCH]
     scores = _medians(search)
     best = _best(scores)
     confirmation = _confirmation(rows[rows["stage"] == CONFIRMATION], best) if best else None
     trial = best if confirmation and confirmation.holds else 0
     taken = search[search["trial"] == trial]
-    values = {name: value for name in known.search(method) for value in taken[f"p_{name}"].dropna().head(1)}
+    names = {**plan.registry.search(method), **plan.settings.set.get(method, {})}
+    values = {name: value for name in names for value in taken[f"p_{name}"].dropna().head(1)}
     said = f"trial {best} wins" if trial else "the defaults are kept"
     why = f"trial {best} is {confirmation}" if confirmation else "no trial scored higher"
     return Chosen(
@@ -173,7 +174,7 @@ def _chosen(dataset: str, method: str, rows: pd.DataFrame, known: Registry) -> C
         method,
         int(rows["tuning"].iloc[0]),
         trial,
-        known.parameters(method, values),
+        plan.registry.parameters(method, values),
         best,
         float(scores[0]),
         float(scores[best]),

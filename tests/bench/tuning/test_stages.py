@@ -118,7 +118,7 @@ def test_only_the_winner_is_confirmed_whatever_was_confirmed_before(tune, scores
     assert {*fresh.loc[fresh["counted"], "trial"]} == {0, winner}
     labels = {trial.label for trial in trials("cheap", 3, plan) if trial.number in (0, winner)}
     assert {*asked[-1][1]} == labels
-    (choice,) = choose(rows, plan.registry)
+    (choice,) = choose(rows, plan)
     assert (choice.trial, choice.confirmation.flops) == (winner, 2 * FRESH_SEEDS)
 
 

@@ -238,7 +238,7 @@ def choice_of(scores, offer, differences=(1.0,) * FRESH_SEEDS):
         defaults = np.where(np.equal(differences, math.inf), math.nan, np.linspace(-3, 2, FRESH_SEEDS))
         tried = np.linspace(-3, 2, FRESH_SEEDS) + np.where(np.equal(differences, -math.inf), math.nan, differences)
         rows += rows_of("confirmation", [defaults, np.where(np.isposinf(tried), 0, tried)], (0, best))
-    (found,) = choose(pd.DataFrame(rows), plan.registry())
+    (found,) = choose(pd.DataFrame(rows), plan_of("point"))
     return found
 
 
@@ -295,7 +295,7 @@ def test_defaults_that_fail_give_way_to_a_trial_that_does_not(offer):
     offer("point", Point(shift=0.0))
     rows = rows_of("search", [[math.nan] * 3, [-50] * 3], (0, 1))
     rows += rows_of("confirmation", [[math.nan] * 10, [-50] * 10], (0, 1))
-    (found,) = choose(pd.DataFrame(rows), plan.registry())
+    (found,) = choose(pd.DataFrame(rows), plan_of("point"))
     assert (found.trial, found.confirmation.ahead) == (1, 10)
     assert found.reason == "trial 1 wins: trial 1 is ahead of the defaults on 10 of 10 fresh seeds (a fit failed)"
 
@@ -345,11 +345,14 @@ def test_what_is_set_stays_in_the_choice(tune, tmp_path, offer):
 
     offer("point", Pair())
     for name in ("circle", "absolute"):
-        assert tune(tmp_path, "--set", "point.idle=7", "--quiet", datasets=name).code == 0
+        given = ("--set", "point.idle=7", "--set", "point.breaks=false")
+        assert tune(tmp_path, *given, "--quiet", datasets=name).code == 0
     content = json.loads((tmp_path / "tuned.json").read_text())
     assert {*content["search"]["point"]} == {"shift"}
-    assert content["budget"]["set"] == {"point": {"idle": 7}}
-    assert [each["point"][0]["idle"] for each in content["datasets"].values()] == [7, 7]
+    assert content["budget"]["set"] == {"point": {"idle": 7, "breaks": False}}
+    assert [{**each["point"][0], "shift": 0} for each in content["datasets"].values()] == [
+        {"shift": 0, "idle": 7, "breaks": False}
+    ] * 2
     assert {*tables.read_table(tmp_path, "trials")["p_idle"]} == {7}
 
 
