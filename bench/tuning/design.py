@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DESIGN_SEED, NEXT_DESIGN = 11, 15
 STAGE_SEEDS = 1000  # the first seeds of two stages are so far apart
 FRESH_SEEDS = 10
+SEARCH_BLOCK = 4  # a search has few seeds, the first of which divide by it; a larger program fits others in vain
 SEARCH, CONFIRMATION = "search", "confirmation"
 
 
@@ -49,7 +50,8 @@ class Stage:
         earlier = 2 * (self.tuning - 1) + (self.name == CONFIRMATION)
         first = plan.settings.first_seed + STAGE_SEEDS * earlier
         seeds = FRESH_SEEDS if self.name == CONFIRMATION else plan.settings.seeds
-        settings = msgspec.structs.replace(plan.settings, first_seed=first, seeds=seeds)
+        block = plan.settings.block if self.name == CONFIRMATION else min(plan.settings.block, SEARCH_BLOCK)
+        settings = msgspec.structs.replace(plan.settings, first_seed=first, seeds=seeds, block=block)
         return replace(plan, settings=settings).with_pairs(tuple(pairs))
 
 

@@ -9,7 +9,7 @@ import pytest
 from bench.config.schema import TuneSettings
 from bench.store import tables
 from bench.store.records import Cost, Row, RunResult
-from bench.tuning.design import CONFIRMATION, FRESH_SEEDS, SEARCH, planned, trials
+from bench.tuning.design import CONFIRMATION, FRESH_SEEDS, SEARCH, Stage, planned, trials
 from bench.tuning.search import run
 from bench.tuning.selection import choose
 
@@ -120,6 +120,19 @@ def test_only_the_winner_is_confirmed_whatever_was_confirmed_before(tune, scores
     assert {*asked[-1][1]} == labels
     (choice,) = choose(rows, plan)
     assert (choice.trial, choice.confirmation.flops) == (winner, 2 * FRESH_SEEDS)
+
+
+@pytest.mark.parametrize("repeat", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("block", "expected"), [(10, {SEARCH: 4, CONFIRMATION: 10}), (1, {SEARCH: 1, CONFIRMATION: 1})]
+)
+def test_seeds_that_nobody_asks_for_are_hardly_fitted(repeat, block, expected):
+    """A program has all seeds of its block: those of a search are in one of four, those of a confirmation in one."""
+    asked = planned(TuneSettings(methods=("vae",), datasets=("circle",), block=block))
+    for name, size in expected.items():
+        runs = Stage(repeat, name).of(asked, [("circle", "vae")]).runs
+        assert {spec.block for spec in runs} == {size}
+        assert len({spec.seed // size for spec in runs}) == (1 if block > 1 else len(runs))
 
 
 def test_what_is_set_is_set_in_every_stage(tune, offer, priced, tmp_path):
