@@ -95,7 +95,7 @@ def print_plan(plan: Plan, borrowed: int = 0, source: str = "") -> None:
 
     from bench.report.sentences import reach
     from bench.stats.comparisons import pairs
-    from bench.stats.verdicts import least_effect
+    from bench.stats.power import least_effect, least_margin
 
     settings, console = plan.settings, make_console()
     roles = [{"method": label, "role": plan.registry.make_method(label).role} for label in plan.methods]
@@ -116,7 +116,7 @@ def print_plan(plan: Plan, borrowed: int = 0, source: str = "") -> None:
         table.add_column(name, justify="right")
     for seeds in sorted({*SEEDS, settings.seeds}):
         effect = least_effect(seeds, count)
-        spread = f"{settings.margin / effect:.2g} nats" if settings.margin else "-"
+        spread = f"{settings.margin / least_margin(seeds, count):.2g} nats" if settings.margin else "-"
         known = (f"{effect:.2g} sd", spread) if math.isfinite(effect) else ("none", "none")
         table.add_row(str(seeds), *known, style="bold" if seeds == settings.seeds else "")
     console.print()

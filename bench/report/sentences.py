@@ -16,8 +16,9 @@ from bench.stats.bootstrap import LEAST_SEEDS
 from bench.stats.comparisons import Comparison, CostRatio, Difference, comparisons
 from bench.stats.estimates import aggregate
 from bench.stats.matching import SLACK
+from bench.stats.power import MOST_SEEDS, least_effect, least_margin
 from bench.stats.summary import finished, fitted
-from bench.stats.verdicts import EQUIVALENT, MOST_SEEDS, UNDECIDED, VERDICTS, WORSE, least_effect
+from bench.stats.verdicts import EQUIVALENT, UNDECIDED, VERDICTS, WORSE
 from bench.store.schema import LEARNS, RUN
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def reach(seeds: int, count: int, margin: float) -> list[str]:
     if margin:
         found.append(
             f"Two methods that are alike are then found equivalent, within {margin:g} nats, if their differences have "
-            f"a standard deviation of at most {margin / effect:.2g} nats."
+            f"a standard deviation of at most {margin / least_margin(seeds, count):.2g} nats."
         )
     return found
 

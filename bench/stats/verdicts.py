@@ -11,15 +11,13 @@ import numpy as np
 
 from bench.config.schema import MARGIN
 from bench.stats.bootstrap import LEAST_SEEDS, PAIRED_RESAMPLES, Array, bounds
+from bench.stats.power import RATE, seeds_needed
 
 BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecided"
 VERDICTS = (WORSE, BETTER, EQUIVALENT, UNDECIDED)  # as they are told: losses first
-RATE = 0.05
-POWER_Z = 0.8416  # the normal quantile of 0.8
 FLIPS = 9999
 CLIP, MOST_SHARED = 3.0, 0.25
 LEAST_SPREAD = 1e-6
-MOST_SEEDS = 999
 
 
 @dataclass(frozen=True)
@@ -112,45 +110,6 @@ def interval(differences: Iterable[float]) -> tuple[float, float] | None:
         return None
     low, high = bounds((ordered,), np.median, PAIRED_RESAMPLES)
     return float(low), float(high)
-
-
-def seeds_needed(centre: float, spread: float, margin: float, comparisons: int) -> float:
-    """About how many seeds decide with probability 0.8, by t-tests corrected for their number (Bonferroni).
-
-    Args:
-        centre: The size of the mean difference, in nats.
-        spread: The standard deviation of the differences.
-        margin: The margin of equivalence.
-        comparisons: The number of comparisons of the report.
-
-    Returns:
-        At least 6; infinite above 999.
-    """
-    distance = max(centre, margin - centre) if centre < margin else centre
-    if distance <= 0:
-        return math.inf
-    for seeds in range(LEAST_SEEDS, MOST_SEEDS + 1):
-        if distance >= spread * least_effect(seeds, comparisons):
-            return float(seeds)
-    return math.inf
-
-
-@lru_cache(maxsize=8192)
-def least_effect(seeds: int, comparisons: int) -> float:
-    """The least mean difference, in standard deviations of differences, that is found with probability 0.8.
-
-    Args:
-        seeds: The number of seeds.
-        comparisons: The number of comparisons of the report.
-
-    Returns:
-        Infinite for fewer than six seeds, which decide nothing.
-    """
-    if seeds < LEAST_SEEDS:
-        return math.inf
-    from scipy.special import stdtrit
-
-    return float((stdtrit(seeds - 1, 1 - RATE / 2 / max(1, comparisons)) + POWER_Z) / math.sqrt(seeds))
 
 
 class _Flips:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from bench.stats.verdicts import least_effect
+from bench.stats.power import least_effect, least_margin
 
 
 @pytest.fixture
@@ -31,12 +31,10 @@ def test_it_says_what_can_be_found_with_the_comparisons_that_the_report_will_hav
     """Two baselines against two others on two datasets: eight comparisons. The ceiling takes no part."""
     given = ("-m", "mapa,vae,iwae,flow,oracle", "--baseline", "mapa,vae", "-d", "circle,torus", "--seeds", "10")
     text = planned(*given, "--margin", "0.05")
-    effect = least_effect(10, 8)
+    effect, spread = least_effect(10, 8), 0.05 / least_margin(10, 8)
     assert text.count("8 comparisons, by pair of methods and dataset") == 1
     assert f"With 10 seeds a difference of {effect:.2g} standard deviations" in text
-    assert (
-        f"within 0.05 nats, if their differences have a standard deviation of at most {0.05 / effect:.2g} nats" in text
-    )
+    assert f"within 0.05 nats, if their differences have a standard deviation of at most {spread:.2g} nats" in text
     rows = re.findall(r"(\d+) (\S+) sd (\S+) nats", text)
     assert [int(seeds) for seeds, *_ in rows] == [6, 8, 10, 15, 20, 40]
     assert [float(found) for _, found, _ in rows] == sorted((float(found) for _, found, _ in rows), reverse=True)
