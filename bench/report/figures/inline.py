@@ -52,7 +52,7 @@ def _edited(tag: str, name: str) -> str:
     """A tag without what the page defines, with unique identifiers and the page's variables for colours."""
     for found, put in _EDITS:
         tag = found.sub(put, tag)
-    tag = re.sub(r'( id="| xlink:href="#|url\(#)', rf"\1{name}-", tag)
+    tag = re.sub(r'( id="| xlink:href="#|url\(#)', rf"\g<1>{name}-", tag)
     for color, variable in VARIABLES.items():
         tag = tag.replace(color, f"var({variable})")
     return tag

@@ -385,16 +385,17 @@ def test_no_name_decides_how_a_method_is_drawn_or_compared():
 # In the page
 
 
-def test_a_figure_in_the_page_takes_its_colours_and_names_from_it():
+@pytest.mark.parametrize("name", ["a-cost", "2024-cost", "7", "1d"])
+def test_a_figure_in_the_page_takes_its_colours_and_names_from_it(name):
     with style.figure_style():
         svg = style.image(level_curves(), "svg")
-    found = inlined(svg, "a-cost", 'curves of "a" & <b>')
+    found = inlined(svg, name, 'curves of "a" & <b>')
     assert 'aria-label="curves of &#34;a&#34; &amp; &lt;b&gt;"' in found
     assert not [color for color in DARK if color in found]
     assert all(f"{variable}: {color};" in colours() for color, variable in VARIABLES.items())
     names = set(re.findall(r' id="([^"]*)"', found))
     assert names
-    assert names == {name for name in names if name.startswith("a-cost-")}
+    assert names == {each for each in names if each.startswith(f"{name}-")}
     assert set(re.findall(r'(?:xlink:href="#|url\(#)([^")]*)', found)) <= names
     assert '<g class="m0">' in found
     assert len(found) < 0.8 * len(svg)
