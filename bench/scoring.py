@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,10 @@ PROBES = 8
 FIRST_PROBES = 3
 SAME = 1e-3
 DIFFERENCE = 1e-3
+MOST_DIMENSIONS = 1000
+MOST_ERROR = 0.1  # of a value, or of a nat: a larger one tells nothing
+FAR_CODES = 6.0
+FAR = "rows are far from all that decode gives, in units of the noise; check their scale and the noise variance"
 
 Rows = Callable[[Tensor], Any]
 
@@ -125,11 +130,12 @@ def score(
     Raises:
         bench.common.errors.UsageError: For arguments that do not fit, and for a log p(x) that is not finite.
     """
-    latent, points = _dimension(latent_dim), _points(x)
+    latent, seed = _whole("latent_dim", latent_dim, 1, MOST_DIMENSIONS), _whole("seed", seed, 0, 2**63 - 1)
+    points = _points(x)
     family = _family(likelihood, noise_variance, points.shape[1])
     if refused := family.refuse(points):
         raise UsageError(f"x cannot be {family.name}: {refused}")
-    with _evaluating(decode, posterior), torch.no_grad():
+    with _evaluating(decode, posterior), torch.no_grad(), _enough_memory(latent):
         model = _Model(_decoder(decode, latent, points.shape[1]), family)
         q = None if posterior is None else _posterior(posterior, points, latent)
         elbo = None if q is None else encoded(Fitted(model, q), points, ELBO_DRAWS, seed).elbo
@@ -139,11 +145,44 @@ def score(
             diagnostics = {"numerical_error": float(found.error.mean())}
         else:
             value, error, bias, method, diagnostics = _sampled(model, q, points, latent, seed)
-    broken = int((~torch.isfinite(value)).sum())
-    if broken:
-        raise UsageError(f"log p(x) is not finite for {broken} of {len(value)} rows: the decoder overflows at some z")
+        for name, each, why in (
+            ("log p(x)", value, partial(_why_not_finite, model, latent)),
+            (
+                "the ELBO",
+                value if elbo is None else elbo,
+                lambda: "the posterior's codes are not finite, or explain the rows too badly",
+            ),
+        ):
+            if broken := int((~torch.isfinite(each)).sum()):
+                raise UsageError(f"{name} is not finite for {broken} of {len(each)} rows: {why()}")
+        if unsure := int((error > MOST_ERROR * value.abs().clamp(min=1)).sum()):
+            raise UsageError(
+                f"log p(x) is not found for {unsure} of {len(value)} rows: the {method} is wrong by up to "
+                f"{float(error.max()):.2g} nats; perhaps {FAR}"
+            )
     arrays = (value.numpy(), error.numpy(), bias.numpy(), None if elbo is None else elbo.numpy())
     return Score(*arrays, method, diagnostics)
+
+
+def _why_not_finite(model: _Model, latent_dim: int) -> str:
+    """Why log p(x) of some rows is not finite: because of the decoder, or else of what the rows are."""
+    z = FAR_CODES * torch.cat([sign * torch.eye(latent_dim, dtype=torch.float64) for sign in (-1, 1)])
+    z = torch.cat([z, z / 2])
+    broken = ~torch.isfinite(model.decode(z)).all(1)
+    if broken.any():
+        return f"decode gives values that are not finite, as at z = {z[broken][-1].tolist()}"
+    return FAR
+
+
+@contextmanager
+def _enough_memory(latent_dim: int) -> Iterator[None]:
+    """A context in which a lack of memory is told as one."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error):
+            raise UsageError(f"latent_dim={latent_dim} needs more memory than there is: {describe(error)}") from None
+        raise
 
 
 def _sampled(
@@ -297,6 +336,8 @@ def _back(found: Any, kind: type) -> Any:
         return tuple(_back(part, kind) for part in found)
     if not isinstance(found, kind):
         raise TypeError(f"it gives {type(found).__name__}, expected {kind.__name__}")
+    if found.is_complex() if isinstance(found, Tensor) else np.iscomplexobj(found):  # type: ignore[arg-type]
+        raise TypeError("it gives complex numbers")
     return found.double().cpu() if isinstance(found, Tensor) else torch.from_numpy(np.asarray(found, dtype=np.float64))
 
 
@@ -338,7 +379,7 @@ def _variances(value: Any, data_dim: int) -> Tensor:
     if value is None:
         raise UsageError("likelihood 'gaussian' needs noise_variance, a positive number in squared units of x")
     try:
-        found = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
+        found = _real(value, "iuf")
     except (TypeError, ValueError, RuntimeError):
         found = np.array(math.nan)
     if found.shape not in ((), (data_dim,)) or not (np.isfinite(found) & (found > 0)).all():
@@ -349,22 +390,35 @@ def _variances(value: Any, data_dim: int) -> Tensor:
     return torch.from_numpy(found.copy())
 
 
-def _dimension(value: object) -> int:
-    """The latent dimension, checked."""
+def _whole(name: str, value: object, least: int, most: int) -> int:
+    """A whole number, checked."""
     try:
-        found = operator.index(value)  # type: ignore[arg-type]
+        found = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        found = 0
-    if found < 1:
-        raise UsageError(f"latent_dim must be a positive whole number, got {value!r}")
+        found = least - 1
+    if not least <= found <= most:
+        raise UsageError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
     return found
+
+
+def _real(value: Any, kinds: str) -> np.ndarray:
+    """Real numbers as float64; raises TypeError for what is of another kind, such as text and dates."""
+    array = np.asarray(value.detach().cpu().double() if _is_narrow(value) else value)
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"it holds {array.dtype}, expected real numbers")
+    return array.astype(np.float64)
+
+
+def _is_narrow(value: object) -> bool:
+    """Whether it is a tensor, whose real numbers may be of kinds that numpy does not know."""
+    return isinstance(value, Tensor) and not value.is_complex()
 
 
 def _points(x: Any) -> Tensor:
     """x as a float64 matrix on the CPU, checked."""
     try:
-        array = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        array = _real(x, "biufO")
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"x must be numbers of shape (n, D), got {type(x).__name__}: {describe(error)}") from error
     if array.ndim != 2 or not array.size:
         raise UsageError(f"x must have shape (n, D) with a row or more, got shape {array.shape}")

@@ -264,8 +264,29 @@ BAD = {
     "one for each coordinate; got [1.0, 0.0, 2.0]": {"noise_variance": [1.0, 0.0, 2.0]},
     "one for each coordinate; got 'much'": {"noise_variance": "much"},
     "one for each coordinate; got array([1., 1.])": {"noise_variance": np.ones(2)},
-    "latent_dim must be a positive whole number, got 0": {"latent_dim": 0},
-    "latent_dim must be a positive whole number, got 2.0": {"latent_dim": 2.0},
+    "one for each coordinate; got '0.1'": {"noise_variance": "0.1"},
+    "one for each coordinate; got True": {"noise_variance": True},
+    "latent_dim must be a whole number from 1 to 1000, got 0": {"latent_dim": 0},
+    "latent_dim must be a whole number from 1 to 1000, got 2.0": {"latent_dim": 2.0},
+    "latent_dim must be a whole number from 1 to 1000, got 1001": {"latent_dim": 1001},
+    "seed must be a whole number from 0 to 9223372036854775807, got '1'": {"seed": "1"},
+    "seed must be a whole number from 0 to 9223372036854775807, got True": {"seed": True},
+    "got -1": {"seed": -1},
+    "x must be numbers of shape (n, D), got Tensor: TypeError: it holds complex64": {"x": torch.zeros(2, 3) + 1j},
+    "TypeError: it holds datetime64[D], expected real numbers": {"x": np.zeros((2, 3), dtype="datetime64[D]")},
+    "on tensors TypeError: it gives complex numbers": {"decode": lambda z: torch.cat([z, z], 1)[:, :3] + 1j},
+    "log p(x) is not finite for 2 of 2 rows: rows are far from all that decode gives": {
+        "x": torch.full((2, 3), 1e10, dtype=torch.float64)
+    },
+    "log p(x) is not found for 10 of 10 rows: the adaptive quadrature is wrong by up to": {
+        "decode": lambda z: torch.cat([z, z], 1),
+        "x": np.random.default_rng(0).standard_normal((10, 2)),
+        "latent_dim": 1,
+        "noise_variance": 1e-12,
+    },
+    "the ELBO is not finite for 2 of 2 rows: the posterior's codes": {
+        "posterior": lambda x: (x[:, :2], 0 * x[:, :2] + 800)
+    },
     "x must have shape (n, D) with a row or more, got shape (3,)": {"x": torch.zeros(3)},
     "x must have shape (n, D) with a row or more, got shape (0, 3)": {"x": torch.zeros(0, 3)},
     "x must be finite; 1 of 2 rows are not": {"x": [[0.0, 0, 0], [math.nan, math.inf, 0]]},
@@ -282,7 +303,7 @@ BAD = {
     "decode gives other values for the same row in another call; is a module in training mode?": {
         "decode": lambda z: z[:, :1] + torch.randn(len(z), 3)
     },
-    "log p(x) is not finite for 2 of 2 rows: the decoder overflows at some z": {
+    "log p(x) is not finite for 2 of 2 rows: decode gives values that are not finite, as at z = [": {
         "decode": lambda z: torch.where(z[:, :1] > 2.5, math.nan, z[:, :1]).expand(-1, 3)
     },
     "posterior must be a module or a function, got str": {"posterior": "encoder"},
@@ -336,6 +357,23 @@ def test_what_does_not_fit_is_refused_in_one_line(message):
         bench.score(asked.pop("decode"), asked.pop("x"), **asked)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(2, 3, dtype=torch.bfloat16), [[0, 0, 0]] * 2, np.zeros((2, 3), dtype=bool)])
+def test_real_numbers_of_any_kind_are_points(x):
+    found = bench.score(
+        lambda z: z[:, :1].expand(-1, 3), x, latent_dim=1, noise_variance=np.float32(0.1), seed=np.int64(3)
+    )
+    assert found.log_p == pytest.approx(found.log_p[0])
+
+
+def test_a_lack_of_memory_is_told_as_one(monkeypatch):
+    def greedy(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16000000000 bytes.")
+
+    monkeypatch.setattr("bench.scoring.estimated", greedy)
+    with pytest.raises(UsageError, match=r"latent_dim=3 needs more memory than there is: .*16000000000 bytes"):
+        bench.score(nn.Linear(3, 3), torch.zeros(2, 3), latent_dim=3, noise_variance=0.1)
 
 
 def test_a_function_of_a_module_in_training_mode_is_refused():
