@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
 import re
@@ -22,12 +23,13 @@ EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite numbe
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The labels of a list with commas between them; commas within brackets separate parameters.
+    """The labels of a list with commas between them; commas within brackets or double quotes belong to a label.
 
     Raises:
         UsageError: If a name is missing between commas.
     """
-    parts = [part.strip() for part in BETWEEN.split(text)]
+    every = next(csv.reader([text], skipinitialspace=True)) if '"' in text else BETWEEN.split(text)
+    parts = [part.strip() for part in every]
     if any(parts) and not all(parts):
         raise UsageError(f"a name is missing between the commas of {text!r}")
     return tuple(filter(None, parts))

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import reprlib
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 
     from datasets.base import Observations
 
+INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name
 MISSING = ("", "na", "n/a", "nan", "null", "none")
 TRAIN = 0.6  # of the rows; the others are shared by validation and test
 LEAST_ROWS = 50
-LARGEST = 3.4e38  # in single precision, in which methods get the data
+LARGEST = 1e15  # so that sums of squares hold in single precision, in which methods get the data
 
 Cells = Mapping[str, Any]  # by column: numbers as an array, or anything as a list
 
@@ -129,12 +131,15 @@ def read(file: str, columns: tuple[str, ...] = ()) -> Table:
 
 
 def _csv(content: bytes) -> Cells:
-    """The columns of comma-separated text. The first row is a header if none of its cells is a number."""
+    """The columns of comma-separated text. The first row is a header if none of its cells is a number or missing."""
     text = io.StringIO(content.decode("utf-8-sig"), newline="")
-    rows = [row for row in csv.reader(text, strict=True) if row]
+    rows = [row for row in csv.reader(text, strict=True) if len(row) > 1 or any(cell.strip() for cell in row)]
     if not rows:
         return {}
-    width, header = len(rows[0]), all(_number(cell) != _number(cell) for cell in rows[0])
+    if len(rows[0]) == 1 and (found := [mark for mark in ";\t" if mark in rows[0][0]]):
+        raise UsageError(f"its cells are separated by {found[0]!r}; commas are expected")
+    known = [_number(cell) == _number(cell) or _missing(cell) for cell in rows[0]]
+    width, header = len(rows[0]), not any(known)
     names = [cell.strip() if header and cell.strip() else str(n) for n, cell in enumerate(rows[0], 1)]
     body = rows[1:] if header else rows
     for number, row in enumerate(body, 1):
@@ -144,18 +149,19 @@ def _csv(content: bytes) -> Cells:
 
 
 def _parquet(content: bytes) -> Cells:
-    import pandas as pd
+    from pyarrow import parquet
 
-    return of_frame(pd.read_parquet(io.BytesIO(content)))
+    frame = parquet.read_table(io.BytesIO(content)).to_pandas(ignore_metadata=True)  # else some may be the index
+    return of_frame(frame[[name for name in frame if not INDEX.fullmatch(str(name))]])
 
 
 def _npz(content: bytes) -> Cells:
     import numpy as np
 
-    archive = io.BytesIO(content)
-    found = np.load(archive, allow_pickle=False)
-    if not isinstance(found, np.lib.npyio.NpzFile):
-        raise UsageError("it is a single array, not an .npz archive")
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        what = "a single array" if content.startswith(b"\x93NUMPY") else "something else"
+        raise UsageError(f"it is {what}, not an .npz archive, as numpy.savez writes it")
+    found = np.load(io.BytesIO(content), allow_pickle=False)
     if len(found.files) != 1:
         raise UsageError(f"it must hold one array, got {', '.join(found.files) or 'none'}")
     return of_array(found[found.files[0]])
@@ -209,6 +215,8 @@ def table(cells: Cells, columns: tuple[str, ...] = ()) -> Table:
     for name in columns:
         if name not in cells:
             raise unknown("column", name, cells)
+        if columns.count(name) > 1:
+            raise UsageError(f"column {name!r} is asked for twice")
     values = {name: _numbers(each) for name, each in cells.items() if name in columns or not columns}
     names = tuple(columns) or tuple(name for name, each in values.items() if not np.isnan(each).all())
     rows = max(map(len, cells.values()), default=0)
@@ -238,14 +246,18 @@ def _number(cell: Any) -> float:
         return float("nan")
 
 
+def _missing(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip().lower() in MISSING
+
+
 def _check(name: str, cells: Any, values: np.ndarray) -> None:
     """Raise UsageError for the first cell of a column that is no finite number, and if all its numbers are equal."""
     import numpy as np
 
     for row in np.flatnonzero(~(np.abs(values) <= LARGEST))[:1]:
         cell, value = cells[row], values[row]
-        empty = cell is None or cell != cell or (isinstance(cell, str) and cell.strip().lower() in MISSING)
-        wrong = "is not a number" if np.isnan(value) else "is infinite" if np.isinf(value) else "exceeds 3.4e38"
+        empty = cell is None or cell != cell or _missing(cell)
+        wrong = "is not a number" if np.isnan(value) else "is infinite" if np.isinf(value) else f"exceeds {LARGEST:g}"
         told = "the value is missing" if empty else f"{_shown(cell)} {wrong}"
         raise UsageError(f"row {row + 1}, column {name!r}: {told}")
     single = values.astype(np.float32)

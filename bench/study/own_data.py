@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.common.errors import UsageError
+from bench.common.errors import UsageError, describe
 from bench.config import labels
 from bench.registry.own_data import Table, of_array, of_frame, table
 from bench.store.files import replacing
@@ -29,7 +29,10 @@ def stored(data: Any, columns: str | Iterable[str], out: Path) -> list[str]:
     """
     every = data if isinstance(data, list | tuple) else [data]
     named = list(data.items()) if isinstance(data, Mapping) else [(NAME, each) for each in every]
-    taken = (columns,) if isinstance(columns, str) else tuple(columns)
+    taken = (columns,) if isinstance(columns, str) else columns
+    if not isinstance(taken, list | tuple) or not all(isinstance(name, str) for name in taken):
+        raise UsageError(f"columns must be a list of names, got {columns!r}")
+    taken = tuple(taken)
     tables = [(n, each if isinstance(each, str | Path) else _table(n, each, taken)) for n, each in named]
     new = [name for name, each in tables if isinstance(each, Table)]
     if len(set(new)) < len(new):
@@ -48,7 +51,7 @@ def _table(name: Any, value: Any, columns: tuple[str, ...]) -> Table:
     except UsageError as error:
         raise UsageError(f"data {name}: {error}") from None
     except (TypeError, ValueError, RuntimeError) as error:  # of np.asarray
-        raise UsageError(f"data {name} must be a path, a DataFrame or an array of numbers: {error}") from None
+        raise UsageError(f"data {name} must be a path, a DataFrame or an array of numbers: {describe(error)}") from None
 
 
 def _written(name: str, found: Table, out: Path) -> str:

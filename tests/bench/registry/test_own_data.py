@@ -64,6 +64,25 @@ def test_a_first_row_with_a_number_is_no_header(tmp_path):
     assert (found.names, len(found.values)) == (("1", "2"), ROWS)
 
 
+def test_lines_without_anything_are_no_rows(tmp_path):
+    (tmp_path / "t.csv").write_bytes(lines().replace(b"\n", b"\n \n\n"))
+    assert read(str(tmp_path / "t.csv")).values.tolist() == VALUES.tolist()
+
+
+def test_a_column_whose_name_has_a_comma_is_asked_for_in_quotes(tmp_path, cli):
+    (tmp_path / "t.csv").write_bytes(lines(header='"a,b",c'))
+    end = cli("plan", "-m", "vae", "--data", tmp_path / "t.csv", "--columns", '"a,b"')
+    assert (end.code, end.err) == (0, "")
+    assert read(str(tmp_path / "t.csv"), ("a,b",)).names == ("a,b",)
+
+
+@pytest.mark.parametrize(("index", "names"), [("b", {"a", "b"}), (None, {"a"})])
+def test_an_index_of_pandas_with_a_name_is_a_column(tmp_path, index, names):
+    frame = pd.DataFrame(VALUES, columns=["a", "b"]).set_index("b").rename_axis(index)
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert {*read(str(tmp_path / "t.parquet")).names} == names
+
+
 SAVED = {
     "several.npz": {"one": VALUES, "two": VALUES},
     "none.npz": {},
@@ -78,7 +97,10 @@ BAD = {
     "missing.csv": (lines("1,"), "row 61, column 'b': the value is missing"),
     "na.csv": (lines("NA,1"), "row 61, column 'a': the value is missing"),
     "infinite.csv": (lines("1,-inf"), "row 61, column 'b': '-inf' is infinite"),
-    "large.csv": (lines("1,1e39"), "row 61, column 'b': '1e39' exceeds 3.4e38"),
+    "large.csv": (lines("1,1e16"), "row 61, column 'b': '1e16' exceeds 1e+15"),
+    "semicolons.csv": (b"a;b\n" + b"1,5;2,5\n" * 60, "its cells are separated by ';'; commas are expected"),
+    "tabs.csv": (b"1\t2\n" * 60, "its cells are separated by '\\t'; commas are expected"),
+    "first.csv": (b",NaN\n" + b"1,2\n" * 60, "row 1, column '1': the value is missing"),
     "short.csv": (lines("1"), "row 61 has 1 cell, but the first line has 2"),
     "constant.csv": (lines(rows=0) + b"\n1,2" * 60, "column 'a' is constant"),
     "nothing.csv": (b"", "it has no rows"),
@@ -92,7 +114,8 @@ BAD = {
     "none.txt": (b"1,2", None),
     "gone.csv": (None, "is not a file"),
     "curves.csv": (lines(), "would be the dataset 'curves', which stands for a group; rename the file"),
-    "garbage.npz": (b"garbage", "cannot be read: ValueError"),
+    "garbage.npz": (b"garbage", "it is something else, not an .npz archive"),
+    "single.npz": (b"\x93NUMPY\x01", "it is a single array, not an .npz archive"),
     "several.npz": (..., "it must hold one array, got one, two"),
     "none.npz": (..., "it must hold one array, got none"),
     "text.npz": (..., "it must be an array of real numbers, (n, D), got <U1 (2,)"),
@@ -121,6 +144,7 @@ def test_a_bad_file_is_one_line_and_exit_code_2(cli, tmp_path, name):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (("--columns", "a,b,a"), "column 'a' is asked for twice"),
         (("--columns", "a,bb"), "unknown column 'bb' - did you mean 'b'? (available: a, b)"),
         (("--n-train", "55"), "55 training points leave 3 for the test set, which needs at least 10"),
         (("-d", "t[n_train=55]"), "55 training points leave 3"),
