@@ -35,6 +35,7 @@ def compare(
     Raises:
         bench.common.errors.UsageError: For names, values, files or folders that do not fit.
     """
+    from bench.common.errors import UsageError
     from bench.config.fields import fields, read
     from bench.config.schema import Execution, Settings
     from bench.store.tables import read_table
@@ -43,6 +44,12 @@ def compare(
     from bench.study.log import Silent, StudyLog
     from bench.study.plan import resolve
 
+    if not isinstance(out, str | Path):
+        raise UsageError(f"out must be the path of a folder, got {out!r}")
+    if problems is not None and against is None:
+        raise UsageError("problems needs against, a stored study whose datasets are taken")
+    if settings.get("data", ()) is None:
+        del settings["data"]
     if "data" in settings:
         from bench.study.own_data import stored
 

@@ -253,10 +253,11 @@ def timing(out: str | None, quiet: bool, **options: Any) -> int:
         raise StoppedError(f"error: {error}", 1) from error
     except KeyboardInterrupt:
         raise StoppedError("interrupted; nothing was written", INTERRUPTED) from None
+    if not quiet:
+        show(result)
     if folder is not None:
         write(result, folder, _command())
     if not quiet:
-        show(result)
         click.echo(f"\nTimings:  {folder}/timings.csv (and .parquet), timing.json" if folder else "")
     return 0
 

@@ -12,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from bench.common import units
+from bench.common.errors import UsageError
 from bench.publish.blocks import Links, Page, Part
 from bench.publish.content import Content, problem_of, slim
 from bench.publish.drawing import axis_end, interval_bar
@@ -71,7 +72,10 @@ def front(content: Content) -> Page:
 
 def _linked(note: str) -> Markup:
     """A text whose '[words](address)' are links, to pages beside the site's own or on the web."""
-    return Markup(_LINK.sub(r'<a href="\2">\1</a>', str(escape(note))))
+    found = _LINK.sub(r'<a href="\2">\1</a>', str(escape(note)))
+    if "](" in found:
+        raise UsageError(f"--note has a link that is neither [TEXT](https://...) nor [TEXT](FILE): {note!r}")
+    return Markup(found)
 
 
 def _leaderboard(content: Content, placed: pd.DataFrame) -> Table:

@@ -51,7 +51,8 @@ class Status:
 def read(folder: Path) -> Status:
     """How far the study in a folder is, as far as its study.json describes its data: they are not drawn again.
 
-    Of runs that the table of runs has, it is read there; files of runs are read only if they were changed since.
+    A tuning has studies within its folder, one for each stage that has begun; their runs follow those of the first. Of
+    runs that the table of runs has, it is read there; files of runs are read only if they were changed since.
 
     Raises:
         UsageError: Where there is no study, or its plugins cannot be loaded.
@@ -68,7 +69,15 @@ def read(folder: Path) -> Status:
         for spec, key in zip(specs, keys, strict=True)
     )
     files = {path.stem for path in (folder / "runs").glob("*.json")}
-    return Status(folder, runs, len({name for name in files if tables.KEY.fullmatch(name)}.difference(keys)))
+    others = len({name for name in files if tables.KEY.fullmatch(name)}.difference(keys))
+    stages = (
+        [read(file.parent) for file in sorted(folder.glob("*/study.json"))] if before.settings.KIND == "tune" else []
+    )
+    return Status(
+        folder,
+        runs + tuple(run for stage in stages for run in stage.runs),
+        others + sum(stage.others for stage in stages),
+    )
 
 
 def _run(spec: RunSpec, result: Ending | None, running: bool) -> Run:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,8 +173,11 @@ def check_folder(folder: Path) -> None:
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise UsageError(f"{nearest} is a file; --out needs a folder")
-    if not os.access(nearest, os.W_OK):
-        raise UsageError(f"{nearest} cannot be written to")
+    try:
+        with TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise UsageError(f"{nearest} cannot be written to: {error.strerror}") from None
 
 
 def measure(settings: TimingSettings, plan: Plan) -> Iterator[Timing]:

@@ -363,12 +363,16 @@ def test_a_bad_folder_is_one_line_and_exit_code_2(case, little, tmp_path, cli):
     assert case in ("file", "study") or not out.exists()
 
 
-def test_the_command_writes_and_says_where(little, tmp_path, cli):
+def test_the_command_writes_and_says_where(little, tmp_path, cli, unchanged):
     found = cli("publish", little, "--out", tmp_path / "site")
     assert (found.code, found.out) == (0, f"Site:  {tmp_path}/site/index.html\n")
-    note = "Of <ten> [fresh seeds](fresh/a.html), [not](javascript:this)"
+    note = "Of <ten> [fresh seeds](fresh/a.html)"
     assert cli("publish", little, "--out", tmp_path / "site", "--note", note, "--quiet").out == ""
-    expected = '<p class="lead">Of &lt;ten&gt; <a href="fresh/a.html">fresh seeds</a>, [not](javascript:this)</p>'
+    expected = '<p class="lead">Of &lt;ten&gt; <a href="fresh/a.html">fresh seeds</a></p>'
+    with unchanged(tmp_path):
+        refused = cli("publish", little, "--out", tmp_path / "site", "--note", "[not](javascript:this)")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--note has a link that is neither [TEXT](https://...) nor [TEXT](FILE)" in refused.err
     assert expected in (tmp_path / "site/index.html").read_text()
     told = cli("publish", "--help").out
     assert "python -m bench publish results/compare --out site" in told

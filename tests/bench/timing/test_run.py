@@ -1,5 +1,6 @@
 """Timing runs: the order of fits, that nothing but the method is timed, and what is refused."""
 
+import errno
 import gc
 import itertools
 import math
@@ -356,7 +357,10 @@ def test_observations_can_be_timed(cli):
 
 
 def test_a_folder_that_cannot_be_written_to(timed, sleeper, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    def refused(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(run, "TemporaryFile", refused)
     end = timed(sleeper(), "--out", tmp_path / "out")
     assert end.code == 2
-    assert end.err == f"error: {tmp_path} cannot be written to\n"
+    assert end.err == f"error: {tmp_path} cannot be written to: Read-only file system\n"

@@ -155,3 +155,13 @@ def test_a_method_that_has_spent_its_budget_may_have_hyperparameters_that_are_se
     """Its later rounds are those of the other method alone."""
     assert tune(tmp_path, "cheap,costly", 345, "--quiet", "--set", "costly.slope=1").code == 0
     assert [each["trials"] for each in content_of(tmp_path)["choices"]] == [11, 1]
+
+
+def test_status_counts_the_runs_of_all_stages(twice, cli):
+    end = cli("status", twice)
+    assert (end.code, end.err) == (0, "")
+    assert f"{2 * RUNS} runs: {2 * RUNS} done" in end.out
+    shutil.rmtree(twice / "tuning-2" / "confirmation" / "runs")
+    (twice / "tuning-2" / "confirmation" / "runs.parquet").unlink()
+    (twice / "tuning-2" / "confirmation" / "runs.csv").unlink()
+    assert f"{2 * FRESH_SEEDS} missing" in cli("status", twice).out
