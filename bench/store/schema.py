@@ -210,7 +210,12 @@ COSTS = (
 COST_NAMES = tuple(cost.name for cost in COSTS)
 
 MEMORY = Definition(
-    "peak_memory_mb", "peak memory", "MB", "lower", "the most memory that fitting used above what it started with", ""
+    "peak_memory_mb",
+    "peak memory",
+    "MB",
+    "lower",
+    "the most memory that fitting used above what it started with, divided by the seeds of its program",
+    "",
 )
 QUERIES = (
     Definition(
