@@ -11,7 +11,6 @@ import tomllib
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 import pandas as pd
@@ -43,6 +42,7 @@ from bench.store.study_tables import read as read_study
 from datasets.base import draw
 from methods.mapa import deconvolution, layouts, placement, rff_lvm
 from tools import anytime
+from tools.equal_flops import ends, path_of
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -229,36 +229,27 @@ def differences(folder="study", intervals=False):
     return markdown((f"`{baseline}` less", *problem_names(study.datasets)), rows)
 
 
-def last_looks(study, baseline):
-    """The gap of each run at its last look within the FLOPs of the baseline at the same seed."""
-    rows = study.measurements[study.measurements["metric"] == "oracle_gap"]
-    spent = study.runs[study.runs["method"] == baseline].set_index(["dataset", "seed"])["flops"]
-    within = rows[rows["flops"] <= spent.loc[list(zip(rows["dataset"], rows["seed"], strict=True))].to_numpy()]
-    return within.sort_values("checkpoint").groupby(["method", "dataset", "seed"])["value"].last()
+def at_equal_cost(folder):
+    """The oracle gap of each fit that ended at the FLOPs of the first baseline at the same seed: a column a method."""
+    table = pd.read_csv(path_of(compared(folder)[0]))
+    return table.pivot(index=["dataset", "seed"], columns="method", values="oracle_gap")
 
 
 def leads_at_equal_cost(folder, rival):
-    """The median paired difference by which the first baseline is ahead within its own FLOPs, for each problem."""
-    study, found = compared(folder)
-    last = last_looks(study, found[0].baseline).unstack("method")
-    return (last[rival] - last[found[0].baseline]).groupby("dataset").median().tolist()
+    """The median paired difference by which the first baseline is ahead at its own FLOPs, for each problem."""
+    gaps, baseline = at_equal_cost(folder), compared(folder)[1][0].baseline
+    return (gaps[rival] - gaps[baseline]).groupby("dataset").median().to_dict()
 
 
-def at_equal_cost(folder="study"):
-    """The median gap of each method at its last look within the FLOPs of the first baseline at the same seed."""
+def table_at_equal_cost(folder):
+    """The median gap of each method at the FLOPs of the first baseline."""
     study, found = compared(folder)
-    baseline = found[0].baseline
-    last = last_looks(study, baseline)
-    middle = last.groupby(["method", "dataset"]).median().unstack()
-    counts = last.groupby(["method", "dataset"]).size().unstack()
-    middle = middle.where(counts == counts.loc[baseline])
-    shown = [name for name in middle.index[middle.notna().any(axis=1)] if name in ranked(study.runs)]
-    means = middle.mean(axis=1, skipna=False)
+    middle = at_equal_cost(folder).groupby("dataset").median().T
     return markdown(
-        (f"gap at `{baseline}`'s FLOPs", *problem_names(study.datasets)),
+        (f"gap at `{found[0].baseline}`'s FLOPs", *problem_names(study.datasets)),
         [
-            (f"`{name}`", *(number(value) if value == value else "–" for value in middle.loc[name, study.datasets]))
-            for name in sorted(shown, key=lambda name: (means[name] != means[name], means[name]))
+            (f"`{name}`", *map(number, middle.loc[name, study.datasets]))
+            for name in middle.mean(axis=1).sort_values().index
         ],
     )
 
@@ -382,12 +373,11 @@ GENERATED = {
     ("docs/mapa.md", "dimensions"): dimensions,
     ("README.md", "reference"): reference,
     ("results/reference/README.md", "differences"): differences,
-    ("results/reference/README.md", "equal"): at_equal_cost,
+    ("results/reference/README.md", "equal"): partial(table_at_equal_cost, "study"),
     ("results/reference/README.md", "fresh"): partial(differences, "fresh", intervals=True),
-    ("results/reference/README.md", "equal_fresh"): partial(at_equal_cost, "fresh"),
+    ("results/reference/README.md", "equal_fresh"): partial(table_at_equal_cost, "fresh"),
     ("results/reference/README.md", "earlier"): partial(reference, "earlier"),
     ("results/reference/README.md", "differences_earlier"): partial(differences, "earlier"),
-    ("results/reference/README.md", "equal_earlier"): partial(at_equal_cost, "earlier"),
     ("results/reference/README.md", "named"): partial(reference, "named"),
     ("results/reference/README.md", "differences_named"): partial(differences, "named"),
     ("results/reference/README.md", "discrete"): partial(reference, "discrete"),
@@ -404,21 +394,19 @@ GENERATED = {
 }
 
 
-def test_gaps_at_equal_cost_are_of_the_last_look_that_the_baseline_could_afford(monkeypatch):
-    looks = {"mapa": [(4, 2.0), (10, 0.5)], "dear": [(5, 3.0), (9, 2.0), (20, 0.1)], "late": [(11, 0.2)]}
-    rows = [
-        ("circle", method, seed, i, "oracle_gap", gap + seed, seed * 100 + flops)
-        for method, each in looks.items()
-        for seed in (0, 1)
-        for i, (flops, gap) in enumerate(each)
-    ]
-    columns = ["dataset", "method", "seed", "checkpoint", "metric", "value", "flops"]
-    measurements = pd.DataFrame(rows, columns=columns)
-    runs = measurements.groupby(["dataset", "method", "seed"], sort=False)["flops"].max().reset_index()
-    runs["role"] = "method"
-    study = SimpleNamespace(measurements=measurements, runs=runs, datasets=["circle"])
-    monkeypatch.setitem(globals(), "compared", lambda _: (study, [SimpleNamespace(baseline="mapa")]))
-    assert at_equal_cost().splitlines()[2:] == ["| `mapa` | 1.000 |", "| `dear` | 2.500 |"]
+@pytest.mark.parametrize("folder", ["study", "fresh"])
+def test_fits_at_equal_cost_end_at_that_of_the_baseline_at_their_seed(folder):
+    """Of every problem and seed; the baseline's rows are those of the study."""
+    study, found = compared(folder)
+    table = pd.read_csv(path_of(study)).set_index(["method", "dataset", "seed"]).sort_index()
+    stored = ends(study).sort_index().loc[table.index.unique("method")]
+    assert {*table.index} == {*stored.index}
+    mine = found[0].baseline
+    pd.testing.assert_frame_equal(table.loc[[mine]], stored.loc[[mine]])
+    share = table["flops"] / stored.loc[mine]["flops"]
+    assert share.max() < 1.05
+    own_end = stored["flops"] < 1.01 * table["flops"]
+    assert (own_end | (share >= 1)).all()
 
 
 def between(text, name):

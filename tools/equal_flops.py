@@ -45,11 +45,12 @@ def main() -> None:
     """Fit what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="the folder of a study on problems whose true model is known")
+    parser.add_argument("-m", "--methods", nargs="+", help="names of methods; all that learn by default")
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
     study = read(asked.study)
     mine, given = ends(study).loc[study.baseline[0]], study.section("settings")
-    names = [name for name in learned(study.runs) if name != study.baseline[0]]
+    names = asked.methods or [name for name in learned(study.runs) if name != study.baseline[0]]
     own = mine.assign(method=study.baseline[0]).reset_index()[[*RUN, "oracle_gap", "flops"]]
     path = path_of(study)
     rows = (pd.read_csv(path) if path.exists() else own).to_dict("records")

@@ -101,7 +101,7 @@ def _difference(comparison: Comparison, difference: Difference, first: bool) -> 
     def address(name: str) -> tuple[str, ...]:
         return difference.dataset, comparison.baseline, name, comparison.other
 
-    seeds = f"about {sentences.needed(difference)} seeds" if verdict == UNDECIDED else ""
+    seeds = f"{sentences.needed(difference)} seeds" if verdict == UNDECIDED else ""
     cells = (
         Cell(f"{comparison.baseline} against {comparison.other}"),
         Cell(difference.dataset),

@@ -121,7 +121,7 @@ def _caveats(comparison: Comparison) -> list[str]:
     open_ = [each for each in comparison.having(UNDECIDED) if each.interval is not None]
     if open_:
         texts = [f"{each.dataset} {needed(each)}" for each in open_]
-        notes.append(f"Seeds that would decide, about: {listed(texts)}.")
+        notes.append(f"Seeds that would decide: {listed(texts)}.")
     if comparison.missing:
         notes.append(f"Not compared on {listed(list(comparison.missing))}: no seed was finished by both.")
     return notes
@@ -130,7 +130,7 @@ def _caveats(comparison: Comparison) -> list[str]:
 def needed(difference: Difference) -> str:
     """About how many seeds would decide, rounded to two digits."""
     seeds = difference.decision.needed
-    return f"over {MOST_SEEDS}" if math.isinf(seeds) else f"{float(f'{max(seeds, difference.seeds + 1):.2g}'):g}"
+    return f"over {MOST_SEEDS}" if math.isinf(seeds) else f"about {float(f'{max(seeds, difference.seeds + 1):.2g}'):g}"
 
 
 def matching(comparison: Comparison) -> list[str]:

@@ -64,7 +64,7 @@ def seeds_needed(centre: float, spread: float, margin: float, comparisons: int) 
         return math.inf
 
     def enough(seeds: int) -> bool:
-        better = centre >= max(margin, spread * least_effect(seeds, comparisons))
+        better = centre > 0 and centre >= spread * least_effect(seeds, comparisons)
         return better or margin - centre >= spread * least_margin(seeds, comparisons)
 
     low, high = LEAST_SEEDS, MOST_SEEDS

@@ -225,7 +225,7 @@ def test_the_verdict_flips_with_the_values():
     )
     assert level.startswith(
         "mapa is undecided against iterative on 1 of 1 dataset (a 0.000 nats), worse, better or equivalent on none, "
-        "over 7 seeds. Seeds that would decide, about: a "
+        "over 7 seeds. Seeds that would decide: a "
     )
     assert same.startswith(
         f"mapa is equivalent to iterative on 1 of 1 dataset (a 0.000 nats), worse or better on none,{whole}"

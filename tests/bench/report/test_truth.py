@@ -145,8 +145,8 @@ def test_rivals_that_are_ahead_somewhere_are_told_first(told):
 def test_the_seeds_that_would_decide_are_told_of_what_is_undecided_and_of_nothing_else(told):
     leads = {("rival", "open"): "undecided", ("rival", "clear"): "better"}
     for text in told(*study_of(leads, seeds=12)).values():
-        (sentence,) = set(re.findall(r"Seeds that would decide, about: ([^.]*)\.", text))
-        assert re.fullmatch(r"open (over \d+|\d+)", sentence)
+        (sentence,) = set(re.findall(r"Seeds that would decide: ([^.]*)\.", text))
+        assert re.fullmatch(r"open (over|about) \d+", sentence)
 
 
 @pytest.mark.parametrize(("seeds", "said"), [(1, "over 1 seed."), (5, "over 5 seeds.")])
