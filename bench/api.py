@@ -48,8 +48,6 @@ def compare(
         raise UsageError(f"out must be the path of a folder, got {out!r}")
     if problems is not None and against is None:
         raise UsageError("problems needs against, a stored study whose datasets are taken")
-    if settings.get("data", ()) is None:
-        del settings["data"]
     if "data" in settings:
         from bench.study.own_data import stored
 

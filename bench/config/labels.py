@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import re
@@ -16,6 +15,7 @@ from bench.common.errors import UsageError, unknown
 
 NAME = re.compile(r"[\w.+-]+")
 BETWEEN = re.compile(r",(?![^\[]*\])")
+QUOTED = re.compile(r'(?:"[^"]*"|[^,"]|")+')
 FORM = re.compile(r"(?P<name>[^\[\]]*)(?:\[(?P<parameters>[^\[\]]+)\])?")
 DIGITS = 400
 WORDS = {"true": True, "false": False, "none": None}
@@ -28,8 +28,8 @@ def split(text: str) -> tuple[str, ...]:
     Raises:
         UsageError: If a name is missing between commas.
     """
-    every = next(csv.reader([text], skipinitialspace=True)) if '"' in text else BETWEEN.split(text)
-    parts = [part.strip() for part in every]
+    parts = [part.strip() for part in (QUOTED.findall(text) if '"' in text else BETWEEN.split(text))]
+    parts = [part[1:-1] if part[:1] == part[-1:] == '"' and len(part) > 1 else part for part in parts]
     if any(parts) and not all(parts):
         raise UsageError(f"a name is missing between the commas of {text!r}")
     return tuple(filter(None, parts))

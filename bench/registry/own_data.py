@@ -158,10 +158,12 @@ def _parquet(content: bytes) -> Cells:
 def _npz(content: bytes) -> Cells:
     import numpy as np
 
-    if not zipfile.is_zipfile(io.BytesIO(content)):
+    archive = io.BytesIO(content)
+    if not zipfile.is_zipfile(archive):
         what = "a single array" if content.startswith(b"\x93NUMPY") else "something else"
         raise UsageError(f"it is {what}, not an .npz archive, as numpy.savez writes it")
-    found = np.load(io.BytesIO(content), allow_pickle=False)
+    archive.seek(0)
+    found = np.load(archive, allow_pickle=False)
     if len(found.files) != 1:
         raise UsageError(f"it must hold one array, got {', '.join(found.files) or 'none'}")
     return of_array(found[found.files[0]])

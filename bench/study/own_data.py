@@ -14,19 +14,22 @@ from bench.store.files import replacing
 from bench.study.folder import made
 
 NAME = "data"  # of the dataset of a DataFrame or an array
+ACCEPTED = "a path, a DataFrame, an array (n, D), a list of these, or a mapping from names to DataFrames and arrays"
 
 
 def stored(data: Any, columns: str | Iterable[str], out: Path) -> list[str]:
     """The paths of files with the data; what is in no file yet is written into the study's folder.
 
     Args:
-        data: A path, a DataFrame, an array (n, D), a list of these, or a mapping from names to DataFrames and arrays.
+        data: One of what is `ACCEPTED`.
         columns: The columns to take; none for all that hold numbers.
         out: The study's folder.
 
     Raises:
         UsageError: For data that cannot be used or named, and for a folder that cannot be written to.
     """
+    if data is None:
+        raise UsageError(f"data must be {ACCEPTED}, got None")
     every = data if isinstance(data, list | tuple) else [data]
     named = list(data.items()) if isinstance(data, Mapping) else [(NAME, each) for each in every]
     taken = (columns,) if isinstance(columns, str) else columns

@@ -43,6 +43,7 @@ def test_python_and_the_command_line_share_their_results(compare, invented, tmp_
         ({"methods": []}, "no methods are named"),
         ({"plugins": ["nowhere.py"]}, r"nowhere\.py is not a file"),
         ({"baseline": "oracle"}, "unknown baseline 'oracle'"),
+        ({"data": None}, "data must be a path, a DataFrame, an array"),
         ({"out": 3}, "out must be the path of a folder, got 3"),
         ({"problems": 1}, "problems needs against"),
         ({"data": [[1.0]], "columns": 3}, "columns must be a list of names, got 3"),

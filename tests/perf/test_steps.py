@@ -21,8 +21,8 @@ BLOCK = 10
 
 
 def tasks(name, seeds):
-    """The method with its defaults, and its tasks for 500 training points of the circle."""
-    method, problem = registry().make_method(name), registry().make_problem("circle", None)
+    """The method, with steps for as long as anyone measures, and its tasks for 500 training points of the circle."""
+    method, problem = registry().make_method(name, {"steps": 10**6}), registry().make_problem("circle", None)
     specs = [RunSpec(dataset="circle", method=name, seed=seed, n_train=500, n_test=1) for seed in seeds]
     splits = [draw(problem, seed, 500, 500, 1) for seed in seeds]
     return method, [make_task(method, problem, *each, NullLedger()) for each in zip(splits, specs, strict=True)]
@@ -36,7 +36,8 @@ def alone(name):
 
 def stacked(name):
     """A fit of ten seeds as one program."""
-    return iter(registry().make_method(name).fit_together(tasks(name, range(BLOCK))[1]))
+    method, every = tasks(name, range(BLOCK))
+    return iter(method.fit_together(every))
 
 
 def plain():
