@@ -21,7 +21,7 @@ from bench.study.folder import held
 from bench.study.plan import resolve
 from datasets import CURVES, SURFACES
 from datasets import DISCRETE as DISCRETE_PROBLEMS
-from tests.test_documents import compared, differences, leads_at_equal_cost
+from tests.test_documents import compared, differences, leads_at_equal_cost, reference
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "reference" / "study"
@@ -110,6 +110,25 @@ def test_on_the_named_problems_only_one_method_is_ahead_by_more_than_the_text_sa
     for page in (ROOT / "docs" / "mapa.md", FOLDER.parent / "README.md"):
         text = " ".join(page.read_text(encoding="utf-8").split())
         assert re.search(rf"[Nn]o other method is ahead (there|of it) by more than {most} nats on any", text)
+
+
+def gaps(folder):
+    """The mean gaps on curves and on surfaces of each method in a generated table of a study."""
+    rows = [line.strip("| ").split(" | ") for line in reference(folder).splitlines()[2:]]
+    return {name.strip("`"): (float(rest[0]), float(rest[4])) for name, *rest in rows}
+
+
+def test_what_tuning_gains_is_told_as_the_tables_have_it():
+    text = " ".join((FOLDER.parent / "README.md").read_text(encoding="utf-8").split())
+    before, after = gaps("earlier"), gaps("tuned")
+    for name in ("iwae", "wake-sleep"):
+        (a, b), (c, d) = before[name], after[name]
+        assert f"from {a:.2f} and {b:.2f} to {c:.2f} and {d:.2f} for `{name}`" in text
+    assert f"from {before['particles'][1]:.2f} to {after['particles'][1]:.2f} for `particles` on surfaces" in text
+    assert "from 3.2 to {:.1f} and {:.1f} for `langevin`".format(*after["langevin"]) in text
+    assert {f"{gap:.1f}" for gap in before["langevin"]} == {"3.2"}
+    for name in ("vae", "iterative"):
+        assert all(0 <= one - other <= 0.02 for one, other in zip(before[name], after[name], strict=True))
 
 
 def test_the_study_is_whole(study):
