@@ -48,9 +48,9 @@ def front(content: Content) -> Page:
     incident = sentences.incident(study)
     lead = sentences.overview(content.found, placed.reset_index().to_dict("records"))
     lead = lead or sentences.summary_sentences(content.found, study.runs, content.summary)
-    answers: list[Block] = [Paragraph(text, "lead") for text in lead]
+    answers: list[Block] = [Paragraph(_linked(content.note), "lead")] if content.note else []
+    answers += [Paragraph(text, "lead") for text in lead]
     baselines = dict.fromkeys(each.baseline for each in content.found)
-    answers += [Paragraph(_linked(content.note), "lead")] if content.note else []
     about = {name: method_facts(content.about("methods", name))[0] for name in baselines}
     answers += [Paragraph(f"{name}: {summary}.", "") for name, summary in about.items() if summary]
     answers += [Paragraph(incident, "warning")] if incident else []
