@@ -7,7 +7,6 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,25 +142,30 @@ def score(
             found = log_marginal(model.decode, family, points, latent)
             value, error, bias, method = found.value, found.error, found.error, "adaptive quadrature"
             diagnostics = {"numerical_error": float(found.error.mean())}
+            _check_converged(value, error)
         else:
             value, error, bias, method, diagnostics = _sampled(model, q, points, latent, seed)
-        for name, each, why in (
-            ("log p(x)", value, partial(_why_not_finite, model, latent)),
-            (
-                "the ELBO",
-                value if elbo is None else elbo,
-                lambda: "the posterior's codes are not finite, or explain the rows too badly",
-            ),
-        ):
-            if broken := int((~torch.isfinite(each)).sum()):
-                raise UsageError(f"{name} is not finite for {broken} of {len(each)} rows: {why()}")
-        if unsure := int((error > MOST_ERROR * value.abs().clamp(min=1)).sum()):
-            raise UsageError(
-                f"log p(x) is not found for {unsure} of {len(value)} rows: the {method} is wrong by up to "
-                f"{float(error.max()):.2g} nats; perhaps {FAR}"
+        _check_finite("log p(x)", value, lambda: _why_not_finite(model, latent))
+        if elbo is not None:
+            _check_finite(
+                "the ELBO", elbo, lambda: "the posterior's codes are not finite, or explain the rows too badly"
             )
     arrays = (value.numpy(), error.numpy(), bias.numpy(), None if elbo is None else elbo.numpy())
     return Score(*arrays, method, diagnostics)
+
+
+def _check_finite(name: str, values: Tensor, why: Callable[[], str]) -> None:
+    if broken := int((~torch.isfinite(values)).sum()):
+        raise UsageError(f"{name} is not finite for {broken} of {len(values)} rows: {why()}")
+
+
+def _check_converged(value: Tensor, error: Tensor) -> None:
+    """Refuse a quadrature whose error says that its value tells nothing. Errors of random draws are for the reader."""
+    if unsure := int((error > MOST_ERROR * value.abs().clamp(min=1)).sum()):
+        raise UsageError(
+            f"log p(x) is not found for {unsure} of {len(value)} rows: the adaptive quadrature is wrong by up to "
+            f"{float(error.max()):.2g} nats; perhaps {FAR}"
+        )
 
 
 def _why_not_finite(model: _Model, latent_dim: int) -> str:
@@ -403,15 +407,13 @@ def _whole(name: str, value: object, least: int, most: int) -> int:
 
 def _real(value: Any, kinds: str) -> np.ndarray:
     """Real numbers as float64; raises TypeError for what is of another kind, such as text and dates."""
-    array = np.asarray(value.detach().cpu().double() if _is_narrow(value) else value)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value if value.is_complex() else value.double()  # numpy does not know all kinds of torch
+    array = np.asarray(value)
     if array.dtype.kind not in kinds:
         raise TypeError(f"it holds {array.dtype}, expected real numbers")
     return array.astype(np.float64)
-
-
-def _is_narrow(value: object) -> bool:
-    """Whether it is a tensor, whose real numbers may be of kinds that numpy does not know."""
-    return isinstance(value, Tensor) and not value.is_complex()
 
 
 def _points(x: Any) -> Tensor:

@@ -367,6 +367,14 @@ def test_real_numbers_of_any_kind_are_points(x):
     assert found.log_p == pytest.approx(found.log_p[0])
 
 
+def test_a_large_error_of_random_draws_is_told_and_not_refused(monkeypatch):
+    """A few draws in many dimensions leave rows uncertain by more than a tenth of a nat."""
+    monkeypatch.setattr("bench.metrics.likelihood.IMPORTANCE_DRAWS", 3)
+    x = np.random.default_rng(0).standard_normal((40, 3))
+    found = bench.score(lambda z: torch.tanh(2 * z[:, :3]), x, latent_dim=6, noise_variance=0.1)
+    assert (found.error > 0.1 * np.maximum(np.abs(found.log_p), 1)).any()
+
+
 def test_a_lack_of_memory_is_told_as_one(monkeypatch):
     def greedy(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16000000000 bytes.")
