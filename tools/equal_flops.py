@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from bench.config.labels import spell
+from bench.stats.summary import final
 from bench.stats.summary import fitted as learned
 from bench.store.study_tables import Study, read
 from tools.gaps import OUT, fitted
@@ -30,8 +31,8 @@ def path_of(study: Study) -> Path:
 
 def ends(study: Study) -> pd.DataFrame:
     """The oracle gap and FLOPs at the end of each run, by method, dataset and seed."""
-    gaps = study.measurements.query("metric == 'oracle_gap'").sort_values("checkpoint")
-    return gaps.groupby(RUN)["value"].last().rename("oracle_gap").to_frame().join(study.runs.set_index(RUN)["flops"])
+    gaps = final(study.measurements, study.runs)[["oracle_gap"]].reorder_levels(RUN).sort_index()
+    return gaps.rename_axis(columns=None).join(study.runs.set_index(RUN)["flops"])
 
 
 def at_budget(given: tuple[str, str, str, int, int, float]) -> dict[str, object]:
