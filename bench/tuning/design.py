@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DESIGN_SEED, NEXT_DESIGN = 11, 15
 STAGE_SEEDS = 1000  # the first seeds of two stages are so far apart
 FRESH_SEEDS = 10
-SEARCH_BLOCK = 4  # a search has few seeds, the first of which divide by it; a larger program fits others in vain
+SEARCH_BLOCK = 4  # seeds of a search are few and begin at a multiple of it; a larger program would fit more in vain
 SEARCH, CONFIRMATION = "search", "confirmation"
 
 
