@@ -10,6 +10,7 @@ from rich.table import Table
 from bench.cli.tables import make_console
 from bench.common.units import MISSING, plural, quantity
 from bench.registry.registry import Registry
+from bench.study.hyperparameters import EVERY
 from bench.tuning.output import RULE
 from bench.tuning.selection import Chosen, changes
 
@@ -23,16 +24,21 @@ def show(choices: list[Chosen], known: Registry) -> None:
         found = ", ".join(changes(each, known)) if each.trial else "the defaults"
         tried = f"{each.trials}" + (f" ({each.unscored} unscored)" if each.unscored else "")
         fresh = MISSING if each.confirmation is None else quantity("flops", each.confirmation.flops)
-        names = escape(each.dataset), escape(each.method), f"{each.tuning}"
+        names = escape(_named(each.dataset)), escape(each.method), f"{each.tuning}"
         scores = _score(each.default_score), _score(each.best_score)
         table.add_row(*names, *scores, found, tried, quantity("flops", each.flops), fresh)
     console = make_console()
     console.print(table)
-    lines = [f"{each.dataset} / {each.method}, tuning {each.tuning}: {each.reason}." for each in choices]
+    lines = [f"{_named(each.dataset)} / {each.method}, tuning {each.tuning}: {each.reason}." for each in choices]
     kept = sum(each.trial == 0 for each in choices)
     lines.append(f"\n{plural(kept, 'choice')} of {len(choices)} are the defaults. The rule: {RULE}.")
     for line in ("", *lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _named(dataset: str) -> str:
+    """What a choice is for, in words."""
+    return "all datasets" if dataset == EVERY else dataset
 
 
 def _score(value: float) -> str:

@@ -170,6 +170,9 @@ class TuneSettings(Settings, frozen=True, kw_only=True):
     ] = 1.8e12
     trials: Annotated[Trials, _about("The most trials of each method; the first trial is its defaults.", "N")] = 64
     repeats: Annotated[Repeats, _about("Independent tunings, whose choices a comparison uses in turn.", "N")] = 1
+    jointly: Annotated[bool, _about("Make one choice for all datasets, by the mean over them, not one for each.")] = (
+        False
+    )
 
     @property
     def scored_on(self) -> str:

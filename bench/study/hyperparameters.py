@@ -15,7 +15,8 @@ from bench.registry.registry import Registry
 
 Parameters = Mapping[str, Mapping[str, Any]]
 Choices = Mapping[str, Sequence[Mapping[str, Any]]]
-SCHEMA = 4
+SCHEMA = 5
+EVERY = "*"  # stands for all datasets, those that were not tuned on included
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Hyperparameters:
     Args:
         file: Its name.
         sha256: Its digest.
-        datasets: {dataset: {method: [{hyperparameter: value}]}}, one choice of each independent tuning.
+        datasets: {dataset: {method: [{hyperparameter: value}]}}, one choice of each independent tuning; of the dataset
+            EVERY those for datasets that are not named.
         budget: The tuning budget, in words.
         seeds: The seeds on whose validation data the hyperparameters were chosen.
         content: Its bytes.
@@ -40,7 +42,10 @@ class Hyperparameters:
 
     def choices(self, dataset: str, method: str) -> Sequence[Mapping[str, Any]]:
         """What each tuning chose for the method of a label on a dataset; one empty choice where it was not tuned."""
-        return self.datasets[dataset].get(labels.name_of(method), ({},))
+        return self._of(dataset).get(labels.name_of(method), ({},))
+
+    def _of(self, dataset: str) -> Choices:
+        return self.datasets.get(dataset, self.datasets.get(EVERY, {}))
 
     def described(self, datasets: Iterable[str], methods: Iterable[str], given: Parameters, known: Registry) -> Any:
         """What study.json says: file, digest, budget and, by method and dataset, the choices of all tunings in effect.
@@ -58,7 +63,7 @@ class Hyperparameters:
 
     def _in_effect(self, dataset: str, label: str, given: Parameters, known: Registry) -> list[dict[str, Any]] | None:
         name, stated = labels.parse(label)
-        if name not in self.datasets[dataset] and known.search(name):
+        if name not in self._of(dataset) and known.search(name):
             return None
         won = {**given.get(name, {}), **stated}
         return [
@@ -73,7 +78,7 @@ class Hyperparameters:
         """
         names = dict.fromkeys(map(labels.name_of, methods))
         for dataset in datasets:
-            if dataset not in self.datasets:
+            if not {dataset, EVERY} & {*self.datasets}:
                 held = ", ".join(self.datasets) or "none"
                 raise UsageError(
                     f"{self.file} holds nothing for dataset {dataset!r} (available: {held}); tune it first"
@@ -129,5 +134,6 @@ def _in_words(budget: Mapping[str, Any]) -> str:
     """The budget of a tuned.json; files of schema 1 state a number of trials instead of FLOPs, or nothing."""
     if "flops" in budget:
         each = f"{budget['flops']:.3g} FLOPs for each method on each dataset"
+        each += ", one choice for all datasets" if budget.get("jointly") else ""
         return each if budget.get("repeats", 1) == 1 else f"{each}, in each of {budget['repeats']} tunings"
     return f"{budget['trials']} trials of each method on each dataset" if "trials" in budget else "no stated budget"

@@ -20,6 +20,7 @@ from bench.tuning.selection import AHEAD, Chosen, by_dataset
 if TYPE_CHECKING:
     import pandas as pd
 
+SCORED = "median over seeds of the mean log-likelihood of validation data"
 RULE = (
     f"the defaults are kept unless the trial with the best score is ahead of them on at least {AHEAD} of {FRESH_SEEDS} "
     "fresh seeds, and by a mean difference of more than its standard error"
@@ -44,14 +45,14 @@ def write(folder: Path, plan: Plan, rows: pd.DataFrame, choices: list[Chosen], c
         tables.write_table(folder / f"trials.{suffix}", stored)
     settings = settings_of(plan)
     stated = msgspec.to_builtins(settings)
-    asked = ("trials", "repeats", "set", *CONDITIONS)
+    asked = ("trials", "repeats", "jointly", "set", *CONDITIONS)
     conditions = {name: stated[name] for name in asked if name != "n_test"}
     of_search = rows[rows["stage"] == SEARCH].groupby("tuning")["seed"]
     ranges = {m: {name: str(each) for name, each in searched(plan, m).items()} for m in rows["method"].unique()}
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "datasets": by_dataset(choices),
-        "score": "median over seeds of the mean log-likelihood of validation data",
+        "score": SCORED + (", its mean over datasets" if settings.jointly else ""),
         "rule": RULE,
         "budget": {"flops": settings.budget, "seeds": int(of_search.nunique().max()), **conditions},
         "seeds": sorted(rows["seed"].unique().tolist()),

@@ -10,11 +10,12 @@ from bench.config.labels import name_of
 from bench.study.plan import Pair, Plan
 from bench.tuning.budget import affordable
 from bench.tuning.design import CONFIRMATION, FRESH_SEEDS, SEARCH, Stage, Trial, settings_of, trials, with_given
-from bench.tuning.selection import best_trials, table
+from bench.tuning.selection import best_trials, chosen_for, table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bench.config.schema import TuneSettings
     from bench.store.records import RunResult
 
 RunRound = Callable[[str, Plan, Stage], "list[RunResult]"]
@@ -60,7 +61,7 @@ def _search(
         tried = _tried(plan, tuning, (name_of(result.spec.method) for result in results))
         rows = table(results, tried, stage)
         costs = _costs(rows)
-        allowed = {pair: affordable(each, settings.budget, len(tried[pair[1]])) for pair, each in costs.items()}
+        allowed = _allowed(costs, tried, settings)
         wanted = {pair: most for pair, most in allowed.items() if most > len(costs[pair])}
         if not wanted:
             break
@@ -73,7 +74,9 @@ def _confirm(
     plan: Plan, rows: pd.DataFrame, tuning: int, run_round: RunRound
 ) -> tuple[list[RunResult], list[pd.DataFrame]]:
     """Run the best trial and the defaults on fresh seeds where these are not the same; all results, and their table."""
-    best = {pair: trial for pair, trial in best_trials(rows).items() if trial}
+    settings = settings_of(plan)
+    best_of = best_trials(rows, settings)
+    best = {(d, m): trial for d, m in _costs(rows) if (trial := best_of[chosen_for(d, settings), m])}
     if not best:
         return [], []
     stage = Stage(tuning, CONFIRMATION)
@@ -84,6 +87,18 @@ def _confirm(
     found = table(results, tried, stage)
     each = zip(found["dataset"], found["method"], found["trial"], strict=True)
     return results, [found.assign(counted=[trial in (0, best.get((d, m))) for d, m, trial in each])]
+
+
+def _allowed(
+    costs: Mapping[Pair, list[float]], tried: Mapping[str, list[Trial]], settings: TuneSettings
+) -> dict[Pair, int]:
+    """How many trials the budget allows for each dataset and method: equally many wherever one choice is made."""
+    least: dict[Pair, int] = {}
+    for (dataset, method), each in costs.items():
+        of = chosen_for(dataset, settings), method
+        count = affordable(each, settings.budget, len(tried[method]))
+        least[of] = min(least.get(of, count), count)
+    return {(dataset, method): least[chosen_for(dataset, settings), method] for dataset, method in costs}
 
 
 def _tried(plan: Plan, tuning: int, methods: Iterable[str]) -> dict[str, list[Trial]]:

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.tuning.design import CONFIRMATION, SEARCH
+from bench.study.hyperparameters import EVERY
+from bench.tuning.design import CONFIRMATION, SEARCH, settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pandas.api.typing import DataFrameGroupBy
 
+    from bench.config.schema import TuneSettings
     from bench.registry.registry import Registry
     from bench.store.records import RunResult
     from bench.study.plan import Pair, Plan
@@ -53,10 +56,10 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The choice of one tuning for a method on a dataset.
+    """The choice of one tuning for a method on a dataset, or on all.
 
     Args:
-        dataset: The dataset.
+        dataset: The dataset that the choice is for; EVERY for one choice on all.
         method: The method.
         tuning: The number of the tuning.
         trial: The number of the chosen trial; 0 is the defaults.
@@ -121,19 +124,34 @@ def _row(result: RunResult, trial: Trial) -> dict[str, Any]:
     }
 
 
-def best_trials(rows: pd.DataFrame) -> dict[Pair, int]:
-    """For each dataset and method, the trial with the highest median score over seeds; the first among equals.
+def chosen_for(dataset: str, settings: TuneSettings) -> str:
+    """What a choice on a dataset is for: the dataset itself, or EVERY where one choice is made for all."""
+    return EVERY if settings.jointly else dataset
+
+
+def best_trials(rows: pd.DataFrame, settings: TuneSettings) -> dict[Pair, int]:
+    """For each choice and method, the trial with the highest score; the first among equals.
 
     Args:
         rows: The rows of a search. Only those that count matter.
+        settings: The settings of the tuning.
     """
-    groups = rows[rows["counted"]].groupby(["dataset", "method"], sort=False)
-    return {(str(d), str(m)): _best(_medians(each)) for (d, m), each in groups}
+    groups = _by_choice(rows[rows["counted"]], settings)
+    return {(str(d), str(m)): _best(_scores(each)) for (d, m, _), each in groups}
 
 
-def _medians(rows: pd.DataFrame) -> pd.Series[float]:
-    """The score of each trial. A fit that failed or was skipped has the score minus infinity on its seed."""
-    return rows["score"].fillna(-math.inf).groupby(rows["trial"]).median()
+def _by_choice(rows: pd.DataFrame, settings: TuneSettings) -> DataFrameGroupBy[Any, Any]:
+    """The rows by what a choice is for, method and tuning."""
+    return rows.groupby([rows["dataset"].map(lambda each: chosen_for(each, settings)), "method", "tuning"])
+
+
+def _scores(rows: pd.DataFrame) -> pd.Series[float]:
+    """The score of each trial: the median over seeds, its mean over datasets.
+
+    A fit that failed or was skipped has the score minus infinity on its seed.
+    """
+    medians = rows["score"].fillna(-math.inf).groupby([rows["trial"], rows["dataset"]]).median()
+    return medians.groupby("trial").mean()
 
 
 def _best(scores: pd.Series[float]) -> int:
@@ -150,17 +168,19 @@ def choose(rows: pd.DataFrame, plan: Plan) -> list[Chosen]:
     they were compared on other seeds. The second condition holds wherever the trial is ahead on all seeds; it fails
     where the trial is far behind on a few.
 
+    Where one choice is made for all datasets, the difference on a seed is its mean over datasets.
+
     Args:
         rows: The table of trials, with the column `counted`.
         plan: The plan of the tuning.
     """
-    groups = rows[rows["counted"]].groupby(["dataset", "method", "tuning"])
+    groups = _by_choice(rows[rows["counted"]], settings_of(plan))
     return [_chosen(str(d), str(m), each, plan) for (d, m, _), each in groups]
 
 
 def _chosen(dataset: str, method: str, rows: pd.DataFrame, plan: Plan) -> Chosen:
     search = rows[rows["stage"] == SEARCH]
-    scores = _medians(search)
+    scores = _scores(search)
     best = _best(scores)
     confirmation = _confirmation(rows[rows["stage"] == CONFIRMATION], best) if best else None
     trial = best if confirmation and confirmation.holds else 0
@@ -190,7 +210,7 @@ def _chosen(dataset: str, method: str, rows: pd.DataFrame, plan: Plan) -> Chosen
 def _confirmation(fresh: pd.DataFrame, best: int) -> Confirmation:
     import numpy as np
 
-    scores = fresh.assign(score=fresh["score"].fillna(-math.inf)).pivot(index="seed", columns="trial", values="score")
+    scores = fresh["score"].fillna(-math.inf).groupby([fresh["seed"], fresh["trial"]]).mean().unstack()
     differences = (scores[best] - scores[0]).to_numpy(dtype=float)
     ahead, seeds = int((differences > 0).sum()), len(differences)
     with np.errstate(invalid="ignore"):

@@ -89,6 +89,14 @@ def test_nothing_is_said_where_nothing_was_tuned(tmp_path, compare, invented):
     assert settings_used(json.loads((tmp_path / "out" / "study.json").read_text())) == []
 
 
+def test_a_choice_for_all_datasets_gives_way_to_one_for_a_dataset(tmp_path):
+    file = tmp_path / "tuned.json"
+    file.write_text(json.dumps({"datasets": {"*": {"vae": [{"steps": 7}]}, "circle": {"vae": [{"steps": 9}]}}}))
+    found = read(file)
+    assert [found.choices(name, "vae") for name in ("circle", "torus")] == [({"steps": 9},), ({"steps": 7},)]
+    assert found.choices("torus", "iterative") == ({},)
+
+
 def test_a_file_of_the_rule_by_trials_is_read(tmp_path):
     """As written before budgets were in FLOPs."""
     file = tmp_path / "tuned.json"

@@ -1,5 +1,6 @@
 """Tuning: which trials are made, what they are scored on, and which one wins."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -234,7 +235,7 @@ def choice_of(scores, offer, differences=(1.0,) * FRESH_SEEDS):
     """The choice for scores (trials, seeds) of a search, and differences from the defaults on fresh seeds, (seeds,)."""
     offer("point", Point(shift=0.0))
     rows = rows_of("search", scores, range(len(scores)))
-    if best := best_trials(pd.DataFrame(rows))["d", "point"]:
+    if best := best_trials(pd.DataFrame(rows), TuneSettings())["d", "point"]:
         defaults = np.where(np.equal(differences, math.inf), math.nan, np.linspace(-3, 2, FRESH_SEEDS))
         tried = np.linspace(-3, 2, FRESH_SEEDS) + np.where(np.equal(differences, -math.inf), math.nan, differences)
         rows += rows_of("confirmation", [defaults, np.where(np.isposinf(tried), 0, tried)], (0, best))
@@ -289,6 +290,62 @@ def test_fresh_seeds_decide_between_the_best_trial_and_the_defaults(offer, diffe
         assert found.confirmation.stderr == pytest.approx(np.std(differences, ddof=1) / math.sqrt(10), nan_ok=True)
     assert found.reason.startswith(f"{'trial 1 wins' if chosen else 'the defaults are kept'}: trial 1 is ahead of the ")
     assert f"on {found.confirmation.ahead} of 10 fresh seeds (" in found.reason
+
+
+JOINT = [  # dataset, scores of three trials over three seeds, and on how many fresh seeds trial 2 is ahead
+    ("circle", [[0, 0, 0], [3, 3, -9], [1, 1, 1]], [0.5] * 10),
+    ("absolute", [[0, 0, 0], [-4, -4, -4], [1, 1, 1]], [-0.1] * 4 + [0.1] * 6),
+]
+
+
+def joint(given, settings):
+    """The choices from scores and differences of several datasets."""
+    rows = []
+    for dataset, scores, differences in given:
+        each = rows_of("search", scores, range(3))
+        each += rows_of("confirmation", [[0.0] * FRESH_SEEDS, differences], (0, 2))
+        rows += [{**row, "dataset": dataset} for row in each]
+    return choose(pd.DataFrame(rows), dataclasses.replace(plan_of("point"), settings=settings))
+
+
+def test_one_choice_for_all_datasets_is_made_by_the_mean_over_them(offer):
+    """Trial 1 is best on circle, and bad on absolute. On no dataset alone is trial 2 both best and confirmed."""
+    offer("point", Point(shift=0.0))
+    (found,) = joint(JOINT, TuneSettings(methods=("point",), jointly=True))
+    assert (found.dataset, found.trial, found.best, found.best_score, found.default_score) == ("*", 2, 2, 1.0, 0.0)
+    assert (found.confirmation.ahead, found.confirmation.seeds) == (10, 10)  # at each seed .2 or .3 in the mean
+    differences = np.mean([each[2] for each in JOINT], axis=0)
+    assert found.confirmation.gain == pytest.approx(differences.mean())
+    assert found.confirmation.stderr == pytest.approx(differences.std(ddof=1) / math.sqrt(10))
+    assert found.flops == 2 * 9
+
+
+def test_one_choice_for_all_datasets_needs_all_of_them(offer):
+    """A fit that fails on one dataset is infinitely behind."""
+    offer("point", Point(shift=0.0))
+    failed = [JOINT[0], ("absolute", [[0, 0, 0], [-4, -4, -4], [1, 1, 1]], [math.nan] * 3 + [0.1] * 7)]
+    (found,) = joint(failed, TuneSettings(methods=("point",), jointly=True))
+    assert (found.trial, found.confirmation.ahead) == (0, 7)
+    unscored = [JOINT[0], ("absolute", [[0, 0, 0], [-4, -4, -4], [1, math.nan, math.nan]], [0.1] * 10)]
+    (found,) = joint(unscored, TuneSettings(methods=("point",), jointly=True))
+    assert (found.trial, found.best, found.unscored) == (0, 0, 1)
+
+
+def test_one_choice_is_made_and_used_on_other_datasets(tune, tmp_path, compare, in_process):
+    end = tune(tmp_path / "out", "--jointly", datasets="circle,absolute")
+    assert end.code == 0
+    assert len(in_process) == 2 * (4 * 3 + 2 * FRESH_SEEDS)
+    file = tmp_path / "out" / "tuned.json"
+    content = json.loads(file.read_text())
+    assert content["datasets"] == {"*": {"point": [{"shift": 0.0}]}}
+    assert content["budget"]["jointly"] is True
+    assert content["score"].endswith("its mean over datasets")
+    assert f"all datasets / point, tuning 1: {content['choices'][0]['reason']}." in end.out.splitlines()
+    assert compare(tmp_path / "used", "point", "clusters", 1, "--tuned", file).code == 0
+    assert tables.read_table(tmp_path / "used", "runs")["p_shift"].tolist() == [0.0]
+    info = json.loads((tmp_path / "used" / "study.json").read_text())["tuned"]
+    assert "one choice for all datasets" in info["budget"]
+    assert info["methods"]["point"] == {"clusters": [{"shift": 0.0}]}
 
 
 def test_defaults_that_fail_give_way_to_a_trial_that_does_not(offer):
@@ -354,6 +411,15 @@ def test_what_is_set_stays_in_the_choice(tune, tmp_path, offer):
         {"shift": 0, "idle": 7, "breaks": False}
     ] * 2
     assert {*tables.read_table(tmp_path, "trials")["p_idle"]} == {7}
+
+
+def test_the_same_runs_give_one_choice_for_all_datasets_or_one_for_each(tune, tuned, in_process):
+    alone = (tuned / "tuned.json").read_text()
+    assert tune(tuned, "--jointly", "--quiet").code == 0
+    assert {*json.loads((tuned / "tuned.json").read_text())["datasets"]} == {"*"}
+    assert tune(tuned, "--quiet").code == 0
+    assert json.loads((tuned / "tuned.json").read_text())["datasets"] == json.loads(alone)["datasets"]
+    assert in_process == []
 
 
 def test_another_budget_does_not_mix(tune, tuned, unchanged, compare):
