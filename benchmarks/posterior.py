@@ -26,7 +26,15 @@ def estimate(x: torch.Tensor) -> deconvolution.Mixture:
     return deconvolution.sharpened(mixture, x, noise, ledger)
 
 
-class Signals:
+class Posterior:
+    """Few samples, as each is long and has little noise."""
+
+    repeat = (2, 5, 3.0)
+    rounds = 1
+    warmup_time = 0.0
+
+
+class Signals(Posterior):
     """The mixture of N points; at the largest N, a k-d tree finds the atoms that matter to a point."""
 
     params = (500, 2000, 8000, 32_000)
@@ -39,7 +47,7 @@ class Signals:
         estimate(self.x)
 
 
-class IndexPosterior:
+class IndexPosterior(Posterior):
     """log p(i | x) of 500 points x over all N."""
 
     params = (500, 2000, 8000)
@@ -53,7 +61,7 @@ class IndexPosterior:
         self.log_index(self.x[:POINTS])
 
 
-class Quadrature:
+class Quadrature(Posterior):
     """log p(x) of 500 points x under the true model, to a thousandth of a nat: a curve, and a surface."""
 
     params = ("figure8", SURFACE)
