@@ -70,7 +70,7 @@ class StepOfABlock(Step):
 class Fit:
     """A whole fit with everything before and after its steps, of which there are at most 500.
 
-    Of methods that fit one seed at a time, and of one of each kind of the others, of which steps are timed by themselves.
+    Of methods that fit one seed at a time, and of three others, whose steps are timed by themselves.
     """
 
     params = tuple(name for name in METHODS if name in ("vae", "iterative", "svi") or name not in StepOfABlock.params)
