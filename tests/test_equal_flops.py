@@ -1,6 +1,8 @@
 """Fits that end at the FLOPs of the baseline at their seed."""
 
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -33,6 +35,20 @@ def test_each_fit_ends_at_the_cost_of_the_baseline_at_its_seed(study, capsys):
     assert (stored.loc["iwae"]["flops"] > 1.5 * table.loc["iwae"]["flops"]).all()
     assert (table.loc["iwae"]["oracle_gap"] > stored.loc["iwae"]["oracle_gap"]).all()
     assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_fits_have_the_hyperparameters_of_the_study(study, monkeypatch):
+    """Those of --set here; those of --tuned in the same way, for each dataset and seed."""
+    asked = []
+
+    def fitted(label, *of):
+        asked.append(label)
+        return {"dataset": of[0], "seed": of[1], "oracle_gap": 0.0, "flops": 1.0}
+
+    monkeypatch.setattr(equal_flops, "fitted", fitted)
+    monkeypatch.setattr(equal_flops, "ProcessPoolExecutor", lambda _: nullcontext(SimpleNamespace(map=map)))
+    main()
+    assert asked == ["iwae[steps=60,samples=1]"] * 2
 
 
 def test_what_is_there_is_not_fitted_again(study, monkeypatch):

@@ -15,10 +15,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bench.config.labels import spell
+from bench.config.labels import name_of, spell
 from bench.stats.summary import final
 from bench.stats.summary import fitted as learned
 from bench.store.study_tables import Study, read
+from bench.study.folder import held
+from bench.study.plan import resolve
 from tools.gaps import OUT, fitted
 
 RUN = ["method", "dataset", "seed"]
@@ -50,14 +52,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
     study = read(asked.study)
-    mine, given = ends(study).loc[study.baseline[0]], study.section("settings")
+    mine, before = ends(study).loc[study.baseline[0]], held(asked.study)
+    labels = {
+        (spec.method, spec.dataset, spec.seed): spell(name_of(spec.method), dict(spec.parameters))
+        for spec in resolve(before.settings, before.pairs).runs
+    }
     names = asked.methods or [name for name in learned(study.runs) if name != study.baseline[0]]
     own = mine.assign(method=study.baseline[0]).reset_index()[[*RUN, "oracle_gap", "flops"]]
     path = path_of(study)
     rows = (pd.read_csv(path) if path.exists() else own).to_dict("records")
     done = {tuple(row[key] for key in RUN) for row in rows}
     wanted = [
-        (name, spell(name, given["set"].get(name, {})), *of, given["n_train"], mine.loc[of, "flops"])
+        (name, labels[name, *of], *of, study.section("settings")["n_train"], mine.loc[of, "flops"])
         for of, name in product(mine.index, names)
         if (name, *of) not in done
     ]
