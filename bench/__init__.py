@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.api import compare
+    from bench.fitting import fitted
     from bench.scoring import score
 
-__all__ = ["compare", "score"]
+__all__ = ["compare", "fitted", "score"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:
         from bench.api import compare
 
         return compare
+    if name == "fitted":
+        from bench.fitting import fitted
+
+        return fitted
     if name == "score":
         from bench.scoring import score
 

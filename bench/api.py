@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import msgspec
     import pandas as pd
+
+S = TypeVar("S", bound="msgspec.Struct")
 
 
 def compare(
@@ -36,7 +39,7 @@ def compare(
         bench.common.errors.UsageError: For names, values, files or folders that do not fit.
     """
     from bench.common.errors import UsageError
-    from bench.config.fields import fields, read
+    from bench.config.fields import fields
     from bench.config.schema import Execution, Settings
     from bench.store.tables import read_table
     from bench.study.against import lend, planned
@@ -52,11 +55,11 @@ def compare(
         from bench.study.own_data import stored
 
         settings["data"] = stored(settings["data"], settings.get("columns", ()), Path(out))
-    given = {name: _listed(name, value) for name, value in settings.items()}
     of_execution = {field.name for field in fields(Execution)}
-    how = read(Execution, {k: v for k, v in given.items() if k in of_execution}, lambda field: field.name)
-    asked = read(Settings, {k: v for k, v in given.items() if k not in of_execution}, lambda field: field.name)
-    loan = None if against is None else planned(asked, list(given.keys() - of_execution), str(against), problems)
+    own = {name: value for name, value in settings.items() if name not in of_execution}
+    how = as_settings(Execution, {name: value for name, value in settings.items() if name in of_execution})
+    asked = as_settings(Settings, own)
+    loan = None if against is None else planned(asked, list(own), str(against), problems)
     plan = resolve(asked) if loan is None else loan.plan
     call = f"bench.compare({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
     if loan is not None:
@@ -68,6 +71,17 @@ def compare(
 
         write(Path(out))
     return read_table(Path(out), "measurements")
+
+
+def as_settings(kind: type[S], given: Mapping[str, Any]) -> S:
+    """Keyword arguments as settings.
+
+    Raises:
+        bench.common.errors.UsageError: For names and values that do not fit.
+    """
+    from bench.config.fields import read
+
+    return read(kind, {name: _listed(name, value) for name, value in given.items()}, lambda field: field.name)
 
 
 def _listed(name: str, value: Any) -> Any:

@@ -115,7 +115,7 @@ BUILTIN: dict[str, Entry] = {
     ),
     "exact-mle": Entry(
         "methods.exact:ExactMLE",
-        "maximum likelihood by quadrature from several starts: the ceiling on the training points",
+        "maximum likelihood by quadrature: a maximum on the training points from several starts",
         "our own; starts by successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943",
     ),
     "oracle": Entry("methods.baselines:Oracle", "the true model: no method can beat it on average", "ceiling"),

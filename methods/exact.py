@@ -1,4 +1,4 @@
-"""Maximum likelihood by quadrature: no inference scheme can reach a higher likelihood of the training points."""
+"""Maximum likelihood by quadrature, with no bound: a local maximum of the likelihood of the training points."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@
 
 import ast
 import inspect
+import json
 import re
 import shlex
 import tomllib
@@ -202,6 +203,42 @@ def reference(folder="study"):
     return markdown(
         ("method", *heads, f"`{baseline}` against it"), [rows[name] for name in sorted(shown, key=order.get)]
     )
+
+
+def chosen():
+    """What the tuning of the rivals chose, and what speaks for it."""
+    content = json.loads((ROOT / "results" / "reference" / "tune" / "tuned.json").read_text(encoding="utf-8"))
+    rows = []
+    for each in content["choices"]:
+        given = content["budget"]["set"].get(each["method"], {})
+        changed = {k: v for k, v in each["parameters"].items() if k not in given and v != default_of(each["method"], k)}
+        fresh = each["confirmation"]
+        told = "" if fresh is None else "{ahead} of {seeds}, {gain:+.3f} ± {stderr:.3f}".format(**fresh)
+        what = ", ".join(f"{name} {spell_value(value)}" for name, value in changed.items()) or "the defaults"
+        rows.append((f"`{each['method']}`", each["trials"], what, told))
+    return markdown(("method", "trials", "chosen", "best trial ahead of the defaults on fresh seeds, nats"), rows)
+
+
+def default_of(method, name):
+    """The default of a hyperparameter."""
+    return getattr(registry().make_method(method), name)
+
+
+def defaults():
+    """The mean oracle gaps of the reference study at defaults, where tuning chose other settings, and in the study."""
+    before = pd.read_csv(ROOT / "results" / "reference" / "gaps" / "defaults.csv")
+    after = ends(compared("study")[0]).reset_index()
+    after = after[after["method"].isin(before["method"])]
+    tables = [
+        each.assign(of=each["dataset"].str.partition("[")[0]).groupby(["method", "of"])["oracle_gap"].mean().unstack()
+        for each in (before, after)
+    ]
+    rows = [
+        (f"`{name}`", *(number(table.loc[name, of]) for of in ("random_curve", "random_surface") for table in tables))
+        for name in tables[1].mean(axis=1).sort_values().index
+    ]
+    heads = [f"{of}: {what}" for of in ("curves", "surfaces") for what in ("defaults", "tuned")]
+    return markdown(("gap", *heads), rows)
 
 
 SIGNS = {BETTER: "▲", WORSE: "▼", EQUIVALENT: "≈", UNDECIDED: "?"}
@@ -592,6 +629,15 @@ def test_calls_from_python_have_arguments_that_exist(page):
     for call in calls:
         given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
         inspect.signature(bench.compare).bind(*call.args, **given)
+
+
+def test_the_fit_of_the_page_runs(capsys):
+    (code,) = [block for block in examples("docs/first-comparison.md", "python") if "bench.fitted" in block]
+    found = {"bench": bench}
+    exec(compile(code, "first-comparison.md", "exec"), found)
+    assert found["means"].shape == (1000, 2)
+    assert (found["codes"].shape, found["log_q"].shape) == ((5, 1000, 1), (5, 1000))
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_method_of_the_readme_runs(tmp_path):

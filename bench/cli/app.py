@@ -318,7 +318,7 @@ def sweep(**options: Any) -> None:
     noise_variance. Levels of noise_variance can be multiples of the dataset's own: 0.5x,1x,2x. Without --vary the
     command is an ablation: all factors that the method declares, and then n_train, noise_variance and activation.
 
-    For n_train, time and memory are drawn too, with the exponent of their growth; use --jobs 1 where seconds matter.
+    For n_train, time and memory are drawn too, with the exponent of their growth.
 
     \b
     Examples:

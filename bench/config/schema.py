@@ -221,7 +221,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Annotated[
         Jobs | None,
         _about(
-            "Runs at a time, one thread each; 1 for seconds that are not contended.",
+            "Runs at a time, one thread each. Seconds are those of a fit alone afterwards, without --max-seconds.",
             "N",
             short="-j",
             default="all cores",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BORROWED = "†"
 TOO_FEW = "too few seeds"
-UNUSUAL = 20  # times the median standard error, above which a run is named
+UNUSUAL = 20  # times the median standard error of its dataset, above which a run is named
 MANY = 3  # comparisons, above which a table replaces sentences
 
 
@@ -121,16 +121,16 @@ def _caveats(comparison: Comparison) -> list[str]:
     open_ = [each for each in comparison.having(UNDECIDED) if each.interval is not None]
     if open_:
         texts = [f"{each.dataset} {needed(each)}" for each in open_]
-        notes.append(f"Seeds that would decide: {listed(texts)}.")
+        notes.append(f"Seeds with which a new study would decide, with probability 0.8: {listed(texts)}.")
     if comparison.missing:
         notes.append(f"Not compared on {listed(list(comparison.missing))}: no seed was finished by both.")
     return notes
 
 
 def needed(difference: Difference) -> str:
-    """About how many seeds would decide, rounded to two digits."""
+    """About with how many seeds a new study would decide, rounded to two digits."""
     seeds = difference.decision.needed
-    return f"over {MOST_SEEDS}" if math.isinf(seeds) else f"about {float(f'{max(seeds, difference.seeds + 1):.2g}'):g}"
+    return f"over {MOST_SEEDS}" if math.isinf(seeds) else f"about {float(f'{seeds:.2g}'):g}"
 
 
 def matching(comparison: Comparison) -> list[str]:
@@ -144,11 +144,16 @@ def matching(comparison: Comparison) -> list[str]:
 def _reaches(method: str, other: str, cost: CostRatio) -> str:
     """What it costs a method to reach another's final test_ll."""
     target = f"{other}'s final log-likelihood less {SLACK:g} nats"
-    if len(cost.missed) == cost.datasets:
+    if not cost.reached:
         return f"{method} never reaches {target}, on any of {plural(cost.datasets, 'dataset')}."
+    half = "at half of the seeds or more"
+    if len(cost.missed) == cost.datasets:
+        runs = f"{cost.reached} of {plural(cost.runs, 'run')}"
+        return f"{method} misses {target} {half} on each of {plural(cost.datasets, 'dataset')}; {runs} reach it."
     flops, wall = _part(cost.flops, cost.flops_interval), _part(cost.wall, cost.wall_interval)
     over = f"median over {plural(cost.datasets, 'dataset')}"
-    missed = f"it misses it on {listed(list(cost.missed))}, which counts as infinite" if cost.missed else ""
+    where = listed(list(cost.missed))
+    missed = f"it misses it {half} on {where}, which counts as infinite" if where else ""
     if math.isinf(cost.flops):
         least = f", and at no less than {flops_least} the FLOPs of {other}" if (flops_least := _least(cost)) else ""
         return f"{method} never reaches {target} in the {over}{least}: {missed}."
@@ -203,12 +208,15 @@ def alone(method: str, table: pd.DataFrame) -> str:
     rows = table[table["method"] == method]
     gaps = rows.reindex(columns=["oracle_gap_median"])["oracle_gap_median"].dropna()
     if gaps.empty:
-        return f"{method} is the only fitted method here, and it finished no seed."
-    seeds, over = plural(int(rows["seeds_done"].max()), "seed"), plural(len(gaps), "dataset")
-    return (
-        f"{method} is the only fitted method here, so there is nothing to compare it with. Over {seeds} "
-        f"it ends {number(gaps.median())} nats below the true model (median over {over})."
-    )
+        known = rows.reindex(columns=["dataset", "test_ll_median"]).dropna().itertuples(index=False)
+        ends = [f"{number(value)} on {dataset}" for dataset, value in known]
+        told = f"its median test log-likelihood is {listed(ends)}; the true model is not known." if ends else ""
+    else:
+        over = f"median over {plural(len(gaps), 'dataset')}"
+        told = f"it ends {number(gaps.median())} nats below the true model ({over})."
+    seeds = int(rows["seeds_done"].max()) if len(rows) else 0
+    done = f"Over {plural(seeds, 'seed')} {told}" if seeds else "It finished no seed."
+    return f"{method} is the only fitted method here, so there is nothing to compare it with. {done}"
 
 
 def verdict_of(difference: Difference) -> str:
@@ -292,10 +300,13 @@ def incident(study: Study) -> str:
     counts = study.unfinished["status"].value_counts(sort=False)
     words = {"timeout": "timed out"}
     parts = [f"{n} {words.get(str(status), status)}" for status, n in counts.items()]
-    return (
-        f"{len(study.unfinished)} of {plural(len(study.runs), 'run')} did not finish: {listed(parts)}. "
-        "Results of their methods are over the other seeds."
-    )
+    text = f"{len(study.unfinished)} of {plural(len(study.runs), 'run')} did not finish: {listed(parts)}."
+    pairs = study.runs["method"] + " on " + study.runs["dataset"]
+    done = (study.runs["status"] == "done").groupby(pairs, sort=False).any()
+    none = [str(pair) for pair in done.index[~done]]
+    if none:
+        text += f" No run finished of {listed(none)}."
+    return text if len(none) == len(done) else f"{text} Other results are over the seeds that finished."
 
 
 def endings(runs: pd.DataFrame) -> str:
@@ -406,12 +417,14 @@ def accuracy(errors: pd.Series) -> list[str]:
         "includes the choice of test points, which paired differences share."
     )
     seeds: dict[str, list[str]] = {}
-    for dataset, method, seed in errors.index[errors > UNUSUAL * middle].to_list():
+    of_dataset = errors.groupby("dataset").transform("median")
+    for dataset, method, seed in errors.index[errors > UNUSUAL * of_dataset].to_list():
         seeds.setdefault(f"{method} on {dataset}", []).append(str(seed))
     wrong = [f"{where} (seed {', '.join(of)})" for where, of in seeds.items()]
     if not wrong:
         return [usual]
-    return [usual, f"It is above {number(UNUSUAL * middle)} nats for {listed(wrong)}: do not rely on these runs."]
+    where = f"It is over {UNUSUAL} times the median of its dataset for {listed(wrong)}"
+    return [usual, f"{where}: there the mean rests on a few points."]
 
 
 def _final_errors(study: Study) -> pd.Series:

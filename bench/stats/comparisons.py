@@ -82,6 +82,8 @@ class CostRatio:
         neither: The datasets on which the other method misses it too; they are left out of the median.
         datasets: The number of datasets, those included.
         passage: The median over datasets of the share of its total at which the other method reaches the target.
+        reached: How many runs reach the target, on all datasets.
+        runs: The number of runs on all datasets.
     """
 
     flops: float
@@ -92,6 +94,8 @@ class CostRatio:
     neither: tuple[str, ...]
     datasets: int
     passage: float
+    reached: int
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,10 @@ class Comparison:
         neither = tuple(name for name in found if name not in counted)
         passages = [each.passage for each in counted.values()]
         passage = float(np.median(passages)) if passages else math.nan
-        return CostRatio(flops, flops_interval, wall, wall_interval, missed, neither, len(found), passage)
+        reached, runs = sum(each.reached for each in found.values()), sum(len(each.seeds) for each in found.values())
+        return CostRatio(
+            flops, flops_interval, wall, wall_interval, missed, neither, len(found), passage, reached, runs
+        )
 
 
 def _median(ratios: Sequence[tuple[float, ...]]) -> tuple[float, tuple[float, float]]:

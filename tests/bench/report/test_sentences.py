@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from bench.report.sentences import accuracy, endings, overview
+from bench.report.sentences import accuracy, alone, endings, incident, overview
 from bench.store.schema import RUN
 
 
@@ -31,11 +31,48 @@ def test_runs_whose_error_is_unusual_are_named():
     index = pd.MultiIndex.from_tuples([("circle", "vae", seed) for seed in range(4)], names=RUN)
     (usual,) = accuracy(pd.Series([0.1, 0.1, 0.1, 1.9], index))
     assert "median 0.1000 nats" in usual
-    errors = pd.Series([0.1, 0.1, 0.1, 40.0, 2.1], [*index, ("circle", "mapa", 7)])
+    wide = [("images", "vae", seed) for seed in range(3)]  # all errors there are large, and none is unusual
+    errors = pd.Series([0.1, 0.1, 0.1, 40.0, 2.1, 9.0, 9.0, 9.0], [*index, ("circle", "mapa", 7), *wide])
     same, unusual = accuracy(errors.set_axis(pd.MultiIndex.from_tuples(errors.index, names=RUN)))
-    assert same == usual
-    assert unusual.startswith("It is above 2.000 nats for vae on circle (seed 3) and mapa on circle (seed 7):")
+    assert "median 5.5500 nats" in same
+    assert unusual == (
+        "It is over 20 times the median of its dataset for vae on circle (seed 3) and mapa on circle (seed 7): there "
+        "the mean rests on a few points."
+    )
     assert accuracy(pd.Series([], pd.MultiIndex.from_tuples([], names=RUN), dtype=float)) == []
+
+
+def test_what_did_not_finish_is_told_by_method_and_dataset_where_nothing_did():
+    """A method that declines a dataset has no other seeds there."""
+    rows = [(m, d, seed, "done") for m in ("a", "b") for d in ("circle", "torus") for seed in range(2)]
+    runs = pd.DataFrame(rows, columns=["method", "dataset", "seed", "status"])
+
+    def told(**changed):
+        each = runs.assign(status=[changed.get(f"{m}_{d}_{s}", "done") for m, d, s, _ in rows])
+        return incident(SimpleNamespace(runs=each, unfinished=each[each["status"] != "done"]))
+
+    assert told() == ""
+    assert told(a_circle_1="failed") == (
+        "1 of 8 runs did not finish: 1 failed. Other results are over the seeds that finished."
+    )
+    assert told(b_torus_0="skipped", b_torus_1="skipped") == (
+        "2 of 8 runs did not finish: 2 skipped. No run finished of b on torus. Other results are over the seeds that "
+        "finished."
+    )
+    none = {f"{m}_{d}_{s}": "failed" for m, d, s, _ in rows}
+    assert told(**none).endswith("No run finished of a on circle, a on torus, b on circle and b on torus.")
+
+
+def test_an_only_method_is_told_by_its_distance_from_the_truth_or_its_likelihood():
+    table = pd.DataFrame({"method": ["a", "a"], "dataset": ["circle", "own"], "seeds_done": [3, 3]})
+    known = table.assign(oracle_gap_median=[0.25, 0.75], test_ll_median=[-1.0, -2.0])
+    assert "Over 3 seeds it ends 0.500 nats below the true model (median over 2 datasets)." in alone("a", known)
+    unknown = known.drop(columns="oracle_gap_median")
+    assert alone("a", unknown).endswith(
+        "Over 3 seeds its median test log-likelihood is -1.000 on circle and -2.000 on own; the true model is not "
+        "known."
+    )
+    assert alone("a", table.assign(seeds_done=0)).endswith("It finished no seed.")
 
 
 def compared(**differences):

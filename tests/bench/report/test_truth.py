@@ -145,7 +145,7 @@ def test_rivals_that_are_ahead_somewhere_are_told_first(told):
 def test_the_seeds_that_would_decide_are_told_of_what_is_undecided_and_of_nothing_else(told):
     leads = {("rival", "open"): "undecided", ("rival", "clear"): "better"}
     for text in told(*study_of(leads, seeds=12)).values():
-        (sentence,) = set(re.findall(r"Seeds that would decide: ([^.]*)\.", text))
+        (sentence,) = set(re.findall(r"a new study would decide, with probability 0.8: ([^.]*)\.", text))
         assert re.fullmatch(r"open (over|about) \d+", sentence)
 
 
@@ -157,7 +157,7 @@ def test_few_seeds_decide_nothing(told, seeds, said):
         assert "own is undecided against rival on 2 of 2 datasets" in text
         assert said in text
         assert "Too few seeds for a verdict: 6 are needed." in text
-        assert "Seeds that would decide" not in text
+        assert "a new study would decide" not in text
         assert not re.search(r"own is (better|worse|equivalent)", text)
 
 
@@ -168,11 +168,12 @@ def test_costs_to_match_are_told_in_both_directions_with_their_misses(told):
         end = "final log-likelihood less 0.01 nats"
         assert (
             f"own reaches rival's {end} at 0.25× the FLOPs and 0.25× the wall time that rival needs for it (median "
-            "over 3 datasets; rival itself: at 25 % of its FLOPs; it misses it on c, which counts as infinite)."
+            "over 3 datasets; rival itself: at 25 % of its FLOPs; it misses it at half of the seeds or more on c, "
+            "which counts as infinite)."
         ) in text
         assert (
-            f"rival never reaches own's {end} in the median over 3 datasets: it misses it on a and b, which counts as "
-            "infinite."
+            f"rival never reaches own's {end} in the median over 3 datasets: it misses it at half of the seeds or more "
+            "on a and b, which counts as infinite."
         ) in text
         if name != "terminal":
             assert "never" in text[text.index("Costs to match, over datasets") :]

@@ -1,0 +1,67 @@
+"""One fit as a Python function: the trained generative model and its approximate posterior."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from methods.contract.method import Fitted
+
+
+def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
+    """Fit one method to one dataset at one seed, and return what it learned. Nothing is scored or stored.
+
+    The fit is that of `python -m bench compare --block 1`: the same data, initial weights and random draws.
+
+    Args:
+        method: A method's label, such as 'mapa' or 'vae[steps=3000]'.
+        dataset: A dataset's label, such as 'circle' or 'circle[n_train=1000]'.
+        seed: The seed of the data, of the initial weights and of the draws.
+        **settings: Settings of `bench.compare` that concern a fit: n_train, hidden, max_flops, set, plugins, data and
+            others. Those that name or count runs, and max_seconds, are refused.
+
+    Returns:
+        The fit at its end: `model`, whose `decode` takes codes (n, L) to means (n, D), and `posterior`, q(z | x).
+
+    Raises:
+        bench.common.errors.UsageError: For names and values that do not fit, and where the method declines the dataset.
+    """
+    from bench.api import as_settings
+    from bench.common.errors import UsageError
+    from bench.config.schema import Settings
+    from bench.fit.block import begun_when_resumed, end
+    from bench.fit.flop_counter import CountingLedger
+    from bench.fit.task import make_task, reason_to_skip
+    from bench.process.containment import contained
+    from bench.registry.registry import registry
+    from bench.study.plan import resolve
+    from datasets.base import draw
+
+    own = {"methods": method, "datasets": dataset, "seeds": 1, "first_seed": seed, "block": 1}
+    for name in (*own, "max_seconds", "tuned", "baseline"):
+        if name in settings:
+            raise UsageError(f"fitted takes one method, dataset and seed, and no {name}")
+    (spec,) = resolve(as_settings(Settings, {**settings, **own})).runs
+    known = registry(spec.plugins, spec.columns)
+    made, source = (
+        known.make_method(spec.method, dict(spec.parameters)),
+        known.make_problem(spec.dataset, spec.latent_dim),
+    )
+    if reason := reason_to_skip(source, made, spec):
+        raise UsageError(f"{method} declines {dataset}: {reason}")
+    ledger, found = CountingLedger(), None
+    with contained(seed):
+        split = draw(source, seed, spec.n_train, spec.n_train, 0)
+        fit = begun_when_resumed(made, make_task(made, source, split, spec, ledger))
+        ledger.start()
+        try:
+            for last in fit:
+                found = last
+                if spec.max_flops is not None and ledger.flops >= spec.max_flops:
+                    break
+        finally:
+            ledger.stop()
+            end(fit, ledger)
+    if found is None:
+        raise UsageError(f"{method} yielded no state on {dataset}; `python -m bench check` says what a method must do")
+    return found
