@@ -221,7 +221,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Annotated[
         Jobs | None,
         _about(
-            "Runs at a time, one thread each. Seconds are those of a fit alone afterwards, without --max-seconds.",
+            "Runs at a time, one thread each. Quoted seconds are of a fit alone, afterwards.",
             "N",
             short="-j",
             default="all cores",
