@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from methods.contract.method import Fitted
+    from bench.fit.flop_counter import CountingLedger
+    from methods.contract.method import Fitted, Method, Task
 
 
 def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
@@ -29,7 +31,6 @@ def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
     from bench.api import as_settings
     from bench.common.errors import UsageError
     from bench.config.schema import Settings
-    from bench.fit.block import begun_when_resumed, end
     from bench.fit.flop_counter import CountingLedger
     from bench.fit.task import make_task, reason_to_skip
     from bench.process.containment import contained
@@ -43,25 +44,39 @@ def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
             raise UsageError(f"fitted takes one method, dataset and seed, and no {name}")
     (spec,) = resolve(as_settings(Settings, {**settings, **own})).runs
     known = registry(spec.plugins, spec.columns)
-    made, source = (
-        known.make_method(spec.method, dict(spec.parameters)),
-        known.make_problem(spec.dataset, spec.latent_dim),
-    )
+    made = known.make_method(spec.method, dict(spec.parameters))
+    source = known.make_problem(spec.dataset, spec.latent_dim)
     if reason := reason_to_skip(source, made, spec):
         raise UsageError(f"{method} declines {dataset}: {reason}")
-    ledger, found = CountingLedger(), None
+    ledger = CountingLedger()
     with contained(seed):
         split = draw(source, seed, spec.n_train, spec.n_train, 0)
-        fit = begun_when_resumed(made, make_task(made, source, split, spec, ledger))
-        ledger.start()
-        try:
-            for last in fit:
-                found = last
-                if spec.max_flops is not None and ledger.flops >= spec.max_flops:
-                    break
-        finally:
-            ledger.stop()
-            end(fit, ledger)
+        task = make_task(made, source, split, spec, ledger)
+        found = last_state(made, task, ledger, math.inf if spec.max_flops is None else spec.max_flops)
     if found is None:
         raise UsageError(f"{method} yielded no state on {dataset}; `python -m bench check` says what a method must do")
+    return found
+
+
+def last_state(method: Method, task: Task, ledger: CountingLedger, budget: float) -> Fitted | None:
+    """The state at which a fit ends, by itself or at a budget in FLOPs; None if it yields none.
+
+    Args:
+        method: The method.
+        task: What it is fitted to; its ledger is `ledger`.
+        ledger: Counts the fit.
+        budget: The FLOPs from which on the fit is ended.
+    """
+    from bench.fit.block import begun_when_resumed, end
+
+    fit, found = begun_when_resumed(method, task), None
+    ledger.start()
+    try:
+        for state in fit:
+            found = state
+            if ledger.flops >= budget:
+                break
+    finally:
+        ledger.stop()
+        end(fit, ledger)
     return found

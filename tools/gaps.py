@@ -17,11 +17,11 @@ import torch
 import datasets
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.task import make_task
+from bench.fitting import last_state
 from bench.metrics.likelihood import encoded, learned_likelihood, true_likelihood
 from bench.registry.registry import registry
 from bench.store.records import RunSpec
 from datasets.base import Problem, draw
-from methods.contract.method import Fitted
 
 OUT = Path(__file__).parents[1] / "results" / "reference" / "gaps"
 POINTS, DRAWS = 500, 100
@@ -36,16 +36,9 @@ def fitted(label: str, dataset: str, seed: int, n_train: int, budget: float) -> 
     spec = RunSpec(dataset=dataset, method=label, seed=seed, n_train=n_train, observation_noise=noise)
     split, ledger = draw(source, seed, n_train, POINTS, POINTS), CountingLedger()
     task = make_task(method, source, split, spec, ledger)
-    final: Fitted
-    ledger.start()
-    try:
-        for each in method.fit(task):
-            final = each
-            if ledger.flops >= budget:
-                break
-    finally:
-        ledger.stop()
-    test = split.test
+    final, test = last_state(method, task, ledger, budget), split.test
+    if final is None:
+        raise ValueError(f"{label} yielded no state on {dataset}")
     with torch.no_grad():
         learned = learned_likelihood(final, test, source.latent_dim, seed).value
         gap = float((true_likelihood(problem, test, seed).value - learned).mean()) if problem else math.nan

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from bench.report.sentences import accuracy, alone, endings, incident, overview
+from bench.report.sentences import accuracy, alone, endings, incident, needed, overview
 from bench.store.schema import RUN
 
 
@@ -61,6 +61,10 @@ def test_what_did_not_finish_is_told_by_method_and_dataset_where_nothing_did():
     )
     none = {f"{m}_{d}_{s}": "failed" for m, d, s, _ in rows}
     assert told(**none).endswith("No run finished of a on circle, a on torus, b on circle and b on torus.")
+
+
+def test_the_seeds_of_a_new_study_are_not_added_to_those_there_are():
+    assert needed(SimpleNamespace(seeds=10, decision=SimpleNamespace(needed=6.0))) == "about 6"
 
 
 def test_an_only_method_is_told_by_its_distance_from_the_truth_or_its_likelihood():
