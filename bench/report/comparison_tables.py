@@ -130,22 +130,28 @@ def matches_table(found: Sequence[Comparison]) -> Table:
         Column("missed on", number=False),
         Column("left out", number=False),
     ]
-    rows = []
+    rows: list[Row] = []
     for comparison in found:
         targets = [("the other's end", comparison.match), ("exchanged", comparison.back)]
         targets += [(f"within {distance:g} nats of the truth", cost) for distance, cost in comparison.near]
-        for place, (target, cost) in enumerate(targets):
+        reached = [(target, cost) for target, cost in targets if not math.isnan(cost.flops)]
+        for place, (target, cost) in enumerate(reached):
             cells = (
                 Cell(f"{comparison.baseline} against {comparison.other}"),
                 Cell(target),
                 ratio_cell(cost.flops, cost.flops_interval),
                 ratio_cell(cost.wall, cost.wall_interval),
                 Cell(units.percent(cost.passage) if math.isfinite(cost.passage) else units.MISSING),
-                Cell(", ".join(cost.missed) or "none"),
-                Cell(", ".join(cost.neither) or "none"),
+                _listed(cost.missed, cost.datasets),
+                _listed(cost.neither, cost.datasets),
             )
             rows.append(Row(cells, first=place == 0))
     return Table("Costs to match, over datasets", columns, rows, 0, layout="numbers")
+
+
+def _listed(names: Sequence[str], of: int) -> Cell:
+    """How many of so many datasets, and which."""
+    return Cell(f"{len(names)} of {of}" if names else "none", ", ".join(names), style="list")
 
 
 def ratio_cell(middle: float, interval: tuple[float, float]) -> Cell:

@@ -16,7 +16,7 @@ from bench.report.end_tables import Ends, metrics_of, places, ranking
 from bench.report.gallery import Picture
 from bench.report.provenance import definitions, files, references, run_blocks, unfinished
 from bench.stats.comparisons import Comparison, comparisons
-from bench.store.schema import MAIN_METRICS, RUN_COSTS
+from bench.store.schema import MAIN_METRICS
 from bench.store.study_tables import Study
 
 
@@ -40,11 +40,11 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
     candidates = (
         Section("answers", "", "Answers", _answers(study, table, found, placed, pictures["overview"])),
         Section("ranking", "Over all datasets", "Overall", ranking(placed, pictures["ranking"])),
-        Section("table", "Where each method ended", "Table", ends.blocks("filter-ends", main, RUN_COSTS)),
+        Section("table", "Where each method ended", "Table", ends.results(main)),
         Section("comparisons", "Method against method", "Comparisons", comparison_blocks(paired)),
-        Section("cost", "Quality against cost", "Cost", cost_blocks(study, pictures["curves"])),
+        Section("cost", "Quality against cost", "Cost", [*cost_blocks(study, pictures["curves"]), *ends.costs()]),
         Section("losses", "What is lost, and where", "Losses", _figures(texts.LOSSES, pictures["losses"])),
-        Section("quality", "Quality of posteriors and samples", "", ends.blocks("filter-others", others, [])),
+        Section("quality", "Quality of posteriors and samples", "", ends.quality(others)),
         Section("posteriors", "Posteriors against the true one", "Posteriors", _posteriors(pictures)),
         Section(
             "densities",

@@ -10,12 +10,14 @@ import pandas as pd
 
 from bench.common import units
 from bench.report import sentences, texts
-from bench.report.blocks import Block, Cell, Column, Figures, Paragraph, Row, Table
+from bench.report.blocks import Block, Cell, Column, Figures, Heading, Paragraph, Row, Table
 from bench.report.gallery import Picture
 from bench.stats.estimates import aggregate, estimates, ranks
 from bench.stats.summary import metric_names, oracle_levels
-from bench.store.schema import LEARNS, PAIR, Definition, define
+from bench.store.schema import LEARNS, PAIR, RUN_COSTS, Definition, define
 from bench.store.study_tables import Study
+
+CHIEF = tuple(cost for cost in RUN_COSTS if cost.name in ("wall_s", "flops", "query_flops"))
 
 
 def places(study: Study) -> list[dict[Hashable, Any]]:
@@ -68,18 +70,23 @@ class Ends:
         ends = found[["median_low", "median_high"]].to_numpy().tolist()
         self.intervals = dict(zip(map(tuple, found[[*PAIR, "metric"]].to_numpy().tolist()), ends, strict=True))
 
-    def blocks(self, filters: str, metrics: Sequence[Definition], costs: Sequence[Definition]) -> list[Block]:
-        """A table of metrics and costs, with what is said above and below it; nothing if there are no metrics."""
-        if not metrics and not costs:
-            return []
-        label = "Where each method ended" if costs else "Quality of posteriors and samples"
-        table = self.table(label, filters, metrics, costs)
-        if not costs:
-            return [Paragraph(texts.OTHERS), table]
+    def results(self, metrics: Sequence[Definition]) -> list[Block]:
+        """The table of the main metrics and the chief costs, with what is said above and below it."""
+        table = self.table("Where each method ended", "filter-ends", metrics, CHIEF)
         levels = oracle_levels(self.study.measurements, self.study.runs)
         known = {dataset: levels[dataset] for dataset in self.study.datasets if dataset in levels}
         explained = [Paragraph(texts.TABLE), Paragraph(texts.INTERACTION, page_only=True)]
         return [*explained, table, *([Paragraph(sentences.true_levels(known))] if known else [])]
+
+    def quality(self, metrics: Sequence[Definition]) -> list[Block]:
+        """The table of the other metrics; nothing if there are none."""
+        table = self.table("Quality of posteriors and samples", "filter-others", metrics, ())
+        return [Paragraph(texts.OTHERS), table] if metrics else []
+
+    def costs(self) -> list[Block]:
+        """The table of every cost of a fit, under a heading."""
+        table = self.table("What each fit cost", "filter-costs", (), RUN_COSTS)
+        return [Heading(table.label, "costs"), Paragraph(texts.COSTS), table]
 
     def table(self, label: str, filters: str, metrics: Sequence[Definition], costs: Sequence[Definition]) -> Table:
         """The metrics and costs of each method on each dataset."""

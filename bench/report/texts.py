@@ -23,12 +23,13 @@ COMPARISONS = (
     "Back: the same with the methods exchanged."
 )
 MATCHES = (
-    "The cost at which the first method first reaches a target, divided by the second's cost to reach it: the median "
-    "over datasets of the median over seeds, with a 95% interval that resamples datasets and seeds. A miss is "
-    "infinite: 'never', or 'other never' if only the second misses. Targets: the second method's final test log- "
-    "likelihood less 0.01 nats; the same with the methods exchanged (the ratio is then the second's cost divided by "
-    "the first's); and distances from the true model. Share: how much of its own total the method in the denominator "
-    "needs for the target. Datasets that neither reaches are left out."
+    "The cost at which the first method first reaches a target, divided by the second's cost to reach it: the "
+    "median over datasets of the median over seeds, with a 95% interval that resamples datasets and seeds. A miss "
+    "is infinite: 'never', or 'other never' if only the second misses. Targets: the second method's final test "
+    "log-likelihood less 0.01 nats; the same with the methods exchanged (the ratio is then the second's cost "
+    "divided by the first's); and distances from the true model. Share: how much of its own total the method in the "
+    "denominator needs for the target. Datasets on which neither reaches the target are left out; a target that "
+    "neither reaches on any dataset has no row."
 )
 CURVES = (
     "Lines: the median over seeds of the value at the last checkpoint within each cost. A line begins where every "
@@ -39,6 +40,10 @@ TARGETS = (
     "The median cost at which the oracle gap is first at most the given value, its 95% interval, and the number "
     "of seeds observed to reach it. Other seeds are censored at their total cost (Kaplan & Meier 1958); this "
     "assumes non-informative censoring. inf: half of the seeds or more were not observed to reach it."
+)
+COSTS = (
+    "Medians over finished seeds. A query is one draw of q(z|x) for a new x and its decoding; it is no part of the "
+    "other costs."
 )
 LOSSES = (
     "Compared with the true model a method loses by its generative model (oracle gap). Its ELBO also loses by the "
