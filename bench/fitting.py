@@ -42,7 +42,10 @@ def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
     for name in (*own, "max_seconds", "tuned", "baseline"):
         if name in settings:
             raise UsageError(f"fitted takes one method, dataset and seed, and no {name}")
-    (spec,) = resolve(as_settings(Settings, {**settings, **own})).runs
+    runs = resolve(as_settings(Settings, {**settings, **own})).runs
+    if len(runs) != 1:
+        raise UsageError(f"fitted takes one method and one dataset, got {method!r} and {dataset!r}: {len(runs)} fits")
+    (spec,) = runs
     known = registry(spec.plugins, spec.columns)
     made = known.make_method(spec.method, dict(spec.parameters))
     source = known.make_problem(spec.dataset, spec.latent_dim)

@@ -48,8 +48,9 @@ def print_summary(folder: Path, metric: str) -> None:
 
     measurements, runs = tables.read_table(folder, "measurements"), tables.read_table(folder, "runs")
     rows = summary(measurements, runs)
+    starred = metric == "test_ll"
     table = Table(
-        title=f"{metric}: median over seeds (best in bold, *, by differences at the same seeds)",
+        title=f"{metric}: median over seeds{' (best in bold, *, by differences at the same seeds)' * starred}",
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -62,15 +63,15 @@ def print_summary(folder: Path, metric: str) -> None:
     for row in rows.to_dict("records"):
         if previous not in (None, row["dataset"]):
             table.add_section()
-        style = "bold" if row["best"] else ""
+        best = starred and row["best"]
         table.add_row(
             "" if row["dataset"] == previous else escape(str(row["dataset"])),
             escape(f"{row['method']} {sentences.BORROWED}" if row["method"] in sources else str(row["method"])),
-            f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if row['best'] else '  '}",
+            f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if best else '  '}",
             *(f"{row['oracle_gap_median']:.3f}" for _ in gap),
             *(quantity(cost, row[cost]) for cost in COSTS),
             f"{row['seeds_done']}/{row['seeds_total']}",
-            style=style,
+            style="bold" if best else "",
         )
         previous = row["dataset"]
     console = make_console()

@@ -161,7 +161,7 @@ def expected(field: Field) -> str:  # noqa: PLR0911 - one line for each kind
     if kind is int:
         return f"a whole number {_range(metas)}"
     if kind is float:
-        return "a positive number"
+        return f"a number {_range(metas)}" if any(meta.ge is not None for meta in metas) else "a positive number"
     if kind is bool:
         return "true or false"
     if kind is str:

@@ -361,7 +361,8 @@ def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
         found.append(ended)
     if few := tails(table, study.margin):
         found.append(few)
-    if study.runs["concurrent"].fillna(0).astype(bool).any():
+    done = study.runs[study.runs["status"] == "done"]
+    if done["concurrent"].fillna(0).astype(bool).any():
         found.append("Some runs ran in parallel, so wall times are contended; compare CPU time and FLOPs instead.")
     if "timed_seed" in study.runs and study.runs["timed_seed"].notna().any():
         found.append(

@@ -54,6 +54,8 @@ def test_the_global_generator_is_left_alone():
         ("vae", "circle", {"n_trian": 3}, "unknown setting 'n_trian' - did you mean 'n_train'"),
         ("vae", "circle", {"seeds": 3}, "fitted takes one method, dataset and seed, and no seeds"),
         ("vae", "circle", {"max_seconds": 3}, "and no max_seconds"),
+        ("all", "circle", {}, "fitted takes one method and one dataset, got 'all' and 'circle': 21 fits"),
+        ("vae", "curves", {}, "fitted takes one method and one dataset, got 'vae' and 'curves': 5 fits"),
         (
             "oracle",
             "digits",

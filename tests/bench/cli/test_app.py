@@ -31,6 +31,7 @@ NAMES = [
     (("compare", "-d", "qqq"), "unknown dataset 'qqq' (available: figure8, circle,"),
     (("compare", "--metric", "test_l"), "unknown metric 'test_l' - did you mean 'test_ll'?"),
     (("compare", "--metric", "wall_s"), "unknown metric 'wall_s'"),
+    (("compare", "--margin", "-1"), "--margin must be a number of at least 0, got -1"),
     (("list", "method"), "unknown name 'method' - did you mean 'methods'?"),
     (("list", "mpaa"), "unknown name 'mpaa' - did you mean 'mapa'?"),
     (("list", "methods", "datasets"), "unexpected extra argument"),
