@@ -16,8 +16,8 @@ TABLE = (
 INTERACTION = "Each number links to the rows behind it. Each heading sorts."
 COMPARISONS = (
     "Difference: the median over shared seeds of the first method's final test log-likelihood minus the second's, "
-    "on the same data, with the 95% bootstrap interval of that median. Undecided: with about how many seeds a new "
-    "study would decide, with probability 0.8, if its differences are like these. Wall time and FLOPs: the first "
+    "on the same data, with the 95% bootstrap interval of that median. Undecided: about how many seeds would "
+    "decide in a new study, with probability 0.8, if its differences are like these. Wall time and FLOPs: the first "
     "method's median total divided by the second's. To match: the cost at which the first method first reaches the "
     "second's final test log-likelihood less 0.01 nats, divided by the second's cost to reach it (median over seeds), "
     "and the number of seeds that reach it. Back: the same with the methods exchanged."
