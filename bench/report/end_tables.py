@@ -80,8 +80,9 @@ class Ends:
 
     def quality(self, metrics: Sequence[Definition]) -> list[Block]:
         """The table of the other metrics; nothing if there are none."""
-        table = self.table("Quality of posteriors and samples", "filter-others", metrics, ())
-        return [Paragraph(texts.OTHERS), table] if metrics else []
+        if not metrics:
+            return []
+        return [Paragraph(texts.OTHERS), self.table("Quality of posteriors and samples", "filter-others", metrics, ())]
 
     def costs(self) -> list[Block]:
         """The table of every cost of a fit, under a heading."""
