@@ -67,7 +67,9 @@ class RefinedGaussian(Gaussian):
 class SemiAmortisedVAE(VAE):
     """Joint training on the ELBO of q(z | x) refined for each training point (Kim et al. 2018, algorithm 1).
 
-    The encoder is trained by the gradient through the refinement, which needs second derivatives of the decoder.
+    The encoder is trained by the gradient through the refinement, which needs second derivatives of the decoder. Where
+    the decoder folds, that gradient can be 10,000 times its usual norm at one step, and the second moment of the
+    optimiser then holds all later steps back. Therefore its norm is bounded, as in the authors' code.
 
     Args:
         steps: Number of gradient steps.
@@ -78,6 +80,7 @@ class SemiAmortisedVAE(VAE):
         restarts: Number of starts, of which the best after a tenth of the steps goes on.
         refinements: K, number of refining gradient steps for each training point.
         rate: alpha, the step size of the refinement, for natural gradients.
+        clip: The norm to which longer gradients are scaled down. The authors' code has 5.
     """
 
     colour_group: ClassVar[str] = ""
@@ -89,10 +92,16 @@ class SemiAmortisedVAE(VAE):
 
     refinements: int = 1
     rate: float = 0.5
+    clip: float = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, positive=("rate",), not_negative=("refinements",))
+        require(self, positive=("rate", "clip"), not_negative=("refinements",))
+
+    @property
+    def max_gradient_norm(self) -> float:
+        """The same norm for all replicas."""
+        return self.clip
 
     def posterior(self, model: GenerativeModel, encoder: DiagonalGaussian) -> RefinedGaussian:
         """The encoder's Gaussian, refined."""

@@ -89,6 +89,11 @@ class AmortisedMethod(Method):
         return None
 
     @property
+    def max_gradient_norm(self) -> float:
+        """The Euclidean norm of the gradient of a replica to which longer ones are scaled down; by default none is."""
+        return math.inf
+
+    @property
     def draws(self) -> int:
         """Draws of noise for each x and step."""
         return 1
@@ -342,6 +347,7 @@ class Stepper:
             (
                 part,
                 parameters,
+                replicas.gradient[:, columns],
                 (method.encoder_optimiser if part == "encoder" and method.encoder_optimiser else usual)(
                     replicas.weights[:, columns], replicas.evaluated[:, columns], method.learning_rate
                 ),
@@ -360,9 +366,11 @@ class Stepper:
         found = self._objective(self.replicas.training, batch, step)
         wanted = [part for part in self.parts if any(kind in (part[0], JOINT) for kind in kinds)]
         loss = found.surrogate.sum() * (-1 / batch.x.shape[-2])
-        gradients = self.replicas.gradients(loss, [parameters for _, parameters, _ in wanted])
+        self.replicas.differentiate(loss, [each for _, parameters, *_ in wanted for each in parameters])
         partial = [kind != JOINT for kind in kinds]
-        for (part, _, optimiser), gradient in zip(wanted, gradients, strict=True):
+        for part, _, gradient, optimiser in wanted:
+            if math.isfinite(longest := self.method.max_gradient_norm):
+                gradient *= (longest / gradient.norm(dim=1, keepdim=True)).clamp(max=1)
             optimiser.step(gradient, [kind in (part, JOINT) for kind in kinds], step / self.method.steps, partial)
         return found.bound.mean(-1).view(-1).unbind() if self.method.phased else ()
 

@@ -59,7 +59,7 @@ class Optimiser(ABC):
 
     def each(self, values: Sequence[float]) -> Coefficient:
         """One coefficient for each replica: a number if they are equal, else (R, 1)."""
-        if all(value == values[0] for value in values):
+        if len({*values}) == 1:
             return values[0]
         return torch.tensor(values, dtype=self.weights.dtype, device=self.weights.device)[:, None]
 

@@ -40,6 +40,7 @@ class Replicas:
 
     Attributes:
         weights: Where gradients are taken, (R, P).
+        gradient: The last gradient there, (R, P).
         evaluated: What is evaluated, (R, P).
         training: All networks at `weights`.
         mean: All networks at `evaluated`.
@@ -53,24 +54,23 @@ class Replicas:
         self.members = members
         self.evaluated = torch.stack([row(each) for each in members])
         self.weights = self.evaluated.clone()
+        self.gradient = torch.zeros_like(self.weights)
         self.mean = self._program(self.evaluated)
         self.training = self._program(self.weights)
         self.parameters = trained(self.training)
+        for parameter, like in zip(self.parameters, trained(self._program(self.gradient)), strict=True):
+            parameter.grad = like.data
         for member, values in zip(members, self.weights, strict=True):
             bind(member, values)
 
-    def gradients(self, loss: Tensor, parts: Sequence[Sequence[nn.Parameter]]) -> list[Tensor]:
-        """The gradients of a sum over replicas.
+    def differentiate(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Put the gradient of a sum over replicas into `gradient`.
 
         Args:
             loss: The sum.
-            parts: Groups of `parameters`.
-
-        Returns:
-            The gradient for each group, (R, P of the group).
+            parameters: Some of `parameters`; the columns of the others stay as they are.
         """
-        found = iter(torch.autograd.grad(loss, [p for part in parts for p in part]))
-        return [torch.cat([next(found).reshape(len(self.members), -1) for _ in part], 1) for part in parts]
+        torch._foreach_copy_([each.grad for each in parameters], torch.autograd.grad(loss, parameters))
 
     def _program(self, values: Tensor) -> Networks:
         """The networks of all replicas, whose trained parameters are views of values (R, P)."""

@@ -37,7 +37,17 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
         layer = _Linear(fan_in, fan_out, device=generator.device)
         layer.draw(generator)
         layers += [layer] if activation == "linear" else [layer, getattr(nn, ACTIVATIONS[activation])()]
-    return nn.Sequential(*(layers if activation == "linear" else layers[:-1]))
+    return _Network(*(layers if activation == "linear" else layers[:-1]))
+
+
+class _Network(nn.Sequential):
+    """Layers in turn, without the hooks of modules, which take as long as a small layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output of the last layer."""
+        for layer in self:
+            x = layer.forward(x)
+        return x
 
 
 class _Linear(nn.Linear):
@@ -56,12 +66,13 @@ class _Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (..., in) to (..., out); with an axis of R replicas in the weights, from (..., R, n, in)."""
-        if self.weight.dim() == 2:
-            return nn.functional.linear(x, self.weight, self.bias)
+        weight, bias = self.weight, self.bias
+        if weight.dim() == 2:
+            return nn.functional.linear(x, weight, bias)
         if x.dim() == 3:
-            return torch.baddbmm(self.bias, x, self.weight.mT)
+            return torch.baddbmm(bias, x, weight.mT)
         together = x.movedim(-3, 0).flatten(1, -2)
-        made = torch.baddbmm(self.bias, together, self.weight.mT)
+        made = torch.baddbmm(bias, together, weight.mT)
         return made.view(len(made), *x.shape[:-3], x.shape[-2], -1).movedim(0, -3)
 
 
