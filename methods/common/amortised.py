@@ -370,7 +370,7 @@ class Stepper:
         partial = [kind != JOINT for kind in kinds]
         for part, _, gradient, optimiser in wanted:
             if math.isfinite(longest := self.method.max_gradient_norm):
-                gradient *= (longest / gradient.norm(dim=1, keepdim=True)).clamp(max=1)
+                gradient.mul_((longest / gradient.norm(dim=1, keepdim=True)).clamp(max=1))
             optimiser.step(gradient, [kind in (part, JOINT) for kind in kinds], step / self.method.steps, partial)
         return found.bound.mean(-1).view(-1).unbind() if self.method.phased else ()
 
