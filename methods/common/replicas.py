@@ -58,8 +58,8 @@ class Replicas:
         self.mean = self._program(self.evaluated)
         self.training = self._program(self.weights)
         self.parameters = trained(self.training)
-        for parameter, like in zip(self.parameters, trained(self._program(self.gradient)), strict=True):
-            parameter.grad = like.data
+        views = trained(self._program(self.gradient))
+        self._gradients = {p: view.detach() for p, view in zip(self.parameters, views, strict=True)}
         for member, values in zip(members, self.weights, strict=True):
             bind(member, values)
 
@@ -70,7 +70,7 @@ class Replicas:
             loss: The sum.
             parameters: Some of `parameters`; the columns of the others stay as they are.
         """
-        torch._foreach_copy_([each.grad for each in parameters], torch.autograd.grad(loss, parameters))
+        torch._foreach_copy_([self._gradients[p] for p in parameters], torch.autograd.grad(loss, parameters))
 
     def _program(self, values: Tensor) -> Networks:
         """The networks of all replicas, whose trained parameters are views of values (R, P)."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench.fit.flop_counter import CountingLedger
+from methods.common.optimisers import Anytime
 from methods.common.posteriors import build_encoder
 from methods.common.training import Objective, adam, ascend, elbo
 from methods.semi_amortised import RefinedGaussian, SemiAmortisedVAE
@@ -95,7 +96,7 @@ def test_without_refinement_the_posterior_is_the_encoder_and_the_bound_that_of_t
 
 def test_without_refinement_training_is_that_of_the_vae(make_task):
     found = []
-    for method in (VAE(steps=20), SemiAmortisedVAE(refinements=0, steps=20)):
+    for method in (VAE(steps=20), SemiAmortisedVAE(refinements=0, steps=20, clip=1e12)):
         task = make_task("circle")
         *_, fitted = method.fit(task)
         found.append([*task.model.state_dict().values(), *fitted.posterior.moments(task.train)])
@@ -235,3 +236,46 @@ def test_refinement_is_counted(make_task, latent):
     ledger.stop()
     assert (ledger.encoder_passes, ledger.decoder_passes) == (120, 120 * (1 + 3 * 2 * latent))
     assert not ledger.unlisted
+
+
+# Long gradients
+
+
+def gradients_of_two_seeds(make_task, monkeypatch, clip):
+    """The gradients that the optimiser is given in five steps of two seeds as one program, (5, 2, P)."""
+    seen = []
+
+    def step(self, gradient, *args, right=Anytime.step):
+        seen.append(gradient.clone())
+        right(self, gradient, *args)
+
+    monkeypatch.setattr(Anytime, "step", step)
+    tasks = [make_task("circle", seed=seed) for seed in range(2)]
+    for _ in SemiAmortisedVAE(steps=5, clip=clip).fit_together(tasks):
+        pass
+    return torch.stack(seen)
+
+
+def test_a_longer_gradient_is_scaled_down_to_the_bound_and_a_shorter_one_stays(make_task, monkeypatch):
+    free = gradients_of_two_seeds(make_task, monkeypatch, 1e12)[0]
+    norms = free.norm(dim=1)
+    between = float(norms.mean())
+    assert float(norms.min()) < between < float(norms.max())
+    bounded = gradients_of_two_seeds(make_task, monkeypatch, between)[0]
+    longer, shorter = int(norms.argmax()), int(norms.argmin())
+    assert torch.equal(bounded[shorter], free[shorter])
+    torch.testing.assert_close(bounded[longer], free[longer] * (between / norms[longer]))
+
+
+def test_one_exploding_gradient_does_not_hold_later_steps_back():
+    """Where it enters the second moment as it is, a thousand steps move the weights by less than a twentieth as far."""
+
+    def moved(bound):
+        weights = torch.zeros(1, 4)
+        optimiser = Anytime(weights.clone(), weights, 1e-2)
+        for step in range(1000):
+            gradient = torch.full((1, 4), 1e6 if step == 10 else 1.0)
+            optimiser.step(gradient * (bound / gradient.norm()).clamp(max=1), [True], 0.0)
+        return float(weights.abs().max())
+
+    assert moved(torch.tensor(math.inf)) < 0.05 * moved(torch.tensor(5.0))

@@ -86,14 +86,20 @@ def test_gradients_are_those_of_each_network_alone(members, noise):
     replicas = Replicas(each)
     x, draws = inputs(each[0])
     count = len(trained(each[0].model))
-    parts = [replicas.parameters[:count], replicas.parameters[count:]]
-    found = replicas.gradients(outputs(replicas.training, x, draws)[-1].sum(), parts)
+    found = []
+    for part in (replicas.parameters[:count], replicas.parameters[count:], replicas.parameters):
+        replicas.differentiate(outputs(replicas.training, x, draws)[-1].sum(), part)
+        found.append(replicas.gradient.clone())
+        replicas.gradient.zero_()
+    of_model, of_encoder, whole = found
+    assert torch.equal(of_model + of_encoder, whole)
     for r, networks in enumerate(alone):
         loss = outputs(networks, x[r], draws[:, r])[-1].sum()
-        for part, network in zip(found, (networks.model, networks.encoder), strict=True):
+        for part, network in zip((of_model, of_encoder), (networks.model, networks.encoder), strict=True):
             gradient = torch.autograd.grad(loss, trained(network), retain_graph=True)
             expected = torch.cat([g.flatten() for g in gradient])
-            torch.testing.assert_close(part[r], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+            mine = part[r][: expected.numel()] if network is networks.model else part[r][-expected.numel() :]
+            torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 class Stated(nn.Module):
