@@ -322,6 +322,9 @@ def _execute(
     if fresh:
         _start_anew(folder, quiet)
     progress: Progress = Silent() if quiet else Bar() if sys.stderr.isatty() else Lines()
+    for label, entry in plan.datasets.items():
+        if entry.data_file is not None and not quiet:
+            click.echo(f"{label}: {entry.summary}", err=True)
     try:
         with _terminable(), StudyLog(folder, _command(), progress) as log:
             return execute(plan, folder, how, log, _command(), meanwhile)

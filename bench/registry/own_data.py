@@ -31,6 +31,7 @@ INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without
 MISSING = ("", "na", "n/a", "nan", "null", "none")
 TRAIN = 0.6  # of the rows; the others are shared by validation and test
 LEAST_ROWS = 50
+WRITTEN_OTHERWISE = re.compile(r"[-+]?\d*([,.]\d+)?\s?%|[-+]?\d+,\d+")  # a number, but not as Python writes it
 LARGEST = 1e15  # so that sums of squares hold in single precision, in which methods get the data
 
 Cells = Mapping[str, Any]  # by column: numbers as an array, or anything as a list
@@ -49,6 +50,24 @@ class Table:
     names: tuple[str, ...]
     values: np.ndarray
     left_out: tuple[str, ...]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What may not be meant, in words."""
+        import numpy as np
+
+        found = []
+        if self.left_out:
+            found.append(f"without numbers: {', '.join(self.left_out)}")
+        if self.names == tuple(str(n) for n in range(1, len(self.names) + 1)):
+            found.append("columns without names")
+        if (self.values == self.values.round()).all() and (self.values >= 0).all():
+            binary = self.values.max() <= 1
+            kind, family = ("zeros and ones", "bernoulli") if binary else ("counts", "poisson")
+            found.append(f"taken as real numbers; if they are {kind}, give --likelihood {family}")
+        if repeated := len(self.values) - len(np.unique(self.values, axis=0)):
+            found.append(f"{plural(repeated, 'row')} the same as an earlier one, in any of the three sets")
+        return found
 
 
 def is_data(file: str) -> bool:
@@ -83,7 +102,7 @@ def entry(file: str, columns: Iterable[str] = ()) -> Entry:
         raise UsageError(f"data {file} would be the dataset {name!r}, which stands for a group; rename the file")
     rows = len(found.values)
     summary = f"{plural(rows, 'row')} of {short}: {', '.join(found.names)}"
-    summary += f" (without numbers: {', '.join(found.left_out)})" if found.left_out else ""
+    summary += f" ({'; '.join(found.remarks)})" if found.remarks else ""
     return Entry(
         name,
         summary,
@@ -138,14 +157,26 @@ def _csv(content: bytes) -> Cells:
         return {}
     if len(rows[0]) == 1 and (found := [mark for mark in ";\t" if mark in rows[0][0]]):
         raise UsageError(f"its cells are separated by {found[0]!r}; commas are expected")
+    if not rows[0][0].strip() and _counts([row[0] for row in rows[1:]]):
+        raise UsageError(
+            "its first column has no name and counts the rows, as pandas writes an index; write the file with "
+            "index=False"
+        )
     known = [_number(cell) == _number(cell) or _missing(cell) for cell in rows[0]]
     width, header = len(rows[0]), not any(known)
+    if width > 1 and [cell.strip() for cell in rows[0]] == [str(n) for n in range(width)]:
+        header = True  # as pandas writes columns without names
     names = [cell.strip() if header and cell.strip() else str(n) for n, cell in enumerate(rows[0], 1)]
     body = rows[1:] if header else rows
     for number, row in enumerate(body, 1):
         if len(row) != width:
             raise UsageError(f"row {number} has {plural(len(row), 'cell')}, but the first line has {width}")
     return _named(names, [[row[n] for row in body] for n in range(width)])
+
+
+def _counts(cells: list[str]) -> bool:
+    """Whether cells are 0, 1, 2, ..."""
+    return bool(cells) and cells == [str(n) for n in range(len(cells))]
 
 
 def _parquet(content: bytes) -> Cells:
@@ -228,6 +259,8 @@ def table(cells: Cells, columns: tuple[str, ...] = ()) -> Table:
         raise UsageError(f"no column holds numbers (columns: {', '.join(cells)})")
     for name in names:
         _check(name, cells[name], values[name])
+    for name in cells if not columns else ():
+        _check_writing(name, cells[name])
     left_out = () if columns else tuple(name for name in cells if name not in names)
     return Table(names, np.column_stack([values[name] for name in names]), left_out)
 
@@ -265,6 +298,16 @@ def _check(name: str, cells: Any, values: np.ndarray) -> None:
     single = values.astype(np.float32)
     if (single == single[0]).all():
         raise UsageError(f"column {name!r} is constant: {single[0]:g} in single precision in every row")
+
+
+def _check_writing(name: str, cells: Any) -> None:
+    """Raise UsageError for a column without numbers whose first cell is one in other writing."""
+    first = cells[0]
+    if isinstance(first, str) and _number(first) != _number(first) and WRITTEN_OTHERWISE.fullmatch(first.strip()):
+        raise UsageError(
+            f"row 1, column {name!r}: {first!r} is not a number; write decimals with a point and without %, or name "
+            "other columns with --columns"
+        )
 
 
 def _shown(cell: Any) -> str:

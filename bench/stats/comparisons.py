@@ -14,7 +14,7 @@ from bench.config.schema import MARGIN
 from bench.stats.bootstrap import bounds_over_problems
 from bench.stats.cost_to_target import DELTAS
 from bench.stats.matching import Match, cost_to_come_near, cost_to_match
-from bench.stats.summary import final, finished, fitted
+from bench.stats.summary import final, finished, fitted, with_quotable_seconds
 from bench.stats.verdicts import Decision, decide
 from bench.store.schema import PAIR, RUN
 
@@ -192,6 +192,7 @@ def comparisons(
         baseline: The methods that are compared with every other one.
         margin: Differences within it do not matter, in nats.
     """
+    measurements, runs = (with_quotable_seconds(each) for each in (measurements, runs))
     ends = final(measurements, runs).reindex(columns=["test_ll", "oracle_gap"])
     costs = runs.drop_duplicates(RUN).set_index(RUN).reindex(columns=["flops", "wall_s"]).astype(float)
     rows = finished(measurements, runs)

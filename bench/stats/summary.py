@@ -38,6 +38,18 @@ def finished(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return measurements.merge(done, on=RUN, how="inner")
 
 
+def with_quotable_seconds(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose wall times are NaN where others ran beside the fit, so that no ratio is taken of them.
+
+    Args:
+        table: The table of measurements or of runs.
+    """
+    if "concurrent" not in table:
+        return table
+    beside = table["concurrent"].fillna(0).astype(bool)
+    return table.assign(wall_s=table["wall_s"].mask(beside)) if beside.any() else table
+
+
 def final(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The values of each finished run at its last checkpoint.
 

@@ -13,14 +13,18 @@ Alike = tuple[str, str, tuple[tuple[str, Any], ...]]
 
 
 def untimed(results: Iterable[RunResult]) -> list[RunSpec]:
-    """The first run of those fitted alike whose seconds cannot be quoted: others ran beside it, none was timed."""
+    """The first run of those fitted alike whose seconds cannot be quoted: others ran beside it, none was timed.
+
+    Borrowed runs are left out, as their fits are not made here.
+    """
     found: dict[Alike, RunSpec] = {}
     timed = set[Alike]()
     for result in results:
         kind = _alike(result)
         if result.alone:
             timed.add(kind)
-        if result.status == "done" and result.concurrent and result.spec.max_seconds is None:
+        own = not result.source and result.spec.max_seconds is None
+        if result.status == "done" and result.concurrent and own:
             found[kind] = min(found.get(kind, result.spec), result.spec, key=lambda spec: spec.seed)
     return [spec for kind, spec in found.items() if kind not in timed]
 

@@ -188,8 +188,11 @@ def _sources(loan: Loan) -> list[dict[str, Any]]:
     return info.get("sources") or [own]
 
 
-def _repeated(loan: Loan, found: list[RunResult]) -> tuple[str, tuple[float, float]]:
-    """Where runs come from, once one of them was repeated here; and its wall and CPU seconds here, over those there."""
+def _repeated(loan: Loan, found: list[RunResult]) -> tuple[str, tuple[float, float] | None]:
+    """Where runs come from, once one of them was repeated here; and its wall and CPU seconds here, over those there.
+
+    No ratio is known if two timings here are far apart.
+    """
     there = _to_repeat(loan, found)
     with scheduler.one_server(), tempfile.TemporaryDirectory() as folder:
         (here,) = scheduler.run_all([there.spec], Execution(jobs=1), Path(folder))
@@ -200,11 +203,11 @@ def _repeated(loan: Loan, found: list[RunResult]) -> tuple[str, tuple[float, flo
         raise StoppedError(f"error: {there.spec.name} of {loan.name}, repeated here: {told or 'it cannot be timed'}", 1)
     walls, cpus = zip(*(seconds.at(each.alone, [there.cost.flops]) for each in timed), strict=True)
     ratio, apart = min(walls)[0] / there.cost.wall_s, max(walls)[0] / min(walls)[0]
-    busy = f"; two timings of it are {apart:.1f} times apart, so do not compare seconds" if apart > STEADY else ""
-    source = (
-        f"{loan.described}. One run, {there.spec.name}, was repeated here: {told}. Seconds are those stored, times "
-        f"{ratio:.2f}: what its fit takes here, over there{busy}"
-    )
+    source = f"{loan.described}. One run, {there.spec.name}, was repeated here: {told}. Seconds are those stored"
+    if apart > STEADY:
+        busy = f"{source}, and are not compared: two timings of its fit here are {apart:.1f} times apart, as other "
+        return f"{busy}programs ran. To compare seconds, repeat the study in a new folder on a quiet machine", None
+    source += f", times {ratio:.2f}: what its fit takes here, over there"
     return source, (ratio, min(cpus)[0] / there.cost.cpu_s)
 
 
@@ -248,8 +251,10 @@ def _final(result: RunResult) -> float:
     return next((row.value for row in reversed(result.rows) if row.metric == "test_ll"), float("nan"))
 
 
-def _scaled(result: RunResult, ratio: tuple[float, float]) -> RunResult:
-    """The result with its seconds of fitting multiplied."""
+def _scaled(result: RunResult, ratio: tuple[float, float] | None) -> RunResult:
+    """The result with its seconds of fitting multiplied; without a ratio, as one whose seconds cannot be quoted."""
+    if ratio is None:
+        return dataclasses.replace(result, concurrent=True, timed_seed=None)
 
     def cost(each: Cost) -> Cost:
         return dataclasses.replace(each, wall_s=each.wall_s * ratio[0], cpu_s=each.cpu_s * ratio[1])

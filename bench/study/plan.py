@@ -302,7 +302,14 @@ def _check_dataset(label: str, settings: Settings, known: Registry) -> None:
     if entry.origin != "built in" or "[" in label:
         source = known.make_problem(label, latent_dim)
         if entry.data_file is not None:
-            _check_size(label, source, _conditions(label, settings, known)["n_train"])
+            conditions = _conditions(label, settings, known)
+            _check_size(label, source, conditions["n_train"])
+            if conditions["observation_noise"] == "known" and source.family == "gaussian":
+                raise UsageError(
+                    f"dataset {label!r} has no true noise variance, got --observation-noise known; give learned or "
+                    "per-coordinate",
+                    key=("observation_noise",),
+                )
     elif entry.latent_dim is not None and latent_dim not in (None, entry.latent_dim):
         raise UsageError(f"dataset {label!r} has latent dimension {entry.latent_dim}, got --latent-dim {latent_dim}")
 

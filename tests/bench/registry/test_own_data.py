@@ -64,6 +64,47 @@ def test_a_first_row_with_a_number_is_no_header(tmp_path):
     assert (found.names, len(found.values)) == (("1", "2"), ROWS)
 
 
+def test_columns_that_pandas_numbered_are_a_header(tmp_path):
+    frame = pd.DataFrame(VALUES)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    found = read(str(tmp_path / "t.csv"))
+    assert (found.names, found.values.tolist()) == (("0", "1"), VALUES.tolist())
+
+
+REMARKS = {
+    "plain": (VALUES, []),
+    "binary": (
+        np.arange(60)[:, None] % 2 * np.ones(2),
+        ["zeros and ones, give --likelihood bernoulli", "58 rows the same as an earlier one"],
+    ),
+    "counts": (np.arange(60)[:, None] * np.ones(2), ["counts, give --likelihood poisson"]),
+    "repeated": (np.vstack([VALUES, VALUES[:3]]), ["3 rows the same as an earlier one"]),
+    "negative": (-1 - np.arange(60)[:, None] * np.ones(2), []),
+}
+
+
+@pytest.mark.parametrize("name", REMARKS)
+def test_what_may_not_be_meant_is_said(tmp_path, name):
+    values, told = REMARKS[name]
+    pd.DataFrame(values, columns=["a", "b"]).to_csv(tmp_path / "t.csv", index=False)
+    found = read(str(tmp_path / "t.csv")).remarks
+    assert len(found) == len(told)
+    assert all(part in remark for part, remark in zip(told, found, strict=True))
+
+
+def test_what_was_read_is_said_at_the_terminal(tmp_path, cli):
+    (tmp_path / "t.csv").write_bytes(lines())
+    end = cli("compare", "-m", "untrained", "--data", tmp_path / "t.csv", "--out", tmp_path / "out", "--seeds", 1)
+    assert (end.code, f"t: {ROWS} rows of t.csv: a, b\n" in end.out + end.err) == (0, True)
+
+
+def test_noise_that_no_data_of_ones_own_has_is_refused(tmp_path, cli):
+    (tmp_path / "t.csv").write_bytes(lines())
+    end = cli("compare", "-m", "vae", "--data", tmp_path / "t.csv", "--observation-noise", "known")
+    assert end.code == 2
+    assert "has no true noise variance" in end.err
+
+
 def test_lines_without_anything_are_no_rows(tmp_path):
     (tmp_path / "t.csv").write_bytes(lines().replace(b"\n", b"\n \n\n"))
     assert read(str(tmp_path / "t.csv")).values.tolist() == VALUES.tolist()
@@ -107,6 +148,15 @@ BAD = {
     "header.csv": (lines(rows=0), "it has no rows"),
     "few.csv": (lines(rows=49), "it has 49 rows; at least 50 are needed"),
     "words.csv": (b"a\n" + b"x\n" * 60, "no column holds numbers (columns: a)"),
+    "comma.csv": (
+        b"a;b,c\n" + b'"1,5",2\n"2,5",3\n' * 30,
+        "row 1, column 'a;b': '1,5' is not a number; write decimals",
+    ),
+    "percent.csv": (b"a,b\n" + b"5 %,2\n7.5 %,3\n" * 30, "row 1, column 'a': '5 %' is not a number; write decimals"),
+    "index.csv": (
+        b",a\n" + b"".join(b"%d,%d.5\n" % (n, n) for n in range(60)),
+        "its first column has no name and counts the rows, as pandas writes an index; write the file with index=False",
+    ),
     "twice.csv": (lines(header="a,a"), "two columns are called 'a'"),
     "latin.csv": (b"\xff\xfe\xe9", "cannot be read: UnicodeDecodeError"),
     "quote.csv": (b'a,b\n"1,2\n', "cannot be read: Error"),
