@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
         dataset: A dataset's label, such as 'circle' or 'circle[n_train=1000]'.
         seed: The seed of the data, of the initial weights and of the draws.
         **settings: Settings of `bench.compare` that concern a fit: n_train, hidden, max_flops, set, plugins, data and
-            others. Those that name or count runs, and max_seconds, are refused.
+            others. Those that name or count runs, and max_seconds, are refused. A DataFrame or an array as data is the
+            dataset 'data'.
 
     Returns:
         The fit at its end: `model`, whose `decode` takes codes (n, L) to means (n, D), and `posterior`, q(z | x).
@@ -35,6 +38,7 @@ def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
     from bench.fit.task import make_task, reason_to_skip
     from bench.process.containment import contained
     from bench.registry.registry import registry
+    from bench.study.own_data import stored
     from bench.study.plan import resolve
     from datasets.base import draw
 
@@ -42,13 +46,18 @@ def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
     for name in (*own, "max_seconds", "tuned", "baseline"):
         if name in settings:
             raise UsageError(f"fitted takes one method, dataset and seed, and no {name}")
-    runs = resolve(as_settings(Settings, {**settings, **own})).runs
-    if len(runs) != 1:
-        raise UsageError(f"fitted takes one method and one dataset, got {method!r} and {dataset!r}: {len(runs)} fits")
-    (spec,) = runs
-    known = registry(spec.plugins, spec.columns)
-    made = known.make_method(spec.method, dict(spec.parameters))
-    source = known.make_problem(spec.dataset, spec.latent_dim)
+    with tempfile.TemporaryDirectory() as folder:
+        if "data" in settings:
+            settings["data"] = stored(settings["data"], settings.get("columns", ()), Path(folder))
+        runs = resolve(as_settings(Settings, {**settings, **own})).runs
+        if len(runs) != 1:
+            raise UsageError(
+                f"fitted takes one method and one dataset, got {method!r} and {dataset!r}: {len(runs)} fits"
+            )
+        (spec,) = runs
+        known = registry(spec.plugins, spec.columns)
+        made = known.make_method(spec.method, dict(spec.parameters))
+        source = known.make_problem(spec.dataset, spec.latent_dim)
     if reason := reason_to_skip(source, made, spec):
         raise UsageError(f"{method} declines {dataset}: {reason}")
     ledger = CountingLedger()

@@ -36,6 +36,9 @@ def stored(data: Any, columns: str | Iterable[str], out: Path) -> list[str]:
     if not isinstance(taken, list | tuple) or not all(isinstance(name, str) for name in taken):
         raise UsageError(f"columns must be a list of names, got {columns!r}")
     taken = tuple(taken)
+    for name, each in named if isinstance(data, Mapping) else ():
+        if isinstance(each, str | Path):
+            raise UsageError(f"data {name} is a path, whose file names the dataset already; give paths in a list")
     tables = [(n, each if isinstance(each, str | Path) else _table(n, each, taken)) for n, each in named]
     new = [name for name, each in tables if isinstance(each, Table)]
     if len(set(new)) < len(new):

@@ -1,5 +1,7 @@
 """A fit from Python is that of a study, and what cannot be fitted is refused."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -67,3 +69,14 @@ def test_the_global_generator_is_left_alone():
 def test_what_cannot_be_fitted_is_refused(method, dataset, given, message):
     with pytest.raises(UsageError, match=message):
         bench.fitted(method, dataset, **given)
+
+
+def test_data_of_ones_own_are_a_table_an_array_or_a_file(tmp_path):
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["a", "b"])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    states = [
+        bench.fitted("vae[steps=5]", name, data=data).model.state_dict()
+        for name, data in (("data", frame), ("data", frame.to_numpy()), ("t", str(tmp_path / "t.csv")))
+    ]
+    for state in states[1:]:
+        assert all(torch.equal(state[key], value) for key, value in states[0].items())

@@ -156,7 +156,7 @@ def test_data_that_change_under_a_study_fail_its_runs(files):
     [
         ([FRAME, FRAME.to_numpy()], "several DataFrames or arrays need names"),
         ({"my data": FRAME}, "data needs names of letters"),
-        ({"mine": "text"}, r"data .*text must end in \.csv"),
+        ({"mine": "text.csv"}, "data mine is a path, whose file names the dataset already; give paths in a list"),
         (3.0, r"data data: it must be an array of real numbers, \(n, D\), got float64 \(\)"),
         (FRAME.assign(b=np.nan, d=[None, *range(ROWS - 1)]), "data data: row 1, column 'd': the value is missing"),
     ],
