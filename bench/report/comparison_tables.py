@@ -118,7 +118,16 @@ def _difference(comparison: Comparison, difference: Difference, first: bool) -> 
 def _by_seed(match: Match) -> str:
     """[[seed, ratio of wall times, of FLOPs], ...] as JSON; null is a seed that does not reach the target."""
     each = zip(match.seeds, match.wall_ratios, match.flops_ratios, strict=True)
-    return json.dumps([[seed, *(float(f"{v:.8g}") if math.isfinite(v) else None for v in of)] for seed, *of in each])
+    return json.dumps([[seed, _wall(wall, flops), _written(flops)] for seed, wall, flops in each])
+
+
+def _written(ratio: float) -> float | None:
+    return float(f"{ratio:.8g}") if math.isfinite(ratio) else None
+
+
+def _wall(wall: float, flops: float) -> float | str | None:
+    """A ratio of wall times at a seed; it is not known where others ran beside a fit that reaches the target."""
+    return "not known" if math.isnan(wall) and math.isfinite(flops) else _written(wall)
 
 
 def matches_table(found: Sequence[Comparison]) -> Table:

@@ -361,9 +361,10 @@ def notes(study: Study, table: pd.DataFrame, paired: bool) -> list[str]:
         found.append(ended)
     if few := tails(table, study.margin):
         found.append(few)
-    done = study.runs[study.runs["status"] == "done"]
-    if done["concurrent"].fillna(0).astype(bool).any():
-        found.append("Some runs ran in parallel, so wall times are contended; compare CPU time and FLOPs instead.")
+    done = _done(study)
+    made_here = ~done["method"].isin([*study.borrowed])
+    if (done["concurrent"].fillna(0).astype(bool) & made_here).any():
+        found.append("Some runs ran in parallel: their wall times are contended, and no ratio of them is given.")
     if "timed_seed" in study.runs and study.runs["timed_seed"].notna().any():
         found.append(
             "Seconds are those of one fit of each method and dataset with nothing beside it. Other seeds have the "
@@ -394,11 +395,16 @@ def tails(table: pd.DataFrame, margin: float) -> str:
     return f"Few test points make more than half of a gap: {listed(texts)}. Medians over seeds, in nats."
 
 
+def _done(study: Study) -> pd.DataFrame:
+    """The finished runs."""
+    return study.runs[study.runs["status"] == "done"]
+
+
 def _side_effects(study: Study) -> list[str]:
     """What methods changed in their process, from the notes of their finished runs."""
     if "notes" not in study.runs:
         return []
-    done = study.runs[study.runs["status"] == "done"]
+    done = _done(study)
     texts = done["notes"].replace("", None)
     counts = (done["method"].astype(str) + ", " + texts).dropna().value_counts(sort=False)
     return [f"{text} ({plural(n, 'run')})." for text, n in zip(counts.index, counts.tolist(), strict=True)]

@@ -122,7 +122,7 @@ const match = ({ dataset, method, other }) => {
   const link = all("#comparisons a").find((each) => each.hash === location.hash);
   if (!link) return null;
   const lines = JSON.parse(link.closest("tr").dataset.match);
-  const reached = lines.filter((line) => isNumber(line[1])).length;
+  const reached = lines.filter((line) => isNumber(line[2])).length;
   const keys = [method, other].map((name) => new Map(done(runsOf(dataset, name)).map((run) => [run[2], run[5]])));
   return {
     label: "cost to match",

@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from bench.cli.tables import print_summary
+from bench.report.comparison_tables import _by_seed, matches_table
 from bench.report.gallery import gallery
 from bench.report.page import markdown, write
 from bench.report.sentences import answers, matching, sentence
@@ -351,6 +353,8 @@ def test_near_the_truth_a_target_that_neither_reaches_is_left_out():
         tables.run("a", "mapa", seed, -1.08, cost=0.5).run("a", "vae", seed, -1.15)
         tables.run("b", "mapa", seed, -1.3).run("b", "vae", seed, -1.15)
     (found,) = comparisons(*tables.frames())
+    targets = [row.cells[1].text for row in matches_table([found]).rows]
+    assert targets == ["the other's end", "exchanged", "within 0.1 nats of the truth", "within 0.2 nats of the truth"]
     near = dict(found.near)
     assert (near[0.05].neither, near[0.05].missed) == (("a", "b"), ())
     assert np.isnan(near[0.05].flops)
@@ -625,6 +629,32 @@ def test_contended_wall_times_are_owned_up_to(tmp_path, undrawn):
     assert "contended" in write(tables.study(tmp_path)).read_text()
 
 
+def test_of_contended_wall_times_no_ratio_is_given(tmp_path, undrawn):
+    """FLOPs are compared all the same, and the seeds that reach a target are counted by them."""
+    found = []
+    for beside in (False, True):
+        tables = duel(AHEAD)
+        for row in [*tables.runs, *tables.measurements]:
+            row["concurrent"] = beside and row["method"] == "mapa"
+        (one,) = comparisons(*tables.frames())
+        (first, *_) = one.differences
+        found.append((first, sentence(one), json.loads(_by_seed(first.match))))
+    (known, text, lines), (unknown, text_beside, lines_beside) = found
+    assert (known.wall, known.match.wall) == (0.5, 0.5)
+    assert np.isnan([unknown.wall, unknown.match.wall]).all()
+    assert (unknown.flops, unknown.match.flops) == (known.flops, known.match.flops)
+    assert "an unknown share of the wall time" not in text
+    assert "an unknown share of the wall time" in text_beside
+    assert [line[1] for line in lines_beside] == ["not known"] * len(lines)
+    assert [line[2] for line in lines_beside] == [line[2] for line in lines]
+
+
+def test_contended_are_only_runs_that_finished(tmp_path, undrawn):
+    tables = Tables().run("a", "mapa", 0, -1.5).run("a", "vae", 0, -1.5)
+    tables.runs[1] |= {"concurrent": True, "status": "failed"}
+    assert "contended" not in write(tables.study(tmp_path)).read_text()
+
+
 def test_datasets_whose_names_fall_together_keep_their_own_files(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.report.figures.style.image", lambda *_: b"")  # their names alone are looked at
     write(Tables().run("a/b", "mapa").run("a b", "mapa").run("../..", "mapa").study(tmp_path), ("md",))
@@ -753,3 +783,11 @@ def test_importing_the_report_is_light():
         run("import sys, bench.report, bench.report.sentences, bench.store.schema; print(*sys.modules)").split()
     )
     assert not {"matplotlib", "seaborn", "jinja2", "torch", "methods", "datasets"} & loaded
+
+
+@pytest.mark.parametrize("metric", ["test_ll", "oracle_gap", "elbo"])
+def test_the_best_are_marked_where_the_best_test_log_likelihood_is_shown(tmp_path, capsys, metric):
+    folder = duel(AHEAD).study(tmp_path, settings={"margin": 0.02, "baseline": ["mapa"]})
+    print_summary(folder, metric)
+    shown = capsys.readouterr().out
+    assert (" * " in shown.partition("\n")[2], "best in bold" in shown) == ((metric == "test_ll"),) * 2
