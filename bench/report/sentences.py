@@ -145,11 +145,11 @@ def _reaches(method: str, other: str, cost: CostRatio) -> str:
     """What it costs a method to reach another's final test_ll."""
     target = f"{other}'s final log-likelihood less {SLACK:g} nats"
     if not cost.reached:
-        return f"{method} never reaches {target}, on any of {plural(cost.datasets, 'dataset')}."
+        return f"{method} never reaches {target}, on {_of('any', cost.datasets)}."
     half = "at half of the seeds or more"
     if len(cost.missed) == cost.datasets:
         runs = f"{cost.reached} of {plural(cost.runs, 'run')}"
-        return f"{method} misses {target} {half} on each of {plural(cost.datasets, 'dataset')}; {runs} reach it."
+        return f"{method} misses {target} {half} on {_of('each', cost.datasets)}; {runs} reach it."
     flops, wall = _part(cost.flops, cost.flops_interval), _part(cost.wall, cost.wall_interval)
     over = f"median over {plural(cost.datasets, 'dataset')}"
     where = listed(list(cost.missed))
@@ -162,6 +162,11 @@ def _reaches(method: str, other: str, cost: CostRatio) -> str:
         f"{method} reaches {target} at {flops} the FLOPs and {wall} the wall time that {other} needs for it "
         f"({'; '.join(filter(None, (over, share, missed)))})."
     )
+
+
+def _of(which: str, datasets: int) -> str:
+    """'each of 5 datasets', 'the one dataset'."""
+    return "the one dataset" if datasets == 1 else f"{which} of {plural(datasets, 'dataset')}"
 
 
 def _least(cost: CostRatio) -> str:

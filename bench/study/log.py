@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol
 
 from bench.common.text import plain
-from bench.common.units import quantity
+from bench.common.units import plural, quantity
 from bench.store import provenance
 from bench.store.records import Row, RunResult, RunSpec
 
@@ -112,10 +112,13 @@ def workload(total: int, waiting: int, jobs: int) -> str:
         jobs: How many are made at a time.
     """
     if not waiting:
-        return f"all {total} runs are done; nothing to run"
-    kept = f" ({total - waiting} are done)" if waiting < total else ""
+        return (
+            f"{'all ' if total > 1 else ''}{plural(total, 'run')} {'are' if total > 1 else 'is'} done; nothing to run"
+        )
+    done = total - waiting
+    kept = f" ({done} {'is' if done == 1 else 'are'} done)" if done else ""
     beside = f", {jobs} at a time" if jobs > 1 else ""
-    return f"{waiting} runs to do{kept}{beside}"
+    return f"{plural(waiting, 'run')} to do{kept}{beside}"
 
 
 def outcome(result: RunResult) -> str:

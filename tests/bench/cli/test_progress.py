@@ -118,7 +118,7 @@ def test_the_last_likelihood_counts(result, run_spec):
     [
         ((3, 0, 1), "all 3 runs are done; nothing to run"),
         ((3, 3, 1), "3 runs to do"),
-        ((3, 2, 2), "2 runs to do (1 are done), 2 at a time"),
+        ((3, 2, 2), "2 runs to do (1 is done), 2 at a time"),
     ],
 )
 def test_the_workload(numbers, text):
