@@ -34,7 +34,7 @@ MATCHES = (
 CURVES = (
     "Lines: the median over seeds of the value at the last checkpoint within each cost. A line begins where every "
     "seed has a checkpoint; its marker is where the last seed ended. The band shows the lowest and the highest "
-    "seed, or, with more than six methods, a bar at the marker. Dashed: the true model."
+    "seed, or, with more than six methods, a bar at the marker. Dashed: the true model, where it is known."
 )
 TARGETS = (
     "The median cost at which the oracle gap is first at most the given value, its 95% interval, and the number "
@@ -70,8 +70,8 @@ SIGNALS = (
     "dimensions, a column shows the two in which the true signals and x vary most."
 )
 DENSITIES = (
-    "All panels show the same seed. The colour scale ends at the true model's peak; higher densities have the "
-    "colour of the peak."
+    "All panels show the same seed. The colour scale ends at the true model's peak, or at the highest of all panels "
+    "where it is not known; higher densities have the colour of the peak."
 )
 IMAGES = (
     "Ten test points; for each method a reconstruction of each, E[x|z] with one draw of z from q(z|x), and ten "

@@ -177,7 +177,8 @@ METRICS = (
         "sample W2",
         "data units",
         "lower",
-        "2-Wasserstein distance between 500 samples of the learned model and 500 samples of the true model",
+        "2-Wasserstein distance between 500 samples of the learned model and 500 samples of the true model; without a "
+        "true model, between samples of the learned model and as many test points",
         "Peyré & Cuturi 2019",
     ),
     Definition(
@@ -185,7 +186,8 @@ METRICS = (
         "sample W2 of the truth",
         "data units",
         "",
-        "the same distance between two sets of 500 samples of the true model: what a perfect model would have",
+        "the same distance between two sets of 500 samples of the true model, or between test points and as many "
+        "training points: what a perfect model would have",
         "",
     ),
     Definition(
