@@ -69,8 +69,10 @@ def plain():
 def step_times(*begin):
     """Seconds of the fastest step of several fits, which take their steps in turn.
 
-    The fits are begun anew, as where its tensors lie in memory makes a fit faster or slower for all its steps.
+    Where its tensors lie in memory makes a fit faster or slower for all its steps. So fits are begun anew, each time
+    among other tensors, of random sizes.
     """
+    _among = [torch.empty(size) for size in np.random.default_rng().integers(1, 20_000, 16).tolist()]
     fits = [each() for each in begin]
     seconds = np.empty((STEPS, len(fits)))
     for row in seconds:
