@@ -67,9 +67,9 @@ class RefinedGaussian(Gaussian):
 class SemiAmortisedVAE(VAE):
     """Joint training on the ELBO of q(z | x) refined for each training point (Kim et al. 2018, algorithm 1).
 
-    The encoder is trained by the gradient through the refinement, which needs second derivatives of the decoder. Where
-    the decoder folds, that gradient can be 10,000 times its usual norm at one step, and the second moment of the
-    optimiser then holds all later steps back. Therefore its norm is bounded, as in the authors' code.
+    The encoder is trained by the gradient through the refinement, which needs second derivatives of the decoder. At a
+    few steps that gradient is 10,000 times as long as usual, and the second moment of the optimiser would then hold all
+    later steps back. So its norm is bounded, as in the authors' code. On most problems most gradients are scaled.
 
     Args:
         steps: Number of gradient steps.

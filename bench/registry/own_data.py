@@ -31,7 +31,8 @@ INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without
 MISSING = ("", "na", "n/a", "nan", "null", "none")
 TRAIN = 0.6  # of the rows; the others are shared by validation and test
 LEAST_ROWS = 50
-WRITTEN_OTHERWISE = re.compile(r"[-+]?\d*([,.]\d+)?\s?%|[-+]?\d+,\d+")  # a number, but not as Python writes it
+WRITTEN_OTHERWISE = re.compile(r"[-+]?\d*([,.]\d+)?\s?%|[-+]?\d+(,\d+)+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)  # numbers
+SHOWN_NAMES = 8
 LARGEST = 1e15  # so that sums of squares hold in single precision, in which methods get the data
 
 Cells = Mapping[str, Any]  # by column: numbers as an array, or anything as a list
@@ -54,19 +55,22 @@ class Table:
     @property
     def remarks(self) -> list[str]:
         """What may not be meant, in words."""
-        import numpy as np
+        import pandas as pd
 
         found = []
         if self.left_out:
-            found.append(f"without numbers: {', '.join(self.left_out)}")
+            found.append(f"without numbers: {_few(self.left_out)}")
         if self.names == tuple(str(n) for n in range(1, len(self.names) + 1)):
             found.append("columns without names")
+        elif self.names == tuple(map(str, range(len(self.names)))):
+            found.append("the first row taken as a header, as it counts from 0")
         if (self.values == self.values.round()).all() and (self.values >= 0).all():
-            binary = self.values.max() <= 1
-            kind, family = ("zeros and ones", "bernoulli") if binary else ("counts", "poisson")
-            found.append(f"taken as real numbers; if they are {kind}, give --likelihood {family}")
-        if repeated := len(self.values) - len(np.unique(self.values, axis=0)):
-            found.append(f"{plural(repeated, 'row')} the same as an earlier one, in any of the three sets")
+            kind, family = (
+                ("0 or 1", "bernoulli") if self.values.max() <= 1 else ("a whole number from 0 on", "poisson")
+            )
+            found.append(f"every value is {kind}, as --likelihood {family} takes it")
+        if repeated := int(pd.DataFrame(self.values).duplicated().sum()):
+            found.append(f"{plural(repeated, 'row')} equal to an earlier one, which may be in another set")
         return found
 
 
@@ -101,8 +105,8 @@ def entry(file: str, columns: Iterable[str] = ()) -> Entry:
     if not labels.NAME.fullmatch(name) or name in RESERVED:
         raise UsageError(f"data {file} would be the dataset {name!r}, which stands for a group; rename the file")
     rows = len(found.values)
-    summary = f"{plural(rows, 'row')} of {short}: {', '.join(found.names)}"
-    summary += f" ({'; '.join(found.remarks)})" if found.remarks else ""
+    summary = f"{plural(rows, 'row')} of {short}: {_few(found.names)}"
+    summary += f" ({'; '.join(remarks)})" if (remarks := found.remarks) else ""
     return Entry(
         name,
         summary,
@@ -114,6 +118,13 @@ def entry(file: str, columns: Iterable[str] = ()) -> Entry:
         data_dim=len(found.names),
         conditions=_split(rows) | {"observation_noise": "learned"},
     )
+
+
+def _few(names: tuple[str, ...]) -> str:
+    """Names, or their number and the first and the last of them."""
+    if len(names) <= SHOWN_NAMES:
+        return ", ".join(names)
+    return f"{len(names)} columns, {', '.join(names[: SHOWN_NAMES - 2])}, ..., {names[-1]}"
 
 
 def _split(rows: int) -> dict[str, int]:
@@ -150,22 +161,27 @@ def read(file: str, columns: tuple[str, ...] = ()) -> Table:
 
 
 def _csv(content: bytes) -> Cells:
-    """The columns of comma-separated text. The first row is a header if none of its cells is a number or missing."""
+    """The columns of comma-separated text.
+
+    The first row is a header if none of its cells is a number or missing. It is one too if it counts the columns from
+    0, as pandas does where they have no names, and some other cell is no whole number.
+    """
     text = io.StringIO(content.decode("utf-8-sig"), newline="")
     rows = [row for row in csv.reader(text, strict=True) if len(row) > 1 or any(cell.strip() for cell in row)]
     if not rows:
         return {}
     if len(rows[0]) == 1 and (found := [mark for mark in ";\t" if mark in rows[0][0]]):
         raise UsageError(f"its cells are separated by {found[0]!r}; commas are expected")
-    if not rows[0][0].strip() and _counts([row[0] for row in rows[1:]]):
-        raise UsageError(
-            "its first column has no name and counts the rows, as pandas writes an index; write the file with "
-            "index=False"
-        )
+    first, *others = (cell.strip() for cell in rows[0])
     known = [_number(cell) == _number(cell) or _missing(cell) for cell in rows[0]]
+    if others and not first and (not any(known[1:]) or _counts(others)):
+        raise UsageError(
+            "its first column has no name, as an index that pandas or R writes; name it, or write the file without it "
+            "(index=False, row.names=FALSE)"
+        )
     width, header = len(rows[0]), not any(known)
-    if width > 1 and [cell.strip() for cell in rows[0]] == [str(n) for n in range(width)]:
-        header = True  # as pandas writes columns without names
+    if width > 1 and _counts([first, *others]):
+        header = any(not _number(cell).is_integer() for row in rows[1:] for cell in row)
     names = [cell.strip() if header and cell.strip() else str(n) for n, cell in enumerate(rows[0], 1)]
     body = rows[1:] if header else rows
     for number, row in enumerate(body, 1):
@@ -255,12 +271,12 @@ def table(cells: Cells, columns: tuple[str, ...] = ()) -> Table:
     rows = max(map(len, cells.values()), default=0)
     if rows < LEAST_ROWS:
         raise UsageError(f"it has {plural(rows, 'row') if rows else 'no rows'}; at least {LEAST_ROWS} are needed")
+    for name in cells if not columns else ():
+        _check_writing(name, cells[name])
     if not names:
         raise UsageError(f"no column holds numbers (columns: {', '.join(cells)})")
     for name in names:
         _check(name, cells[name], values[name])
-    for name in cells if not columns else ():
-        _check_writing(name, cells[name])
     left_out = () if columns else tuple(name for name in cells if name not in names)
     return Table(names, np.column_stack([values[name] for name in names]), left_out)
 
@@ -301,11 +317,12 @@ def _check(name: str, cells: Any, values: np.ndarray) -> None:
 
 
 def _check_writing(name: str, cells: Any) -> None:
-    """Raise UsageError for a column without numbers whose first cell is one in other writing."""
-    first = cells[0]
-    if isinstance(first, str) and _number(first) != _number(first) and WRITTEN_OTHERWISE.fullmatch(first.strip()):
+    """Raise UsageError for a column whose cells are all numbers in other writing, or missing."""
+    texts = [(row, cell.strip()) for row, cell in enumerate(cells, 1) if isinstance(cell, str) and not _missing(cell)]
+    if texts and all(WRITTEN_OTHERWISE.fullmatch(text) for _, text in texts):
+        row, text = texts[0]
         raise UsageError(
-            f"row 1, column {name!r}: {first!r} is not a number; write decimals with a point and without %, or name "
+            f"row {row}, column {name!r}: {text!r} is not a number; write decimals with a point and no %, or name "
             "other columns with --columns"
         )
 

@@ -91,7 +91,7 @@ def differences_table(found: Sequence[Comparison]) -> Table:
 def _difference(comparison: Comparison, difference: Difference, first: bool) -> Row:
     match, back, verdict = difference.match, difference.back, sentences.verdict_of(difference)
     texts = (
-        ("wall_s", units.ratio(difference.wall)),
+        ("" if math.isnan(difference.wall) else "wall_s", units.ratio(difference.wall)),
         ("flops", units.ratio(difference.flops)),
         ("match", units.ratio(match.wall)),
         ("match", units.ratio(match.flops)),
@@ -108,7 +108,7 @@ def _difference(comparison: Comparison, difference: Difference, first: bool) -> 
         Cell(units.with_interval(difference.nats, difference.interval), rows=address("test_ll")),
         Cell(verdict, seeds, style=f"verdict {verdict}"),
         Cell(str(difference.seeds)),
-        *(Cell(text, rows=address(name)) for name, text in texts),
+        *(Cell(text, rows=address(name) if name else ()) for name, text in texts),
         Cell(units.ratio(back.flops)),
         Cell(f"{back.reached}/{len(back.seeds)}"),
     )

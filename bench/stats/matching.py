@@ -109,6 +109,8 @@ def _match(mine: _Looks, theirs: _Looks, goal: Array) -> Match:
     def ratios(cost: str) -> tuple[float, ...]:
         spent = np.where(other[cost] > 0, other[cost], np.nan)
         found = np.where(mine_does, np.where(theirs_does, own[cost] / spent, 0.0), np.inf)
+        if np.isnan(own[cost][mine_does]).any() or np.isnan(other[cost][theirs_does]).any():
+            found[:] = np.nan  # else the seeds that miss the target, which need no cost, would decide alone
         return tuple(np.where(mine_does | theirs_does, found, np.nan).tolist())
 
     with np.errstate(divide="ignore", invalid="ignore"):

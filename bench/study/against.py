@@ -205,8 +205,8 @@ def _repeated(loan: Loan, found: list[RunResult]) -> tuple[str, tuple[float, flo
     ratio, apart = min(walls)[0] / there.cost.wall_s, max(walls)[0] / min(walls)[0]
     source = f"{loan.described}. One run, {there.spec.name}, was repeated here: {told}. Seconds are those stored"
     if apart > STEADY:
-        busy = f"{source}, and are not compared: two timings of its fit here are {apart:.1f} times apart, as other "
-        return f"{busy}programs ran. To compare seconds, repeat the study in a new folder on a quiet machine", None
+        busy = f"{source}, and are not compared: two timings of its fit here are {apart:.1f} times apart, so the "
+        return f"{busy}machine is busy. To compare seconds, repeat the study in a new folder on a quiet machine", None
     source += f", times {ratio:.2f}: what its fit takes here, over there"
     return source, (ratio, min(cpus)[0] / there.cost.cpu_s)
 

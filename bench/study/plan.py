@@ -306,8 +306,8 @@ def _check_dataset(label: str, settings: Settings, known: Registry) -> None:
             _check_size(label, source, conditions["n_train"])
             if conditions["observation_noise"] == "known" and source.family == "gaussian":
                 raise UsageError(
-                    f"dataset {label!r} has no true noise variance, got --observation-noise known; give learned or "
-                    "per-coordinate",
+                    f"dataset {label!r} has no true noise variance, got --observation-noise known; leave it out, and "
+                    "each dataset has its default",
                     key=("observation_noise",),
                 )
     elif entry.latent_dim is not None and latent_dim not in (None, entry.latent_dim):

@@ -90,7 +90,7 @@ class AmortisedMethod(Method):
 
     @property
     def max_gradient_norm(self) -> float:
-        """The Euclidean norm of the gradient of a replica to which longer ones are scaled down; by default none is."""
+        """The norm to which longer gradients of a replica are scaled down, part by part; by default none is."""
         return math.inf
 
     @property

@@ -65,20 +65,42 @@ def test_a_first_row_with_a_number_is_no_header(tmp_path):
 
 
 def test_columns_that_pandas_numbered_are_a_header(tmp_path):
-    frame = pd.DataFrame(VALUES)
-    frame.to_csv(tmp_path / "t.csv", index=False)
+    values = VALUES + 0.25
+    pd.DataFrame(values).to_csv(tmp_path / "t.csv", index=False)
     found = read(str(tmp_path / "t.csv"))
-    assert (found.names, found.values.tolist()) == (("0", "1"), VALUES.tolist())
+    assert (found.names, found.values.tolist()) == (("0", "1"), values.tolist())
+    assert found.remarks == ["the first row taken as a header, as it counts from 0"]
+
+
+def test_a_point_of_whole_numbers_is_no_header(tmp_path):
+    """Else one of four first rows of two binary columns would be lost."""
+    (tmp_path / "t.csv").write_bytes(b"0,1\n1,1\n1,0\n" * 30)
+    assert read(str(tmp_path / "t.csv")).values[0].tolist() == [0, 1]
+
+
+def test_a_column_of_lists_is_left_out(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"tags,a\n" + b'"0,1",2\nnew,3\n' * 30)
+    assert read(str(tmp_path / "t.csv")).left_out == ("tags",)
+
+
+def test_many_columns_are_not_all_named(tmp_path):
+    np.savez(tmp_path / "t.npz", np.random.default_rng(0).normal(size=(60, 784)))
+    assert entry(str(tmp_path / "t.npz")).summary == (
+        "60 rows of t.npz: 784 columns, 1, 2, 3, 4, 5, 6, ..., 784 (columns without names)"
+    )
 
 
 REMARKS = {
     "plain": (VALUES, []),
     "binary": (
         np.arange(60)[:, None] % 2 * np.ones(2),
-        ["zeros and ones, give --likelihood bernoulli", "58 rows the same as an earlier one"],
+        ["every value is 0 or 1, as --likelihood bernoulli takes it", "58 rows equal to an earlier one"],
     ),
-    "counts": (np.arange(60)[:, None] * np.ones(2), ["counts, give --likelihood poisson"]),
-    "repeated": (np.vstack([VALUES, VALUES[:3]]), ["3 rows the same as an earlier one"]),
+    "counts": (
+        np.arange(60)[:, None] * np.ones(2),
+        ["every value is a whole number from 0 on, as --likelihood poisson takes it"],
+    ),
+    "repeated": (np.vstack([VALUES, VALUES[:3]]), ["3 rows equal to an earlier one"]),
     "negative": (-1 - np.arange(60)[:, None] * np.ones(2), []),
 }
 
@@ -155,8 +177,19 @@ BAD = {
     "percent.csv": (b"a,b\n" + b"5 %,2\n7.5 %,3\n" * 30, "row 1, column 'a': '5 %' is not a number; write decimals"),
     "index.csv": (
         b",a\n" + b"".join(b"%d,%d.5\n" % (n, n) for n in range(60)),
-        "its first column has no name and counts the rows, as pandas writes an index; write the file with index=False",
+        "its first column has no name, as an index that pandas or R writes; name it, or write the file without it",
     ),
+    "numbered.csv": (
+        b",0,1\n" + b"".join(b"%d,%d.5,1\n" % (n, n) for n in range(60)),
+        "its first column has no name, as an index",
+    ),
+    "shuffled.csv": (
+        b'"","a"\n' + b"".join(b'"%d",%d.5\n' % (n, n) for n in range(60, 0, -1)),
+        "its first column has no name, as an index",
+    ),
+    "thousands.csv": (b"a,b\n" + b'"1,000,000",2\n,3\n' * 30, "row 1, column 'a': '1,000,000' is not a number"),
+    "exponent.csv": (b"a,b\n" + b',2\n"0,5e3",3\n' * 30, "row 2, column 'a': '0,5e3' is not a number"),
+    "only.csv": (b"a\n" + b"5%\n7%\n" * 30, "row 1, column 'a': '5%' is not a number"),
     "twice.csv": (lines(header="a,a"), "two columns are called 'a'"),
     "latin.csv": (b"\xff\xfe\xe9", "cannot be read: UnicodeDecodeError"),
     "quote.csv": (b'a,b\n"1,2\n', "cannot be read: Error"),

@@ -15,7 +15,7 @@ import pytest
 import scipy.stats
 
 from bench.cli.tables import print_summary
-from bench.report.comparison_tables import _by_seed, matches_table
+from bench.report.comparison_tables import _by_seed, differences_table, matches_table
 from bench.report.gallery import gallery
 from bench.report.page import markdown, write
 from bench.report.sentences import answers, matching, sentence
@@ -629,24 +629,28 @@ def test_contended_wall_times_are_owned_up_to(tmp_path, undrawn):
     assert "contended" in write(tables.study(tmp_path)).read_text()
 
 
-def test_of_contended_wall_times_no_ratio_is_given(tmp_path, undrawn):
+@pytest.mark.parametrize("differences", [AHEAD, (0.1, 0.1, 0.1, 0.1, -0.5)], ids=["all reach it", "one misses it"])
+def test_of_contended_wall_times_no_ratio_is_given(differences):
     """FLOPs are compared all the same, and the seeds that reach a target are counted by them."""
     found = []
     for beside in (False, True):
-        tables = duel(AHEAD)
+        tables = duel(differences)
         for row in [*tables.runs, *tables.measurements]:
             row["concurrent"] = beside and row["method"] == "mapa"
         (one,) = comparisons(*tables.frames())
         (first, *_) = one.differences
-        found.append((first, sentence(one), json.loads(_by_seed(first.match))))
-    (known, text, lines), (unknown, text_beside, lines_beside) = found
+        cell = next(row for row in differences_table([one]).rows).cells[5]
+        found.append((first, sentence(one), json.loads(_by_seed(first.match)), cell))
+    (known, text, lines, cell), (unknown, text_beside, lines_beside, cell_beside) = found
     assert (known.wall, known.match.wall) == (0.5, 0.5)
     assert np.isnan([unknown.wall, unknown.match.wall]).all()
     assert (unknown.flops, unknown.match.flops) == (known.flops, known.match.flops)
     assert "an unknown share of the wall time" not in text
     assert "an unknown share of the wall time" in text_beside
-    assert [line[1] for line in lines_beside] == ["not known"] * len(lines)
+    assert "never the wall time" not in text_beside
     assert [line[2] for line in lines_beside] == [line[2] for line in lines]
+    assert [line[1] for line in lines_beside] == [None if line[2] is None else "not known" for line in lines]
+    assert (cell.text, bool(cell.rows), cell_beside.text, bool(cell_beside.rows)) == ("0.5×", True, "–", False)
 
 
 def test_contended_are_only_runs_that_finished(tmp_path, undrawn):
