@@ -25,7 +25,7 @@ def state(trainer):
     """What each part of the networks is and remembers: its weights, their mean, and all that its optimiser holds."""
     return {
         part: {name: each.clone() if isinstance(each, Tensor) else copy.copy(each) for name, each in vars(held).items()}
-        for part, _, held in trainer.stepper.parts
+        for part, *_, held in trainer.stepper.parts
     }
 
 
@@ -166,9 +166,9 @@ def test_replicas_in_different_phases_change_each_what_its_phase_trains(make_tas
         trainer.stepper.step(step, kinds, next(trainer.batches))
         for row, kind in enumerate(kinds):
             assert changes(before, state(trainer), row) == CHANGES[f"{kind} step"]
-    taken = {part: optimiser.steps for part, _, optimiser in trainer.stepper.parts}
+    taken = {part: optimiser.steps for part, *_, optimiser in trainer.stepper.parts}
     assert taken == {"encoder": [3, 3, 3], "decoder": [2, 2, 3]}
-    averaged = {part: optimiser.averaged for part, _, optimiser in trainer.stepper.parts}
+    averaged = {part: optimiser.averaged for part, *_, optimiser in trainer.stepper.parts}
     assert averaged == {"encoder": [1, 1, 1], "decoder": [1, 1, 1]}
 
 
