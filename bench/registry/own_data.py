@@ -63,7 +63,7 @@ class Table:
         if self.names == tuple(str(n) for n in range(1, len(self.names) + 1)):
             found.append("columns without names")
         elif self.names == tuple(map(str, range(len(self.names)))):
-            found.append("the first row taken as a header, as it counts from 0")
+            found.append("columns whose names count from 0")
         if (self.values == self.values.round()).all() and (self.values >= 0).all():
             kind, family = (
                 ("0 or 1", "bernoulli") if self.values.max() <= 1 else ("a whole number from 0 on", "poisson")

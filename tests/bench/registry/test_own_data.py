@@ -69,7 +69,9 @@ def test_columns_that_pandas_numbered_are_a_header(tmp_path):
     pd.DataFrame(values).to_csv(tmp_path / "t.csv", index=False)
     found = read(str(tmp_path / "t.csv"))
     assert (found.names, found.values.tolist()) == (("0", "1"), values.tolist())
-    assert found.remarks == ["the first row taken as a header, as it counts from 0"]
+    assert found.remarks == ["columns whose names count from 0"]
+    pd.DataFrame(values).rename(columns=str).to_parquet(tmp_path / "t.parquet")
+    assert read(str(tmp_path / "t.parquet")).remarks == found.remarks  # where no first row is a header
 
 
 def test_a_point_of_whole_numbers_is_no_header(tmp_path):
