@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.api import compare
     from bench.fitting import fitted
-    from bench.scoring import score
+    from bench.scoring.score import score
 
 __all__ = ["compare", "fitted", "score"]
 
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return fitted
     if name == "score":
-        from bench.scoring import score
+        from bench.scoring.score import score
 
         return score
     if name == "__version__":

@@ -29,7 +29,7 @@ LAYERS = (
     ("bench.fit",),
     ("bench.execution",),
     ("bench.study",),
-    ("bench.check", "bench.timing", "bench.tuning"),
+    ("bench.check", "bench.scoring", "bench.timing", "bench.tuning"),
     ("bench.cli",),
     ("bench",),
 )

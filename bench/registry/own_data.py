@@ -7,7 +7,7 @@ import io
 import re
 import reprlib
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datasets.base import Observations
 
 INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name
+UNNAMED = ""  # the first column of a CSV file with an index
 MISSING = ("", "na", "n/a", "nan", "null", "none")
 TRAIN = 0.6  # of the rows; the others are shared by validation and test
 LEAST_ROWS = 50
@@ -60,9 +61,9 @@ class Table:
         found = []
         if self.left_out:
             found.append(f"without numbers: {_few(self.left_out)}")
-        if self.names == tuple(str(n) for n in range(1, len(self.names) + 1)):
+        if _count(self.names, 1):
             found.append("columns without names")
-        elif self.names == tuple(map(str, range(len(self.names)))):
+        elif _count(self.names):
             found.append("columns whose names count from 0")
         if (self.values == self.values.round()).all() and (self.values >= 0).all():
             kind, family = (
@@ -163,8 +164,9 @@ def read(file: str, columns: tuple[str, ...] = ()) -> Table:
 def _csv(content: bytes) -> Cells:
     """The columns of comma-separated text.
 
-    The first row is a header if none of its cells is a number or missing. It is one too if it counts the columns from
-    0, as pandas does where they have no names, and some other cell is no whole number.
+    The first row is a header if none of its cells is a number or missing; the first may be, which is then that of an
+    index. It is one too if it counts the columns from 0, as pandas does where they have no names, and some other cell
+    is no whole number.
     """
     text = io.StringIO(content.decode("utf-8-sig"), newline="")
     rows = [row for row in csv.reader(text, strict=True) if len(row) > 1 or any(cell.strip() for cell in row)]
@@ -174,15 +176,12 @@ def _csv(content: bytes) -> Cells:
         raise UsageError(f"its cells are separated by {found[0]!r}; commas are expected")
     first, *others = (cell.strip() for cell in rows[0])
     known = [_number(cell) == _number(cell) or _missing(cell) for cell in rows[0]]
-    if others and not first and (not any(known[1:]) or _counts(others)):
-        raise UsageError(
-            "its first column has no name, as an index that pandas or R writes; name it, or write the file without it "
-            "(index=False, row.names=FALSE)"
-        )
-    width, header = len(rows[0]), not any(known)
-    if width > 1 and _counts([first, *others]):
+    has_index = not first and bool(others) and (not any(known[1:]) or _count(others))
+    width, header = len(rows[0]), has_index or not any(known)
+    if width > 1 and _count([first, *others]):
         header = any(not _number(cell).is_integer() for row in rows[1:] for cell in row)
     names = [cell.strip() if header and cell.strip() else str(n) for n, cell in enumerate(rows[0], 1)]
+    names[0] = UNNAMED if has_index else names[0]
     body = rows[1:] if header else rows
     for number, row in enumerate(body, 1):
         if len(row) != width:
@@ -190,9 +189,9 @@ def _csv(content: bytes) -> Cells:
     return _named(names, [[row[n] for row in body] for n in range(width)])
 
 
-def _counts(cells: list[str]) -> bool:
-    """Whether cells are 0, 1, 2, ..."""
-    return bool(cells) and cells == [str(n) for n in range(len(cells))]
+def _count(cells: Sequence[str], first: int = 0) -> bool:
+    """Whether cells are 0, 1, 2, ..., or the like from another first number on."""
+    return bool(cells) and all(cell == str(n) for n, cell in enumerate(cells, first))
 
 
 def _parquet(content: bytes) -> Cells:
@@ -261,6 +260,11 @@ def table(cells: Cells, columns: tuple[str, ...] = ()) -> Table:
     """
     import numpy as np
 
+    if UNNAMED in cells and not columns:
+        raise UsageError(
+            "its first column has no name, as an index that pandas or R writes; write the file without it "
+            "(index=False, row.names=FALSE), or name the columns to take with --columns"
+        )
     for name in columns:
         if name not in cells:
             raise unknown("column", name, cells)

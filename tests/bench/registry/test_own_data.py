@@ -32,6 +32,13 @@ def written(path, frame):
     return str(path)
 
 
+def test_columns_are_taken_from_a_file_with_an_index(tmp_path):
+    for names in (["a", "b"], [0, 1]):
+        path = tmp_path / f"{names[1]}.csv"
+        pd.DataFrame(VALUES, columns=names).to_csv(path)
+        np.testing.assert_array_equal(read(str(path), (str(names[1]),)).values, VALUES[:, 1:])
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
 def test_each_kind_of_file_gives_the_same_numbers(tmp_path, kind):
     frame = pd.DataFrame(VALUES, columns=["a", "b"]).assign(kind="setosa", when=pd.Timestamp("2020-01-01"), yes=True)
@@ -179,7 +186,8 @@ BAD = {
     "percent.csv": (b"a,b\n" + b"5 %,2\n7.5 %,3\n" * 30, "row 1, column 'a': '5 %' is not a number; write decimals"),
     "index.csv": (
         b",a\n" + b"".join(b"%d,%d.5\n" % (n, n) for n in range(60)),
-        "its first column has no name, as an index that pandas or R writes; name it, or write the file without it",
+        "its first column has no name, as an index that pandas or R writes; write the file without it (index=False, "
+        "row.names=FALSE), or name the columns to take with --columns",
     ),
     "numbered.csv": (
         b",0,1\n" + b"".join(b"%d,%d.5,1\n" % (n, n) for n in range(60)),

@@ -14,7 +14,7 @@ import bench
 import datasets
 from bench.common.errors import UsageError
 from bench.metrics.likelihood import TrueModel, learned_likelihood, true_likelihood
-from bench.scoring import Score
+from bench.scoring.score import Score
 from datasets.base import draw
 from datasets.curves import circle
 from datasets.linear import linear_gaussian
@@ -379,7 +379,7 @@ def test_a_lack_of_memory_is_told_as_one(monkeypatch):
     def greedy(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16000000000 bytes.")
 
-    monkeypatch.setattr("bench.scoring.estimated", greedy)
+    monkeypatch.setattr("bench.scoring.score.estimated", greedy)
     with pytest.raises(UsageError, match=r"latent_dim=3 needs more memory than there is: .*16000000000 bytes"):
         bench.score(nn.Linear(3, 3), torch.zeros(2, 3), latent_dim=3, noise_variance=0.1)
 

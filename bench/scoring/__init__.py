@@ -1,0 +1,1 @@
+"""log p(x) of a model that was trained anywhere."""
