@@ -284,8 +284,11 @@ def size(study: Study) -> str:
 def conditions(study: Study) -> list[str]:
     """The conditions of a study that have words of their own or differ from the default, each in a few words."""
     stated = study.section("settings")
+    families = {each.get("likelihood", "gaussian") for each in study.section("datasets").values()} or {"gaussian"}
     found = []
     for field in fields(Conditions):
+        if field.name == "observation_noise" and "gaussian" not in families:
+            continue
         words = field.extra.get("report")
         value = stated.get(field.name)
         if value is None and words and field.name in study.runs:  # each dataset has its own

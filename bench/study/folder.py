@@ -259,6 +259,7 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
                 "source": entry.source,
                 "latent_dim": entry.latent_dim,
                 "data_dim": entry.data_dim,
+                "likelihood": plan.family(label),
                 "expected_log_prob": entry.expected_log_prob,
                 "data": plan.data(label),
             }

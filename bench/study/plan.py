@@ -74,16 +74,23 @@ class Plan:
         )
 
     @cached_property
-    def _digests(self) -> dict[str, str]:
+    def _sources(self) -> dict[str, tuple[str, str]]:
         return {}
+
+    def _source(self, dataset: str) -> tuple[str, str]:
+        if dataset not in self._sources:
+            source = self.registry.make_problem(dataset, self.conditions(dataset)["latent_dim"])
+            with contained():
+                self._sources[dataset] = data_digest(source), source.family
+        return self._sources[dataset]
 
     def data(self, dataset: str) -> str:
         """The digest of a dataset's data."""
-        if dataset not in self._digests:
-            source = self.registry.make_problem(dataset, self.conditions(dataset)["latent_dim"])
-            with contained():
-                self._digests[dataset] = data_digest(source)
-        return self._digests[dataset]
+        return self._source(dataset)[0]
+
+    def family(self, dataset: str) -> str:
+        """The family of p(x | z) that a dataset's points are of."""
+        return self._source(dataset)[1]
 
     @property
     def size(self) -> int:

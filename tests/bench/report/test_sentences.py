@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pandas as pd
+import pytest
 
-from bench.report.sentences import accuracy, alone, endings, incident, needed, overview
+from bench.report.sentences import accuracy, alone, conditions, endings, incident, needed, overview
 from bench.store.schema import RUN
+from bench.store.study_tables import Study
 
 
 def runs_of(*rows):
@@ -107,3 +109,13 @@ def test_nothing_is_said_of_medians_where_a_baseline_is_ahead_or_there_is_one_da
     for found in (compared(vae=(0.1, -0.1, 0.2)), compared(vae=(-0.1,))):
         (told,) = overview(found, [])
         assert "behind" not in told
+
+
+@pytest.mark.parametrize(
+    ("families", "told"), [((), True), (("gaussian", "bernoulli"), True), (("bernoulli", "poisson"), False)]
+)
+def test_noise_is_spoken_of_where_a_dataset_has_it(tmp_path, families, told):
+    """An older study does not say what its datasets are."""
+    info = {"settings": {"observation_noise": "learned"}, "datasets": {each: {"likelihood": each} for each in families}}
+    study = Study(tmp_path, *[pd.DataFrame()] * 7, info)
+    assert ("learned observation noise" in conditions(study)) == told
