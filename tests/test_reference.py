@@ -123,9 +123,9 @@ def test_what_tuning_gives_is_told_as_the_tables_have_it():
     assert f"fall by up to {gain:.2f} nats" in " ".join(page.split())
 
 
-def test_on_the_named_problems_only_one_method_is_ahead_by_more_than_the_text_says():
+def test_on_the_named_problems_only_two_methods_are_ahead_by_more_than_the_text_says():
     ahead = {name: -min(each) for name, each in cells(differences("named")).items()}
-    most = f"{max(value for name, value in ahead.items() if name != 'exact-mle'):.3f}"
+    most = f"{max(value for name, value in ahead.items() if name not in ('exact-mle', 'mapa-polished')):.3f}"
     for page in (ROOT / "docs" / "mapa.md", FOLDER.parent / "README.md"):
         text = " ".join(page.read_text(encoding="utf-8").split())
         assert re.search(rf"[Nn]o other method is ahead (there|of it) by more than {most} nats on any", text)
