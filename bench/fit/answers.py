@@ -17,6 +17,7 @@ from methods.contract.method import Fitted, likelihood_of
 
 POINTS = 100
 DRAWS = 3
+INDEX_ERROR = 1e-3
 BOUND_ERRORS, BOUND_SLACK = 6.0, 1e-3  # standard errors, and nats for rounding
 
 
@@ -91,7 +92,8 @@ class Answers:
         model = self.fitted.model
         if not _same(self._decode(self.z), self.decoded):
             raise BadAnswerError(f"model.decode gives other values when it is {when}; expected the same")
-        if _variance(likelihood_of(model).dispersion) != self.variance:
+        variance = _variance(likelihood_of(model).dispersion)
+        if variance != self.variance and not math.isnan(variance + self.variance):
             raise BadAnswerError(f"model.variance() changes when it is {when}; expected the same")
         now = _weights(model)
         if len(now) != len(self.weights) or not all(map(_same, now, self.weights)):
@@ -102,6 +104,8 @@ class Answers:
         z, log_q = self.fitted.posterior.sample(self.x, count, generator)
         _check("posterior.sample: z", z, (count, len(self.x), self.latent_dim))
         _check("posterior.sample: log q(z | x)", log_q, (count, len(self.x)))
+        if broken := int((~torch.isfinite(z)).any(2).sum()):
+            raise BadAnswerError(f"posterior.sample: {broken} of {count * len(self.x)} draws are not finite")
         return z.detach().clone(), log_q.detach().clone()
 
     def _decode(self, z: Tensor) -> Tensor:
@@ -111,7 +115,7 @@ class Answers:
 
 
 def check_log_index(fitted: Fitted, x: Tensor, count: int) -> None:
-    """Check an index posterior, if there is one.
+    """Check an index posterior, if there is one: were it no distribution, its divergence would mean nothing.
 
     Args:
         fitted: What the method has learned.
@@ -119,10 +123,15 @@ def check_log_index(fitted: Fitted, x: Tensor, count: int) -> None:
         count: N, the number of training points.
 
     Raises:
-        BadAnswerError: For one of another shape or kind.
+        BadAnswerError: For one of another shape or kind, and for probabilities that do not sum to 1.
     """
-    if fitted.log_index is not None:
-        _check("log_index", fitted.log_index(x), (len(x), count))
+    if fitted.log_index is None:
+        return
+    log_index = fitted.log_index(x)
+    _check("log_index", log_index, (len(x), count))
+    off = float((log_index.double().logsumexp(1).exp() - 1).abs().max())
+    if not off <= INDEX_ERROR:  # also true for nan
+        raise BadAnswerError(f"exp(log_index) must sum to 1 for each x, got a sum that is {off:.2g} off")
 
 
 def check_bound(measurements: list[Measurement]) -> None:

@@ -67,7 +67,11 @@ def importance_log_prob(
 
 
 def device_of(model: DecoderModel) -> torch.device:
-    """The device of a model's parameters; the CPU for a model without parameters."""
+    """The device of a model's parameters; the CPU for a model without parameters.
+
+    Args:
+        model: The generative model; if it is no `nn.Module`, it counts as one without parameters.
+    """
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
@@ -79,7 +83,13 @@ def _log_joint(model: DecoderModel, x: Tensor, z: Tensor) -> Tensor:
 
 
 def log_likelihood(model: DecoderModel, x: Tensor, z: Tensor) -> Tensor:
-    """log p(x | z) in nats, float64: x (..., D), z (..., L) -> (...)."""
+    """log p(x | z) in nats, float64: x (..., D), z (..., L) -> (...).
+
+    Args:
+        model: The generative model.
+        x: Points in data units, (..., D), on the model's device.
+        z: Codes, (..., L). Leading dimensions of x and z are broadcast.
+    """
     return likelihood_of(model).log_prob(x.double(), model.decode(z).double())
 
 
@@ -99,7 +109,14 @@ def summarise(log_weight: Tensor, khat: Tensor) -> Estimate:
 
 
 def collect(parts: list[Estimate]) -> Estimate:
-    """The estimates of several groups of points as one estimate, on the CPU."""
+    """The estimates of several groups of points as one estimate, on the CPU.
+
+    Args:
+        parts: The estimate of each group, in the order of the points; at least one.
+
+    Returns:
+        The estimate of all points, (n,).
+    """
     columns = zip(*((part.value, part.error, part.ess, part.khat) for part in parts), strict=True)
     return Estimate(*(torch.cat(column).cpu() for column in columns))
 

@@ -43,7 +43,14 @@ class TrueModel:
     problem: Problem
 
     def decode(self, z: Tensor) -> Tensor:
-        """The outputs that p(x | z) depends on, (..., L) -> (..., D)."""
+        """The outputs that p(x | z) depends on, (..., L) -> (..., D).
+
+        Args:
+            z: Codes, (..., L).
+
+        Returns:
+            Outputs, (..., D), float64: the mean of x in data units, if it is Gaussian.
+        """
         return self.problem.decoder(z.double())
 
     @property
@@ -72,12 +79,24 @@ class Likelihood:
     diagnostics: dict[str, float]
 
     def first(self, points: int | None) -> Likelihood:
-        """log p(x) of the first points; None for all."""
+        """log p(x) of the first points; None for all.
+
+        Args:
+            points: The number of points; None for all.
+
+        Returns:
+            Their values and errors, (points,), with the diagnostics of all points.
+        """
         return Likelihood(self.value[:points], self.error[:points], self.diagnostics)
 
 
 def by_quadrature(latent_dim: int, data_dim: int) -> bool:
-    """Whether log p(x) is found by quadrature: for L <= 2 and D <= 100, above which posteriors are too narrow."""
+    """Whether log p(x) is found by quadrature: for L <= 2 and D <= 100, above which posteriors are too narrow.
+
+    Args:
+        latent_dim: L, the dimension of z.
+        data_dim: D, the dimension of x.
+    """
     return latent_dim <= EXACT_UP_TO and data_dim <= EXACT_DATA_DIM
 
 
@@ -210,12 +229,29 @@ def estimated(
 
 
 def tightest_of(each: Sequence[Estimate]) -> int:
-    """The index of the estimate with the highest mean."""
+    """The index of the estimate with the highest mean.
+
+    Args:
+        each: Estimates of log p(x) at the same points, (n,) each. One whose mean is NaN counts as the lowest.
+
+    Raises:
+        ValueError: If there is no estimate.
+    """
     return max(range(len(each)), key=lambda i: _tightness(each[i]))
 
 
 def precisest_of(each: Sequence[Estimate]) -> int:
-    """The index of the estimate with the least error, of those that the highest does not clearly exceed."""
+    """The index of the estimate with the least error, of those that the highest does not clearly exceed.
+
+    The error is the mean over points. The highest exceeds another clearly if its mean is higher by more than two
+    standard errors of the mean difference.
+
+    Args:
+        each: Estimates of log p(x) at the same points, (n,) each.
+
+    Raises:
+        ValueError: If there is no estimate.
+    """
     highest = each[tightest_of(each)]
     level = [i for i, one in enumerate(each) if one is highest or not _leads(highest, one)]
     return min(level, key=lambda i: float(each[i].error.mean()))

@@ -101,7 +101,14 @@ def tails(metric: str, each: Tensor, numerical_error: Tensor) -> list[Measuremen
 
 
 def standard_error(each: Tensor) -> float:
-    """The standard error of the mean of independent values (n,); NaN for a single value."""
+    """The standard error of the mean of independent values (n,); NaN for a single value.
+
+    Args:
+        each: The values, (n,), floating-point.
+
+    Returns:
+        The error, in the unit of the values.
+    """
     return float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else math.nan
 
 

@@ -249,7 +249,15 @@ def _points(posterior: Posterior, x: Tensor, counts: Sequence[int], latent_dim: 
 
 
 def cube_points(count: int, dim: int) -> Tensor:
-    """Evenly spread points of the unit cube, (count, dim): midpoints on the first axis, a Sobol set on the others."""
+    """Evenly spread points of the unit cube, (count, dim): midpoints on the first axis, a Sobol set on the others.
+
+    Args:
+        count: The number of points.
+        dim: The number of axes, at least 1.
+
+    Returns:
+        Points, (count, dim), float64, on the CPU.
+    """
     first = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     if dim == 1:
         return first[:, None]

@@ -30,7 +30,14 @@ class Table:
     wrong: Tensor
 
     def decode(self, z: Tensor) -> Tensor:
-        """The outputs that p(x | z) depends on, (..., 1) -> (..., D)."""
+        """The outputs that p(x | z) depends on, (..., 1) -> (..., D).
+
+        Args:
+            z: Codes, (..., 1).
+
+        Returns:
+            Outputs, (..., D): the mean of x in data units, if it is Gaussian.
+        """
         parts = len(self.coefficients)
         outside = z[..., 0].detach().abs() > RADIUS
         place = torch.where(outside[..., None], 0.0, (z + RADIUS) * (parts / (2 * RADIUS)))

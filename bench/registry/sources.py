@@ -72,7 +72,9 @@ def _problem(source: Problem) -> Problem:
     if noise is not None and float(noise) < least:
         raise UsageError(f"noise_variance must be at least {least:.2g}, 1e-9 of that of the data, got {noise!r}")
     if source.exact_log_prob is not None:
-        _check_shape("exact_log_prob", _call("exact_log_prob", source.exact_log_prob, data), (len(data),))
+        exact = _call("exact_log_prob", source.exact_log_prob, data)
+        _check_shape("exact_log_prob", exact, (len(data),))
+        _check_finite("exact_log_prob", exact[:, None])
     return dataclasses.replace(source, noise_variance=None if noise is None else float(noise), decoder=decoder)
 
 
@@ -129,7 +131,7 @@ def _check_family(what: str, source: DataSource, data: Tensor) -> None:
 
 
 def _check_finite(what: str, data: Tensor) -> None:
-    """Raise UsageError if rows (n, D) hold what is not finite; it names the first row and column, counted from 0."""
+    """Raise UsageError if rows (n, D) hold what is not finite; it names the first row and column, counted from 1."""
     if not torch.isfinite(data).all():
         row, column = (~torch.isfinite(data)).nonzero()[0].tolist()
-        raise UsageError(f"{what} must be finite, got {float(data[row, column])} in row {row}, column {column}")
+        raise UsageError(f"{what} must be finite, got {float(data[row, column])} in row {row + 1}, column {column + 1}")

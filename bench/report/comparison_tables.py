@@ -101,12 +101,15 @@ def _difference(comparison: Comparison, difference: Difference, first: bool) -> 
     def address(name: str) -> tuple[str, ...]:
         return difference.dataset, comparison.baseline, name, comparison.other
 
+    decision = difference.decision
+    p = decision.equivalence_p if verdict == EQUIVALENT else decision.p
+    sure = f"p {units.number(p)}" if difference.interval else ""
     seeds = f"{sentences.needed(difference)} seeds" if verdict == UNDECIDED else ""
     cells = (
         Cell(f"{comparison.baseline} against {comparison.other}"),
         Cell(difference.dataset),
         Cell(units.with_interval(difference.nats, difference.interval), rows=address("test_ll")),
-        Cell(verdict, seeds, style=f"verdict {verdict}"),
+        Cell(verdict, "; ".join(filter(None, (sure, seeds))), style=f"verdict {verdict}"),
         Cell(str(difference.seeds)),
         *(Cell(text, rows=address(name) if name else ()) for name, text in texts),
         Cell(units.ratio(back.flops)),

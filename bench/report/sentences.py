@@ -107,9 +107,12 @@ def _costs(found: Sequence[Difference]) -> str:
 
 
 def _share(ratios: Sequence[float]) -> str:
-    """The median of the known ratios, such as '0.25×'."""
-    middle = median([value for value in ratios if not math.isnan(value)] or [math.nan])
-    return "an unknown share of" if math.isnan(middle) else ratio(middle)
+    """The median of the known ratios, and the lowest and the highest: '0.25× (0.1× to 0.5×)'."""
+    known = [value for value in ratios if not math.isnan(value)]
+    if not known:
+        return "an unknown share of"
+    low, middle, high = ratio(min(known)), ratio(median(known)), ratio(max(known))
+    return middle if low == high else f"{middle} ({low} to {high} by dataset)"
 
 
 def _caveats(comparison: Comparison) -> list[str]:
@@ -121,9 +124,17 @@ def _caveats(comparison: Comparison) -> list[str]:
     open_ = [each for each in comparison.having(UNDECIDED) if each.interval is not None]
     if open_:
         texts = [f"{each.dataset} {needed(each)}" for each in open_]
-        notes.append(f"Seeds with which a new study would decide, with probability 0.8: {listed(texts)}.")
+        notes.append(f"Seeds with which a new study would decide, roughly, with probability 0.8: {listed(texts)}.")
     if comparison.missing:
         notes.append(f"Not compared on {listed(list(comparison.missing))}: no seed was finished by both.")
+    lost = [
+        f"{plural(count, 'seed')} of {method} on {each.dataset}"
+        for each in comparison.differences
+        for method, count in zip((comparison.baseline, comparison.other), each.lost, strict=True)
+        if count
+    ]
+    if lost:
+        notes.append(f"Seeds without a result are left out, which favours the method that has none: {listed(lost)}.")
     return notes
 
 
@@ -153,11 +164,12 @@ def _reaches(method: str, other: str, cost: CostRatio) -> str:
     flops, wall = _part(cost.flops, cost.flops_interval), _part(cost.wall, cost.wall_interval)
     over = f"median over {plural(cost.datasets, 'dataset')}"
     where = listed(list(cost.missed))
-    missed = f"it misses it {half} on {where}, which counts as infinite" if where else ""
     if math.isinf(cost.flops):
-        least = f", and at no less than {flops_least} the FLOPs of {other}" if (flops_least := _least(cost)) else ""
-        return f"{method} never reaches {target} in the {over}{least}: {missed}."
-    share = f"{other} itself: at {percent(cost.passage)} of its FLOPs" if math.isfinite(cost.passage) else ""
+        interval = f"; its 95% interval begins at {least} the FLOPs of {other}" if (least := _least(cost)) else ""
+        why = f"so that its median cost is infinite ({over}{interval})"
+        return f"{method} does not reach {target} {half} on {where}, {why}."
+    missed = f"infinite on {where}, where it misses it {half}" if where else ""
+    share = f"{other} first has it after {percent(cost.passage)} of its FLOPs" if math.isfinite(cost.passage) else ""
     return (
         f"{method} reaches {target} at {flops} the FLOPs and {wall} the wall time that {other} needs for it "
         f"({'; '.join(filter(None, (over, share, missed)))})."

@@ -16,8 +16,10 @@ TABLE = (
 INTERACTION = "Each number links to the rows behind it. Each heading sorts."
 COMPARISONS = (
     "Difference: the median over shared seeds of the first method's final test log-likelihood minus the second's, "
-    "on the same data, with the 95% bootstrap interval of that median. Undecided: about how many seeds would "
-    "decide in a new study, with probability 0.8, if its differences are like these. Wall time and FLOPs: the first "
+    "on the same data, with the 95% bootstrap interval of that median. Under the verdict: the corrected p-value of no "
+    "difference, or, if equivalent, of one beyond the margin. Undecided: about how many seeds would decide in a new "
+    "study, with probability 0.8, if its differences are like these. This is a rough estimate: the right number "
+    "may be several times larger, or no number may do. Wall time and FLOPs: the first "
     "method's median total divided by the second's. To match: the cost at which the first method first reaches the "
     "second's final test log-likelihood less 0.01 nats, divided by the second's cost to reach it (median over seeds), "
     "and the number of seeds that reach it. Back: the same with the methods exchanged."
@@ -28,7 +30,8 @@ MATCHES = (
     "is infinite: 'never', or 'other never' if only the second misses. Targets: the second method's final test "
     "log-likelihood less 0.01 nats; the same with the methods exchanged (the ratio is then the second's cost "
     "divided by the first's); and distances from the true model. Share: how much of its own total the method in the "
-    "denominator needs for the target. Datasets on which neither reaches the target are left out; a target that "
+    "denominator needs for the target. Seconds are timed at one seed, so that intervals of their ratios leave out how "
+    "timing varies. Datasets on which neither reaches the target are left out; a target that "
     "neither reaches on any dataset has no row."
 )
 CURVES = (
@@ -39,7 +42,8 @@ CURVES = (
 TARGETS = (
     "The median cost at which the oracle gap is first at most the given value, its 95% interval, and the number "
     "of seeds observed to reach it. Other seeds are censored at their total cost (Kaplan & Meier 1958); this "
-    "assumes non-informative censoring. inf: half of the seeds or more were not observed to reach it."
+    "assumes non-informative censoring. inf: fewer than half of the seeds were observed to reach it, or the "
+    "estimated share of those that do never passes a half."
 )
 COSTS = (
     "Medians over finished seeds. A query is one draw of q(z|x) for a new x and its decoding; it is no part of the "

@@ -108,10 +108,26 @@ def bounds_over_problems(
 
 
 def mean_of_means(*samples: Array, axis: int = -1) -> Any:
-    """The mean over datasets of the mean over seeds; every dataset has the same weight."""
+    """The mean over datasets of the mean over seeds; every dataset has the same weight.
+
+    Args:
+        *samples: One array (..., seeds) per dataset; without the axis of seeds, all have the same shape.
+        axis: The axis of seeds.
+
+    Returns:
+        The means, (...), in the unit of the samples.
+    """
     return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
 
 
 def mean_of_medians(*samples: Array, axis: int = -1) -> Any:
-    """The mean over datasets of the median over seeds; every dataset has the same weight."""
+    """The mean over datasets of the median over seeds; every dataset has the same weight.
+
+    Args:
+        *samples: One array (..., seeds) per dataset; without the axis of seeds, all have the same shape.
+        axis: The axis of seeds.
+
+    Returns:
+        The means, (...), in the unit of the samples.
+    """
     return np.mean([np.median(sample, axis=axis) for sample in samples], axis=0)

@@ -37,6 +37,7 @@ class Difference:
         back: The other's cost to reach the first one's final test_ll.
         near: The costs to come within each distance of `DELTAS` of the true model; empty if it is not known.
         decision: What the differences decide, given all comparisons of the report.
+        lost: How many seeds are left out because the first method did not finish them, and because the other did not.
     """
 
     dataset: str
@@ -47,6 +48,7 @@ class Difference:
     back: Match
     near: tuple[Match, ...]
     decision: Decision
+    lost: tuple[int, int] = (0, 0)
 
     @property
     def nats(self) -> float:
@@ -193,12 +195,13 @@ def comparisons(
         margin: Differences within it do not matter, in nats.
     """
     measurements, runs = (with_quotable_seconds(each) for each in (measurements, runs))
-    ends = final(measurements, runs).reindex(columns=["test_ll", "oracle_gap"])
+    ends = final(measurements, runs).reindex(columns=["test_ll", "oracle_gap"]).dropna(subset="test_ll")
     costs = runs.drop_duplicates(RUN).set_index(RUN).reindex(columns=["flops", "wall_s"]).astype(float)
     rows = finished(measurements, runs)
     tables = _Tables(
         {pair: each.droplevel([0, 1]) for pair, each in ends.join(costs).groupby(PAIR, sort=False)},  # type: ignore[misc]
         dict(iter(rows[rows["metric"] == "test_ll"].groupby(PAIR, sort=False))),  # type: ignore[arg-type]
+        {pair: frozenset(each) for pair, each in runs.groupby(PAIR, sort=False)["seed"]},  # type: ignore[misc]
     )
     datasets = list(runs["dataset"].unique())
     return _decided([_compare(tables, datasets, *pair) for pair in pairs(runs, baseline)], margin)
@@ -215,10 +218,11 @@ def _decided(found: list[Comparison], margin: float) -> list[Comparison]:
 
 @dataclass(frozen=True)
 class _Tables:
-    """Final values and total costs by seed, and test_ll at every checkpoint, of each dataset and method."""
+    """Final values and total costs by seed, test_ll at every checkpoint, and all seeds, of each dataset and method."""
 
     ends: Mapping[tuple[str, str], pd.DataFrame]
     checkpoints: Mapping[tuple[str, str], pd.DataFrame]
+    seeds: Mapping[tuple[str, str], frozenset[int]]
 
 
 def _compare(tables: _Tables, datasets: list[str], baseline: str, other: str) -> Comparison:
@@ -229,15 +233,19 @@ def _compare(tables: _Tables, datasets: list[str], baseline: str, other: str) ->
 
 
 def _difference(tables: _Tables, dataset: str, baseline: str, other: str) -> Difference | None:
-    """The difference on one dataset, or None where no seed was finished by both or a value is NaN."""
+    """The difference on one dataset, or None where no seed has a final value of both."""
     mine, theirs = (tables.ends.get((dataset, method)) for method in (baseline, other))
     if mine is None or theirs is None:
         return None
     shared = mine.index.intersection(theirs.index)
+    if len(shared) == 0:
+        return None
+    lost = (
+        len(tables.seeds[dataset, baseline].intersection(theirs.index.difference(shared))),
+        len(tables.seeds[dataset, other].intersection(mine.index.difference(shared))),
+    )
     mine, theirs = mine.loc[shared], theirs.loc[shared]
     by_seed = mine["test_ll"] - theirs["test_ll"]
-    if len(shared) == 0 or by_seed.isna().any():
-        return None
     mid, base = mine.median(skipna=False), theirs.median(skipna=False)
     flops, wall = (_times(mid[cost], base[cost]) for cost in ("flops", "wall_s"))
     own, others = tables.checkpoints[dataset, baseline], tables.checkpoints[dataset, other]
@@ -252,6 +260,7 @@ def _difference(tables: _Tables, dataset: str, baseline: str, other: str) -> Dif
         cost_to_match(others, own, shared),
         tuple(cost_to_come_near(own, others, truth, distance, shared) for distance in near),
         Decision(None, 1.0, 1.0, "", math.inf),
+        lost,
     )
 
 

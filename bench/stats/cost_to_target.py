@@ -87,7 +87,7 @@ def targets(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per dataset, fitted method, delta and cost of TARGET_COSTS with median, low, high, reached and seeds.
-        Medians are Kaplan-Meier medians, infinite if half of the seeds or more are not observed to reach the target.
+        Medians are Kaplan-Meier medians, infinite if fewer than half of the seeds are observed to reach the target.
         Intervals at 95% resample seeds; they are NaN below six seeds.
     """
     tables = pd.concat({delta: censored(measurements, runs, delta) for delta in DELTAS}, names=["delta"])

@@ -73,7 +73,15 @@ def curve(method: str, seeds: list[tuple[Array, Array]]) -> Curve | None:
 
 
 def curves(rows: pd.DataFrame, cost: str) -> list[Curve]:
-    """One curve per method, in order of appearance, from the finished rows of one dataset and metric."""
+    """One curve per method, in order of appearance, from the finished rows of one dataset and metric.
+
+    Args:
+        rows: A row per run and checkpoint, with method, seed, checkpoint, value and the cost.
+        cost: The column of the cost, such as `flops`.
+
+    Returns:
+        The curves; a method for which `curve` finds none is left out.
+    """
     found = (curve(str(method), _by_seed(group, cost)) for method, group in rows.groupby("method", sort=False))
     return [each for each in found if each is not None]
 
@@ -91,6 +99,9 @@ def mean_curves(rows: pd.DataFrame, runs: pd.DataFrame) -> list[Curve]:
         Curves whose `median` is the mean. At the last cost, `low` and `high` are its 95% interval, which resamples
         seeds, so it is for these datasets; elsewhere, and below six seeds, they are the mean. A method without a
         finite mean has none.
+
+    Raises:
+        ValueError: If the runs have no column `role`.
     """
     methods = fitted(runs)
     runs = runs[runs["method"].isin(methods) & runs["dataset"].isin(rows["dataset"].unique())]

@@ -17,6 +17,11 @@ ESTIMATES = ("median", "median_low", "median_high")
 def estimates(measurements: pd.DataFrame, runs: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:
     """The median of final values over finished seeds, with its interval.
 
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, a row each.
+        metrics: The names of the metrics; those that were not measured are left out.
+
     Returns:
         A row per dataset, method and metric with median, median_low, median_high and seeds.
         Intervals are at 95%, and NaN below six seeds. All are NaN if the value of a seed is NaN.
@@ -62,6 +67,9 @@ def values_by_dataset(
 
     Returns:
         The methods, and for each dataset their values, (methods, seeds).
+
+    Raises:
+        ValueError: If no methods are given and the runs have no column `role`.
     """
     methods = fitted(runs) if methods is None else methods
     own = runs[runs["method"].isin(methods)]
@@ -83,9 +91,16 @@ def aggregate(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     A run that did not finish has an infinite gap and counts as missing. Datasets whose true model is unknown, on which
     runs have a test_ll but no gap, take no part; without others the mean is NaN.
 
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, with the column `role`.
+
     Returns:
         A row per fitted method with method, mean, low and high in nats, runs and missing. The interval resamples
         datasets and seeds; it is NaN for fewer than five datasets or six seeds.
+
+    Raises:
+        ValueError: If the runs have no column `role`.
     """
     ends = final(measurements, runs).reindex(columns=["oracle_gap", "test_ll"])
     known = ends.notna().groupby("dataset").any()
@@ -107,9 +122,16 @@ def ranks(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Ranks are within each dataset and seed; their mean is over seeds, then over datasets. Ties share their mean rank.
     Runs that did not finish share the last ranks and count as missing. A rank depends on the other methods.
 
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, with the column `role`.
+
     Returns:
         A row per method, the best first, with method, rank, low, high and missing. The interval resamples datasets and
         seeds, as that of `aggregate`.
+
+    Raises:
+        KeyError: If the runs have no column `role`.
     """
     from scipy.stats import rankdata
 

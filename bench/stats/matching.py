@@ -23,8 +23,8 @@ class Match:
 
     Args:
         seeds: The shared seeds.
-        wall_ratios: The ratio of wall times at each seed; infinite where the method never reaches the target, NaN where
-            neither does.
+        wall_ratios: The ratio of wall times at each seed; infinite where the method never reaches the target. Where
+            neither does, it is infinite too, or not known (NaN) if the method reaches it at more than half of seeds.
         flops_ratios: The same of FLOPs.
         passages: At each seed the FLOPs at which the other first reaches the target, as a share of its total.
         reached: How many seeds reach the target.
@@ -106,12 +106,15 @@ def _match(mine: _Looks, theirs: _Looks, goal: Array) -> Match:
     own, other, total = mine.reaching(goal), theirs.reaching(goal), theirs.last()["flops"]
     mine_does, theirs_does = ~np.isnan(own["value"]), ~np.isnan(other["value"])
 
+    neither = np.nan if 2 * mine_does.sum() > len(mine_does) else np.inf
+
     def ratios(cost: str) -> tuple[float, ...]:
         spent = np.where(other[cost] > 0, other[cost], np.nan)
         found = np.where(mine_does, np.where(theirs_does, own[cost] / spent, 0.0), np.inf)
+        found = np.where(mine_does | theirs_does, found, neither)
         if np.isnan(own[cost][mine_does]).any() or np.isnan(other[cost][theirs_does]).any():
             found[:] = np.nan  # else the seeds that miss the target, which need no cost, would decide alone
-        return tuple(np.where(mine_does | theirs_does, found, np.nan).tolist())
+        return tuple(found.tolist())
 
     with np.errstate(divide="ignore", invalid="ignore"):
         passages = np.where(theirs_does, other["flops"] / total, np.inf)

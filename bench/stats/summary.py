@@ -18,6 +18,9 @@ JOINT_STEP, ALONE_STEPS = "joint step", ("encoder step", "decoder step")  # kind
 def fitted(runs: pd.DataFrame) -> list[str]:
     """The methods that learn, in order of appearance: neither the ceiling nor the floor.
 
+    Args:
+        runs: The table of runs, with the column `role`.
+
     Raises:
         ValueError: If the runs have no column `role`.
     """
@@ -27,13 +30,25 @@ def fitted(runs: pd.DataFrame) -> list[str]:
 
 
 def ranked(runs: pd.DataFrame) -> list[str]:
-    """The fitted methods that are no reference implementation of another, in order of appearance."""
+    """The fitted methods that are no reference implementation of another, in order of appearance.
+
+    Args:
+        runs: The table of runs, with the column `role`.
+
+    Raises:
+        KeyError: If the runs have no column `role`.
+    """
     references = set(runs.loc[runs["role"] == "reference", "method"])
     return [method for method in fitted(runs) if method not in references]
 
 
 def finished(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The measurements of the runs whose status is done."""
+    """The measurements of the runs whose status is done.
+
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, a row each.
+    """
     done = runs.loc[runs["status"] == "done", RUN].drop_duplicates()
     return measurements.merge(done, on=RUN, how="inner")
 
@@ -53,6 +68,10 @@ def with_quotable_seconds(table: pd.DataFrame) -> pd.DataFrame:
 def final(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The values of each finished run at its last checkpoint.
 
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, a row each.
+
     Returns:
         Index dataset, method and seed; a column per metric, index_kl_ratio included.
     """
@@ -67,7 +86,14 @@ def final(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def metric_names(measurements: pd.DataFrame) -> list[str]:
-    """The metrics that were measured, and the ratio of two of them, in the order of the schema."""
+    """The metrics that were measured, and the ratio of two of them, in the order of the schema.
+
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+
+    Returns:
+        Names; index_kl_ratio is one of them if both its parts were measured.
+    """
     names = list(measurements["metric"].unique())
     derived = ["index_kl_ratio"] if {"index_kl", "index_kl_floor"} <= set(names) else []
     return in_order([*names, *derived])
@@ -78,6 +104,13 @@ def oracle_levels(measurements: pd.DataFrame, runs: pd.DataFrame) -> dict[str, f
 
     It is the test_ll of the ceiling if that was run, else test_ll + oracle_gap, which is the same for every method.
     Datasets for which neither is known are left out.
+
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, with the column `role`.
+
+    Raises:
+        KeyError: If the runs have no column `role`.
     """
     ceilings = runs.loc[runs["role"] == "ceiling", "method"].unique()
     last = final(measurements, runs).reindex(columns=["test_ll", "oracle_gap"])
@@ -96,11 +129,18 @@ def summary(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
     Only finished runs count. A seed whose value is NaN makes the median NaN; it is not left out.
 
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, with the column `role`.
+
     Returns:
         Columns dataset, method, role, seeds_done and seeds_total; for each metric {metric}_median, _low and _high (the
         lowest and the highest seed); for each cost of a run or a query the median total under the cost's own name, NaN
         for a ceiling or floor; best, whether the method has the best test_ll of the dataset, by differences at the same
         seeds (`best`).
+
+    Raises:
+        KeyError: If the runs have no column `role`.
     """
     import pandas as pd
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.config.schema import MARGIN
 from bench.stats.bootstrap import LEAST_SEEDS, PAIRED_RESAMPLES, Array, bounds
@@ -15,7 +16,7 @@ from bench.stats.power import RATE, seeds_needed
 
 BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecided"
 VERDICTS = (WORSE, BETTER, EQUIVALENT, UNDECIDED)  # as they are told: losses first
-FLIPS = 9999
+EVERY_FLIP = 14  # the most seeds of a dataset of which all signs are tried
 CLIP, MOST_SHARED = 3.0, 0.25
 LEAST_SPREAD = 1e-6
 
@@ -47,7 +48,8 @@ def decide(differences: Sequence[tuple[str, Mapping[int, float]]], margin: float
     most 5% and the interval lies within the margin. Everything else is undecided.
 
     Under the hypothesis that two methods are alike, their difference at a seed is as likely to have the other sign.
-    Signs are flipped for whole seeds of a dataset, in all its comparisons at once, so that their dependence is kept.
+    Signs are flipped for whole seeds of a dataset, in all its comparisons at once, so that their dependence is kept. Up
+    to 14 seeds all choices of signs count, so that p-values are exact; above, 16,384 at random.
     The largest statistic over comparisons gives p-values that hold for all of them together, step by step from the
     largest down (Westfall & Young 1993, algorithm 4.1). Equivalence is two one-sided tests, of the differences plus and
     minus the margin (Schuirmann 1987), corrected in the same way.
@@ -67,8 +69,8 @@ def _decide(differences: tuple[tuple[str, tuple[tuple[int, float], ...]], ...], 
     able = [(dataset, dict(by_seed)) for dataset, by_seed in differences if len(by_seed) >= LEAST_SEEDS]
     datasets, samples = tuple(dataset for dataset, _ in able), [by_seed for _, by_seed in able]
     above, below = (_shifted(samples, margin, sign) for sign in (1.0, -1.0))
-    sides = _Flips(datasets * 2, above + below).one_sided()
-    known = zip(_Flips(datasets, samples).two_sided().tolist(), np.maximum(*np.split(sides, 2)).tolist(), strict=True)
+    sides = one_sided(datasets * 2, above + below)
+    known = zip(two_sided(datasets, samples).tolist(), np.maximum(*np.split(sides, 2)).tolist(), strict=True)
     ps = [next(known) if len(by_seed) >= LEAST_SEEDS else (1.0, 1.0) for _, by_seed in differences]
     return tuple(
         _decision(np.array([value for _, value in by_seed]), p, equivalence_p, margin, len(samples))
@@ -112,75 +114,130 @@ def interval(differences: Iterable[float]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+@dataclass(frozen=True)
 class _Flips:
-    """Comparisons, (C,) each, and the values of their statistics under flipped signs.
+    """The comparisons of one dataset, and the sums of their differences under flipped signs.
 
     Args:
-        datasets: The dataset of each comparison.
-        samples: Its differences by seed.
+        members: The places of these comparisons among all, (m,).
+        size: Their numbers of seeds, (m,).
+        square: The sums of their squared differences, which flips do not change, (m,).
+        sums: The sums of their differences under each flip, (flips, m); the first row is what was observed.
     """
 
-    def __init__(self, datasets: Sequence[str], samples: Sequence[Mapping[int, float]]):
-        self.count = len(samples)
-        self.size = np.array([len(sample) for sample in samples], dtype=float)
-        self.square, self.sums = np.zeros(self.count), np.zeros((FLIPS + 1, self.count))
-        self.groups: list[list[int]] = []
-        random = np.random.default_rng(0)
-        for dataset in dict.fromkeys(datasets):
-            members = [place for place, each in enumerate(datasets) if each == dataset]
-            seeds = sorted({seed for place in members for seed in samples[place]})
-            values = np.zeros((len(members), len(seeds)))
-            for row, place in enumerate(members):
-                known = [seeds.index(seed) for seed in samples[place]]
-                values[row, known] = _clipped(np.array(list(samples[place].values())))
-            signs = random.choice((-1.0, 1.0), (FLIPS + 1, len(seeds)))
-            signs[0] = 1.0  # the first row is what was observed
-            self.sums[:, members] = signs @ values.T
-            self.square[members] = (values**2).sum(1)
-            self.groups.append(members)
+    members: NDArray[np.intp]
+    size: Array
+    square: Array
+    sums: Array
 
-    def two_sided(self) -> Array:
-        """Corrected p-values of a centre of zero.
-
-        With few seeds a variance may be small by chance. So that of a comparison is drawn towards the one that the
-        comparisons of its dataset have in common (Cui et al. 2005). The latter is found from squares, which flips do
-        not change, as a test by flips requires.
-        """
-        priors = np.zeros((2, self.count))
-        for members in self.groups:
-            square, size = self.square[members], self.size[members]
-            priors[:, members] = np.array(_prior(square / size, size))[:, None]
-        return self._stepped(np.abs(self._statistic(*priors)))
-
-    def one_sided(self) -> Array:
-        """Corrected p-values of a centre of at most zero."""
-        return self._stepped(self._statistic(*np.zeros((2, self.count))))
-
-    def _statistic(self, level: Array, weight: Array) -> Array:
-        """t of each comparison under each flip, (FLIPS + 1, C).
+    @staticmethod
+    def of(datasets: Sequence[str], samples: Sequence[Mapping[int, float]]) -> list[_Flips]:
+        """Those of each dataset.
 
         Args:
-            level: The log of the variance that each variance is drawn towards, (C,).
-            weight: How far, from 0 to 1, (C,).
+            datasets: The dataset of each comparison.
+            samples: Its differences by seed.
+        """
+        return [
+            _Flips._of(np.flatnonzero([each == dataset for each in datasets]), samples)
+            for dataset in dict.fromkeys(datasets)
+        ]
+
+    @staticmethod
+    def _of(members: NDArray[np.intp], samples: Sequence[Mapping[int, float]]) -> _Flips:
+        seeds = sorted({seed for place in members for seed in samples[place]})
+        values = np.zeros((len(members), len(seeds)))
+        for row, place in enumerate(members):
+            known = [seeds.index(seed) for seed in samples[place]]
+            values[row, known] = _clipped(np.array(list(samples[place].values())))
+        size = np.array([float(len(samples[place])) for place in members])
+        return _Flips(members, size, (values**2).sum(1), _signs(len(seeds)) @ values.T)
+
+    @cached_property
+    def prior(self) -> tuple[float, float]:
+        """The log of the variance that the comparisons have in common, and how far each is drawn towards it.
+
+        With few seeds a variance may be small by chance (Cui et al. 2005). The prior is found from squares, which flips
+        do not change, as a test by flips requires.
+        """
+        return _prior(self.square / self.size, self.size)
+
+    def t(self, level: float = 0.0, weight: float = 0.0) -> Array:
+        """t of each comparison under each flip, (flips, m).
+
+        Args:
+            level: The log of the variance that each variance is drawn towards.
+            weight: How far, from 0 to 1.
         """
         mean = self.sums / self.size
         freedom = np.maximum(self.size - 1, 1.0)
         square = self.square / self.size
         least = LEAST_SPREAD**2 * square  # of differences that are all equal
         variance = np.maximum((square - mean**2) * self.size / freedom, least)
-        variance = np.exp(weight * level) * variance ** (1 - weight)
+        variance = math.exp(weight * level) * variance ** (1 - weight)
         with np.errstate(invalid="ignore", divide="ignore"):
             found = mean / np.sqrt(variance / self.size)
         return np.where(self.square > 0, found, 0.0)
 
-    def _stepped(self, statistic: Array) -> Array:
-        order = np.argsort(-statistic[0], kind="stable")
-        of_flips = statistic[:, order]
-        most = np.maximum.accumulate(of_flips[:, ::-1], axis=1)[:, ::-1]
-        reached = (most >= of_flips[0] - 1e-9 * np.abs(of_flips[0])).mean(axis=0)
-        p = np.empty(self.count)
-        p[order] = np.maximum.accumulate(reached)
-        return p
+
+def two_sided(datasets: Sequence[str], samples: Sequence[Mapping[int, float]]) -> Array:
+    """Corrected p-values of a centre of zero, (C,).
+
+    Args:
+        datasets: The dataset of each comparison.
+        samples: Its differences by seed, in nats.
+    """
+    flips = _Flips.of(datasets, samples)
+    return _stepped(flips, [np.abs(each.t(*each.prior)) for each in flips])
+
+
+def one_sided(datasets: Sequence[str], samples: Sequence[Mapping[int, float]]) -> Array:
+    """Corrected p-values of a centre of at most zero, (C,).
+
+    Args:
+        datasets: The dataset of each comparison.
+        samples: Its differences by seed, in nats.
+    """
+    flips = _Flips.of(datasets, samples)
+    return _stepped(flips, [each.t() for each in flips])
+
+
+@cache
+def _signs(seeds: int) -> Array:
+    """Signs of seeds, (flips, seeds), all plus first: every choice of them, or as many at random for more seeds."""
+    if seeds <= EVERY_FLIP:
+        return 1.0 - 2.0 * (np.arange(2**seeds)[:, None] >> np.arange(seeds) & 1)
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), (2**EVERY_FLIP, seeds))
+    signs[0] = 1.0
+    return signs
+
+
+def _stepped(flips: Sequence[_Flips], statistics: Sequence[Array]) -> Array:
+    """The corrected p-value of each comparison, (C,), by the largest statistic of those that are no larger.
+
+    Datasets are flipped independently. So the largest statistic of all stays below a value with the product of the
+    probabilities with which that of each dataset does, and these need the flips of one dataset only.
+
+    Args:
+        flips: The comparisons of each dataset.
+        statistics: Their statistics under each flip, (flips, m) each.
+    """
+    observed = np.zeros(sum(len(each.members) for each in flips))
+    for each, statistic in zip(flips, statistics, strict=True):
+        observed[each.members] = statistic[0]
+    order = np.argsort(-observed, kind="stable")
+    step = np.argsort(order)
+    value = observed[order] - 1e-9 * np.abs(observed[order])
+    below = np.ones(len(observed))
+    for each, statistic in zip(flips, statistics, strict=True):
+        own = np.argsort(step[each.members])
+        most = np.maximum.accumulate(statistic[:, own[::-1]], axis=1)[:, ::-1]
+        first = np.searchsorted(step[each.members[own]], np.arange(len(observed)))  # of those that are left at a step
+        left = first < len(own)
+        below[left] *= 1 - (most[:, first[left]] >= value[left]).mean(axis=0)
+    p = np.empty(len(observed))
+    p[order] = np.maximum.accumulate(1 - below)
+    return p
 
 
 def _clipped(values: Array) -> Array:

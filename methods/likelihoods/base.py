@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def first(x: Tensor, wrong: Tensor, expected: str) -> str | None:
-    """In one line, the first value of data (n, D) that is wrong; None if there is none."""
+    """In one line, the first value of data (n, D) that is wrong, counted from 1; None if there is none."""
     if not wrong.any():
         return None
     row, column = wrong.nonzero()[0].tolist()
-    return f"row {row}, column {column} has {float(x[row, column]):g}; expected {expected}"
+    return f"row {row + 1}, column {column + 1} has {float(x[row, column]):g}; expected {expected}"
 
 
 class Likelihood(ABC):
@@ -97,7 +97,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def refuse(self, x: Tensor) -> str | None:
-        """Why data (n, D) cannot be of this family, with row and column counted from 0; None if they can."""
+        """Why data (n, D) cannot be of this family, with row and column counted from 1; None if they can."""
 
     def log_prob(self, x: Tensor, outputs: Tensor) -> Tensor:
         """log p(x | o) in nats: (..., D), (..., D) -> (...)."""

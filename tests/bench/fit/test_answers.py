@@ -1,5 +1,6 @@
 """What a model or posterior answers is checked before it is scored: whatever breaks the contract is a failed run."""
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -127,6 +128,14 @@ class Unfaithful(Draws):
         return self.plain.sample(x, count, torch.Generator().manual_seed(int(torch.randint(1000, ()))))
 
 
+class Lost(Draws):
+    """Draws that are no numbers, of the first x alone."""
+
+    def sample(self, x, count, generator):
+        z, log_q = self.plain.sample(x, count, generator)
+        return torch.where(torch.arange(len(x))[:, None] == 0, math.nan, z), log_q
+
+
 class Boastful(Draws):
     """States a density that is too low, so that its ELBO is above log p(x)."""
 
@@ -156,6 +165,14 @@ SPOILED = {
     "broadcast": (Model, Broadcast, None, "BadAnswerError: posterior.sample: log q(z | x) must have shape (1, 40)"),
     "own-density": (Model, OwnDensity, None, "BadAnswerError: posterior.log_prob must have shape (40, 40), got (40,)"),
     "unfaithful": (Model, Unfaithful, None, "BadAnswerError: posterior.sample gives other draws for the same"),
+    "lost": (Model, Lost, None, "BadAnswerError: posterior.sample: 1 of 40 draws are not finite"),
+    "noise-nan": (noise(math.nan), Draws, None, "NotFiniteError: the decoder gives values that are not finite"),
+    "unnormalised": (
+        Model,
+        Draws,
+        lambda x: torch.zeros(len(x), 40),
+        "BadAnswerError: exp(log_index) must sum to 1 for each x, got a sum that is 39 off",
+    ),
     "boastful": (Model, Boastful, None, "BadAnswerError: the ELBO is 9"),
     "index": (Model, Draws, lambda x: torch.zeros(len(x), 7), "BadAnswerError: log_index must have shape (3, 40)"),
 }

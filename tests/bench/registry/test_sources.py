@@ -62,21 +62,25 @@ BAD = {
     "decoder of numpy": (problem(decoder=lambda z: z.numpy()), "decoder must give a torch.Tensor, got ndarray"),
     "decoder of nan": (
         problem(decoder=lambda z: CIRCLE.decoder(z) * math.nan),
-        "decoder must be finite, got nan in row 0, column 0",
+        "decoder must be finite, got nan in row 1, column 1",
     ),
     "decoder complex": (
         problem(decoder=lambda z: CIRCLE.decoder(z) * 1j),
         "decoder must give real numbers, got torch.complex128",
     ),
     "decoder restless": (problem(decoder=restless()), "decoder must give the same values for the same codes"),
+    "log p infinite": (
+        dataclasses.replace(CIRCLE, exact_log_prob=lambda x: x[:, 0] / 0),
+        "exact_log_prob must be finite, got ",
+    ),
     "log p of another shape": (
         dataclasses.replace(CIRCLE, exact_log_prob=lambda x: x),
         "exact_log_prob must give a tensor of shape (50,), got (50, 2)",
     ),
     "data 1-D": (observed(DATA[:, 0]), "data must have a row for each point, (n, D), got shape (300,)"),
     "data empty": (observed(DATA[:0]), "data must have a row for each point, (n, D), got shape (0, 2)"),
-    "data nan": (observed(with_value(math.nan)), "data must be finite, got nan in row 7, column 1"),
-    "data inf": (observed(with_value(-math.inf)), "data must be finite, got -inf in row 7, column 1"),
+    "data nan": (observed(with_value(math.nan)), "data must be finite, got nan in row 8, column 2"),
+    "data inf": (observed(with_value(-math.inf)), "data must be finite, got -inf in row 8, column 2"),
     "data complex": (observed(DATA * 1j), "data must be real numbers, got torch.complex128"),
     "data text": (observed([["a", "b"]]), "data must be a tensor or an array of numbers, got list: "),
     "data of observations with latent_dim 0": (observed(DATA, 0), "latent_dim must be a whole number from 1 on, got 0"),

@@ -246,12 +246,12 @@ BAD = {
     "unknown likelihood 'student' (available: gaussian, bernoulli, poisson)": {"likelihood": "student"},
     "unknown likelihood 'gausian' - did you mean 'gaussian'?": {"likelihood": "gausian"},
     "likelihood 'poisson' has no noise_variance, got 0.1": {"likelihood": "poisson"},
-    "x cannot be bernoulli: row 1, column 0 has 2; expected 0 or 1": {
+    "x cannot be bernoulli: row 2, column 1 has 2; expected 0 or 1": {
         "likelihood": "bernoulli",
         "noise_variance": None,
         "x": torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, 1.0]]),
     },
-    "x cannot be poisson: row 0, column 1 has -1; expected a whole number from 0 on": {
+    "x cannot be poisson: row 1, column 2 has -1; expected a whole number from 0 on": {
         "likelihood": "poisson",
         "noise_variance": None,
         "x": torch.tensor([[0.0, -1.0, 0.5]]),

@@ -75,8 +75,18 @@ def test_the_cost_to_come_near_the_truth_by_hand():
     mine, theirs = looks((-3, -1.2, -1.05), (-3, -2, -2)), looks((-1.3, -1.1), (-2, -1.5), flops=100.0)
     truth = pd.Series({0: -1.0, 1: -1.0})
     near = {d: cost_to_come_near(mine, theirs, truth, d, [0, 1]) for d in (0.05, 0.2, 0.6, 5.0)}
-    assert near[0.2].flops_ratios[0] == 20 / 200
-    assert math.isnan(near[0.2].flops_ratios[1])
+    assert near[0.2].flops_ratios == (20 / 200, math.inf)
     assert (near[0.05].flops_ratios[0], near[0.05].reached, near[0.05].open, near[0.05].neither) == (0.0, 1, 1, True)
     assert near[0.6].flops_ratios == (20 / 100, math.inf)
     assert near[5.0].flops_ratios == (0.1, 0.1)
+
+
+def test_where_neither_comes_near_the_truth_the_cost_is_unknown_unless_the_method_usually_misses():
+    truth = pd.Series(-1.0, index=range(5))
+    arrives, misses = (-3, -1.0), (-3, -2)
+    usual = cost_to_come_near(looks(*[arrives] * 3, *[misses] * 2), looks(*[arrives] * 4, misses), truth, 0.1, range(5))
+    seldom = cost_to_come_near(
+        looks(*[arrives] * 2, *[misses] * 3), looks(*[arrives] * 3, *[misses] * 2), truth, 0.1, range(5)
+    )
+    assert (usual.flops_ratios[3], math.isnan(usual.flops_ratios[4]), usual.flops) == (math.inf, True, 1.0)
+    assert (seldom.flops_ratios[3:], seldom.flops, seldom.usual) == ((math.inf, math.inf), math.inf, False)

@@ -15,7 +15,6 @@ REPORTS = 150
 @pytest.fixture
 def share_of(monkeypatch):
     """The share of reports on normal differences whose first comparison has a verdict."""
-    monkeypatch.setattr(verdicts, "FLIPS", 999)
     monkeypatch.setattr(verdicts, "PAIRED_RESAMPLES", 999)
 
     def share(verdict, comparisons, seeds, shift, margin):

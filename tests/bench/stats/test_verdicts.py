@@ -15,9 +15,10 @@ from bench.stats.verdicts import (
     VERDICTS,
     WORSE,
     _decision,
-    _Flips,
     decide,
     interval,
+    one_sided,
+    two_sided,
 )
 
 STUDIES = 300
@@ -71,13 +72,8 @@ def made_up(random, seeds, drawn="normal", spreads=0.0):
     return flat, [str(place // (BASELINES * OTHERS)) for place in range(len(flat))]
 
 
-def flips(values, datasets):
-    return _Flips(datasets, [dict(enumerate(each)) for each in values])
-
-
-@pytest.fixture
-def fewer(monkeypatch):
-    monkeypatch.setattr(verdicts, "FLIPS", 499)
+def p_of(values, datasets):
+    return two_sided(datasets, [dict(enumerate(each)) for each in values])
 
 
 REPORTS = 150
@@ -86,9 +82,9 @@ NOISE = 3 * math.sqrt(0.05 * 0.95 / REPORTS)
 
 @pytest.mark.parametrize("drawn", DRAWN)
 @pytest.mark.parametrize("seeds", [6, 10])
-def test_in_few_reports_on_equal_methods_is_any_told_apart(fewer, drawn, seeds):
+def test_in_few_reports_on_equal_methods_is_any_told_apart(drawn, seeds):
     random = np.random.default_rng(3)
-    wrong = [flips(*made_up(random, seeds, drawn)).two_sided().min() <= 0.05 for _ in range(REPORTS)]
+    wrong = [p_of(*made_up(random, seeds, drawn)).min() <= 0.05 for _ in range(REPORTS)]
     assert np.mean(wrong) <= 0.05 + NOISE
 
 
@@ -99,29 +95,29 @@ def test_without_the_correction_it_would_be_in_most():
 
 
 @pytest.mark.parametrize(("spreads", "least"), [(0.0, 0.8), (0.5, 0.7)])
-def test_one_difference_of_two_standard_deviations_among_162_is_found(fewer, spreads, least):
+def test_one_difference_of_two_standard_deviations_among_162_is_found(spreads, least):
     """At ten seeds with a probability above 0.8; somewhat less often where spreads differ by factors."""
     random, hits = np.random.default_rng(4), []
     for _ in range(REPORTS):
         values, datasets = made_up(random, 10, spreads=spreads)
         values[0] = values[0, 0] / abs(values[0, 0]) * (2 + random.standard_normal(10)) * values[0].std()
         low, high = interval(values[0].tolist())
-        hits.append(flips(values, datasets).two_sided()[0] <= 0.05 and not low <= 0 <= high)
+        hits.append(p_of(values, datasets)[0] <= 0.05 and not low <= 0 <= high)
     assert np.mean(hits) > least
 
 
-def test_skewed_differences_about_a_median_of_zero_are_told_apart_too_often(fewer):
+def test_skewed_differences_about_a_median_of_zero_are_told_apart_too_often():
     """What flips of signs test is symmetry about zero: docs/statistics.md says how often."""
     random, wrong = np.random.default_rng(8), []
     for _ in range(REPORTS):
         values = random.standard_exponential((72, 10)) - math.log(2)
-        found = flips(values, [str(place // 12) for place in range(72)]).two_sided() <= 0.05
+        found = p_of(values, [str(place // 12) for place in range(72)]) <= 0.05
         ends = [interval(each.tolist()) for each in values[found]]
         wrong.append(any(not low <= 0 <= high for low, high in ends))
     assert 0.05 < np.mean(wrong) < 0.25
 
 
-def test_six_seeds_decide_when_all_effects_are_large(fewer):
+def test_six_seeds_decide_when_all_effects_are_large():
     random = np.random.default_rng(5)
     values, datasets = made_up(random, 6)
     signs = random.choice((-1, 1), len(values))
@@ -132,7 +128,7 @@ def test_six_seeds_decide_when_all_effects_are_large(fewer):
 
 
 @pytest.mark.parametrize("drawn", ["normal", "skewed", "heavy"])
-def test_a_single_comparison_at_the_margin_is_seldom_called_equivalent(fewer, drawn):
+def test_a_single_comparison_at_the_margin_is_seldom_called_equivalent(drawn):
     random, wrong = np.random.default_rng(6), []
     for _ in range(REPORTS):
         sign = random.choice((-1, 1))
@@ -143,14 +139,14 @@ def test_a_single_comparison_at_the_margin_is_seldom_called_equivalent(fewer, dr
     assert np.mean(wrong) <= 0.05 + NOISE
 
 
-def test_in_few_reports_on_methods_at_the_margin_is_any_called_equivalent(fewer):
+def test_in_few_reports_on_methods_at_the_margin_is_any_called_equivalent():
     random, wrong = np.random.default_rng(7), []
     for _ in range(REPORTS):
         values, datasets = 0.02 + 0.01 * random.standard_normal((36, 10)), [str(k // 4) for k in range(36)]
         every = values.tolist()
         above = [{k: 0.02 + v for k, v in enumerate(each)} for each in every]
         below = [{k: 0.02 - v for k, v in enumerate(each)} for each in every]
-        sides = _Flips(datasets * 2, above + below).one_sided()
+        sides = one_sided(datasets * 2, above + below)
         wrong.append(np.maximum(*np.split(sides, 2)).min() <= 0.05)
     assert np.mean(wrong) <= 0.05 + NOISE
 
@@ -189,33 +185,43 @@ def by_every_flip(samples):
 
 def test_p_values_are_those_of_all_flips():
     samples = [np.array([0.9, 1.1, 1.0, 1.3, 0.8]), np.array([0.4, -0.1, 0.5, 0.3, 0.35])]
-    found = flips(samples, ["a", "b"]).two_sided()
-    assert found == pytest.approx(by_every_flip(samples), abs=0.015)
+    assert p_of(samples, ["a", "b"]) == pytest.approx(by_every_flip(samples), abs=1e-12)
+
+
+def test_above_a_number_of_seeds_signs_are_drawn_and_tell_nearly_the_same(monkeypatch):
+    values, datasets = made_up(np.random.default_rng(13), 10)
+    values[::20] += 2.0 * values.std()
+    every = p_of(values, datasets)
+    monkeypatch.setattr(verdicts, "EVERY_FLIP", 9)
+    verdicts._signs.cache_clear()
+    drawn = p_of(values, datasets)
+    verdicts._signs.cache_clear()
+    assert 0 < np.abs(drawn - every).max() < 0.1
 
 
 def test_p_values_by_hand():
     """All seeds agree: of 2^6 signs two give as much. Zeros decide nothing. NaN never gets here."""
     values = [0.9, 1.1, 1.0, 1.3, 0.8, 1.05]
-    assert flips([values], ["a"]).two_sided() == pytest.approx([2 / 64], abs=0.006)
-    assert flips([[0.25] * 6], ["a"]).two_sided() == pytest.approx([2 / 64], abs=0.006)
-    assert flips([[0.0] * 10], ["a"]).two_sided().tolist() == [1.0]
+    assert p_of([values], ["a"]) == pytest.approx([2 / 64])
+    assert p_of([[0.25] * 6], ["a"]) == pytest.approx([2 / 64])
+    assert p_of([[0.0] * 10], ["a"]).tolist() == [1.0]
     assert decide([]) == []
 
 
-def test_the_least_p_does_not_grow_with_the_number_of_comparisons(fewer):
+def test_the_least_p_does_not_grow_with_the_number_of_comparisons():
     """Of a large difference; with Benjamini-Hochberg six seeds could decide none of 162."""
     random = np.random.default_rng(8)
     values, datasets = made_up(random, 6)
     values[0] = 100 + random.standard_normal(6)
-    alone = flips(values[:1], datasets[:1]).two_sided()[0]
-    assert flips(values, datasets).two_sided()[0] == pytest.approx(alone, abs=0.02)
+    alone = p_of(values[:1], datasets[:1])[0]
+    assert p_of(values, datasets)[0] == pytest.approx(alone, abs=0.02)
 
 
 def test_seeds_of_a_dataset_are_flipped_in_all_its_comparisons_at_once():
     """Two comparisons that are copies are one: were they flipped apart, their p would be larger."""
     values = np.random.default_rng(9).standard_normal(10) + 1.0
-    alone = flips([values], ["a"]).two_sided()[0]
-    assert flips([values] * 20, ["a"] * 20).two_sided() == pytest.approx([alone] * 20, abs=0.006)
+    alone = p_of([values], ["a"])[0]
+    assert p_of([values] * 20, ["a"] * 20) == pytest.approx([alone] * 20)
 
 
 def test_missing_seeds_count_for_nothing():
