@@ -179,7 +179,7 @@ class Registry:
             with contained():
                 made = factory(asked.conditions.get("latent_dim", latent_dim), **parameters)
         except ValueError as error:
-            raise UsageError(str(error)) from None
+            raise UsageError(f"dataset {label!r}: {error}") from None
         except (Exception, SystemExit) as error:
             raise UsageError(f"dataset {label!r} cannot be made: {describe(error)}") from error
         with contained():
