@@ -70,6 +70,8 @@ class Answers:
             ledger.stop()
         self.cost = Query(ledger.flops / len(x), (perf_counter() - start - ledger.overhead_s) / len(x))
         self.z, log_q = self._sample(DRAWS)
+        if broken := int((~torch.isfinite(self.z)).any(2).sum()):
+            raise BadAnswerError(f"posterior.sample: {broken} of {DRAWS * len(x)} draws are not finite")
         density = fitted.posterior.log_prob(self.z[0], x)
         if density is not None:
             _check("posterior.log_prob", density, (len(x), len(x)))
@@ -104,8 +106,6 @@ class Answers:
         z, log_q = self.fitted.posterior.sample(self.x, count, generator)
         _check("posterior.sample: z", z, (count, len(self.x), self.latent_dim))
         _check("posterior.sample: log q(z | x)", log_q, (count, len(self.x)))
-        if broken := int((~torch.isfinite(z)).any(2).sum()):
-            raise BadAnswerError(f"posterior.sample: {broken} of {count * len(self.x)} draws are not finite")
         return z.detach().clone(), log_q.detach().clone()
 
     def _decode(self, z: Tensor) -> Tensor:

@@ -165,7 +165,7 @@ SPOILED = {
     "broadcast": (Model, Broadcast, None, "BadAnswerError: posterior.sample: log q(z | x) must have shape (1, 40)"),
     "own-density": (Model, OwnDensity, None, "BadAnswerError: posterior.log_prob must have shape (40, 40), got (40,)"),
     "unfaithful": (Model, Unfaithful, None, "BadAnswerError: posterior.sample gives other draws for the same"),
-    "lost": (Model, Lost, None, "BadAnswerError: posterior.sample: 1 of 40 draws are not finite"),
+    "lost": (Model, Lost, None, "BadAnswerError: posterior.sample: 3 of 120 draws are not finite"),
     "noise-nan": (noise(math.nan), Draws, None, "NotFiniteError: the decoder gives values that are not finite"),
     "unnormalised": (
         Model,
