@@ -42,6 +42,8 @@ def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
     from bench.study.plan import resolve
     from datasets.base import draw
 
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed must be a whole number from 0 on, got {seed!r}")
     own = {"methods": method, "datasets": dataset, "seeds": 1, "first_seed": seed, "block": 1}
     for name in (*own, "max_seconds", "tuned", "baseline"):
         if name in settings:

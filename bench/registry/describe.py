@@ -12,6 +12,7 @@ from bench.common.errors import unknown
 from bench.config.fields import fields
 from bench.config.labels import spell_value
 from bench.config.schema import Conditions
+from bench.registry.declared import ablation, search
 from bench.registry.plugins import Entry
 from bench.registry.registry import NOISE, Registry
 from methods.contract.search_space import Choice, LogUniform, Range
@@ -81,6 +82,7 @@ def description(known: Registry, name: str, kinds: Iterable[str]) -> Description
 
 def _method(known: Registry, entry: Entry) -> Description:
     made: Any = known.make_method(entry.name)
+    ranges, levels = search(known, entry.name), ablation(known, entry.name)
     meanings: dict[str, str] = {}
     for base in reversed(type(made).__mro__):
         meanings |= _documented(base)[1]
@@ -90,8 +92,8 @@ def _method(known: Registry, entry: Entry) -> Description:
             _spelled(field.type),
             spell_value(getattr(made, field.name)),
             meanings.get(field.name, ""),
-            _span(made.search[field.name]) if field.name in made.search else "",
-            ", ".join(map(spell_value, made.ablation.get(field.name, ()))),
+            _span(ranges[field.name]) if field.name in ranges else "",
+            ", ".join(map(spell_value, levels.get(field.name, ()))),
         )
         for field in dataclasses.fields(made)
         if field.init

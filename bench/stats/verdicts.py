@@ -206,7 +206,7 @@ def one_sided(datasets: Sequence[str], samples: Sequence[Mapping[int, float]]) -
 def _signs(seeds: int) -> Array:
     """Signs of seeds, (flips, seeds), all plus first: every choice of them, or as many at random for more seeds."""
     if seeds <= EVERY_FLIP:
-        return 1.0 - 2.0 * (np.arange(2**seeds)[:, None] >> np.arange(seeds) & 1)
+        return np.where(np.arange(2**seeds)[:, None] >> np.arange(seeds) & 1, -1.0, 1.0)
     signs = np.random.default_rng(0).choice((-1.0, 1.0), (2**EVERY_FLIP, seeds))
     signs[0] = 1.0
     return signs

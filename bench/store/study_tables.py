@@ -155,9 +155,32 @@ def _info(folder: Path) -> dict[str, Any]:
     about = [each for section in sections[2:] if isinstance(section, dict) for each in section.values()]
     if not all(isinstance(each, dict) for each in (*sections, *about)):
         raise ValueError(f"{path} is damaged: it does not describe a study")
+    if not all(map(_is_sound, about)) or not _settings_are_sound(info):
+        raise ValueError(f"{path} is damaged: it holds values that no study has")
     if info.get("scored_on", "test") != "test":
         raise ValueError(f"{folder} holds results of `{info.get('kind')}`, which are not scored on test data")
     return info
+
+
+def _is_sound(about: dict[str, Any]) -> bool:
+    """Whether what is said of a dataset or a method can be shown."""
+    known = about.get("expected_log_prob")
+    return known is None or (
+        isinstance(known, list) and len(known) == 2 and all(isinstance(each, int | float) for each in known)
+    )
+
+
+def _settings_are_sound(info: dict[str, Any]) -> bool:
+    """Whether the parts of study.json that a report reads by name are of their kinds."""
+    settings, sources = info.get("settings") or {}, info.get("sources") or []
+    margin, baseline = settings.get("margin"), settings.get("baseline")
+    return (
+        (margin is None or (isinstance(margin, int | float) and margin >= 0))
+        and (baseline is None or isinstance(baseline, str | list))
+        and isinstance(info.get("tuned") or {}, dict)
+        and isinstance(sources, list)
+        and all(isinstance(each, dict) for each in sources)
+    )
 
 
 def _existing(folder: Path, name: str) -> Path:

@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 
 from bench.common.errors import UsageError
+from bench.common.units import plural
 from bench.config import labels
 from bench.config.fields import flag
 from bench.config.schema import CONDITIONS, STUDIES, Conditions, Settings
 from bench.registry.fingerprints import Fingerprints
-from bench.store import provenance
+from bench.store import locks, provenance
 from bench.store.files import read_json, refuse_links, replacing
 from bench.store.records import KEY
 from bench.store.schema import SCHEMA, check_schema
@@ -298,11 +299,14 @@ def set_aside(folder: Path) -> Path | None:
         Its new path; None if there was none.
 
     Raises:
-        UsageError: If the folder holds no study.
+        UsageError: If the folder holds no study, or one of whose runs some are being made.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
     _check_is_study(folder)
+    if running := locks.held(folder):
+        count = plural(len(running), "run")
+        raise UsageError(f"another process is making {count} in {folder}; end it, or use another --out")
     for number in range(1, 10_000):
         aside = folder.with_name(f"{folder.name}.old-{number}")
         if not aside.exists():

@@ -310,7 +310,7 @@ def _check_dataset(label: str, settings: Settings, known: Registry) -> None:
         source = known.make_problem(label, latent_dim)
         if entry.data_file is not None:
             conditions = _conditions(label, settings, known)
-            _check_size(label, source, conditions["n_train"])
+            _check_size(label, source, conditions["n_train"], conditions["n_test"])
             if conditions["observation_noise"] == "known" and source.family == "gaussian":
                 raise UsageError(
                     f"dataset {label!r} has no true noise variance, got --observation-noise known; leave it out, and "
@@ -321,13 +321,18 @@ def _check_dataset(label: str, settings: Settings, known: Registry) -> None:
         raise UsageError(f"dataset {label!r} has latent dimension {entry.latent_dim}, got --latent-dim {latent_dim}")
 
 
-def _check_size(label: str, source: DataSource, n_train: int) -> None:
+def _check_size(label: str, source: DataSource, n_train: int, n_test: int) -> None:
     from datasets.base import draw
 
     try:
-        draw(source, 0, n_train, n_train, 0)
+        left = len(draw(source, 0, n_train, n_train, n_test).test)
     except ValueError as error:
         raise UsageError(f"dataset {label!r}: {error}", key=("n_train",)) from None
+    if left < n_test:
+        raise UsageError(
+            f"dataset {label!r}: {n_train} training points leave {left} for the test set, got --n-test {n_test}",
+            key=("n_test",),
+        )
 
 
 def _require_cuda() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.common.errors import UsageError
 from bench.config import labels
 from bench.config.schema import Conditions, SweepSettings
+from bench.registry.declared import ablation
 from bench.registry.registry import NOISE, DatasetLabel, Registry
 from bench.store import tables
 from bench.study.plan import Plan, resolve
@@ -88,7 +89,7 @@ def _factors(varied: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def _ablation(label: str, known: Registry) -> dict[str, tuple[str, ...]]:
     """The levels that the method declares, and then those of the conditions; raises UsageError if it declares none."""
-    declared = known.make_method(label).ablation
+    declared = ablation(known, label)
     if not declared:
         raise UsageError(f"method {label!r} declares no ablation; give --vary FACTOR=LEVEL,LEVEL,...")
     return {name: tuple(map(labels.spell_value, levels)) for name, levels in declared.items()} | LEVELS

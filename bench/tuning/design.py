@@ -12,6 +12,7 @@ import msgspec
 from bench.common.errors import UsageError
 from bench.config import labels
 from bench.config.schema import TuneSettings
+from bench.registry.declared import search
 from bench.study.plan import Pair, Plan, resolve
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Trial:
 def searched(plan: Plan, method: str) -> dict[str, Range]:
     """The ranges of a method's hyperparameters but those that --set fixes."""
     fixed = plan.settings.set.get(method, {})
-    return {name: each for name, each in plan.registry.search(method).items() if name not in fixed}
+    return {name: each for name, each in search(plan.registry, method).items() if name not in fixed}
 
 
 def trials(method: str, count: int, plan: Plan, tuning: int = 1) -> list[Trial]:
@@ -129,7 +130,7 @@ def settings_of(plan: Plan) -> TuneSettings:
 
 
 def _check(method: str, plan: Plan) -> None:
-    ranges = plan.registry.search(method)
+    ranges = search(plan.registry, method)
     if "[" in method:
         raise UsageError(f"tune takes methods by name, got {method!r}; fix a hyperparameter with --set")
     if not ranges:

@@ -62,7 +62,8 @@ def _mosaic(n: int, grid: tuple[Array, Array, Array]) -> tuple[Figure, list[Axes
     columns = min(n, 6)
     rows = -(-n // columns)
     wide, gap, left, right, head, foot = 2.1, 0.18, 0.45, 0.95, 0.62, 0.32
-    tall = wide * min(max(float(np.ptp(grid[1]) / np.ptp(grid[0])), 0.4), 2.0)
+    across, up = (float(np.ptp(axis)) for axis in grid[:2])
+    tall = wide * (min(max(up / across, 0.4), 2.0) if across and up else 1.0)
     width = left + columns * wide + (columns - 1) * gap + right
     height = head + rows * tall + (rows - 1) * (gap + 0.4) + foot
     fig = Figure(figsize=(width, height))

@@ -63,6 +63,24 @@ def listed(cli, *args):
     return [" ".join(line.split()) for line in end.out.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ('{"width": LogUniform(0.5, 2.0), "kind": Choice(("round", "square"))}', '{"width": (0.5, 2.0)}', "search of"),
+        ('{"width": LogUniform(0.5, 2.0), "kind": Choice(("round", "square"))}', "3", "search of"),
+        ('{"depth": (1, 2)}', '{"depth": 3}', "ablation of"),
+    ],
+)
+def test_what_a_method_declares_wrongly_is_told_in_a_line(cli, tmp_path, right, wrong, told):
+    path = tmp_path / "settable.py"
+    path.write_text(SETTABLE.replace(right, wrong))
+    command = ("tune",) if "search" in told else ("sweep",)
+    for args in (("list", "settable"), (*command, "-m", "settable", "-d", "circle", "--out", tmp_path / "out")):
+        end = cli(*args, "--plugin", path)
+        assert (end.code, end.out) == (2, "")
+        assert f"error: {told} method 'settable' must map names of hyperparameters to" in end.err
+
+
 def test_a_method_is_listed_with_its_hyperparameters(cli, tmp_path):
     path = tmp_path / "settable.py"
     path.write_text(SETTABLE)

@@ -312,9 +312,25 @@ def of_tuning(folder):
     (folder / "study.json").write_text(json.dumps(info))
 
 
+def edited(**changed):
+    """Changes study.json."""
+
+    def spoil(folder):
+        info = json.loads((folder / "study.json").read_text())
+        (folder / "study.json").write_text(json.dumps(info | changed))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
+        (edited(datasets={"circle": {"expected_log_prob": "x"}}), "it holds values that no study has"),
+        (edited(datasets={"circle": {"expected_log_prob": [1]}}), "it holds values that no study has"),
+        (edited(settings={"margin": -1}), "it holds values that no study has"),
+        (edited(settings={"baseline": 3}), "it holds values that no study has"),
+        (edited(tuned=3), "it holds values that no study has"),
+        (edited(sources=[3]), "it holds values that no study has"),
         (lambda folder: (folder / "study.json").unlink(), "is not a study: study.json is missing"),
         (
             lambda folder: (folder / "study.json").write_text('{"schema": 9}'),

@@ -1,6 +1,7 @@
 """The report against synthetic tables whose medians, verdicts and levels are known."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -214,6 +215,21 @@ LEVEL = (0.1, -0.1, 0.2, -0.3, 0.0, 0.3, -0.2)
 
 def said(tables):
     return answers(*tables.frames(), pd.DataFrame())[0]
+
+
+def test_seeds_without_a_result_are_told_with_whom_they_favour():
+    """A value that is no number is no result."""
+    tables = duel([0.2] * 10)
+    ended = {(each["method"], each["seed"]): each for each in tables.runs}
+    ended["iterative", 8]["status"] = ended["iterative", 9]["status"] = "failed"
+    for row in tables.measurements:
+        if (row["method"], row["seed"], row["metric"]) == ("mapa", 0, "test_ll"):
+            row["value"] = math.nan
+    assert (
+        "over 7 seeds. Seeds without a result are left out, which favours the method that has none: 1 seed of mapa on "
+        "a and 2 seeds of iterative on a."
+    ) in said(tables)
+    assert "left out" not in said(duel([0.2] * 10, tables=Tables().run("a", "mapa", 10)))
 
 
 def test_the_verdict_flips_with_the_values():

@@ -15,6 +15,7 @@ from bench.config.fields import choices, fields
 from bench.config.schema import Conditions, Execution, Settings
 from bench.registry import fingerprints
 from bench.store import files, tables
+from bench.store.locks import RunLocks
 from bench.store.records import Cost, RunResult
 from bench.study.execute import execute, longest_first
 from bench.study.folder import united
@@ -170,6 +171,15 @@ def test_fresh_sets_aside_and_loses_nothing(study, compare, tree):
     assert compare(study, "vae", "circle", 1, "--fresh").code == 0
     assert tree(aside) == before
     assert tree(study.with_name("copy.old-2")) == first
+
+
+def test_fresh_leaves_a_folder_in_which_another_process_makes_a_run(study, compare, unchanged):
+    with RunLocks(study) as held:
+        assert held.take("0" * 16)
+        with unchanged(study):
+            end = compare(study, "vae", "circle", 1, "--fresh")
+    assert end.code == 2
+    assert f"another process is making 1 run in {study}" in end.err
 
 
 def test_fresh_says_where_the_old_results_are_if_there_are_any(study, cli, tmp_path, monkeypatch):

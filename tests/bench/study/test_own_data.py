@@ -151,6 +151,12 @@ def test_data_that_change_under_a_study_fail_its_runs(files):
     assert (result.status, "were changed since the study began" in result.message) == ("failed", True)
 
 
+def test_more_test_points_than_are_left_are_refused(files):
+    with pytest.raises(UsageError, match="90 training points leave 30 for the test set, got --n-test 31"):
+        bench.compare(data=files / "data.csv", out=files / "out", **SMALL, n_test=31)
+    assert not (files / "out" / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -292,6 +292,14 @@ def densities(methods, seeds=(0,), peak=0.0):
     )
 
 
+@pytest.mark.parametrize("constant", [("x1",), ("x1", "x2")])
+def test_densities_of_test_points_that_share_a_coordinate_are_drawn(constant):
+    rows = densities(["mapa"]).assign(**dict.fromkeys(constant, 1.0))
+    with style.figure_style():
+        fig = beside_truth(rows, ["mapa"], "own")
+    assert np.isfinite(fig.get_size_inches()).all()
+
+
 def test_densities_share_the_scale_of_the_truth():
     rows = pd.concat([densities(["truth"]), densities(["mapa"], peak=3.0)])
     with style.figure_style():
