@@ -123,6 +123,14 @@ def test_what_tuning_gives_is_told_as_the_tables_have_it():
     assert f"fall by up to {gain:.2f} nats" in " ".join(page.split())
 
 
+def test_leads_at_equal_cost_on_the_first_seeds_are_told_as_the_tables_have_them():
+    text = " ".join((FOLDER.parent / "README.md").read_text(encoding="utf-8").split())
+    leads = leads_at_equal_cost("study", "exact-mle").values()
+    ahead, behind = [lead for lead in leads if lead < 0], [lead for lead in leads if lead > 0]
+    told = f"leads there on {WORDS[len(ahead)]} of six by {span(ahead)}, and is behind on {WORDS[len(behind)]} by"
+    assert f"{told} {span(behind)}" in text
+
+
 def test_on_the_named_problems_only_two_methods_are_ahead_by_more_than_the_text_says():
     ahead = {name: -min(each) for name, each in cells(differences("named")).items()}
     most = f"{max(value for name, value in ahead.items() if name not in ('exact-mle', 'mapa-polished')):.3f}"
