@@ -117,7 +117,11 @@ class Comparison:
     missing: tuple[str, ...]
 
     def having(self, verdict: str) -> list[Difference]:
-        """The differences with that verdict."""
+        """The differences with a verdict.
+
+        Args:
+            verdict: One of `bench.stats.verdicts.VERDICTS`.
+        """
         return [each for each in self.differences if each.verdict == verdict]
 
     @cached_property

@@ -35,9 +35,17 @@ def first_costs(rows: pd.DataFrame, reached: pd.Series) -> pd.DataFrame:
 def censored(measurements: pd.DataFrame, runs: pd.DataFrame, delta: float) -> pd.DataFrame:
     """The cost of each finished run of a fitted method until its oracle gap is at most delta nats.
 
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, a row each.
+        delta: The oracle gap to reach, in nats.
+
     Returns:
         Index dataset, method and seed; a column per cost. A run that never reaches the target is right-censored: it has
         its total cost with a minus sign.
+
+    Raises:
+        ValueError: If the table of runs does not say which methods learn.
     """
     rows = finished(measurements, runs)
     rows = rows[(rows["metric"] == "oracle_gap") & rows["method"].isin(fitted(runs))]
@@ -85,6 +93,10 @@ def targets(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     The target is the true model's test_ll on the same points minus delta. Runs that miss it are right-censored at their
     total cost.
 
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, a row each.
+
     Returns:
         A row per dataset, fitted method, delta and cost of TARGET_COSTS with median, low, high, reached and seeds.
         Medians are Kaplan-Meier medians, infinite if fewer than half of the seeds are observed to reach the target.
@@ -129,6 +141,12 @@ def profile(measurements: pd.DataFrame, runs: pd.DataFrame, delta: float = 0.1, 
 
     A problem is a dataset at a seed. A method solves it if it comes within delta nats of the true model; a method that
     does not, or did not finish, has infinite cost. All datasets have the same weight.
+
+    Args:
+        measurements: The table of measurements: a row per run, checkpoint and metric.
+        runs: The table of runs, a row each.
+        delta: The oracle gap to reach, in nats.
+        cost: The cost that is compared, a column of the table of measurements.
 
     Returns:
         Columns method, tau, rho, low and high; tau is on the same grid for all fitted methods. The pointwise 95% band
