@@ -54,7 +54,8 @@ def test_benchmarks_run_in_this_environment_on_a_machine_that_asv_does_not_know(
     ("kind", "timed", "parameter"),
     [
         (fits.Fit, "time_fit", "untrained"),
-        (fits.Step, "time_step", "vae"),
+        (fits.Steps, "time_25_steps", "vae"),
+        (fits.StepsOfABlock, "time_25_steps", "vae"),
         (posterior.Signals, "time_signals", 100),
         (posterior.IndexPosterior, "time_log_index", 100),
         (posterior.Quadrature, "time_quadrature", "figure8"),
