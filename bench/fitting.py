@@ -33,17 +33,17 @@ def fitted(method: str, dataset: str, seed: int = 0, **settings: Any) -> Fitted:
     """
     from bench.api import as_settings
     from bench.common.errors import UsageError
-    from bench.config.schema import Settings
+    from bench.config.schema import LARGEST, Settings
     from bench.fit.flop_counter import CountingLedger
     from bench.fit.task import make_task, reason_to_skip
     from bench.process.containment import contained
     from bench.registry.registry import registry
+    from bench.scoring.arguments import whole_number
     from bench.study.own_data import stored
     from bench.study.plan import resolve
     from datasets.base import draw
 
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"seed must be a whole number from 0 on, got {seed!r}")
+    seed = whole_number("seed", seed, 0, LARGEST)
     own = {"methods": method, "datasets": dataset, "seeds": 1, "first_seed": seed, "block": 1}
     for name in (*own, "max_seconds", "tuned", "baseline"):
         if name in settings:

@@ -42,7 +42,7 @@ def make_console() -> Console:
 def print_summary(folder: Path, metric: str) -> None:
     """Print the study's answers, and the median of a metric and of the costs per dataset and method."""
     from bench.config.schema import MARGIN
-    from bench.report import sentences
+    from bench.report import sentences, study_notes
     from bench.stats.summary import summary
     from bench.store.study_tables import borrowed
 
@@ -66,7 +66,7 @@ def print_summary(folder: Path, metric: str) -> None:
         best = starred and row["best"]
         table.add_row(
             "" if row["dataset"] == previous else escape(str(row["dataset"])),
-            escape(f"{row['method']} {sentences.BORROWED}" if row["method"] in sources else str(row["method"])),
+            escape(f"{row['method']} {study_notes.BORROWED}" if row["method"] in sources else str(row["method"])),
             f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if best else '  '}",
             *(f"{row['oracle_gap_median']:.3f}" for _ in gap),
             *(quantity(cost, row[cost]) for cost in COSTS),
@@ -80,7 +80,7 @@ def print_summary(folder: Path, metric: str) -> None:
     stated = tables.read_json(folder / "study.json")["settings"]
     for answer in sentences.answers(measurements, runs, rows, stated.get("baseline", ()), stated.get("margin", MARGIN)):
         console.print(f"\n{answer}", markup=False, highlight=False)
-    for text in sentences.borrowed(sources):
+    for text in study_notes.borrowed(sources):
         console.print(f"\n{text}", markup=False, highlight=False)
 
 

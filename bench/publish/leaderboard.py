@@ -16,7 +16,7 @@ from bench.common.errors import UsageError
 from bench.publish.blocks import Links, Page, Part
 from bench.publish.content import Content, problem_of, slim
 from bench.publish.drawing import axis_end, interval_bar
-from bench.report import sentences
+from bench.report import sentences, study_notes
 from bench.report.blocks import Block, Cell, Column, Paragraph, Row, Table
 from bench.report.comparison_tables import ratio_cell, verdict_counts
 from bench.report.provenance import method_facts
@@ -45,7 +45,7 @@ MATRIX = (
 def front(content: Content) -> Page:
     """The first page."""
     study, placed = content.study, _placed(content)
-    incident = sentences.incident(study)
+    incident = study_notes.incident(study)
     lead = sentences.overview(content.found, placed.reset_index().to_dict("records"))
     lead = lead or sentences.summary_sentences(content.found, study.runs, content.summary)
     answers: list[Block] = [Paragraph(_linked(content.note), "lead")] if content.note else []
@@ -60,14 +60,14 @@ def front(content: Content) -> Page:
         text = f"{len(content.studies)} studies: {units.listed(content.names)}. {apart}"
         answers.append(Paragraph(f"{text}{f': {units.listed(disputed)}' if disputed else ''}.", ""))
     links = [Links(kind.capitalize(), content.pages(kind)) for kind in content.pages_of]
-    notes = [Paragraph(text) for text in sentences.notes(study, content.summary, bool(content.paired))]
+    notes = [Paragraph(text) for text in study_notes.notes(study, content.summary, bool(content.paired))]
     parts = [
         Part("answers", "", answers),
         Part("leaderboard", "Leaderboard", [_leaderboard(content, placed), Paragraph(LEADERBOARD)]),
         Part("problems", "Every method on every problem", [_matrix(content, placed), Paragraph(MATRIX), *links]),
         Part("notes", "Before you use a number", notes),
     ]
-    return Page("index.html", content.title, sentences.size(study), parts)
+    return Page("index.html", content.title, study_notes.size(study), parts)
 
 
 def _linked(note: str) -> Markup:

@@ -11,7 +11,7 @@ from bench.publish.content import AT_FIRST, Content
 from bench.publish.leaderboard import front
 from bench.publish.method_page import method_page
 from bench.publish.problem_page import CURVES, problem_page
-from bench.report import sentences, texts
+from bench.report import study_notes, texts
 from bench.report.blocks import Block, Cell, Column, Entries, Entry, Paragraph, Row, Table
 from bench.report.comparison_tables import differences_table, matches_table
 from bench.report.provenance import definitions, references, run_blocks, stated
@@ -63,9 +63,9 @@ def _explorer(content: Content) -> Page:
 
 
 def _failures(content: Content) -> Page:
-    incident = sentences.incident(content.study)
+    incident = study_notes.incident(content.study)
     lead = Paragraph(incident, "lead") if incident else Paragraph(texts.ALL_FINISHED, "")
-    ended = sentences.endings(content.study.runs)
+    ended = study_notes.endings(content.study.runs)
     blocks: list[AnyBlock] = [lead, *([Paragraph(ended, "")] if ended else []), *content.unfinished(lambda _: True)]
     about = "Runs that failed, were skipped or ended early, with their reasons"
     return Page("failures.html", "Failures", about, [Part("answers", "", blocks)])
@@ -79,7 +79,7 @@ def _studies(content: Content) -> Page:
         told: list[Block] = [Paragraph(APART), Entries(entries)] if entries else [Paragraph(ALIKE, "")]
         parts.append(Part("disagreements", "Where results were kept apart", told))
     for place, (name, study) in enumerate(zip(content.names, content.studies, strict=True)):
-        blocks = [Paragraph(sentences.size(study)), *run_blocks(study)]
+        blocks = [Paragraph(study_notes.size(study)), *run_blocks(study)]
         parts.append(Part(f"study-{place}", name, blocks))
     return Page("studies.html", "Studies and provenance", "Who ran what, with which code, on which machine", parts)
 

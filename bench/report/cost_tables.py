@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from bench.common import units
-from bench.report import sentences, texts
+from bench.report import study_notes, texts
 from bench.report.blocks import Block, Cell, Column, Entry, Figures, Heading, Paragraph, Row, Table
 from bench.report.gallery import Picture
 from bench.stats.cost_to_target import SHOWN, targets
@@ -62,6 +62,6 @@ def work(study: Study) -> list[Entry]:
     for method, kinds in shares.groupby("method", sort=False):
         shown = [(k["name"], k["share"], k["by"]) for k in kinds.to_dict("records") if k["share"] >= LEAST_SHARE]
         by_formula = units.percent(kinds.loc[kinds["by"] == "formula", "share"].sum())
-        steps = sentences.aggressive_text(*aggressive.loc[method]) if method in aggressive.index else ""
-        entries.append(Entry(str(method), f"{sentences.work_text(shown)}{steps}", f"By formula: {by_formula}."))
+        steps = study_notes.aggressive_text(*aggressive.loc[method]) if method in aggressive.index else ""
+        entries.append(Entry(str(method), f"{study_notes.work_text(shown)}{steps}", f"By formula: {by_formula}."))
     return entries

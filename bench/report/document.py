@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import sentences, texts
+from bench.report import sentences, study_notes, texts
 from bench.report.blocks import Block, Cell, Claims, Entries, Figures, Heading, Legend, Paragraph, Row, Section, Table
 from bench.report.comparison_tables import claims, comparison_blocks, standings
 from bench.report.cost_tables import cost_blocks, work
@@ -67,7 +67,7 @@ def _marked(section: Section, study: Study, found: Sequence[Comparison]) -> Sect
     """The section with a mark on each method whose runs were borrowed, wherever a table or a title names it."""
     if not study.borrowed:
         return section
-    marked = {method: f"{method} {sentences.BORROWED}" for method in study.borrowed}
+    marked = {method: f"{method} {study_notes.BORROWED}" for method in study.borrowed}
     pairs = {(each.baseline, each.other) for each in found}
     marked |= {f"{a} against {b}": f"{marked.get(a, a)} against {marked.get(b, b)}" for a, b in pairs}
 
@@ -95,8 +95,8 @@ def _answers(
 ) -> list[Block]:
     many = len(found) > sentences.MANY
     lead = sentences.overview(found, places) if many else []
-    incident = sentences.incident(study)
-    notes = sentences.notes(study, table, any(each.differences for each in found))
+    incident = study_notes.incident(study)
+    notes = study_notes.notes(study, table, any(each.differences for each in found))
     return [
         *(Paragraph(text, "lead") for text in lead),
         standings(found) if many else Claims(claims(found, study, table)),
@@ -124,6 +124,6 @@ def _work(study: Study) -> list[Block]:
 
 
 def _unfinished(study: Study) -> list[Block]:
-    ended = sentences.endings(study.runs)
+    ended = study_notes.endings(study.runs)
     first = Paragraph(texts.ALL_FINISHED, "") if study.unfinished.empty else unfinished(study)
     return [first, *([Paragraph(ended, "")] if ended else [])]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.common import units
-from bench.report import sentences, texts
+from bench.report import study_notes, texts
 from bench.report.blocks import Block, Cell, Column, Figures, Heading, Paragraph, Row, Table
 from bench.report.gallery import Picture
 from bench.stats.estimates import aggregate, estimates, ranks
@@ -76,7 +76,7 @@ class Ends:
         levels = oracle_levels(self.study.measurements, self.study.runs)
         known = {dataset: levels[dataset] for dataset in self.study.datasets if dataset in levels}
         explained = [Paragraph(texts.TABLE), Paragraph(texts.INTERACTION, page_only=True)]
-        return [*explained, table, *([Paragraph(sentences.true_levels(known))] if known else [])]
+        return [*explained, table, *([Paragraph(study_notes.true_levels(known))] if known else [])]
 
     def quality(self, metrics: Sequence[Definition]) -> list[Block]:
         """The table of the other metrics; nothing if there are none."""

@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 
 from bench.common import units
-from bench.report import sentences
+from bench.report import study_notes
 from bench.report.typeset import number, text
 from bench.stats.bootstrap import LEAST_SEEDS
 from bench.stats.comparisons import Comparison, Difference, comparisons
@@ -136,7 +136,7 @@ def _conditions(study: Study, seeds: list[int]) -> str:
     low, high = min(seeds), max(seeds)
     number_of_seeds = units.plural(high, "seed") if low == high else f"{low} to {high} seeds"
     borrowed = f" Borrowed from another study: {text(units.listed(list(study.borrowed)))}." if study.borrowed else ""
-    return ", ".join([number_of_seeds, *map(text, sentences.conditions(study))]) + "." + borrowed
+    return ", ".join([number_of_seeds, *map(text, study_notes.conditions(study))]) + "." + borrowed
 
 
 def _quality(study: Study, ends: pd.DataFrame, name: str) -> list[Float]:

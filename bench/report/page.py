@@ -18,7 +18,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from bench.common import units
-from bench.report import citations, latex, sentences
+from bench.report import citations, latex, study_notes
 from bench.report.document import document
 from bench.report.figures.inline import VARIABLES, colours
 from bench.report.figures.palette import styles
@@ -57,7 +57,7 @@ def write(folder: Path, formats: Collection[str] = PAGES) -> Path:
         for kind, image in picture.images.items():
             atomic_write(study.folder / "figures" / f"{picture.stem}.{kind}", image)
     sections = document(study, table, pictures)
-    context = {"study": study, "size": sentences.size(study), "sections": sections}
+    context = {"study": study, "size": study_notes.size(study), "sections": sections}
     page = study.folder / "report.html"
     if "md" in formats:
         atomic_write(page.with_suffix(".md"), _render("report.md.j2", context | {"star": Markup("**")}))

@@ -131,7 +131,7 @@ def ranks(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         seeds, as that of `aggregate`.
 
     Raises:
-        KeyError: If the runs have no column `role`.
+        ValueError: If the runs have no column `role`.
     """
     from scipy.stats import rankdata
 

@@ -36,10 +36,11 @@ def ranked(runs: pd.DataFrame) -> list[str]:
         runs: The table of runs, with the column `role`.
 
     Raises:
-        KeyError: If the runs have no column `role`.
+        ValueError: If the runs have no column `role`.
     """
+    found = fitted(runs)
     references = set(runs.loc[runs["role"] == "reference", "method"])
-    return [method for method in fitted(runs) if method not in references]
+    return [method for method in found if method not in references]
 
 
 def finished(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

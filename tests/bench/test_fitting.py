@@ -54,7 +54,7 @@ def test_the_global_generator_is_left_alone():
         ("mpaa", "circle", {}, "did you mean 'mapa'"),
         ("vae", "circel", {}, "did you mean 'circle'"),
         ("vae", "circle", {"n_trian": 3}, "unknown setting 'n_trian' - did you mean 'n_train'"),
-        ("vae", "circle", {"seed": -1}, "seed must be a whole number from 0 on, got -1"),
+        ("vae", "circle", {"seed": -1}, "seed must be a whole number from 0 to 2147483647, got -1"),
         ("vae", "circle", {"seeds": 3}, "fitted takes one method, dataset and seed, and no seeds"),
         ("vae", "circle", {"max_seconds": 3}, "and no max_seconds"),
         ("all", "circle", {}, "fitted takes one method and one dataset, got 'all' and 'circle': 21 fits"),

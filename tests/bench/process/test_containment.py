@@ -29,7 +29,7 @@ from bench.process import containment
 from bench.process.containment import Containment, contained, importing, silenced
 from bench.process.global_state import GlobalState
 from bench.registry.plugins import load_plugin
-from bench.report import sentences
+from bench.report import study_notes
 from bench.stats.summary import work_shares
 from bench.store.study_tables import Study
 from methods.common.posteriors import Prior
@@ -377,7 +377,7 @@ def test_the_report_names_what_finished_runs_did(tmp_path):
     rows = [{"method": name, "status": "done", "notes": text} for name, texts in notes.items() for text in texts]
     runs = pd.DataFrame([*rows, {"method": "d", "status": "failed", "notes": "undone: all"}])
     study = Study(tmp_path, *[runs] * 7, info={})
-    found = sentences._side_effects(study)
+    found = study_notes._side_effects(study)
     assert found == [
         "a, undone: it changed cudnn.enabled (2 runs).",
         "b, it left running: threads (poll) (1 run).",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.report import page, sentences
+from bench.report import page, study_notes
 from bench.report.combine import check_out, combined, save
 from bench.report.latex import STEMS
 from bench.stats.summary import summary
@@ -81,11 +81,11 @@ def test_seeds_of_several_studies_are_told():
     later = {("circle", "vae", seed): -2.0 for seed in (2, 3)}
     found = combined([study_of(runs("mapa", "vae")), study_of(later, "two")], OUT, "report")
     assert found.pooled == {"circle": ["one", "two"]}
-    every = sentences.notes(found, summary(found.measurements, found.runs), True)
+    every = study_notes.notes(found, summary(found.measurements, found.runs), True)
     (told,) = [text for text in every if "Seeds" in text]
     assert told.startswith("Seeds of one and two are taken together on circle. The verdicts there hold only if")
     alike = combined([study_of(runs("mapa", "vae")), study_of(runs("vae", "iwae"), "two")], OUT, "report")
-    assert (alike.pooled, sentences.pooled(alike.pooled)) == ({}, [])
+    assert (alike.pooled, study_notes.pooled(alike.pooled)) == ({}, [])
 
 
 def split(one, two, *more):

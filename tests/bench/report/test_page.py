@@ -22,6 +22,7 @@ from bench.report.page import markdown, write
 from bench.report.sentences import answers, matching, sentence
 from bench.stats.bootstrap import _bounds
 from bench.stats.comparisons import comparisons, pairs
+from bench.stats.estimates import ranks
 from bench.stats.summary import aggressive_shares, best, final, oracle_levels, summary
 from bench.stats.verdicts import interval
 from bench.store.schema import SCHEMA
@@ -448,10 +449,11 @@ def test_each_baseline_is_compared_with_every_other_method(methods, baseline, ex
     assert {(each.baseline, each.other) for each in comparisons(measurements, runs, baseline)} == expected
 
 
-def test_runs_without_roles_are_refused():
+@pytest.mark.parametrize("read", [comparisons, ranks])
+def test_runs_without_roles_are_refused(read):
     measurements, runs = duel([0.1]).frames()
     with pytest.raises(ValueError, match="lacks the column 'role'"):
-        comparisons(measurements, runs.drop(columns="role"))
+        read(measurements, runs.drop(columns="role"))
 
 
 def test_a_lone_method_is_set_against_the_truth():
@@ -800,9 +802,8 @@ def run(code):
 
 
 def test_importing_the_report_is_light():
-    loaded = set(
-        run("import sys, bench.report, bench.report.sentences, bench.store.schema; print(*sys.modules)").split()
-    )
+    modules = "bench.report, bench.report.sentences, bench.report.study_notes, bench.store.schema"
+    loaded = set(run(f"import sys, {modules}; print(*sys.modules)").split())
     assert not {"matplotlib", "seaborn", "jinja2", "torch", "methods", "datasets"} & loaded
 
 

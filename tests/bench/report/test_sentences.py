@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from bench.report.sentences import accuracy, alone, conditions, endings, incident, needed, overview
+from bench.report.sentences import alone, needed, overview
+from bench.report.study_notes import accuracy, conditions, endings, incident
 from bench.store.schema import RUN
 from bench.store.study_tables import Study
 
