@@ -34,14 +34,18 @@ def size(study: Study) -> str:
 def conditions(study: Study) -> list[str]:
     """The conditions of a study that have words of their own or differ from the default, each in a few words."""
     stated = study.section("settings")
-    families = {each.get("likelihood", "gaussian") for each in study.section("datasets").values()} or {"gaussian"}
+    about = study.section("datasets").values()
+    families = {each.get("likelihood", "gaussian") for each in about} or {"gaussian"}
     found = []
     for field in fields(Conditions):
         if field.name == "observation_noise" and "gaussian" not in families:
             continue
         words = field.extra.get("report")
         value = stated.get(field.name)
-        if value is None and words and field.name in study.runs:  # each dataset has its own
+        counted = {int(each["test_points"]) for each in about if "test_points" in each}
+        if field.name == "n_test" and counted:  # a dataset may have fewer than asked
+            value = " or ".join(map(str, sorted(counted)))
+        elif value is None and words and field.name in study.runs:  # each dataset has its own
             value = " or ".join(map(str, sorted(study.runs[field.name].unique())))
         if value is not None and words:
             found.append(words.format(value))

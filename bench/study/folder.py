@@ -263,6 +263,7 @@ def describe_study(plan: Plan, folder: Path, command: str, before: Held | None) 
                 "likelihood": plan.family(label),
                 "expected_log_prob": entry.expected_log_prob,
                 "data": plan.data(label),
+                "test_points": plan.test_points(label),
             }
             for label, entry in plan.datasets.items()
         },

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from datasets.base import DataSource
 
 Pair = tuple[str, str]  # dataset and method, by their labels
+
+
+class _Source(NamedTuple):
+    """What a plan keeps of a dataset: the digest of its data, the family of its points, the size of its test set."""
+
+    digest: str
+    family: str
+    test_points: int
 
 
 @dataclass(frozen=True)
@@ -74,23 +82,28 @@ class Plan:
         )
 
     @cached_property
-    def _sources(self) -> dict[str, tuple[str, str]]:
+    def _sources(self) -> dict[str, _Source]:
         return {}
 
-    def _source(self, dataset: str) -> tuple[str, str]:
+    def _source(self, dataset: str) -> _Source:
         if dataset not in self._sources:
-            source = self.registry.make_problem(dataset, self.conditions(dataset)["latent_dim"])
+            conditions = self.conditions(dataset)
+            source = self.registry.make_problem(dataset, conditions["latent_dim"])
             with contained():
-                self._sources[dataset] = data_digest(source), source.family
+                self._sources[dataset] = _Source(data_digest(source), source.family, _test_points(source, conditions))
         return self._sources[dataset]
 
     def data(self, dataset: str) -> str:
         """The digest of a dataset's data."""
-        return self._source(dataset)[0]
+        return self._source(dataset).digest
 
     def family(self, dataset: str) -> str:
         """The family of p(x | z) that a dataset's points are of."""
-        return self._source(dataset)[1]
+        return self._source(dataset).family
+
+    def test_points(self, dataset: str) -> int:
+        """The size of a dataset's test set, which is less than asked where it has fewer points."""
+        return self._source(dataset).test_points
 
     @property
     def size(self) -> int:
@@ -319,6 +332,16 @@ def _check_dataset(label: str, settings: Settings, known: Registry) -> None:
                 )
     elif entry.latent_dim is not None and latent_dim not in (None, entry.latent_dim):
         raise UsageError(f"dataset {label!r} has latent dimension {entry.latent_dim}, got --latent-dim {latent_dim}")
+
+
+def _test_points(source: DataSource, conditions: Mapping[str, Any]) -> int:
+    """The size of the test set; that asked for if the dataset is too small to be divided, which its runs tell."""
+    from datasets.base import Observations, draw
+
+    if isinstance(source, Observations):
+        with suppress(ValueError):
+            return len(draw(source, 0, conditions["n_train"], conditions["n_train"], conditions["n_test"]).test)
+    return int(conditions["n_test"])
 
 
 def _check_size(label: str, source: DataSource, n_train: int, n_test: int) -> None:

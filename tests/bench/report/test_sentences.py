@@ -120,3 +120,14 @@ def test_noise_is_spoken_of_where_a_dataset_has_it(tmp_path, families, told):
     info = {"settings": {"observation_noise": "learned"}, "datasets": {each: {"likelihood": each} for each in families}}
     study = Study(tmp_path, *[pd.DataFrame()] * 7, info)
     assert ("learned observation noise" in conditions(study)) == told
+
+
+@pytest.mark.parametrize(
+    ("counted", "told"), [((), "2000"), ((None,), "2000"), ((797,), "797"), ((2000, 797), "797 or 2000")]
+)
+def test_the_test_points_are_those_that_the_datasets_have(tmp_path, counted, told):
+    """An older study does not say how many they have."""
+    about = {str(place): {} if count is None else {"test_points": count} for place, count in enumerate(counted)}
+    info = {"settings": {"n_test": 2000}, "datasets": about}
+    study = Study(tmp_path, *[pd.DataFrame()] * 7, info)
+    assert f"{told} test points" in conditions(study)
