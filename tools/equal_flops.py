@@ -18,6 +18,7 @@ import torch
 from bench.config.labels import name_of, spell
 from bench.stats.summary import final
 from bench.stats.summary import fitted as learned
+from bench.store.records import RunSpec
 from bench.store.study_tables import Study, read
 from bench.study.folder import held
 from bench.study.plan import resolve
@@ -37,6 +38,10 @@ def ends(study: Study) -> pd.DataFrame:
     return gaps.rename_axis(columns=None).join(study.runs.set_index(RUN)["flops"])
 
 
+def _label(spec: RunSpec) -> str:
+    return spell(name_of(spec.method), dict(spec.parameters))
+
+
 def at_budget(given: tuple[str, str, str, int, int, float]) -> dict[str, object]:
     """One row of the table, for a method's name, its label, dataset, seed, training points and budget in FLOPs."""
     torch.set_num_threads(1)
@@ -53,17 +58,14 @@ def main() -> None:
     asked = parser.parse_args()
     study = read(asked.study)
     mine, before = ends(study).loc[study.baseline[0]], held(asked.study)
-    labels = {
-        (spec.method, spec.dataset, spec.seed): spell(name_of(spec.method), dict(spec.parameters))
-        for spec in resolve(before.settings, before.pairs).runs
-    }
+    specs = {(spec.method, spec.dataset, spec.seed): spec for spec in resolve(before.settings, before.pairs).runs}
     names = asked.methods or [name for name in learned(study.runs) if name != study.baseline[0]]
     own = mine.assign(method=study.baseline[0]).reset_index()[[*RUN, "oracle_gap", "flops"]]
     path = path_of(study)
     rows = (pd.read_csv(path) if path.exists() else own).to_dict("records")
     done = {tuple(row[key] for key in RUN) for row in rows}
     wanted = [
-        (name, labels[name, *of], *of, study.section("settings")["n_train"], mine.loc[of, "flops"])
+        (name, _label(specs[name, *of]), *of, specs[name, *of].n_train, mine.loc[of, "flops"])
         for of, name in product(mine.index, names)
         if (name, *of) not in done
     ]

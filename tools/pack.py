@@ -9,6 +9,7 @@ package carries. Refuses a study that is not finished, and one whose tables are 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 from bench.store.files import atomic_write
@@ -31,15 +32,25 @@ def pack(folder: Path, out: Path) -> int:
     if study.info["provenance"]["finished"] is None:
         raise ValueError(f"{folder} is not finished")
     tables = {"measurements": thinned(study.measurements), "runs": study.runs, "work": study.work}
-    (out / "tuned").mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        write_table(out / f"{name}.parquet", table)
-    for path in (each for kind in KEPT if "parquet" not in kind for each in folder.glob(kind)):
-        atomic_write(out / path.relative_to(folder), path.read_bytes())
-    size = sum(path.stat().st_size for kind in KEPT for path in out.glob(kind))
-    if size > LIMIT:
-        raise ValueError(f"{out} takes {size / 1e6:.1f} MB; what travels with the package may take {LIMIT / 1e6:g} MB")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as made:
+        new = Path(made)
+        for name, table in tables.items():
+            write_table(new / f"{name}.parquet", table)
+        for path in (each for kind in KEPT if "parquet" not in kind for each in folder.glob(kind)):
+            _copy(path, new / path.relative_to(folder))
+        files = [path for path in new.rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files)
+        if size > LIMIT:
+            raise ValueError(f"{out} would take {size / 1e6:.1f} MB, of {LIMIT / 1e6:g} MB that may travel")
+        for path in files:
+            _copy(path, out / path.relative_to(new))
     return size
+
+
+def _copy(path: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(to, path.read_bytes())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from rich.markup import escape
 
 from bench.common.units import plural, quantity
 from bench.config.labels import name_of
-from bench.store.schema import LEARNS
 from bench.study.log import alone, final, outcome, workload
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Interim:
         self.open[spec.dataset][spec.method].discard(spec.seed)
         self.failed += result.status not in ("done", "skipped")
         last = final(result)
-        if last and result.status == "done" and spec.role in LEARNS:
+        if last and result.status == "done" and spec.role == "method":
             self.finals[spec.dataset][spec.method][spec.seed] = last.value
 
     def over(self, dataset: str) -> bool:

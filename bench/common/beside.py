@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
@@ -19,11 +20,18 @@ def _send(sender: Connection, work: Callable[[], object]) -> None:
         sender.send(work())
 
 
+def _can_copy() -> bool:
+    """Whether this process may be copied, and the copy holds no lock of another thread."""
+    daemonic = multiprocessing.current_process().daemon
+    return sys.platform == "linux" and not daemonic and threading.active_count() == 1
+
+
 class Beside(Generic[T]):
     """Some work, begun in a copy of this process. Its result is the same wherever it is done.
 
-    Where a process cannot safely be forked, where there is one core, and if the copy fails, it is done by this process
-    when its result is asked for.
+    If the copy fails, the work is done by this process when its result is asked for. So it is where there is one core,
+    and where a copy is not safe or not allowed: on other systems than Linux, where other threads run, as in a notebook,
+    and in a daemonic process, as those of multiprocessing.Pool are.
 
     Args:
         work: The work. What it returns is sent from process to process.
@@ -32,7 +40,7 @@ class Beside(Generic[T]):
     def __init__(self, work: Callable[[], T]):
         self.work = work
         self.receiver = None
-        if (os.cpu_count() or 1) > 1 and sys.platform == "linux":
+        if (os.cpu_count() or 1) > 1 and _can_copy():
             context = multiprocessing.get_context("fork")
             self.receiver, sender = context.Pipe(duplex=False)
             self.copy = context.Process(target=_send, args=(sender, work), daemon=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 import re
 
-from bench.common.errors import UsageError
-
 MISSING = "–"
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
@@ -159,11 +157,11 @@ def in_bytes(text: str) -> int:
     """The number of bytes in a text such as 2GB, 512MB or 1.5e9.
 
     Raises:
-        UsageError: For any other text.
+        ValueError: For any other text.
     """
     found = SIZE.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"--run-memory must be a number of bytes such as 512MB or 2GB, got {text!r}")
+        raise ValueError(text)
     return int(float(found["number"]) * UNITS[found["unit"].upper()])
 
 

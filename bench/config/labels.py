@@ -14,12 +14,11 @@ from typing import Any, get_args, get_type_hints
 from bench.common.errors import UsageError, unknown
 
 NAME = re.compile(r"[\w.+-]+")
-BETWEEN = re.compile(r",(?![^\[]*\])")
-QUOTED = re.compile(r'(?:"[^"]*"|[^,"]|")+')
+TOGETHER = re.compile(r'"[^"]*"|\[[^\]]*\]')
 FORM = re.compile(r"(?P<name>[^\[\]]*)(?:\[(?P<parameters>[^\[\]]+)\])?")
 DIGITS = 400
 WORDS = {"true": True, "false": False, "none": None}
-EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "none"}
+EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", NoneType: "none", str: "text"}
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -28,7 +27,8 @@ def split(text: str) -> tuple[str, ...]:
     Raises:
         UsageError: If a name is missing between commas.
     """
-    parts = [part.strip() for part in (QUOTED.findall(text) if '"' in text else BETWEEN.split(text))]
+    marked = TOGETHER.sub(lambda found: found[0].replace(",", "\0"), text)
+    parts = [part.replace("\0", ",").strip() for part in marked.split(",")]
     parts = [part[1:-1] if part[:1] == part[-1:] == '"' and len(part) > 1 else part for part in parts]
     if any(parts) and not all(parts):
         raise UsageError(f"a name is missing between the commas of {text!r}")

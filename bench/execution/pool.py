@@ -20,9 +20,10 @@ from pathlib import Path
 
 import msgspec
 
-from bench.common.errors import UsageError
+from bench.common.errors import UsageError, describe
 from bench.execution.job import Job, Outcome, RunCrashedError
 from bench.registry.plugins import PluginFile
+from bench.store.files import atomic_write
 from bench.store.records import RunResult
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -81,11 +82,15 @@ class RunServer:
             RunCrashedError: If its process dies or exceeds a limit.
             UsageError: If the code or the packages are not those of the job.
         """
+        try:
+            here = tuple(map(self._at_hand, job.plugins))
+            specs = tuple(msgspec.structs.replace(spec, plugins=here) for spec in job.specs)
+            prepared = replace(job, specs=specs, plugins=(), shared=self._own_folder())
+        except OSError as error:
+            raise RunCrashedError("failed", f"the run could not begin: {describe(error)}") from None
         with self._connection() as connection:
             try:
-                here = tuple(map(self._at_hand, job.plugins))
-                specs = tuple(msgspec.structs.replace(spec, plugins=here) for spec in job.specs)
-                connection.send(replace(job, specs=specs, plugins=(), shared=self._own_folder()))
+                connection.send(prepared)
                 outcome = msgspec.msgpack.decode(connection.recv_bytes(), type=Outcome)
             except (EOFError, OSError):
                 raise RunCrashedError("failed", "the watcher of the run ended") from None
@@ -168,8 +173,9 @@ class RunServer:
         with self._lock:
             for name, content in plugin.files:
                 copy = folder / name
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(content)
+                if not copy.exists():  # other runs may be reading it
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    atomic_write(copy, content)
         return str(folder / Path(plugin.path).name)
 
     def _own_folder(self) -> str:

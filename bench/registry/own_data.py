@@ -169,7 +169,8 @@ def _csv(content: bytes) -> Cells:
     is no whole number.
     """
     text = io.StringIO(content.decode("utf-8-sig"), newline="")
-    rows = [row for row in csv.reader(text, strict=True) if len(row) > 1 or any(cell.strip() for cell in row)]
+    read = csv.reader(text, strict=True)
+    rows = [row for row in read if len(row) > 1 or row == [""] or any(cell.strip() for cell in row)]  # "" is missing
     if not rows:
         return {}
     if len(rows[0]) == 1 and (found := [mark for mark in ";\t" if mark in rows[0][0]]):

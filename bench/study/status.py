@@ -91,7 +91,8 @@ class TimeLeft:
 
     def __init__(self, runs: Iterable[Run]):
         every = list(runs)
-        self.at_a_time = max(1, sum(run.state == "running" for run in every))
+        programs = {_program(run.spec) for run in every if run.state == "running"}
+        self.at_a_time = max(1, len(programs))
         spent: dict[str, list[float]] = {}
         for run in every:
             if run.result is not None and run.state == "done":
@@ -104,6 +105,11 @@ class TimeLeft:
         if not all(name in self.usual for name in waiting):
             return None
         return sum(self.usual[name] for name in waiting) / self.at_a_time
+
+
+def _program(spec: RunSpec) -> tuple[str, str, int]:
+    """The one program that a run is part of: the seeds of a block run as one, and each has its share of the time."""
+    return spec.dataset, spec.method, spec.seed // spec.block
 
 
 _name = lru_cache(labels.name_of)  # of a method, which thousands of runs share

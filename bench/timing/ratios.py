@@ -61,7 +61,7 @@ def time_ratio(first: Times, second: Times, seed: int) -> Ratio:
         seed: Seed of the bootstrap.
 
     The interval is the percentile bootstrap of the median log ratio over rounds (Efron & Tibshirani 1993, chapter
-    13), at a level of 98.5%, for the reason given in `bench.stats.paired.interval`. From 5 to 20 rounds it covers the
+    13), at a level of 98.5%, for the reason given in `bench.stats.verdicts.interval`. From 5 to 20 rounds it covers the
     truth 94 to 99 times in 100; at 95% it would only 88 times for 7.
     """
     from scipy.stats import bootstrap

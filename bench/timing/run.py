@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from bench.common.errors import UsageError, describe
@@ -91,6 +92,9 @@ def run(settings: TimingSettings, folder: Path | None, watch: Watch) -> Result:
         FitFailedError: If a method raises, or yields nothing.
     """
     plan = planned(settings)
+    (dataset,) = plan.datasets
+    stated = {"methods": tuple(plan.methods), "dataset": dataset, "n_train": plan.conditions(dataset)["n_train"]}
+    settings = msgspec.structs.replace(settings, **stated)  # as the fits have them
     if folder is not None:
         check_folder(folder)
     with pinned() as core:
@@ -157,7 +161,10 @@ def planned(settings: TimingSettings) -> Plan:
         "first_seed": settings.seed,
         "plugins": settings.plugins,
     }
-    return resolve(Settings(methods=names, **shared, **conditions))
+    plan = resolve(Settings(methods=names, **shared, **conditions))
+    if len(plan.methods) < 2:
+        raise UsageError(f"--methods names {next(iter(plan.methods))!r} alone, got {', '.join(names)}")
+    return plan
 
 
 def check_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ def result(run_spec):
     """A run's result with a final likelihood, or a failure."""
 
     def make(method, seed, value, dataset="circle", seconds=1.0):
-        role = "ceiling" if method.startswith("oracle") else "method"
+        role = {"oracle": "ceiling", "pyro-vae": "reference"}.get(method.partition("[")[0], "method")
         spec = run_spec(method=method, seed=seed, dataset=dataset, role=role)
         if value is None:
             return RunResult(spec, status="failed", message="ValueError: [red]\nno")
@@ -79,10 +79,10 @@ def test_nothing_leads_where_all_failed(told, result):
     assert len(told([result("vae", 0, None), result("vae", 1, None)])) == 3
 
 
-def test_the_paired_difference_is_told_and_the_true_model_left_out(result):
+def test_the_paired_difference_is_told_and_the_true_model_and_references_left_out(result):
     results = [result("vae", seed, value) for seed, value in enumerate((-1.0, -1.0, -100.0))]
     results += [result("mapa", seed, value) for seed, value in enumerate((-2.0, -2.0, 50.0))]
-    results += [result("oracle", 0, 9.0), result("oracle[x=1]", 0, 9.0)]
+    results += [result("oracle", 0, 9.0), result("oracle[x=1]", 0, 9.0), result("pyro-vae", 0, 9.0)]
     interim = Interim([each.spec for each in results])
     assert interim.answer("circle") == ""
     for each in results:

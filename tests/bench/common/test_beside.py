@@ -1,6 +1,8 @@
 """Work in a copy of this process: its result, errors in it, and its end."""
 
+import multiprocessing
 import os
+import threading
 import time
 
 import pytest
@@ -26,6 +28,26 @@ def test_it_is_done_by_another_process_meanwhile():
 def test_on_one_core_this_process_does_it(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     assert Beside(os.getpid).result() == HERE
+
+
+def test_with_other_threads_this_process_does_it():
+    go = threading.Event()
+    other = threading.Thread(target=go.wait)
+    other.start()
+    try:
+        assert Beside(os.getpid).result() == HERE
+    finally:
+        go.set()
+        other.join()
+
+
+def test_a_daemonic_process_does_it_by_itself():
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(done_here)
+
+
+def done_here():
+    return Beside(os.getpid).result() == os.getpid()
 
 
 def test_an_error_is_raised_here_and_printed_nowhere(capfd):

@@ -28,6 +28,12 @@ class Typed:
 
 def test_commas_within_brackets_do_not_separate():
     assert labels.split(" mapa,mapa[a=1,b=2] , vae[c=3]") == ("mapa", "mapa[a=1,b=2]", "vae[c=3]")
+    assert labels.split('mapa[a=1,b=2],"x,y"') == ("mapa[a=1,b=2]", "x,y")
+
+
+def test_none_is_not_the_word_for_it():
+    assert labels.convert("x", None, str | None) is None
+    assert labels.convert("x", "tanh", str | None) == "tanh"
 
 
 @pytest.mark.parametrize("text", ["mapa,,vae", "mapa,", ",mapa", "mapa[a=1,b=2], ,vae"])

@@ -78,6 +78,26 @@ def test_a_run_is_the_same_in_a_child(run_spec, one, tmp_path):
     assert not Path(plugin.path).exists()
 
 
+def test_a_copied_plugin_is_not_written_again(workers, tmp_path):
+    """A run that reads it meanwhile would find half of it."""
+    plugin = PluginFile(str(tmp_path / "elsewhere" / "mine.py"), (("mine.py", b"x = 1"),))
+    first, second = (Path(workers._at_hand(plugin)) for _ in range(2))
+    assert first == second
+    before = first.stat()
+    workers._at_hand(plugin)
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert first.read_bytes() == b"x = 1"
+
+
+def test_what_cannot_be_copied_is_told_as_it_is(workers, tmp_path, run_spec, monkeypatch):
+    def full():
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(workers, "_own_folder", full)
+    with pytest.raises(RunCrashedError, match="the run could not begin: OSError: No space left on device"):
+        workers.run(Job((run_spec(),)))
+
+
 OUTLIVED = """
 import sys
 from bench.execution import pool

@@ -168,6 +168,7 @@ BAD = {
     "word.csv": (lines("1,two"), "row 61, column 'b': 'two' is not a number"),
     "missing.csv": (lines("1,"), "row 61, column 'b': the value is missing"),
     "na.csv": (lines("NA,1"), "row 61, column 'a': the value is missing"),
+    "gap.csv": (b"a\n" + b"1\n2\n" * 30 + b'""\n', "row 61, column 'a': the value is missing"),
     "infinite.csv": (lines("1,-inf"), "row 61, column 'b': '-inf' is infinite"),
     "large.csv": (lines("1,1e16"), "row 61, column 'b': '1e16' exceeds 1e+15"),
     "semicolons.csv": (b"a;b\n" + b"1,5;2,5\n" * 60, "its cells are separated by ';'; commas are expected"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from msgspec import structs
 
 from bench.config.schema import Execution, SweepSettings
 from bench.registry import fingerprints
@@ -117,9 +118,19 @@ def test_the_time_left_is_the_median_of_the_method_shared_by_those_that_run(fold
         for seed in range(3):
             assert locks.take(specs(folder)[f"torus / vae / seed {seed}"].key)
         lines = show(folder)
-    assert "torus vae 3 about 12 s" in lines
-    assert "torus untrained 3 about 30 s" in lines
-    assert lines[-1].endswith("3 running, 3 missing; time left: about 42 s, estimated with 3 at a time")
+    assert "torus vae 3 about 36 s" in lines
+    assert "torus untrained 3 about 90 s" in lines
+    assert lines[-1].endswith("3 running, 3 missing; time left: about 2.1 min, estimated with 1 at a time")
+
+
+def test_the_seeds_of_a_block_run_as_one_program(folder, show):
+    """Each has its share of the seconds, so that two programs halve the time whatever their seeds."""
+    spec = next(iter(specs(folder).values()))
+    runs = [
+        status.Run(structs.replace(spec, seed=seed, block=10), "running" if seed < 20 else "missing", None)
+        for seed in range(30)
+    ]
+    assert status.TimeLeft(runs).at_a_time == 2
 
 
 def test_no_time_is_told_where_none_is_known(folder, show):

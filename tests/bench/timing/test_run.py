@@ -290,10 +290,19 @@ def test_methods_of_the_house(cli):
     assert end.out.count("of oracle's time") == end.out.count("of iterative's time") == 1
 
 
+def test_labels_are_those_of_the_fits_however_they_are_spelled(cli):
+    methods, dataset = "vae[learning_rate=1e-2],oracle", "circle[ n_train = 40 ]"
+    end = cli("timing", "-m", methods, "-d", dataset, "--rounds", 5, "--max-steps", 1)
+    assert end.code == 0, end.err
+    assert "circle, 40 training points" in end.out
+    assert "vae[learning_rate=0.01]" in end.out
+
+
 BAD = [
     (("-m", "vae"), "--methods needs at least two names to compare, got vae"),
     (("-m", ""), "--methods needs at least two names to compare, got none"),
     (("-m", "vae,mapa,vae"), "--methods names 'vae' twice"),
+    (("-m", "vae[learning_rate=1e-2],vae[learning_rate=0.01]"), "--methods names 'vae[learning_rate=0.01]' alone"),
     (("-m", "vae,mpaa"), "unknown method 'mpaa' - did you mean 'mapa'?"),
     (("-d", "circel"), "unknown dataset 'circel' - did you mean 'circle'?"),
     (("-d", "circle,torus"), "--dataset takes exactly one name, got 'circle,torus'"),
