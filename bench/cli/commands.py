@@ -226,7 +226,9 @@ def sweep(out: str, fresh: bool, quiet: bool, **options: Any) -> int:
     from bench.study import sweep
 
     folder, how = Path(out), _read(Execution, options)
-    plan, points = sweep.planned(_read(SweepSettings, options))
+    plan, points, left_out = sweep.planned(_read(SweepSettings, options))
+    if left_out and not quiet:
+        click.echo(f"Left out, as there is no such data: {', '.join(left_out)}", err=True)
     results = _execute(plan, folder, fresh, quiet, how)
     sweep.write(folder, sweep.table(points, results))
     from bench.report.figures.sweep import write

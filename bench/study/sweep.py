@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.common.errors import UsageError
 from bench.config import labels
@@ -49,8 +49,16 @@ class Point:
     method: str
 
 
-def planned(settings: SweepSettings) -> tuple[Plan, list[Point]]:
-    """The plan that varies one factor at a time, and its points.
+class Design(NamedTuple):
+    """A sweep: the plan, its points, and what an ablation leaves out, as a dataset cannot have it."""
+
+    plan: Plan
+    points: list[Point]
+    left_out: list[str]
+
+
+def planned(settings: SweepSettings) -> Design:
+    """The plan that varies one factor at a time, with its points.
 
     Args:
         settings: What to vary; without `vary`, the method's ablation and then the conditions in LEVELS.
@@ -62,14 +70,17 @@ def planned(settings: SweepSettings) -> tuple[Plan, list[Point]]:
     if len(plan.methods) != 1:
         raise UsageError(f"--method takes exactly one method, got {', '.join(plan.methods)}")
     (method,) = plan.methods
-    factors = _factors(settings.vary) or _ablation(method, plan.registry)
-    points = [
-        _point(factor, level, dataset, method, plan)
-        for factor, levels in factors.items()
+    factors = _factors(settings.vary)
+    wanted = [
+        (factor, level, dataset)
+        for factor, levels in (factors or _ablation(method, plan.registry)).items()
         for dataset in plan.datasets
         for level in levels
     ]
-    return plan.with_pairs(tuple(dict.fromkeys((point.varied, point.method) for point in points))), points
+    lacking = [] if factors else [each for each in wanted if not _has(*each, plan)]
+    points = [_point(*each, method, plan) for each in wanted if each not in lacking]
+    pairs = tuple(dict.fromkeys((point.varied, point.method) for point in points))
+    return Design(plan.with_pairs(pairs), points, [f"{factor}={level} on {of}" for factor, level, of in lacking])
 
 
 def _factors(varied: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -95,6 +106,23 @@ def _ablation(label: str, known: Registry) -> dict[str, tuple[str, ...]]:
     return {name: tuple(map(labels.spell_value, levels)) for name, levels in declared.items()} | LEVELS
 
 
+def _has(factor: str, level: str, dataset: str, plan: Plan) -> bool:
+    """Whether a dataset can have a level of LEVELS: only a true model has noise to vary, and files have few points."""
+    from datasets.base import Observations, draw
+
+    if factor not in (NOISE, "n_train"):
+        return True
+    source = plan.registry.make_problem(dataset, plan.conditions(dataset)["latent_dim"])
+    if factor == NOISE:
+        return source.noise_variance is not None
+    if isinstance(source, Observations):
+        try:
+            draw(source, 0, int(level), int(level), 1)
+        except ValueError:
+            return False
+    return True
+
+
 def _point(factor: str, level: str, dataset: str, method: str, plan: Plan) -> Point:
     if factor in (*Conditions.IN_LABEL, NOISE):
         asked = DatasetLabel.parse(dataset)
@@ -114,7 +142,7 @@ def _noise(level: str, dataset: str, plan: Plan) -> str | float:
     multiple = labels.convert(f"the multiple in {NOISE}={level}", level.removesuffix("x"), float)
     own = plan.registry.make_problem(dataset, plan.settings.latent_dim).noise_variance
     if own is None:
-        raise UsageError(f"dataset {dataset!r} has no true noise to vary")
+        raise UsageError(f"dataset {dataset!r} has no true noise to vary; leave {NOISE} out")
     return float(f"{multiple * own:.12g}")
 
 

@@ -16,7 +16,7 @@ from bench.study import sweep
 
 def planned(*varied, methods=("vae[steps=9]",)):
     small = {"seeds": 2, "n_train": 20, "n_test": 20}
-    return sweep.planned(SweepSettings(methods=methods, datasets=("circle", "figure8"), vary=varied, **small))
+    return sweep.planned(SweepSettings(methods=methods, datasets=("circle", "figure8"), vary=varied, **small))[:2]
 
 
 def test_one_factor_varies_at_a_time():
@@ -58,6 +58,20 @@ def test_without_factors_the_methods_ablation_and_then_the_conditions_are_varied
     declared = plan.registry.make_method("mapa").ablation
     assert tuple(dict.fromkeys(point.factor for point in points)) == (*declared, *sweep.LEVELS)
     assert declared
+
+
+def test_an_ablation_leaves_out_what_a_dataset_cannot_have_and_says_so():
+    """Bits have no noise, and digits have 1,797 points and no true noise. What is asked for is refused instead."""
+    datasets = ("circle", "binary_curve", "digits")
+    _, points, left_out = sweep.planned(SweepSettings(methods=("mapa",), datasets=datasets))
+    of_noise = [
+        f"noise_variance={level} on {name}" for name in datasets[1:] for level in sweep.LEVELS["noise_variance"]
+    ]
+    assert left_out == ["n_train=2000 on digits", *of_noise]
+    kept = {(point.dataset, point.factor) for point in points}
+    assert {(name, "n_train") for name in datasets} | {("circle", "noise_variance")} <= kept
+    with pytest.raises(UsageError, match="'digits' has no true noise to vary; leave noise_variance out"):
+        sweep.planned(SweepSettings(methods=("mapa",), datasets=("digits",), vary=("noise_variance=2x",)))
 
 
 @pytest.mark.parametrize(
