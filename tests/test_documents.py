@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import shlex
+import textwrap
 import tomllib
 from dataclasses import replace
 from functools import cache, partial
@@ -24,7 +25,7 @@ import datasets
 import methods
 from bench.cli.app import cli
 from bench.cli.options import LAST, SettingsCommand
-from bench.common.units import number, ratio
+from bench.common.units import listed, number, ratio
 from bench.config import schema
 from bench.config.fields import choices, fields, read
 from bench.config.labels import spell_value
@@ -284,16 +285,26 @@ def leads_at_equal_cost(folder, rival):
 
 
 def table_at_equal_cost(folder):
-    """The median gap of each method at the FLOPs of the first baseline."""
+    """The median gap of each method at the FLOPs of the first baseline, and which lead it where."""
     study, found = compared(folder)
+    baseline = found[0].baseline
     middle = at_equal_cost(folder).groupby("dataset").median().T
-    return markdown(
-        (f"gap at `{found[0].baseline}`'s FLOPs", *problem_names(study.datasets)),
+    table = markdown(
+        (f"gap at `{baseline}`'s FLOPs", *problem_names(study.datasets)),
         [
             (f"`{name}`", *map(number, middle.loc[name, study.datasets]))
             for name in middle.mean(axis=1).sort_values().index
         ],
     )
+    leads = {rival: leads_at_equal_cost(folder, rival) for rival in middle.index if rival != baseline}
+    ahead = {rival: sorted(-lead for lead in of.values() if lead < 0) for rival, of in leads.items()}
+    told = [
+        f"`{rival}` on {len(of)} of {len(study.datasets)} by {of[0]:.3f}" + (f" to {of[-1]:.3f}" if len(of) > 1 else "")
+        for rival, of in sorted(ahead.items(), key=lambda each: -len(each[1]))
+        if of
+    ]
+    text = f"Ahead of `{baseline}` by the median difference at the same seeds: {listed(told)} nats."
+    return "\n".join([table, "", *textwrap.wrap(text, 120, break_on_hyphens=False, break_long_words=False)])
 
 
 def cells_of_match(match):
