@@ -35,11 +35,6 @@ class DataSource:
     noise_variance: float | None
     family: str
 
-    @property
-    def has_truth(self) -> bool:
-        """Whether the true model is known."""
-        return isinstance(self, Problem)
-
 
 @dataclass(frozen=True)
 class Problem(DataSource):

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from methods.common.latent_grid import exact_posterior, index_without_codes
+from methods.common.latent_grid import MOST_COORDINATES, exact_posterior, index_without_codes
 from methods.common.posteriors import PerDatumGaussian, Prior
 from methods.contract.method import Fitted, Method, Role, Task
-
-MOST_COORDINATES = 100
 
 
 @dataclass(frozen=True)

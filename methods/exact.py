@@ -10,8 +10,7 @@ from operator import attrgetter
 
 import torch
 
-from methods.baselines import MOST_COORDINATES
-from methods.common.latent_grid import resolving
+from methods.common.latent_grid import MOST_COORDINATES, resolving
 from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
 from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Fitted, Method, Task, require

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.common.units import listed, number
+from bench.registry.declared import search
 from bench.registry.registry import registry
 from bench.report import sentences
 from bench.stats.comparisons import comparisons
@@ -193,7 +194,7 @@ def test_the_studies_took_what_the_kept_tuning_chose_on_other_problems(study, fo
     assert found.info["tuned"]["sha256"] == hashlib.sha256(content).hexdigest()
     assert {each["dataset"] for each in chosen["choices"]} == {EVERY}
     rivals = {each["method"] for each in chosen["choices"]}
-    assert rivals == {name for name in study.methods if registry().search(name)}
+    assert rivals == {name for name in study.methods if search(registry(), name)}
     trials = pd.read_csv(FOLDER.parent / "tune" / "trials.csv")
     assert {*trials["dataset"]} == {*HELD_BEFORE}
     assert not {*trials["seed"]} & {*found.runs["seed"]}

@@ -174,9 +174,9 @@ class CountingLedger:
         if known is not None:
             self._add(known)
         else:
-            start = perf_counter()
+            start, before = perf_counter(), self.overhead_s
             self._run_new((name,), alone)
-            self.overhead_s += perf_counter() - start
+            self.overhead_s = before + perf_counter() - start  # all of it, with what counting added within
 
     def _add(self, known: _Known) -> None:
         self._flops += known.flops

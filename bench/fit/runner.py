@@ -25,9 +25,9 @@ WARM_UP_POINTS = 32
 WARM_UP_STEPS = 3
 
 
-def run_one(spec: RunSpec, concurrent: bool = False, shared: str = "") -> RunResult:
-    """Carry out a run, as `run_block` does."""
-    return run_block([spec], concurrent, shared)[0]
+def run_one(spec: RunSpec) -> RunResult:
+    """Carry out a run alone, as `run_block` does."""
+    return run_block([spec])[0]
 
 
 def run_block(specs: Sequence[RunSpec], concurrent: bool = False, shared: str = "") -> list[RunResult]:

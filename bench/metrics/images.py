@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bench.store.schema import DATA, POINT, RECONSTRUCTION, SAMPLE
 from methods.contract.method import Fitted, likelihood_of
 
 SHOWN = 10
-DATA = "data"
-POINT, RECONSTRUCTION, SAMPLE = "test point", "reconstruction", "sample"
 ImageRow = tuple[str, str, int, int, list[float]]
 
 

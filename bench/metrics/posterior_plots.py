@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from bench.metrics.posterior import signals, true_log_index
+from bench.store.schema import FLOOR, LEAST_INDEX_PROBABILITY, TRUTH
 from datasets.base import Problem
 from methods.common.latent_grid import GridPosterior, index_without_codes
 from methods.contract.method import Fitted
 
 RANKS = (0.125, 0.375, 0.625, 0.875)
-LEAST = 1e-6
 MOST_POINTS = 2000
 SIGNALS = 64
 SEEN_DIMS = (2, 3)
-TRUTH, FLOOR = "truth", "floor"
 
 Row = tuple[str, int, int, float, list[float], float]
 SignalRow = tuple[str, int, int, list[float], list[float]]
@@ -53,7 +52,7 @@ def index_posteriors(
         name: fitted.log_index,
     }
     found = {each: log_index(train[points]).exp().double().cpu() for each, log_index in known.items()}
-    kept = torch.stack(list(found.values())).amax(0) > LEAST
+    kept = torch.stack(list(found.values())).amax(0) > LEAST_INDEX_PROBABILITY
     kept[range(len(points)), points] = True
     which, index = kept.nonzero(as_tuple=True)
     asked = [points[k] for k in which.tolist()]

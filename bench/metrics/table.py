@@ -39,7 +39,7 @@ class Table:
             Outputs, (..., D): the mean of x in data units, if it is Gaussian.
         """
         parts = len(self.coefficients)
-        outside = z[..., 0].detach().abs() > RADIUS
+        outside = ~(z[..., 0].detach().abs() <= RADIUS)  # NaN too
         place = torch.where(outside[..., None], 0.0, (z + RADIUS) * (parts / (2 * RADIUS)))
         part = place.detach().floor().long().clamp(max=parts - 1)
         chosen = self.coefficients.index_select(0, part.flatten())

@@ -61,7 +61,7 @@ class GlobalState:
     def restore(self) -> None:
         """Set every changed value back."""
         for setting, value in self.values:
-            if setting.get() != value:
+            if value != setting.get():  # in the order of `changes`: the earlier value compares
                 setting.put(value)
 
     def changes(self, since: GlobalState) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ from bench.registry.plugins import Entry, installed, offered
 if TYPE_CHECKING:
     from datasets.base import DataSource
     from methods.contract.method import Method
-    from methods.contract.search_space import Range
 
 NOISE = "noise_variance"
 
@@ -127,10 +126,6 @@ class Registry:
     def parameters(self, label: str, under: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The hyperparameters that a label states, and those of `under` that it leaves open, converted and in order."""
         return self._method(label, under or {})[1] if under or labels.parse(label)[1] else {}
-
-    def search(self, name: str) -> Mapping[str, Range]:
-        """The ranges of the hyperparameters that `tune` may vary; empty if the method declares none."""
-        return self.make_method(name).search
 
     def method_label(self, label: str) -> str:
         """A method's label, spelled in one way."""

@@ -10,7 +10,10 @@ SCHEMA = 3  # of the tables, of runs/*.json and of study.json
 RUN = ["dataset", "method", "seed"]  # what identifies a run
 PAIR = ["dataset", "method"]
 LEARNS = ("method", "reference")  # the roles of methods that learn
-ROLES = (*LEARNS, "ceiling", "floor")  # the values of the column `role`
+# In the tables of plots: what stands beside methods, kinds of images, and the least index probability that is kept.
+TRUTH, FLOOR, DATA = "truth", "floor", "data"
+POINT, RECONSTRUCTION, SAMPLE = "test point", "reconstruction", "sample"
+LEAST_INDEX_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True)

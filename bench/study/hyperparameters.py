@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.common.errors import UsageError
 from bench.config import labels
+from bench.registry.declared import search
 from bench.registry.registry import Registry
 
 Parameters = Mapping[str, Mapping[str, Any]]
@@ -63,7 +64,7 @@ class Hyperparameters:
 
     def _in_effect(self, dataset: str, label: str, given: Parameters, known: Registry) -> list[dict[str, Any]] | None:
         name, stated = labels.parse(label)
-        if name not in self._of(dataset) and known.search(name):
+        if name not in self._of(dataset) and search(known, name):
             return None
         won = {**given.get(name, {}), **stated}
         return [

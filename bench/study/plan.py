@@ -18,6 +18,7 @@ from bench.common.errors import UsageError, unknown
 from bench.config import labels
 from bench.config.schema import CONDITIONS, Conditions, Settings
 from bench.process.containment import contained
+from bench.registry.declared import search
 from bench.registry.fingerprints import Fingerprint, Fingerprints, data_digest
 from bench.registry.own_data import checked, label_of
 from bench.registry.plugins import Entry
@@ -278,7 +279,7 @@ def _datasets(settings: Settings) -> tuple[str, ...]:
 def _every_method(settings: Settings, known: Registry) -> tuple[str, ...]:
     """What 'all' stands for: every method, or every tunable one."""
     if "all" in settings.methods and settings.KIND == "tune":
-        return tuple(name for name in known.methods if known.search(name))
+        return tuple(name for name in known.methods if search(known, name))
     return tuple(known.methods)
 
 

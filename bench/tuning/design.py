@@ -134,7 +134,7 @@ def _check(method: str, plan: Plan) -> None:
     if "[" in method:
         raise UsageError(f"tune takes methods by name, got {method!r}; fix a hyperparameter with --set")
     if not ranges:
-        tunable = [name for name in plan.registry.methods if plan.registry.search(name)]
+        tunable = [name for name in plan.registry.methods if search(plan.registry, name)]
         raise UsageError(f"method {method!r} declares nothing to tune (available: {', '.join(tunable)})")
     if not searched(plan, method):
         raise UsageError(f"--set fixes all that could be tuned of {method!r}: {', '.join(ranges)}")

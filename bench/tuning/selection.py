@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.registry.declared import search
 from bench.study.hyperparameters import EVERY
 from bench.tuning.design import CONFIRMATION, SEARCH, settings_of
 
@@ -179,13 +180,13 @@ def choose(rows: pd.DataFrame, plan: Plan) -> list[Chosen]:
 
 
 def _chosen(dataset: str, method: str, rows: pd.DataFrame, plan: Plan) -> Chosen:
-    search = rows[rows["stage"] == SEARCH]
-    scores = _scores(search)
+    searched = rows[rows["stage"] == SEARCH]
+    scores = _scores(searched)
     best = _best(scores)
     confirmation = _confirmation(rows[rows["stage"] == CONFIRMATION], best) if best else None
     trial = best if confirmation and confirmation.holds else 0
-    taken = search[search["trial"] == trial]
-    names = {**plan.registry.search(method), **plan.settings.set.get(method, {})}
+    taken = searched[searched["trial"] == trial]
+    names = {**search(plan.registry, method), **plan.settings.set.get(method, {})}
     values = {name: value for name in names for value in taken[f"p_{name}"].dropna().head(1)}
     said = f"trial {best} wins" if trial else "the defaults are kept"
     why = f"trial {best} is {confirmation}" if confirmation else "no trial scored higher"
@@ -201,8 +202,8 @@ def _chosen(dataset: str, method: str, rows: pd.DataFrame, plan: Plan) -> Chosen
         confirmation,
         len(scores),
         int((scores == -math.inf).sum()),
-        float(search["flops"].sum()),
-        float(search["wall_s"].sum()),
+        float(searched["flops"].sum()),
+        float(searched["wall_s"].sum()),
         f"{said}: {why}",
     )
 

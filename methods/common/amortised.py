@@ -242,7 +242,7 @@ class Trainer:
             yield self.fitted
             if step + 1 < self.method.steps and bounds:
                 sent = zip(self.phases, bounds, strict=True)
-                self.kinds = [phase.send(each) for phase, each in sent if phase is not None]
+                self.kinds = [JOINT if phase is None else phase.send(each) for phase, each in sent]
 
     def _restart(self) -> Iterator[Sequence[Fitted]]:
         """The trials of all starts but the first, after which the state of each replica is that of its best start."""

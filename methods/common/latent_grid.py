@@ -18,6 +18,7 @@ EDGE = 1e-16
 COARSEST = 256
 LEAST_MASS = 1e-9
 MOST_CELLS = 60_000
+MOST_COORDINATES = 100  # of x, given which a grid of the plane still resolves the posterior
 NODES_PER_CELL = 4
 CELLS_AT_ONCE = 256
 NEGLIGIBLE = 1e-30

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from methods.common.amortised import AmortisedMethod
 from methods.common.held_out import MOST_DIMENSIONS
+from methods.common.latent_grid import MOST_COORDINATES
 from methods.common.mixture_likelihood import ModelPosterior
 from methods.common.posteriors import PerDatumGaussian
 from methods.contract.decoder import GenerativeModel, standard_normal_log_prob
 from methods.contract.method import Fitted, Posterior, Task
 
-MOST_COORDINATES = 100  # of a grid in the plane
 SPREAD = 0.01
 
 

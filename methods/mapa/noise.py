@@ -89,16 +89,13 @@ def refine_noise(x: Tensor, centres: Tensor, noise: float, steps: int = STEPS) -
     return noise
 
 
-def refine_variances(
-    x: Tensor, centres: Tensor, variances: Tensor, steps: int = STEPS, leave_one_out: bool = False
-) -> Tensor:
+def refine_variances(x: Tensor, centres: Tensor, variances: Tensor, leave_one_out: bool = False) -> Tensor:
     """The same with a variance for each coordinate.
 
     Args:
         x: Data, (n, D).
         centres: The means of the Gaussians, (M, D).
         variances: The variances to start from, (D,), in squared data units.
-        steps: Number of steps.
         leave_one_out: Whether centre i says nothing of point i.
 
     Returns:
@@ -107,7 +104,7 @@ def refine_variances(
     least = _least(x)
     shift = x.mean(0)
     x, centres = x - shift, centres - shift
-    for _ in range(steps):
+    for _ in range(STEPS):
         unit = variances.sqrt()
         distance = torch.cdist(x / unit, centres / unit).square()
         if leave_one_out:

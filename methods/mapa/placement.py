@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Order = NDArray[np.int64]
 
+STARTS = 10  # of a path, about
+
 CHARGES = {
     "k-means": "n m ((3 D + 1) (iterations + 1) + (3 D + 2) (2 + ln m)): Lloyd's steps, and k-means++ with its trials",
     "node distances": "(3 D + 1) m^2",
@@ -153,19 +155,18 @@ def _position_along(points: Array, path: Array) -> Array:
     return reached[segment] + fraction[np.arange(len(points)), segment] * length[segment]
 
 
-def shortest_path(distance: Array, ledger: Ledger, restarts: int = 10) -> Order:
+def shortest_path(distance: Array, ledger: Ledger) -> Order:
     """A short open path through m >= 2 nodes: nearest neighbour from several starts, then 2-opt.
 
     Args:
         distance: The distances between nodes, (m, m).
         ledger: Where the work is accounted for.
-        restarts: About how many starts to try.
 
     Returns:
         The nodes in the order of the path, (m,).
     """
     m = len(distance)
-    starts = range(0, m, max(1, m // restarts))
+    starts = range(0, m, max(1, m // STARTS))
     ledger.charge("nearest neighbours", len(starts) * m**2)
     paths = [_two_opt(distance, _greedy(distance, first), ledger) for first in starts]
     return min(paths, key=lambda path: float(distance[path[:-1], path[1:]].sum()))

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from bench.report.figures.style import plain
 from bench.stats.curves import Array
+from bench.store.schema import TRUTH
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRUTH = "truth"
 _COLORS = sns.color_palette("mako", as_cmap=True)
 
 

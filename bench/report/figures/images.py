@@ -10,12 +10,11 @@ from matplotlib.textpath import TextPath
 
 from bench.report.figures.style import plain, set_title
 from bench.stats.curves import Array
+from bench.store.schema import DATA, POINT, RECONSTRUCTION, SAMPLE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DATA = "data"
-POINT, RECONSTRUCTION, SAMPLE = "test point", "reconstruction", "sample"
 _STRIP, _TALL, _HEAD, _GAP = 4.2, 0.46, 0.72, 0.25  # inches
 _SIZE = 9  # points
 

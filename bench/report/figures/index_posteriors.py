@@ -13,15 +13,14 @@ from matplotlib.patches import Patch
 
 from bench.report.figures.palette import INK, MUTED, Style
 from bench.report.figures.style import EDGE, name_row, panel_grid, plain, set_title
+from bench.store.schema import FLOOR, LEAST_INDEX_PROBABILITY, TRUTH
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRUTH, FLOOR = "truth", "floor"
 NEIGHBOURS = 9
 _SHADE: dict[str, Any] = {"color": "#5f83ab", "alpha": 0.5, "linewidth": 0}  # so that a dark ground shows through
 _BADGE = "#57606a"
-LEAST = 1e-6
 _NEGLIGIBLE = 0.02
 
 
@@ -63,7 +62,7 @@ def divergences(table: pd.DataFrame) -> pd.DataFrame:
     KL leaves out codes whose true probability is below 1e-6, because the table may lack them.
     """
     truth, others = table[TRUTH], table.drop(columns=TRUTH)
-    seen = truth > LEAST
+    seen = truth > LEAST_INDEX_PROBABILITY
     ratio = others[seen].clip(lower=np.finfo(float).tiny).rdiv(truth[seen], axis=0).to_numpy()
     kl = (truth[seen].to_numpy()[:, None] * np.log(ratio)).sum(0)
     tv = others.sub(truth, axis=0).abs().sum() / 2

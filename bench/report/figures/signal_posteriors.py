@@ -17,11 +17,11 @@ from bench.common.units import number
 from bench.report.figures.palette import INK, MUTED, Style
 from bench.report.figures.style import EDGE, name_row, panel_grid, set_title
 from bench.stats.curves import Array
+from bench.store.schema import TRUTH
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRUTH = "truth"
 MOST = 5
 _MARGIN = 0.18
 _TRUE: dict[str, Any] = {"color": MUTED, "alpha": 0.22, "markersize": 8.5, "markeredgewidth": 0}

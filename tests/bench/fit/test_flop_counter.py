@@ -328,6 +328,16 @@ def test_counting_times_itself_and_not_the_work():
     assert 0 < ledger.overhead_s < passed - 3 * 0.05
 
 
+def test_the_time_of_work_that_is_repeated_is_taken_off_once():
+    ledger = CountingLedger()
+    ledger.start()
+    start = time.perf_counter()
+    ledger.repeat("step", lambda: [full(4).neg() for _ in range(200)])
+    passed = time.perf_counter() - start
+    ledger.stop()
+    assert 0 < ledger.overhead_s <= passed
+
+
 def test_the_memo_tells_names_and_shapes_apart():
     ledger = CountingLedger()
     ledger.start()

@@ -3,7 +3,8 @@
 import torch
 
 from bench.metrics import Evaluator
-from bench.metrics.images import DATA, POINT, RECONSTRUCTION, SAMPLE, images
+from bench.metrics.images import images
+from bench.store.schema import DATA, POINT, RECONSTRUCTION, SAMPLE
 from datasets.base import Observations, draw
 from methods.contract.method import Fitted, Posterior
 

@@ -68,3 +68,8 @@ def test_gradients_are_those_of_the_model():
 def test_what_is_not_finite_stays_so():
     lost = Model(lambda z: torch.where(z > 1, math.nan, z))
     assert torch.isnan(tabulated(lost).decode(torch.tensor([[2.0], [0.5]]))).flatten().tolist() == [True, False]
+
+
+def test_a_code_that_is_no_number_has_no_mean():
+    found = tabulated(SMOOTH).decode(torch.tensor([[math.nan], [0.5]], dtype=torch.float64))
+    assert torch.isnan(found).all(1).tolist() == [True, False]

@@ -87,6 +87,17 @@ def test_each_change_is_named_alone_and_undone(change):
     assert now.changes(before) == ()
 
 
+@pytest.mark.parametrize(
+    "replace", [lambda: setattr(time, "ctime", str), lambda: delattr(time, "ctime")], ids=["by a class", "by nothing"]
+)
+def test_a_function_is_put_back_whatever_replaced_it(replace):
+    before = time.ctime
+    with contained() as changed:
+        replace()
+    assert changed == ["replaced time.ctime"]
+    assert time.ctime is before
+
+
 def test_every_setting_is_tried():
     tried = [setting.change for change in CHANGES for setting, _ in NOW.values if change.startswith(setting.change)]
     assert set(tried) == {setting.change for setting, _ in NOW.values}

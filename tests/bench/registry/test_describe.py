@@ -7,6 +7,7 @@ import pytest
 import datasets
 import methods
 from bench.config import labels
+from bench.registry.declared import search
 from bench.registry.describe import description
 from bench.registry.registry import registry
 
@@ -111,7 +112,7 @@ def test_each_hyperparameter_has_a_default_and_a_meaning(name):
     assert {each.name: each.default for each in found.parameters} == {
         field.name: labels.spell_value(getattr(made, field.name)) for field in dataclasses.fields(made)
     }
-    assert {each.name for each in found.parameters if each.searched} == set(known.search(name))
+    assert {each.name for each in found.parameters if each.searched} == set(search(known, name))
     assert {each.name for each in found.parameters if each.ablated} == set(made.ablation)
     assert [each.name for each in found.parameters if not each.meaning] == []
 

@@ -48,7 +48,7 @@ def test_each_kind_of_file_gives_the_same_numbers(tmp_path, kind):
     assert found.left_out == (() if kind == "npz" else ("kind", "when", "yes"))
     made = registry([str(tmp_path / f"my table.{kind}")]).make_problem("my-table", None)
     assert torch.equal(made.data, torch.from_numpy(VALUES))
-    assert (made.latent_dim, made.data_dim, made.has_truth) == (2, 2, False)
+    assert (made.latent_dim, made.data_dim) == (2, 2)
 
 
 def test_what_is_said_of_the_dataset(tmp_path):

@@ -487,3 +487,17 @@ def test_an_objective_is_told_the_steps_that_are_taken_and_given_its_draws(make_
     for _ in Counting(samples=3, steps=5, batch_size=20).fit(make_task("circle")):
         pass
     assert Counting.told == [(step, (3, 20, 1)) for step in range(5)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unphased(VAE):
+    """It may train parts alone, and never does."""
+
+    phased: ClassVar[bool] = True
+
+
+def test_a_method_that_gives_no_phases_trains_jointly(make_task):
+    """To rounding, as its two parts have optimisers of their own."""
+    ends = [list(method(**BRIEF).fit(make_task("circle", DATA)))[-1] for method in (VAE, Unphased)]
+    for first, second in zip(*(each.model.parameters() for each in ends), strict=True):
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-5)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.report.figures.images import DATA, POINT, RECONSTRUCTION, SAMPLE, beside_data, strip
+from bench.report.figures.images import beside_data, strip
+from bench.store.schema import DATA, POINT, RECONSTRUCTION, SAMPLE
 
 
 def table(methods):
