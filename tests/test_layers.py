@@ -1,7 +1,9 @@
 """Who may import whom, and what must not be imported before it is needed."""
 
 import ast
+import importlib
 import json
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -196,3 +198,25 @@ def test_list_prints_without_imports_that_are_heavier_than_rich():
 def test_reading_tables_never_loads_torch():
     program = "import bench.publish.site, bench.report.figures.sweep, bench.store.tables"
     assert "torch" not in loaded([program])[program]
+
+
+NAMED = {
+    (name, str(path.relative_to(ROOT)))
+    for path in [*SOURCES.values(), *ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    for name in re.findall(r"`((?:bench|methods|datasets)(?:\.\w+)+)`", path.read_text(encoding="utf-8"))
+}
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in NAMED}))
+def test_what_texts_name_by_its_dotted_name_is_there(name):
+    """A module, or something within one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        break
+    for part in parts[length:]:
+        assert hasattr(found, part), [path for each, path in NAMED if each == name]
+        found = getattr(found, part)

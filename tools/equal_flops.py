@@ -16,8 +16,7 @@ import pandas as pd
 import torch
 
 from bench.config.labels import name_of, spell
-from bench.stats.summary import final
-from bench.stats.summary import fitted as learned
+from bench.stats.summary import final, learners
 from bench.store.records import RunSpec
 from bench.store.study_tables import Study, read
 from bench.study.folder import held
@@ -59,7 +58,7 @@ def main() -> None:
     study = read(asked.study)
     mine, before = ends(study).loc[study.baseline[0]], held(asked.study)
     specs = {(spec.method, spec.dataset, spec.seed): spec for spec in resolve(before.settings, before.pairs).runs}
-    names = asked.methods or [name for name in learned(study.runs) if name != study.baseline[0]]
+    names = asked.methods or [name for name in learners(study.runs) if name != study.baseline[0]]
     own = mine.assign(method=study.baseline[0]).reset_index()[[*RUN, "oracle_gap", "flops"]]
     path = path_of(study)
     rows = (pd.read_csv(path) if path.exists() else own).to_dict("records")

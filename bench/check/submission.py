@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -66,9 +67,9 @@ class Submission:
         plan = resolve(settings, before.pairs)
         return cls(folder, before, plan, {spec.name: spec for spec in plan.runs})
 
-    @property
+    @cached_property
     def runs(self) -> list[Run]:
-        """The runs in the folder, in the order of the plan.
+        """The runs in the folder, each read once, in the order of the plan.
 
         Raises:
             UsageError: For a run that is damaged.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +16,7 @@ from bench.common import units
 from bench.report.figures.inline import VARIABLES
 from bench.report.figures.palette import Style
 from bench.stats.bootstrap import Array
-from bench.stats.curves import Curve, curves, limits
+from bench.stats.curves import Curve, curves, limits, near
 from bench.store.schema import COSTS, LEARNS, Definition, define
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 14, 34, 48  # the margins around the panel
 FLOOR = 1e-3  # nats; gaps at or below it, which a good model can have by chance, are drawn at the edge
 DECADES = 3  # the most decades of gaps above the largest final one
 LEAST = 4  # units by which a line moves; smaller steps are not visible
-_FAR = 4.0  # medians
 FEW = 6  # the most ranges over seeds that a reader can distinguish
 SHAPES = {
     "o": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
@@ -117,10 +115,9 @@ def axis_end(means: Sequence[float], highs: Sequence[float]) -> float:
     Returns:
         The end; 0 if no value is finite.
     """
-    finite = [value for value in means if math.isfinite(value)]
-    shown = _FAR * statistics.median(finite) if finite else 0.0
-    ends = [max(mean, high if math.isfinite(high) else mean) for mean, high in zip(means, highs, strict=True)]
-    return max((end for mean, end in zip(means, ends, strict=True) if mean <= shown), default=0.0)
+    values, upper = np.asarray(means, float), np.asarray(highs, float)
+    ends = np.where(np.isfinite(upper), np.fmax(values, upper), values)
+    return float(ends[near(values)].max(initial=0.0))
 
 
 @dataclass(frozen=True)

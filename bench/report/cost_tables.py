@@ -12,7 +12,7 @@ from bench.report import study_notes, texts
 from bench.report.blocks import Block, Cell, Column, Entry, Figures, Heading, Paragraph, Row, Table
 from bench.report.gallery import Picture
 from bench.stats.cost_to_target import SHOWN, targets
-from bench.stats.summary import aggressive_shares, fitted, work_shares
+from bench.stats.summary import aggressive_shares, learners, work_shares
 from bench.store.schema import define
 from bench.store.study_tables import Study
 
@@ -56,7 +56,7 @@ def _target(dataset: str, method: str, row: Mapping[Hashable, Any]) -> Cell:
 
 def work(study: Study) -> list[Entry]:
     """The kinds of work of each fitted method, with the share charged by formula and that of aggressive steps."""
-    rows = study.work[study.work["method"].isin(fitted(study.runs))]
+    rows = study.work[study.work["method"].isin(learners(study.runs))]
     shares, aggressive = work_shares(rows), aggressive_shares(rows)
     entries = []
     for method, kinds in shares.groupby("method", sort=False):

@@ -19,7 +19,7 @@ from bench.report.figures.palette import Style, styles
 from bench.stats.cost_to_target import profile
 from bench.stats.curves import mean_curves
 from bench.stats.estimates import aggregate, ranks
-from bench.stats.summary import final, finished, fitted, oracle_levels
+from bench.stats.summary import final, finished, learners, oracle_levels
 from bench.store.schema import LEARNS
 from bench.store.study_tables import Study
 
@@ -185,9 +185,9 @@ def _curves(study: Study, table: pd.DataFrame) -> Drawings:
 
 def _losses(study: Study, table: pd.DataFrame) -> Drawings:
     ends = final(study.measurements, study.runs)
-    parts = decomposition.loss_parts(ends, study.datasets, fitted(study.runs))
+    parts = decomposition.loss_parts(ends, study.datasets, learners(study.runs))
     if len(parts):
-        without = sorted(set(fitted(study.runs)) - set(parts.index.get_level_values("method")))
+        without = sorted(set(learners(study.runs)) - set(parts.index.get_level_values("method")))
         caption = "The loss of each method against the true model, in nats, by part"
         caption += f"; not known for {units.listed(without)}" if without else ""
         labels = {"oracle_gap": "oracle gap", "inference_gap": "inference gap"}
@@ -226,7 +226,7 @@ def _index_posteriors(study: Study, table: pd.DataFrame) -> Drawings:
         # A ceiling would be the floor of the index posterior again.
         if names := [m for m, role in study.roles.items() if m in present and role != "ceiling"]:
             fig = index_posteriors.over_truth(rows, names, known, name)
-            absent = [m for m in fitted(study.runs) if m not in names]
+            absent = [m for m in learners(study.runs) if m not in names]
             caption = f"{name}: the index posterior of {units.listed(names)} over the true one, seed {seed}"
             caption += f"; none is recorded for {units.listed(absent)}" if absent else ""
             words = f"{caption}. Index KL, medians in nats: {_ended(table, name, 'index_kl')}."
@@ -236,11 +236,11 @@ def _index_posteriors(study: Study, table: pd.DataFrame) -> Drawings:
 def _signal_posteriors(study: Study, table: pd.DataFrame) -> Drawings:
     named, known = stems(study.datasets), _styles(study)
     for name, seed, rows in _at_one_seed(study.signals):
-        if names := signal_posteriors.overlaid(rows, fitted(study.runs), study.colour_groups, study.baseline):
+        if names := signal_posteriors.overlaid(rows, learners(study.runs), study.colour_groups, study.baseline):
             fig = signal_posteriors.over_truth(rows, names, known, name)
             present = set(rows["method"].unique())
-            absent = [m for m in fitted(study.runs) if m not in present]
-            unseen = [m for m in fitted(study.runs) if m in present and m not in names]
+            absent = [m for m in learners(study.runs) if m not in present]
+            unseen = [m for m in learners(study.runs) if m in present and m not in names]
             caption = f"{name}: the signal posterior of {units.listed(names)} over the true one, seed {seed}"
             caption += f"; not drawn: {units.listed(unseen)}" if unseen else ""
             caption += f"; none is recorded for {units.listed(absent)}" if absent else ""

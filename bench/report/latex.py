@@ -19,7 +19,7 @@ from bench.stats.bootstrap import LEAST_SEEDS
 from bench.stats.comparisons import Comparison, Difference, comparisons
 from bench.stats.cost_to_target import targets
 from bench.stats.estimates import estimates
-from bench.stats.summary import best, final, fitted
+from bench.stats.summary import best, final, learners
 from bench.stats.verdicts import BETTER, EQUIVALENT, UNDECIDED, WORSE, decide
 from bench.store.files import atomic_write
 from bench.store.schema import PAIR, Definition, define
@@ -152,7 +152,7 @@ def _quality(study: Study, ends: pd.DataFrame, name: str) -> list[Float]:
     marks = {
         pair: mark
         for dataset in study.datasets
-        for pair, mark in _marks(values, dataset, metric, fitted(study.runs)).items()
+        for pair, mark in _marks(values, dataset, metric, learners(study.runs)).items()
     }
 
     def cell(method: str, dataset: str) -> Cell:

@@ -24,7 +24,7 @@ from bench.report.figures.inline import VARIABLES, colours
 from bench.report.figures.palette import styles
 from bench.report.gallery import gallery
 from bench.report.rows import rows
-from bench.stats.summary import fitted, summary
+from bench.stats.summary import learners, summary
 from bench.store.files import atomic_write
 from bench.store.study_tables import Study, read
 
@@ -81,7 +81,7 @@ def _interactive(study: Study) -> dict[str, Any]:
         "program_hash": "sha256-" + base64.b64encode(hashlib.sha256(program.encode()).digest()).decode(),
         "rows": htmlsafe_json_dumps(rows(study), separators=(",", ":"), ensure_ascii=False),
         "colours": colours(),
-        "methods": [(name, known[name].mark, VARIABLES[known[name].color]) for name in fitted(study.runs)],
+        "methods": [(name, known[name].mark, VARIABLES[known[name].color]) for name in learners(study.runs)],
         "missing": units.MISSING,
     }
 

@@ -15,7 +15,7 @@ from bench.stats.comparisons import Comparison, CostRatio, Difference, compariso
 from bench.stats.estimates import aggregate
 from bench.stats.matching import SLACK
 from bench.stats.power import MOST_SEEDS, least_effect, least_margin
-from bench.stats.summary import fitted
+from bench.stats.summary import learners
 from bench.stats.verdicts import EQUIVALENT, UNDECIDED, VERDICTS, WORSE
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def summary_sentences(found: Sequence[Comparison], runs: pd.DataFrame, table: pd
     """A paragraph per comparison, losses first; without any, what the study says about its only fitted method."""
     if found:
         return [sentence(comparison) for comparison in losses_first(found)]
-    methods = fitted(runs)
+    methods = learners(runs)
     return [alone(methods[0], table)] if methods else ["No method was fitted in this study."]
 
 

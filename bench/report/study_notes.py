@@ -9,7 +9,7 @@ from bench.common.units import listed, number, percent, plural
 from bench.config.fields import fields
 from bench.config.labels import spell_value
 from bench.config.schema import Conditions
-from bench.stats.summary import finished, fitted
+from bench.stats.summary import finished, learners
 from bench.store.schema import LEARNS, RUN
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def accuracy(errors: pd.Series) -> list[str]:
 def _final_errors(study: Study) -> pd.Series:
     """The standard errors of test_ll at the last checkpoint of each finished run of a fitted method."""
     rows = finished(study.measurements, study.runs)
-    rows = rows[(rows["metric"] == "test_ll") & rows["method"].isin(fitted(study.runs))]
+    rows = rows[(rows["metric"] == "test_ll") & rows["method"].isin(learners(study.runs))]
     last = rows["checkpoint"] == rows.groupby(RUN)["checkpoint"].transform("max")
     return rows[last].set_index(RUN)["stderr"].dropna()
 

@@ -14,7 +14,7 @@ from bench.config.schema import MARGIN
 from bench.stats.bootstrap import bounds_over_problems
 from bench.stats.cost_to_target import DELTAS
 from bench.stats.matching import Match, cost_to_come_near, cost_to_match
-from bench.stats.summary import final, finished, fitted, with_quotable_seconds
+from bench.stats.summary import final, finished, learners, with_quotable_seconds
 from bench.stats.verdicts import Decision, decide
 from bench.store.schema import PAIR, RUN
 
@@ -179,7 +179,7 @@ def pairs(runs: pd.DataFrame, baseline: Collection[str] = ()) -> list[tuple[str,
     Returns:
         Pairs of a baseline and another method.
     """
-    methods = fitted(runs)
+    methods = learners(runs)
     chosen = [method for method in methods if method in baseline]
     first = chosen if 0 < len(chosen) < len(methods) else methods[:1]
     return [(one, other) for one in first for other in methods if other not in first]

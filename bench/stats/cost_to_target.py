@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.stats.bootstrap import CURVE_RESAMPLES, NEVER, Array, bounds, mean_of_means
 from bench.stats.estimates import values_by_dataset
-from bench.stats.summary import finished, fitted
+from bench.stats.summary import finished, learners
 from bench.store.schema import PAIR, RUN
 
 DELTAS = (0.05, 0.1, 0.2)
@@ -48,7 +48,7 @@ def censored(measurements: pd.DataFrame, runs: pd.DataFrame, delta: float) -> pd
         ValueError: If the table of runs does not say which methods learn.
     """
     rows = finished(measurements, runs)
-    rows = rows[(rows["metric"] == "oracle_gap") & rows["method"].isin(fitted(runs))]
+    rows = rows[(rows["metric"] == "oracle_gap") & rows["method"].isin(learners(runs))]
     reached = first_costs(rows, rows["value"] <= delta)
     totals = rows.sort_values("checkpoint", kind="stable").drop_duplicates(RUN, keep="last").set_index(RUN)
     return reached.reindex(totals.index).fillna(-totals[reached.columns].astype(float))

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.stats.bootstrap import bounds, mean_of_medians
-from bench.stats.summary import fitted
+from bench.stats.summary import learners
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
+FAR = 4.0  # medians, beyond which a value would make all others of a drawing look alike
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def mean_curves(rows: pd.DataFrame, runs: pd.DataFrame) -> list[Curve]:
     Raises:
         ValueError: If the runs have no column `role`.
     """
-    methods = fitted(runs)
+    methods = learners(runs)
     runs = runs[runs["method"].isin(methods) & runs["dataset"].isin(rows["dataset"].unique())]
     seeds = runs.groupby("dataset", sort=False)["seed"].nunique()
     found = []
@@ -162,3 +163,13 @@ def limits(values: Array, ends: Array, level: float | None = None) -> tuple[floa
     bottom = min([bottom, *ends[ends >= good - 20 * reach].tolist()])
     margin = 0.06 * max(top - bottom, reach)
     return bottom - margin, top + margin
+
+
+def near(values: Array) -> NDArray[np.bool_]:
+    """Which values are at most four times their median, so that an axis that ends there tells the others apart.
+
+    Args:
+        values: Values, (n,); those that are not finite are not near.
+    """
+    finite = values[np.isfinite(values)]
+    return values <= FAR * max(float(np.median(finite)), 0.0) if len(finite) else np.zeros(len(values), bool)

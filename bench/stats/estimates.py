@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.stats.bootstrap import Array, bounds, bounds_over_problems, mean_of_means, mean_of_medians
-from bench.stats.summary import final, fitted, ranked
+from bench.stats.summary import final, learners, ranked
 from bench.store.schema import MAIN_METRICS
 
 ESTIMATES = ("median", "median_low", "median_high")
@@ -71,7 +71,7 @@ def values_by_dataset(
     Raises:
         ValueError: If no methods are given and the runs have no column `role`.
     """
-    methods = fitted(runs) if methods is None else methods
+    methods = learners(runs) if methods is None else methods
     own = runs[runs["method"].isin(methods)]
     return methods, [
         _grid(ends, dataset, methods, sorted(rows["seed"].unique()), missing)
@@ -105,7 +105,7 @@ def aggregate(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     ends = final(measurements, runs).reindex(columns=["oracle_gap", "test_ll"])
     known = ends.notna().groupby("dataset").any()
     unknown = known.index[known["test_ll"] & ~known["oracle_gap"]]
-    methods, gaps = values_by_dataset(ends["oracle_gap"], runs[~runs["dataset"].isin(unknown)], np.inf, fitted(runs))
+    methods, gaps = values_by_dataset(ends["oracle_gap"], runs[~runs["dataset"].isin(unknown)], np.inf, learners(runs))
     rows = []
     for place, method in enumerate(methods):
         samples = [each[place] for each in gaps]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 JOINT_STEP, ALONE_STEPS = "joint step", ("encoder step", "decoder step")  # kinds of work of the amortised methods
 
 
-def fitted(runs: pd.DataFrame) -> list[str]:
+def learners(runs: pd.DataFrame) -> list[str]:
     """The methods that learn, in order of appearance: neither the ceiling nor the floor.
 
     Args:
@@ -38,7 +38,7 @@ def ranked(runs: pd.DataFrame) -> list[str]:
     Raises:
         ValueError: If the runs have no column `role`.
     """
-    found = fitted(runs)
+    found = learners(runs)
     references = set(runs.loc[runs["role"] == "reference", "method"])
     return [method for method in found if method not in references]
 
@@ -150,7 +150,7 @@ def summary(measurements: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     pairs = [(d, m) for d in runs["dataset"].unique() for m in runs["method"].unique() if (d, m) in grouped]
     table = pd.DataFrame([_row(d, m, grouped[d, m], last) for d, m in pairs])
     ends = last.reindex(columns=["test_ll"])["test_ll"]
-    of_each = {d: _best_of(ends[d], fitted(runs)) for d in ends.index.unique("dataset")}
+    of_each = {d: _best_of(ends[d], learners(runs)) for d in ends.index.unique("dataset")}
     table["best"] = [m in of_each.get(d, ()) for d, m in pairs]
     return table
 

@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from bench.common.units import number
 from bench.report.figures.palette import INK, MUTED, Style
 from bench.report.figures.style import LETTER, columns_for, panel_grid, plain
+from bench.stats.curves import near
 from bench.store.schema import PAIR
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ PARTS = {
 }
 _STRENGTH = {"oracle_gap": 1.0, "approximation_gap": 0.5, "amortisation_gap": 0.2, WHOLE: 0.0}
 _PANEL, _TOTAL, _ACROSS = 2.3, 0.65, 13.5  # inches: a panel, the number beside a bar, the most for all columns
-_FAR = 4.0
 _TICK = 0.16  # of a row: half a tick
 
 
@@ -94,8 +94,7 @@ def _hatch(part: str) -> str | None:
 
 def limit(totals: np.ndarray) -> float:
     """Where an axis of such totals ends: at the largest of at most four times the median."""
-    near = totals[totals <= _FAR * max(float(np.median(totals)), 0.0)]
-    return float(max(near.max(initial=0.0), 1e-9))
+    return float(max(totals[near(totals)].max(initial=0.0), 1e-9))
 
 
 def _panel(ax: Axes, parts: pd.DataFrame, known: dict[str, Style]) -> None:
