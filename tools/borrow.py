@@ -10,7 +10,7 @@ Then `python -m bench run STUDY.toml --out OUT` makes what is missing.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,4 +46,8 @@ def borrow(folder: Path, study_file: Path, out: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(borrow(*map(Path, sys.argv[1:])), flush=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="STORED", help="the folder of a stored study")
+    parser.add_argument("study_file", type=Path, metavar="STUDY.toml", help="the settings of the new one")
+    parser.add_argument("out", type=Path, metavar="OUT", help="its folder")
+    print(borrow(**vars(parser.parse_args())), flush=True)

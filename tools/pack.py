@@ -8,7 +8,7 @@ package carries. Refuses a study that is not finished, and one whose tables are 
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -54,5 +54,8 @@ def _copy(path: Path, to: Path) -> None:
 
 
 if __name__ == "__main__":
-    given = [Path(each) for each in sys.argv[1:]]
-    print(f"{pack(given[0], given[1] if len(given) > 1 else OUT) / 1e6:.2f} MB")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a finished study")
+    parser.add_argument("out", type=Path, metavar="OUT", nargs="?", default=OUT, help="where to keep it")
+    asked = parser.parse_args()
+    print(f"{pack(asked.folder, asked.out) / 1e6:.2f} MB")

@@ -11,9 +11,9 @@ runs were repeated, and the provenance says it in words. If one differs, nothing
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import random
-import sys
 import tempfile
 from pathlib import Path
 
@@ -100,5 +100,7 @@ def renew(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    for each in sys.argv[1:]:
-        print(renew(Path(each)), flush=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, metavar="DIR", nargs="+", help="a stored study")
+    for each in parser.parse_args().folders:
+        print(renew(each), flush=True)

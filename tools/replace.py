@@ -11,8 +11,8 @@ today's code gives their values.
 
 from __future__ import annotations
 
+import argparse
 import datetime
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -103,5 +103,8 @@ def described(plan: Plan, into: Path, before: dict[str, Any], after: dict[str, A
 
 
 if __name__ == "__main__":
-    given = [Path(each) for each in sys.argv[1:]]
-    print(replace(*given), flush=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a finished study of the methods alone")
+    parser.add_argument("into", type=Path, metavar="INTO", help="the stored study")
+    asked = parser.parse_args()
+    print(replace(asked.folder, asked.into), flush=True)

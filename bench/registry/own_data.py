@@ -279,7 +279,7 @@ def table(cells: Cells, columns: tuple[str, ...] = ()) -> Table:
     for name in cells if not columns else ():
         _check_writing(name, cells[name])
     if not names:
-        raise UsageError(f"no column holds numbers (columns: {', '.join(cells)})")
+        raise UsageError(f"no column holds numbers, or all are missing (columns: {', '.join(cells)})")
     for name in names:
         _check(name, cells[name], values[name])
     left_out = () if columns else tuple(name for name in cells if name not in names)

@@ -179,7 +179,7 @@ BAD = {
     "nothing.csv": (b"", "it has no rows"),
     "header.csv": (lines(rows=0), "it has no rows"),
     "few.csv": (lines(rows=49), "it has 49 rows; at least 50 are needed"),
-    "words.csv": (b"a\n" + b"x\n" * 60, "no column holds numbers (columns: a)"),
+    "words.csv": (b"a\n" + b"x\n" * 60, "no column holds numbers, or all are missing (columns: a)"),
     "comma.csv": (
         b"a;b,c\n" + b'"1,5",2\n"2,5",3\n' * 30,
         "row 1, column 'a;b': '1,5' is not a number; write decimals",
