@@ -87,7 +87,7 @@ class MethodUnderTest:
         return cls(label, found.make_method(label), found, plugins)
 
     @property
-    def is_reference(self) -> bool:
+    def learns_nothing(self) -> bool:
         """Whether the method is the ceiling or the floor of comparisons and learns nothing."""
         return self.method.role not in LEARNS
 

@@ -128,7 +128,7 @@ def _matrix(content: Content, placed: pd.DataFrame) -> Table:
             row = cells.get((dataset, method))
             cell = Cell(units.MISSING) if row is None else _end(content, row, content.metric(dataset))
             shown.append(slim(replace(cell, link=content.address(dataset))))
-        rows.append(Row(shown, reference=method in others))
+        rows.append(Row(shown, bound=method in others))
     return Table("Every method on every problem", columns, rows, 0, "yes")
 
 

@@ -133,7 +133,7 @@ class Row:
         method: The method that the page filters by.
         match: JSON with the cost to match of each seed.
         first: Whether it begins a group of rows.
-        reference: Whether it is of a ceiling or floor.
+        bound: Whether it is of the ceiling or the floor, or of a method that was not compared.
     """
 
     cells: Sequence[Cell]
@@ -141,7 +141,7 @@ class Row:
     method: str = ""
     match: str = ""
     first: bool = False
-    reference: bool = False
+    bound: bool = False
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Ends:
             Cell(units.quantity(cost.name, row[cost.name]), rows=(dataset, method, cost.name), value=row[cost.name])
             for cost in costs
         ]
-        return Row(cells, dataset, method, first=first, reference=row["role"] not in LEARNS)
+        return Row(cells, dataset, method, first=first, bound=row["role"] not in LEARNS)
 
     def metric(self, row: Mapping[Hashable, Any], name: str) -> Cell:
         """The cell of a metric in a row of the summary: the median over its interval; for too few seeds the range."""

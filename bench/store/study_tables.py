@@ -63,7 +63,7 @@ class Study:
 
     @property
     def roles(self) -> dict[str, str]:
-        """The role of each method: 'method', 'ceiling' or 'floor'."""
+        """The role of each method: 'method', 'reference' (it learns and is not ranked), 'ceiling' or 'floor'."""
         rows = self.runs.drop_duplicates("method")
         return dict(zip(rows["method"].astype(str), rows["role"].astype(str), strict=True))
 

@@ -26,7 +26,7 @@ class Style:
         dash: The style of its lines, as matplotlib takes it.
         marker: Its marker; empty for a ceiling or floor, which are horizontal lines.
         mark: Its name within a drawing, by which the page finds it.
-        role: "method", "ceiling" or "floor".
+        role: "method", "reference", "ceiling" or "floor".
     """
 
     color: str

@@ -160,7 +160,7 @@ def test_a_check_that_does_not_end_fails(monkeypatch):
     def hangs(under_test):
         time.sleep(60)
 
-    under_test = SimpleNamespace(is_reference=False, method=Method)
+    under_test = SimpleNamespace(learns_nothing=False, method=Method)
     monkeypatch.setattr(conformance, "TIMEOUT_S", 0.1)
     before = signal.getsignal(signal.SIGALRM)
     late, next_one = conformance.run(under_test, [Check("late", hangs), Check("next", lambda _: "seen")])
