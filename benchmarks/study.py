@@ -8,7 +8,7 @@ from bench import compare
 from bench.config.schema import Settings
 from bench.fit.runner import run_one
 from bench.store.records import RunResult, RunSpec
-from bench.store.tables import read_run
+from bench.store.run_files import read_run
 from bench.study.plan import resolve
 from benchmarks.fits import N_TRAIN, shortened
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.config.schema import Execution, Settings
-from bench.store import tables
+from bench.store import run_files
 from bench.study.execute import execute
 from bench.study.file import read_plan
 from bench.study.log import Silent, StudyLog
@@ -48,7 +48,7 @@ def test_runs_with_the_same_hyperparameters_are_taken_and_no_others(stored, tmp_
     file, out = study_file(tmp_path, {"circle": IWAE().batch_size, "figure8": 17}), tmp_path / "out"
     assert borrow(stored, file, out) == f"6 of 8 runs are those of {stored}"
     plan, _ = read_plan(file, ())
-    taken = {(spec.dataset, spec.method) for spec in plan.runs if tables.read_run(out, spec)}
+    taken = {(spec.dataset, spec.method) for spec in plan.runs if run_files.read_run(out, spec)}
     assert taken == {("circle", "iwae"), ("circle", "oracle"), ("figure8", "oracle")}
     with StudyLog(out, "test", Silent()) as log:
         execute(plan, out, Execution(jobs=1), log, "test")

@@ -14,7 +14,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from bench.store import stored, study_tables, tables
+from bench.store import run_files, stored, study_tables
 from bench.store.locks import alone
 from bench.study.file import read_plan
 from bench.study.folder import different_conditions, held, made
@@ -35,13 +35,13 @@ def borrow(folder: Path, study_file: Path, out: Path) -> str:
         raise ValueError(f"{folder} has {name} {old}, {study_file} has {new}")
     kept = stored.keys(study)
     same_code = {spec.name: spec for spec in resolve(before.settings, before.pairs).runs if kept[spec.name] == spec.key}
-    missing = (spec for spec in plan.runs if spec.name in same_code and not tables.read_run(out, spec))
+    missing = (spec for spec in plan.runs if spec.name in same_code and not run_files.read_run(out, spec))
     each = ((spec, plan.parameters_of(spec)) for spec in missing)
     wanted = [(spec, own) for spec, own in each if own == plan.parameters_of(same_code[spec.name])]
     source = f"the study {study.info['name']}, at the same hyperparameters"
     with alone(made(out)):
         for result in stored.results(study, wanted):
-            tables.write_run(out, replace(result, source=source))
+            run_files.write_run(out, replace(result, source=source))
     return f"{len(wanted)} of {plan.size} runs are those of {folder}"
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.common.units import plural, quantity
-from bench.store import tables
+from bench.store import files, tables
 
 if TYPE_CHECKING:
     from bench.registry.describe import Description
@@ -77,7 +77,7 @@ def print_summary(folder: Path, metric: str) -> None:
     console = make_console()
     console.print()
     console.print(table)
-    stated = tables.read_json(folder / "study.json")["settings"]
+    stated = files.read_json(folder / "study.json")["settings"]
     for answer in sentences.answers(measurements, runs, rows, stated.get("baseline", ()), stated.get("margin", MARGIN)):
         console.print(f"\n{answer}", markup=False, highlight=False)
     for text in study_notes.borrowed(sources):
@@ -128,7 +128,7 @@ def print_tuned(folder: Path) -> None:
     """Print the tuned hyperparameters of a study, one line for each method."""
     from bench.report.hyperparameters import settings_used
 
-    info = tables.read_json(folder / "study.json")
+    info = files.read_json(folder / "study.json")
     console = make_console()
     for name, text in settings_used(info):
         console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)

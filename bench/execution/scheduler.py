@@ -21,7 +21,7 @@ from bench.execution.job import Job, RunCrashedError, environment
 from bench.execution.pool import RunServer, run_isolated
 from bench.registry.fingerprints import plugin_file
 from bench.registry.plugins import PluginFile
-from bench.store import tables
+from bench.store import run_files
 from bench.store.locks import RunLocks
 from bench.store.records import RunResult, RunSpec
 
@@ -125,14 +125,14 @@ class _Round:
         for block in self._in_order():
             if len(self.running) == self.jobs:
                 return
-            with tables.writing(self.folder):
+            with run_files.writing(self.folder):
                 taken = [spec for spec in block if self.locks.take(spec.key)]
             if not taken:
                 continue
             self.waiting.remove(block)
             if len(taken) < len(block):
                 self.waiting.append(tuple(spec for spec in block if spec not in taken))
-            found = {spec: tables.read_run(self.folder, spec) for spec in taken}
+            found = {spec: run_files.read_run(self.folder, spec) for spec in taken}
             yield from (result for result in found.values() if result is not None)
             if missing := tuple(spec for spec, result in found.items() if result is None):
                 self._submit(self._job(missing), 1)

@@ -20,7 +20,7 @@ from bench.config.fields import flag
 from bench.config.schema import Execution, Settings
 from bench.execution import scheduler
 from bench.registry.fingerprints import Fingerprints
-from bench.store import provenance, seconds, stored, study_tables, tables
+from bench.store import provenance, run_files, seconds, stored, study_tables
 from bench.store.files import write_json
 from bench.store.locks import alone
 from bench.store.records import Cost, RunResult, RunSpec
@@ -160,7 +160,7 @@ def lend(loan: Loan, out: Path, command: str) -> list[str]:
     Raises:
         StoppedError: If the repeated run has other values.
     """
-    waiting = [spec for spec in loan.borrowed if tables.read_run(out, spec) is None]
+    waiting = [spec for spec in loan.borrowed if run_files.read_run(out, spec) is None]
     if not waiting:
         return []
     extended(loan.plan, out)
@@ -173,7 +173,7 @@ def lend(loan: Loan, out: Path, command: str) -> list[str]:
         unique = [each for place, each in enumerate(sources) if each not in sources[:place]]
         write_json(out / "study.json", info | {"sources": unique})
         for result in found:
-            tables.write_run(out, dataclasses.replace(_scaled(result, ratio), source=source))
+            run_files.write_run(out, dataclasses.replace(_scaled(result, ratio), source=source))
         write_event(out, f"borrowed {len(found)} runs: {source}")
     return [f"{len(found)} runs borrowed from {source}"]
 
@@ -237,7 +237,7 @@ def agreement(here: RunResult, there: RunResult, margin: float, same_machine: bo
         margin: The margin in nats.
         same_machine: Whether both processors are of one kind.
     """
-    one, two = (tables.content_of(stored.alike(each, there)) for each in (here, there))
+    one, two = (run_files.content_of(stored.alike(each, there)) for each in (here, there))
     what, value_here, value_there = difference(one, two)
     if not what:
         return True, "it has the same values to the last digit"

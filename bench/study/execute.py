@@ -15,7 +15,7 @@ from bench.common.errors import INTERRUPTED, TERMINATED, InterruptedStudyError, 
 from bench.config.schema import Execution
 from bench.execution import scheduler
 from bench.execution.pool import RunServer
-from bench.store import provenance, seconds, tables
+from bench.store import provenance, run_files, seconds, tables
 from bench.store.files import write_json
 from bench.store.locks import alone
 from bench.store.records import RunResult, RunSpec
@@ -76,11 +76,11 @@ def _execute(
             server.begin()
         info = describe_study(plan, folder, command, before)
         write_json(folder / "study.json", info)
-    with tables.many():
+    with run_files.many():
         found = {spec: _kept(folder, spec, how) for spec in plan.runs}
     waiting = longest_first(found)
     try:
-        with tables.writing(folder):
+        with run_files.writing(folder):
             log.begin(len(plan.runs), waiting, how.jobs or 1)
             if plan.settings.KIND == "compare":
                 with alone(folder):
@@ -88,8 +88,8 @@ def _execute(
         with closing(scheduler.run_all(waiting, how, folder)) as results:
             for result in results:
                 found[result.spec] = result
-                with tables.writing(folder):
-                    tables.write_run(folder, result)
+                with run_files.writing(folder):
+                    run_files.write_run(folder, result)
                     log.finish(result)
                 meanwhile()
         _time(plan, folder, how, found, log)
@@ -98,7 +98,7 @@ def _execute(
     except KeyboardInterrupt:
         raise InterruptedStudyError("interrupted", INTERRUPTED) from None
     finally:
-        with tables.writing(folder), alone(folder):
+        with run_files.writing(folder), alone(folder):
             plan, now = extended(plan, folder)  # others may have added to it
             info = describe_study(plan, folder, command, now) | {"provenance": info["provenance"]}
             earlier = None if waiting or before is None else before.finished  # the end of what ran last
@@ -117,17 +117,17 @@ def _time(plan: Plan, folder: Path, how: Execution, found: dict[RunSpec, RunResu
     if how.scheduler is not None or plan.settings.scored_on != "test" or not _untimed(found):
         return
     with ExitStack() as held:
-        with tables.writing(folder):
+        with run_files.writing(folder):
             held.enter_context(alone(folder / "runs"))
         for spec in _untimed(found):
-            found[spec] = tables.read_run(folder, spec) or found[spec]
+            found[spec] = run_files.read_run(folder, spec) or found[spec]
         with closing(scheduler.time_alone(_untimed(found))) as results:
             for timed in results:
                 result = found[timed.spec]
                 if result is not None:
                     found[timed.spec] = result = dataclasses.replace(result, alone=timed.alone)
-                    with tables.writing(folder):
-                        tables.write_run(folder, result)
+                    with run_files.writing(folder):
+                        run_files.write_run(folder, result)
                         log.time(timed)
 
 
@@ -154,18 +154,18 @@ def with_jobs(how: Execution) -> Execution:
 
 def _kept(folder: Path, spec: RunSpec, how: Execution) -> RunResult | None:
     """A run's result; None if it is to be made: a file that is not believed is set aside, one to repeat is removed."""
-    result = tables.read_run(folder, spec)
+    result = run_files.read_run(folder, spec)
     if result is None:
-        if (aside := tables.set_aside(folder, spec)) is not None:
+        if (aside := run_files.set_aside(folder, spec)) is not None:
             write_event(folder, f"{spec.name}: its file is not believed, and is now {aside.name}; it is run again")
         return None
     if not (how.retry_failed and result.status in RETRIED):
         return result
-    tables.run_path(folder, spec).unlink(missing_ok=True)
+    run_files.run_path(folder, spec).unlink(missing_ok=True)
     return None
 
 
 def _all_results(plan: Plan, folder: Path, found: Mapping[RunSpec, RunResult | None]) -> list[RunResult]:
     """The results of all that the folder holds, what others added included."""
-    every = (found.get(spec) or tables.read_run(folder, spec) for spec in plan.runs)
+    every = (found.get(spec) or run_files.read_run(folder, spec) for spec in plan.runs)
     return [result for result in every if result is not None]

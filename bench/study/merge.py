@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bench.common.errors import StoppedError, UsageError
-from bench.store import provenance, seconds, tables
+from bench.store import provenance, records, run_files, seconds, tables
 from bench.store.files import read_json, replacing, write_json
 from bench.store.locks import alone
 from bench.store.records import NOT_IN_KEY, RunResult, RunSpec
@@ -105,7 +105,7 @@ def read(folder: Path) -> Part:
     if kind != "compare":
         raise UsageError(f"{folder} holds results of `{kind}`; only studies of `compare` can be merged")
     listed = _listed(folder)
-    runs = [_run(path, folder) for path in sorted((folder / "runs").glob("*.json")) if tables.KEY.fullmatch(path.stem)]
+    runs = [_run(path, folder) for path in sorted((folder / "runs").glob("*.json")) if records.KEY.fullmatch(path.stem)]
     current = tuple(run for run in runs if listed.get(run.spec.name, run.spec.key) == run.spec.key)
     return Part(folder, found, current)
 
@@ -125,7 +125,7 @@ def _run(path: Path, folder: Path) -> Run:
     content = read_json(path)
     try:
         spec = msgspec.convert(content["spec"], RunSpec)
-        result = tables.read_run(folder, spec) if spec.key == path.stem else None
+        result = run_files.read_run(folder, spec) if spec.key == path.stem else None
     except (KeyError, TypeError, AttributeError, ValueError):
         result = None
     if result is None:
@@ -185,8 +185,8 @@ def _write(out: Path, plan: Plan, parts: Sequence[Part], runs: list[Run], comman
     write_json(out / "study.json", _described(out, plan, parts, command))
     for run in runs:
         if run.folder != out:
-            with replacing(tables.run_path(out, run.spec)) as temporary:
-                temporary.write_bytes(tables.run_path(run.folder, run.spec).read_bytes())
+            with replacing(run_files.run_path(out, run.spec)) as temporary:
+                temporary.write_bytes(run_files.run_path(run.folder, run.spec).read_bytes())
     results = [run.result for run in runs]
     tables.write_tables(out, seconds.quoted(results))
     file.write(plan, out)

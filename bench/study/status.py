@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import median
 
 from bench.config import labels
-from bench.store import locks, tables
+from bench.store import locks, records, run_files
 from bench.store.records import RunSpec
-from bench.store.tables import Ending
+from bench.store.run_files import Ending
 from bench.study.folder import held
 from bench.study.plan import resolve
 
@@ -63,13 +63,13 @@ def read(folder: Path) -> Status:
         specs = plan.runs_as_described(before.info)
     except (KeyError, TypeError):
         specs = plan.runs
-    keys, running, told = [spec.key for spec in specs], locks.held(folder), tables.endings(folder)
+    keys, running, told = [spec.key for spec in specs], locks.held(folder), run_files.endings(folder)
     runs = tuple(
-        _run(spec, told.get(key) or tables.read_ending(folder, spec, key), key in running)
+        _run(spec, told.get(key) or run_files.read_ending(folder, spec, key), key in running)
         for spec, key in zip(specs, keys, strict=True)
     )
     files = {path.stem for path in (folder / "runs").glob("*.json")}
-    others = len({name for name in files if tables.KEY.fullmatch(name)}.difference(keys))
+    others = len({name for name in files if records.KEY.fullmatch(name)}.difference(keys))
     stages = (
         [read(file.parent) for file in sorted(folder.glob("*/study.json"))] if before.settings.KIND == "tune" else []
     )

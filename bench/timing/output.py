@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bench.common.errors import UsageError
-from bench.store import tables
+from bench.store import files
 from bench.timing.ratios import comparisons, self_ratios
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def write(result: Result, folder: Path, command: str) -> None:
     table = pd.DataFrame([asdict(timing) for timing in result.timings])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tables.write_json(folder / "timing.json", _described(result, command))
+        files.write_json(folder / "timing.json", _described(result, command))
         for name, save in (("timings.csv", table.to_csv), ("timings.parquet", table.to_parquet)):
-            with tables.replacing(folder / name) as temporary:
+            with files.replacing(folder / name) as temporary:
                 save(temporary, index=False)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written to: {error.strerror}") from None

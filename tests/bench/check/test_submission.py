@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[3]))
 
 from bench.check import submission
 from bench.check.checks import QUICK
-from bench.store import tables
+from bench.store import run_files, tables
 from tools.pack import pack
 
 ROOT = Path(__file__).parents[3]
@@ -121,7 +121,7 @@ def test_a_command_that_did_not_finish(study, check):
 def test_values_that_are_not_found_again(study, check):
     def better(content):
         content["rows"][0]["value"] += 1.0
-        content.update(tables.seal(content))
+        content.update(run_files.seal(content))
 
     for path in [*files(study, "mine"), *files(study, "vae")]:
         edit(path, better)

@@ -18,7 +18,7 @@ from bench.cli import app
 from bench.common.errors import InterruptedStudyError, UsageError
 from bench.config.schema import Execution, Settings
 from bench.execution import pool, scheduler
-from bench.store import files, tables
+from bench.store import files, run_files, tables
 from bench.study.execute import execute
 from bench.study.log import Silent
 from bench.study.plan import resolve
@@ -91,15 +91,15 @@ def test_a_study_that_is_killed_again_and_again_is_resumed_to_the_same_tables(dr
         time.sleep(moments.uniform(0, LATEST_S) ** 2 / LATEST_S)
         process.kill()
         process.join()
-        assert kept.items() <= run_files(folder).items()
-        kept = run_files(folder)
+        assert kept.items() <= contents_of_runs(folder).items()
+        kept = contents_of_runs(folder)
     run(folder)
     assert same(told(folder, values), whole)
-    assert kept.items() <= run_files(folder).items()
+    assert kept.items() <= contents_of_runs(folder).items()
     assert not (folder / "locks").exists()
 
 
-def run_files(folder):
+def contents_of_runs(folder):
     """What the files of runs hold, but for the seconds of fits alone, which are added when all are there."""
     found = {path.name: json.loads(path.read_bytes()) for path in (folder / "runs").glob("*.json")}
     return {name: {**content, "alone": None, "digest": None} for name, content in found.items()}
@@ -147,20 +147,20 @@ def test_killed_servers_watchers_and_runs_cost_nothing(run, whole, values, tmp_p
 
 
 def test_a_full_disk_ends_the_study_in_a_line_and_harms_nothing(run, whole, values, tmp_path, monkeypatch):
-    plain, written = tables.write_run, []
+    plain, written = run_files.write_run, []
 
     def full(folder, result):
         if len(written) == 3:
-            with tables.replacing(tables.run_path(folder, result.spec)) as temporary:
+            with files.replacing(run_files.run_path(folder, result.spec)) as temporary:
                 temporary.write_text('{"schema": ')
                 raise OSError(errno.ENOSPC, "No space left on device")
         written.append(result)
         plain(folder, result)
 
-    monkeypatch.setattr(tables, "write_run", full)
+    monkeypatch.setattr(run_files, "write_run", full)
     with pytest.raises(InterruptedStudyError, match="cannot be written to: No space left on device"):
         run(tmp_path / "out")
-    monkeypatch.setattr(tables, "write_run", plain)
+    monkeypatch.setattr(run_files, "write_run", plain)
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 3
     assert len(tables.read_table(tmp_path / "out", "runs")) >= 3
     assert not (tmp_path / "out" / "locks").exists()
@@ -229,17 +229,17 @@ def test_a_study_that_is_told_to_end_writes_its_tables_and_is_resumed(
     err = said.read_text()
     assert process.exitcode == code, err
     assert "Traceback" not in err
-    done = len(run_files(out))
+    done = len(contents_of_runs(out))
     assert 2 <= done < 9
     assert done <= len(tables.read_table(out, "runs")) <= done + 1
     assert (out / "measurements.csv").exists()
     assert not (out / "locks").exists()
     assert not list(out.rglob("*.tmp"))
     monkeypatch.setattr("bench.report.page.write", lambda folder: folder)
-    before, resume = run_files(out), shlex.split(err.strip().splitlines()[-1])
+    before, resume = contents_of_runs(out), shlex.split(err.strip().splitlines()[-1])
     assert resume[:4] == ["python", "-m", "bench", "compare"]
     invented = request.getfixturevalue("invented")  # which takes the place of the scheduler
     assert cli(*resume[3:]).code == 0
     assert len(invented) == 9 - done
-    assert before.items() <= run_files(out).items()
+    assert before.items() <= contents_of_runs(out).items()
     assert len(tables.read_table(out, "runs")) == 9

@@ -18,7 +18,7 @@ from bench.config.schema import Execution
 from bench.execution import scheduler
 from bench.execution.job import Job, RunCrashedError
 from bench.execution.scheduler import blocks, run_all, threads_of, time_alone
-from bench.store import tables
+from bench.store import run_files
 from bench.store.locks import RunLocks
 from bench.store.records import Cost, RunResult
 
@@ -141,7 +141,7 @@ def test_of_a_block_the_runs_that_no_other_process_has_are_run(run_spec, folder)
         results = run_all(specs, Execution(jobs=2), folder)
         first = [next(results), next(results)]
         assert [result.spec for result in first] == [specs[0], specs[3]]
-        tables.write_run(folder, RunResult(specs[1], message="of another"))
+        run_files.write_run(folder, RunResult(specs[1], message="of another"))
         other.release(specs[1].key)
         other.release(specs[2].key)
         last = {result.spec: result.message for result in results}
@@ -258,7 +258,7 @@ def test_what_another_process_runs_is_left_to_it(run_spec, folder):
         thread.start()
         time.sleep(0.2)
         assert found == []
-        tables.write_run(folder, RunResult(kept, message="of another"))
+        run_files.write_run(folder, RunResult(kept, message="of another"))
         other.release(kept.key)
         other.release(given_up.key)
         thread.join(20)
@@ -282,7 +282,7 @@ def test_two_that_share_a_folder_run_each_run_once(run_spec, folder, tmp_path, m
 
     def run(results):
         for result in run_all(specs, Execution(), folder):
-            tables.write_run(folder, result)
+            run_files.write_run(folder, result)
             results.append(result)
 
     threads = [threading.Thread(target=run, args=(each,)) for each in found]

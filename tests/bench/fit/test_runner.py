@@ -22,7 +22,7 @@ from bench.fit.runner import run_one
 from bench.fit.task import make_task
 from bench.metrics import ais, evaluator, nuts, shared
 from bench.registry.registry import registry
-from bench.store import tables
+from bench.store import run_files
 from bench.store.records import Cost
 from datasets.base import draw
 from methods.common.posteriors import Prior
@@ -442,8 +442,8 @@ def test_a_hyperparameter_of_any_kind_can_be_stored(run_spec, offer, tmp_path):
 
     (tmp_path / "runs").mkdir()
     spec = run_spec(method=offer("odd", Odd()))
-    tables.write_run(tmp_path, run_one(spec))
-    kept = tables.read_run(tmp_path, spec).parameters
+    run_files.write_run(tmp_path, run_one(spec))
+    kept = run_files.read_run(tmp_path, spec).parameters
     assert (kept["hidden"], kept["place"], kept["none"]) == ("(64, 64)", "here", None)
     assert "Tanh" in kept["layer"]
 
@@ -522,5 +522,5 @@ def test_a_result_survives_being_stored(run_spec, tmp_path):
     (tmp_path / "runs").mkdir()
     spec = run_spec(seed=0, max_flops=1e7)
     result = once(spec)
-    tables.write_run(tmp_path, result)
-    assert tables.read_run(tmp_path, spec) == result
+    run_files.write_run(tmp_path, result)
+    assert run_files.read_run(tmp_path, spec) == result

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bench.config.schema import CONDITIONS
-from bench.store import study_tables, tables
+from bench.store import files, run_files, schema, study_tables, tables
 from bench.store.records import Cost, Diagnostic, Row, RunResult, Work
 from bench.store.schema import RESULTS, TABLES
 
@@ -50,30 +50,30 @@ def test_a_run_returns_as_it_was(folder, run_spec):
         references=[(0, 1.001, 300.0, [0.5, -1.0, 2.0])],
         parameters={"steps": 3, "name": None},
     )
-    tables.write_run(folder, before)
-    assert tables.read_run(folder, spec) == before
+    run_files.write_run(folder, before)
+    assert run_files.read_run(folder, spec) == before
 
 
 def test_a_missing_standard_error_returns_as_nan(folder, run_spec):
     spec = run_spec()
-    tables.write_run(folder, result(spec, rows=[Row(0, "a", 1.0, math.nan, "nats", Cost())]))
-    assert math.isnan(tables.read_run(folder, spec).rows[0].stderr)
+    run_files.write_run(folder, result(spec, rows=[Row(0, "a", 1.0, math.nan, "nats", Cost())]))
+    assert math.isnan(run_files.read_run(folder, spec).rows[0].stderr)
 
 
 def test_a_run_cut_short_anywhere_is_missing(folder, run_spec):
     spec = run_spec()
-    tables.write_run(folder, result(spec))
-    path = tables.run_path(folder, spec)
+    run_files.write_run(folder, result(spec))
+    path = run_files.run_path(folder, spec)
     whole = path.read_bytes()
     for length in (*range(0, len(whole.rstrip()), 17), len(whole.rstrip()) - 1):
         path.write_bytes(whole[:length])
-        assert tables.read_run(folder, spec) is None
+        assert run_files.read_run(folder, spec) is None
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda content: content.update(schema=tables.SCHEMA + 1),
+        lambda content: content.update(schema=schema.SCHEMA + 1),
         lambda content: content.pop("schema"),
         lambda content: content.pop("rows"),
         lambda content: content.pop("signals"),
@@ -93,12 +93,12 @@ def test_a_run_cut_short_anywhere_is_missing(folder, run_spec):
 def test_a_run_of_another_form_is_not_believed(folder, run_spec, change):
     """Though it has the right digest."""
     spec = run_spec()
-    tables.write_run(folder, result(spec))
-    path = tables.run_path(folder, spec)
+    run_files.write_run(folder, result(spec))
+    path = run_files.run_path(folder, spec)
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(tables.seal(content)))
-    assert tables.read_run(folder, spec) is None
+    path.write_text(json.dumps(run_files.seal(content)))
+    assert run_files.read_run(folder, spec) is None
 
 
 MESSAGES = {
@@ -112,12 +112,12 @@ MESSAGES = {
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_run_stored_before_limits_were_a_field_tells_which_one_ended_it(folder, run_spec, message):
     spec = run_spec()
-    tables.write_run(folder, result(spec, message=message))
-    path = tables.run_path(folder, spec)
+    run_files.write_run(folder, result(spec, message=message))
+    path = run_files.run_path(folder, spec)
     content = json.loads(path.read_text())
     assert content.pop("stopped_by") == ""
-    path.write_text(json.dumps(tables.seal(content)))
-    found = tables.read_run(folder, spec)
+    path.write_text(json.dumps(run_files.seal(content)))
+    found = run_files.read_run(folder, spec)
     assert (found.message, found.stopped_by) == (message, MESSAGES[message])
 
 
@@ -125,7 +125,7 @@ def test_a_table_stored_before_limits_were_a_column_tells_which_one_ended_a_run(
     ended = zip((*MESSAGES, "elsewhere"), (*MESSAGES.values(), "max_flops"), strict=True)
     runs = [result(run_spec(seed=i), message=m, stopped_by=by) for i, (m, by) in enumerate(ended)]
     tables.write_tables(folder, runs)
-    tables.write_json(folder / "study.json", {"schema": tables.SCHEMA})
+    files.write_json(folder / "study.json", {"schema": schema.SCHEMA})
     assert study_tables.read(folder).runs["stopped_by"].tolist() == [each.stopped_by for each in runs]
     tables.write_table(folder / "runs.parquet", tables.read_table(folder, "runs").drop(columns="stopped_by")[:-1])
     assert study_tables.read(folder).runs["stopped_by"].tolist() == [*MESSAGES.values()]
@@ -133,37 +133,37 @@ def test_a_table_stored_before_limits_were_a_column_tells_which_one_ended_a_run(
 
 def test_a_run_that_was_edited_is_not_believed(folder, run_spec):
     spec = run_spec()
-    tables.write_run(folder, result(spec))
-    path = tables.run_path(folder, spec)
+    run_files.write_run(folder, result(spec))
+    path = run_files.run_path(folder, spec)
     path.write_text(path.read_text().replace("-1.5", "-1.4", 1))
-    assert tables.read_run(folder, spec) is None
+    assert run_files.read_run(folder, spec) is None
 
 
 def test_a_run_under_another_name_is_not_believed(folder, run_spec):
     one, other = run_spec(seed=0), run_spec(seed=1)
-    tables.write_run(folder, result(one))
-    tables.run_path(folder, other).write_bytes(tables.run_path(folder, one).read_bytes())
-    assert tables.read_run(folder, other) is None
+    run_files.write_run(folder, result(one))
+    run_files.run_path(folder, other).write_bytes(run_files.run_path(folder, one).read_bytes())
+    assert run_files.read_run(folder, other) is None
 
 
 def test_a_run_nested_without_end_is_not_believed(folder, run_spec):
-    tables.run_path(folder, run_spec()).write_text('{"schema":' + "[" * 100_000 + "]" * 100_000 + "}")
-    assert tables.read_run(folder, run_spec()) is None
+    run_files.run_path(folder, run_spec()).write_text('{"schema":' + "[" * 100_000 + "]" * 100_000 + "}")
+    assert run_files.read_run(folder, run_spec()) is None
 
 
 def test_what_is_not_believed_is_set_aside_and_not_lost(folder, run_spec):
     for number in (1, 2):
-        tables.run_path(folder, run_spec()).write_text(f"foreign {number}")
-        aside = tables.set_aside(folder, run_spec())
+        run_files.run_path(folder, run_spec()).write_text(f"foreign {number}")
+        aside = run_files.set_aside(folder, run_spec())
         assert aside.name == f"{run_spec().key}.not-believed-{number}.json"
         assert aside.read_text() == f"foreign {number}"
-    assert tables.set_aside(folder, run_spec()) is None
+    assert run_files.set_aside(folder, run_spec()) is None
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "\x00", "é"])
 def test_a_run_that_is_something_else_is_missing(folder, run_spec, content):
-    tables.run_path(folder, run_spec()).write_bytes(content.encode("latin-1"))
-    assert tables.read_run(folder, run_spec()) is None
+    run_files.run_path(folder, run_spec()).write_bytes(content.encode("latin-1"))
+    assert run_files.read_run(folder, run_spec()) is None
 
 
 def test_the_columns_are_those_of_the_contract(folder, run_spec):
@@ -258,8 +258,8 @@ def test_tables_of_failures_alone_have_their_columns(folder, run_spec):
 def test_methods_may_differ_in_the_type_of_a_hyperparameter(folder, run_spec, first, second):
     specs = [run_spec(method="one"), run_spec(method="two")]
     for spec, value in zip(specs, (first, second), strict=True):
-        tables.write_run(folder, result(spec, parameters={"steps": value}))
-    tables.write_tables(folder, [tables.read_run(folder, spec) for spec in specs])
+        run_files.write_run(folder, result(spec, parameters={"steps": value}))
+    tables.write_tables(folder, [run_files.read_run(folder, spec) for spec in specs])
     kept = tables.read_table(folder, "runs")["p_steps"]
     assert [None if pd.isna(value) else str(value) for value in kept] in (
         [None if value is None else str(value) for value in (first, second)],
@@ -271,31 +271,31 @@ def test_the_table_of_runs_tells_how_runs_ended_as_their_files_do(folder, run_sp
     specs = [run_spec(seed=seed) for seed in range(3)]
     results = [result(specs[0], evaluation_s=0.5), result(specs[1], status="failed", message="no"), result(specs[2])]
     for each in results[:2]:
-        tables.write_run(folder, each)
-    assert tables.endings(folder) == {}
+        run_files.write_run(folder, each)
+    assert run_files.endings(folder) == {}
     tables.write_tables(folder, results)
     os.utime(folder / "runs.parquet", ns=(0, time.time_ns() + 10**9))
-    found = tables.endings(folder)  # the file of the third is not there
-    assert found == {spec.key: tables.read_ending(folder, spec) for spec in specs[:2]}
-    assert found[specs[0].key] == tables.Ending("done", "", 2.5)
-    assert tables.read_ending(folder, specs[2]) is None
+    found = run_files.endings(folder)  # the file of the third is not there
+    assert found == {spec.key: run_files.read_ending(folder, spec) for spec in specs[:2]}
+    assert found[specs[0].key] == run_files.Ending("done", "", 2.5)
+    assert run_files.read_ending(folder, specs[2]) is None
 
 
 def test_the_table_of_runs_tells_nothing_of_files_that_are_no_older(folder, run_spec):
     spec = run_spec()
-    tables.write_run(folder, result(spec))
+    run_files.write_run(folder, result(spec))
     tables.write_tables(folder, [result(spec)])
     for apart, known in ((-1, 1), (0, 0), (1, 0)):
-        os.utime(tables.run_path(folder, spec), ns=(0, (folder / "runs.parquet").stat().st_mtime_ns + apart))
-        assert len(tables.endings(folder)) == known
+        os.utime(run_files.run_path(folder, spec), ns=(0, (folder / "runs.parquet").stat().st_mtime_ns + apart))
+        assert len(run_files.endings(folder)) == known
 
 
 @pytest.mark.parametrize("columns", [None, ["key"]])
 def test_a_table_of_runs_that_cannot_be_read_tells_nothing(folder, run_spec, columns):
-    tables.write_run(folder, result(run_spec()))
+    run_files.write_run(folder, result(run_spec()))
     path = folder / "runs.parquet"
     pd.DataFrame(columns=columns).to_parquet(path) if columns else path.write_bytes(b"PAR1")
-    assert tables.endings(folder) == {}
+    assert run_files.endings(folder) == {}
 
 
 def test_a_table_is_written_before_the_next_is_made(folder, run_spec, monkeypatch):

@@ -23,7 +23,7 @@ from bench.report.document import document
 from bench.stats.comparisons import comparisons
 from bench.stats.cost_to_target import targets
 from bench.stats.summary import summary
-from bench.store import stored, study_tables, tables
+from bench.store import run_files, stored, study_tables, tables
 from bench.store.records import RunResult, RunSpec
 from bench.study import against
 from bench.study.against import PACKED, agreement
@@ -286,7 +286,7 @@ def test_a_repeated_run_is_compared_without_what_is_not_stored():
     }
     there = RunResult(RunSpec(dataset="digits", method="vae", seed=0))
     here = dataclasses.replace(there, **pictures)
-    assert difference(*(tables.content_of(stored.alike(each, there)) for each in (here, there)))[0] == ""
+    assert difference(*(run_files.content_of(stored.alike(each, there)) for each in (here, there)))[0] == ""
 
 
 def test_what_is_kept_gives_the_same_verdicts_costs_and_table():

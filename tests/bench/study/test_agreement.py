@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bench.store import tables
+from bench.store import run_files
 from bench.store.records import Cost, Diagnostic, Row, RunResult, Work
 from bench.study.agreement import difference
 
@@ -44,8 +44,8 @@ def content(run_spec, tmp_path):
         alone=[(3.0, 1.0, 2.0)],
     )
     (tmp_path / "runs").mkdir()
-    tables.write_run(tmp_path, result)
-    return json.loads(tables.run_path(tmp_path, result.spec).read_text())
+    run_files.write_run(tmp_path, result)
+    return json.loads(run_files.run_path(tmp_path, result.spec).read_text())
 
 
 def leaves(value, path=()):

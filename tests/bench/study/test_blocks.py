@@ -10,7 +10,7 @@ import pytest
 from bench import metrics
 from bench.config.schema import Execution, Settings
 from bench.execution import scheduler
-from bench.store import tables
+from bench.store import run_files, tables
 from bench.store.locks import alone
 from bench.store.records import RunResult
 from bench.study.execute import execute
@@ -141,7 +141,7 @@ def test_two_processes_time_one_after_the_other(run, timed, tmp_path):
             assert timed == []
             for result in finished:
                 result.alone = [(20.0, 6.0, 6.0)]
-                tables.write_run(tmp_path / "out", result)
+                run_files.write_run(tmp_path / "out", result)
 
     held, finished, other = threading.Event(), [], threading.Thread(target=first)
     runs = run(seeds=1, log=Meanwhile())

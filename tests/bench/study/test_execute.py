@@ -14,9 +14,10 @@ from bench.common.errors import InterruptedStudyError
 from bench.config.fields import choices, fields
 from bench.config.schema import Conditions, Execution, Settings
 from bench.registry import fingerprints
-from bench.store import files, tables
+from bench.store import files, run_files, tables
 from bench.store.locks import RunLocks
 from bench.store.records import Cost, RunResult
+from bench.store.schema import SCHEMA
 from bench.study.execute import execute, longest_first
 from bench.study.folder import united
 from bench.study.log import Silent
@@ -28,7 +29,7 @@ SMALL = ("--n-train", "40", "--n-test", "50", "--max-flops", "1e7")
 VOLATILE = {"study.json", "study.toml", "log.txt"}
 
 
-def run_files(folder):
+def contents_of_runs(folder):
     return {path.name: path.read_bytes() for path in (folder / "runs").iterdir()}
 
 
@@ -54,7 +55,7 @@ def test_a_study_by_two_workers_from_the_command_line(tmp_path, compare, in_proc
     names = {f"{name}.{kind}" for name in both for kind in ("csv", "parquet")} | {f"{name}.parquet" for name in parquet}
     names |= {"study.json", "study.toml", "log.txt", "runs", "figures", "report.html", "report.md"}
     assert {path.name for path in folder.iterdir()} == names
-    assert len(run_files(folder)) == 2
+    assert len(contents_of_runs(folder)) == 2
     assert str(folder / "report.html") in end.stdout
     lines = end.stderr.splitlines()
     assert all(text in lines[0] for text in ("2 runs", "2 at a time"))
@@ -63,7 +64,7 @@ def test_a_study_by_two_workers_from_the_command_line(tmp_path, compare, in_proc
     timed = [line.partition(":")[0] for line in lines if line.endswith(", fitted alone")]
     assert timed == ["circle / vae / seed 0", "circle / untrained / seed 0"]
     info = json.loads((folder / "study.json").read_text())
-    assert (info["schema"], info["settings"]["methods"]) == (tables.SCHEMA, ["vae", "untrained"])
+    assert (info["schema"], info["settings"]["methods"]) == (SCHEMA, ["vae", "untrained"])
     assert {name: about["role"] for name, about in info["methods"].items()} == {"vae": "method", "untrained": "floor"}
     assert info["datasets"]["circle"]["latent_dim"] == 1
     assert info["provenance"]["started"] <= info["provenance"]["finished"]
@@ -87,13 +88,13 @@ def test_the_same_again_runs_nothing(study, compare, invented, tree):
 
 
 def test_what_is_missing_is_run_and_nothing_else(study, compare, invented, values):
-    before, kept = values(study), run_files(study)
+    before, kept = values(study), contents_of_runs(study)
     lost = sorted(kept)[:2]
     for name in lost:
         (study / "runs" / name).unlink()
     assert compare(study, "vae,mapa", "circle", 2).code == 0
     assert len(invented) == 2
-    after = run_files(study)
+    after = contents_of_runs(study)
     assert set(after) == set(kept)
     assert all(after[name] == kept[name] for name in set(kept) - set(lost))
     same_values(values(study), before)
@@ -129,10 +130,10 @@ def test_any_table_that_was_lost_is_written_anew(study, compare, invented, tree,
     ids=["method", "seed", "dataset", "fewer", "twice"],
 )
 def test_a_study_is_added_to_and_nothing_is_dropped(study, compare, invented, asked, ran, total):
-    kept = run_files(study)
+    kept = contents_of_runs(study)
     assert compare(study, *asked).code == 0
     assert invented == ran
-    assert kept.items() <= run_files(study).items()
+    assert kept.items() <= contents_of_runs(study).items()
     assert len(tables.read_table(study, "runs")) == total
     methods = list(dict.fromkeys(["vae", "mapa", *asked[0].split(",")]))
     assert json.loads((study / "study.json").read_text())["settings"]["methods"] == methods
@@ -166,7 +167,7 @@ def test_fresh_sets_aside_and_loses_nothing(study, compare, tree):
     assert compare(study, "vae", "circle", 1, "--n-train", "30", "--fresh").code == 0
     aside = study.with_name("copy.old-1")
     assert tree(aside) == before
-    assert len(run_files(study)) == 1
+    assert len(contents_of_runs(study)) == 1
     first = tree(study)
     assert compare(study, "vae", "circle", 1, "--fresh").code == 0
     assert tree(aside) == before
@@ -221,17 +222,17 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, compare, invented, monkeyp
     assert (end.code, end.err) == (2, f"error: {tmp_path / 'out'} cannot be written to: Permission denied\n")
 
 
-@pytest.mark.parametrize("schema", [0, tables.SCHEMA - 1, tables.SCHEMA + 1, "2", None])
+@pytest.mark.parametrize("schema", [0, SCHEMA - 1, SCHEMA + 1, "2", None])
 def test_another_schema_is_refused_by_name(study, compare, unchanged, schema):
     info = json.loads((study / "study.json").read_text())
     (study / "study.json").write_text(json.dumps({**info, "schema": schema}))
     with unchanged(study):
         end = compare(study, "vae,mapa", "circle", 2)
     assert end.code == 2
-    assert all(text in end.err for text in (repr(schema), str(tables.SCHEMA), str(study)))
+    assert all(text in end.err for text in (repr(schema), str(SCHEMA), str(study)))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"schema": 1}', f'{{"schema": {tables.SCHEMA}}}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"schema": 1}', f'{{"schema": {SCHEMA}}}'])
 def test_a_description_that_is_none_is_refused(study, compare, invented, unchanged, content):
     (study / "study.json").write_text(content)
     with unchanged(study):
@@ -240,12 +241,12 @@ def test_a_description_that_is_none_is_refused(study, compare, invented, unchang
 
 
 def test_new_code_runs_the_runs_anew(study, compare, invented, monkeypatch):
-    kept = run_files(study)
+    kept = contents_of_runs(study)
     other = fingerprints.Fingerprint("other", ())
     monkeypatch.setattr(fingerprints.Fingerprints, "of", lambda *_: other)
     assert compare(study, "vae,mapa", "circle", 2).code == 0
     assert len(invented) == 4
-    assert kept.items() <= run_files(study).items()
+    assert kept.items() <= contents_of_runs(study).items()
     assert len(tables.read_table(study, "runs")) == 4
 
 
@@ -283,7 +284,7 @@ def test_what_failed_is_a_row_until_it_is_to_be_run_again(tmp_path, invented, re
     found = execute(plan, tmp_path, Execution(), Silent(), "a command")
     for state, result in zip(STATES, found, strict=True):
         result.status, result.message = state, "before"
-        tables.write_run(tmp_path, result)
+        run_files.write_run(tmp_path, result)
     after = execute(plan, tmp_path, Execution(jobs=2, retry_failed=retry), Silent(), "a command")
     kept = {state for state, result in zip(STATES, after, strict=True) if result.message == "before"}
     assert kept == ({"done", "skipped"} if retry else set(STATES))
@@ -311,7 +312,7 @@ def test_an_interrupted_study_keeps_its_tables_wherever_it_was(tmp_path, monkeyp
     plan = resolve(Settings(methods=("vae",), datasets=("circle",), n_train=40, n_test=50))
     with pytest.raises(InterruptedStudyError, match="interrupted"):
         execute(plan, tmp_path / "out", Execution(), log, "a command")
-    assert len(tables.read_table(tmp_path / "out", "runs")) == len(run_files(tmp_path / "out")) == 1
+    assert len(tables.read_table(tmp_path / "out", "runs")) == len(contents_of_runs(tmp_path / "out")) == 1
 
 
 def test_a_study_of_several_authors_names_each_once():

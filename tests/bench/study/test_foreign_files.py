@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from bench.common.errors import UsageError
-from bench.store import tables
+from bench.store import run_files, tables
 from bench.store.locks import RunLocks
 from bench.study import status
 
@@ -104,7 +104,7 @@ def test_texts_of_stored_results_are_made_plain(study, compare, invented):
     path = sorted((study / "runs").iterdir())[0]
     content = json.loads(path.read_text())
     content |= {"message": "\x1b[31mred\x1b[0m " + "x" * 100_000}
-    path.write_text(json.dumps(tables.seal(content)))
+    path.write_text(json.dumps(run_files.seal(content)))
     assert compare(study, "vae,mapa", "circle", 2).code == 0
     runs = tables.read_table(study, "runs")
     assert runs["message"].str.len().max() <= 2000

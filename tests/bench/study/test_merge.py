@@ -11,7 +11,7 @@ import pytest
 
 from bench.config.fields import choices, fields, flag
 from bench.config.schema import Conditions
-from bench.store import tables
+from bench.store import run_files, tables
 from bench.store.schema import SCHEMA
 from bench.study.folder import held
 from bench.study.plan import resolve
@@ -51,7 +51,7 @@ def change(folder, name, act):
     """Change the content of a run's file."""
     path, content = run_of(folder, name)
     act(content)
-    path.write_text(json.dumps(tables.seal(content)))
+    path.write_text(json.dumps(run_files.seal(content)))
 
 
 def edit(folder, act):
@@ -199,7 +199,7 @@ def spec_of_another(**changed):
         content["spec"].update(msgspec.to_builtins(changed))
         path.unlink()
         spec = msgspec.structs.replace(spec_of(folder, path), **changed)
-        (folder / "runs" / f"{spec.key}.json").write_text(json.dumps(tables.seal(content)))
+        (folder / "runs" / f"{spec.key}.json").write_text(json.dumps(run_files.seal(content)))
         (folder / "runs.parquet").unlink()
 
     return act
@@ -322,7 +322,7 @@ def test_runs_of_older_code_do_not_count(parts, merge, tmp_path):
     path, content = run_of(parts[0], SHARED)
     content["spec"]["code"] = "older"
     old = msgspec.structs.replace(spec_of(parts[0], path), code="older")
-    (parts[0] / "runs" / f"{old.key}.json").write_text(json.dumps(tables.seal(content)))
+    (parts[0] / "runs" / f"{old.key}.json").write_text(json.dumps(run_files.seal(content)))
     assert merge(*parts, "--out", tmp_path / "both").code == 0
     assert not (tmp_path / "both" / "runs" / f"{old.key}.json").exists()
     assert len(list((tmp_path / "both" / "runs").iterdir())) == 5

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 import bench
 from bench.report.page import markdown, write
-from bench.store import tables
+from bench.store import files, schema, tables
 from bench.store.records import Cost, Row, RunResult, RunSpec
 from bench.study import status
 from bench.study.merge import merge
@@ -60,9 +60,9 @@ def hostile_study():
         described = {
             text: {"summary": text, "source": text, "role": "method", "colour_group": text} for text in HOSTILE
         }
-        info = {"schema": tables.SCHEMA, "name": HOSTILE[0], "command": HOSTILE[4], "settings": {}, "tuned": None,
+        info = {"schema": schema.SCHEMA, "name": HOSTILE[0], "command": HOSTILE[4], "settings": {}, "tuned": None,
                 "provenance": dict(enumerate(HOSTILE)), "datasets": described, "methods": described}  # fmt: skip
-        tables.write_json(folder / "study.json", info)
+        files.write_json(folder / "study.json", info)
 
     return make
 

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from bench.config.schema import Execution, SweepSettings
 from bench.registry import fingerprints
-from bench.store import tables
+from bench.store import run_files
 from bench.store.locks import RunLocks
 from bench.store.records import Cost, RunResult
 from bench.study import status
@@ -53,11 +53,11 @@ def specs(folder):
 
 def lose(folder, *names):
     for name in names:
-        tables.run_path(folder, specs(folder)[name]).unlink()
+        run_files.run_path(folder, specs(folder)[name]).unlink()
 
 
 def replace(folder, name, **fields):
-    tables.write_run(folder, RunResult(specs(folder)[name], **fields))
+    run_files.write_run(folder, RunResult(specs(folder)[name], **fields))
 
 
 def test_all_done(folder, show):
@@ -157,7 +157,7 @@ def test_results_of_other_code_do_not_count(folder, show, monkeypatch):
 
 
 def test_a_run_cut_short_is_missing(folder, show):
-    path = tables.run_path(folder, specs(folder)["circle / vae / seed 0"])
+    path = run_files.run_path(folder, specs(folder)["circle / vae / seed 0"])
     path.write_bytes(path.read_bytes()[:50])
     assert show(folder)[-1].startswith("12 runs: 11 done, 1 missing")
 
@@ -182,13 +182,13 @@ def test_a_tuned_study_and_one_of_another_command(tmp_path, compare, cli, invent
 @pytest.fixture
 def opened(monkeypatch):
     """The names of the runs whose files are read."""
-    names, read = [], tables.read_run
+    names, read = [], run_files.read_run
 
     def reading(folder, spec, key=None):
         names.append(spec.name)
         return read(folder, spec, key)
 
-    monkeypatch.setattr(tables, "read_run", reading)
+    monkeypatch.setattr(run_files, "read_run", reading)
     return names
 
 
