@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TOO_FEW = "too few seeds"
 MANY = 3  # comparisons, above which a table replaces sentences
+MANY_LOSSES = 6  # above which a sentence does not name the datasets
 
 
 def answers(
@@ -245,7 +246,7 @@ def overview(found: Sequence[Comparison], means: Sequence[Mapping[Hashable, Any]
         total = counts.total() - counts[TOO_FEW]
         if total:
             words = [f"{name} in {counts[name]}" for name in VERDICTS]
-            losses = [f"{each.other} ({_differences(lost)})" for each in own if (lost := each.having(WORSE))]
+            losses = _losses(own)
             lead = f"{baseline} is worse than {listed(losses)}." if losses else f"None is found better than {baseline}."
             text = f"In {plural(total, 'comparison')} by method and dataset it is {', '.join(words)}."
             sentences.append(" ".join([lead, text, *_behind(own)]))
@@ -256,6 +257,21 @@ def overview(found: Sequence[Comparison], means: Sequence[Mapping[Hashable, Any]
         gaps = listed([f"{row['method']} {number(row['mean'])}" for row in known])
         sentences.append(f"Mean oracle gap over datasets, in nats: {gaps}.")
     return sentences
+
+
+def _losses(found: Sequence[Comparison]) -> list[str]:
+    """Whom a baseline is worse than, and where; by how many datasets and how much, where that would be a long list."""
+    losses = [(each.other, lost) for each in found if (lost := each.having(WORSE))]
+    if sum(len(lost) for _, lost in losses) <= MANY_LOSSES:
+        return [f"{other} ({_differences(lost)})" for other, lost in losses]
+    losses.sort(key=lambda each: -len(each[1]))
+    (first, of_first), *rest = losses
+    told = [f"{first} on {plural(len(of_first), 'dataset')} (by up to {_most(of_first)} nats)"]
+    return told + [f"{other} on {len(lost)} ({_most(lost)})" for other, lost in rest]
+
+
+def _most(lost: Sequence[Difference]) -> str:
+    return number(max(-difference.nats for difference in lost))
 
 
 def _behind(found: Sequence[Comparison]) -> list[str]:

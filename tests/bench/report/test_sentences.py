@@ -131,3 +131,24 @@ def test_the_test_points_are_those_that_the_datasets_have(tmp_path, counted, tol
     info = {"settings": {"n_test": 2000}, "datasets": about}
     study = Study(tmp_path, *[pd.DataFrame()] * 7, info)
     assert f"{told} test points" in conditions(study)
+
+
+def test_a_long_list_of_losses_is_told_by_how_many_and_how_much():
+    """Up to six are told with their datasets; the tables have the others."""
+    found = compared(vae=(-0.2, -0.3), gtm=(-0.1, -0.5, -0.4), flow=(-0.6,))
+    for each in found:
+        for difference in each.differences:
+            difference.verdict = "worse"
+        each.having = lambda _, of=each.differences: of
+    (told,) = overview(found, [])
+    assert told.startswith(
+        "mapa is worse than vae (a -0.200, b -0.300 nats), gtm (a -0.100, b -0.500, c -0.400 nats) and"
+    )
+    more = compared(svi=(-0.7,))
+    more[0].having = lambda _: more[0].differences
+    more[0].differences[0].verdict = "worse"
+    (told,) = overview([*found, *more], [])
+    assert told.startswith(
+        "mapa is worse than gtm on 3 datasets (by up to 0.500 nats), vae on 2 (0.300), flow on 1 (0.600) and svi on 1 "
+        "(0.700). In 7 comparisons by method and dataset it is worse in 7,"
+    )
