@@ -222,8 +222,8 @@ def test_forty_methods_are_summed_up_with_every_loss(told):
         assert plain(text)
         counts = "worse in 8, better in 60, equivalent in 10, undecided in 0."
         assert f"In 78 comparisons by method and dataset it is {counts}" in text
-        (losses,) = set(re.findall(r"own is worse than (.*?nats\))\. ", text))
-        assert re.findall(r"m\d\d", losses) == [f"m{k}" for k in range(30, 34)]
+        (losses,) = set(re.findall(r"own is worse than (.*?\))\. ", text))
+        assert re.findall(r"(m\d\d) on (\d)", losses) == [(f"m{k}", "2") for k in range(30, 34)]
         assert text.count("Its fits take") == 0
         assert len(text) < 2000 or name != "terminal"
 
