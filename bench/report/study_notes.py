@@ -42,7 +42,7 @@ def conditions(study: Study) -> list[str]:
             continue
         words = field.extra.get("report")
         value = stated.get(field.name)
-        counted = {int(each["test_points"]) for each in about if "test_points" in each}
+        counted = {each["test_points"] for each in about if "test_points" in each}
         if field.name == "n_test" and counted:  # a dataset may have fewer than asked
             value = " or ".join(map(str, sorted(counted)))
         elif value is None and words and field.name in study.runs:  # each dataset has its own

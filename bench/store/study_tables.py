@@ -165,8 +165,9 @@ def _info(folder: Path) -> dict[str, Any]:
 def _is_sound(about: dict[str, Any]) -> bool:
     """Whether what is said of a dataset or a method can be shown."""
     known = about.get("expected_log_prob")
-    return known is None or (
-        isinstance(known, list) and len(known) == 2 and all(isinstance(each, int | float) for each in known)
+    return isinstance(about.get("test_points", 0), int) and (
+        known is None
+        or (isinstance(known, list) and len(known) == 2 and all(isinstance(each, int | float) for each in known))
     )
 
 

@@ -90,8 +90,11 @@ class Plan:
         if dataset not in self._sources:
             conditions = self.conditions(dataset)
             source = self.registry.make_problem(dataset, conditions["latent_dim"])
+            count = conditions["n_test"]
             with contained():
-                self._sources[dataset] = _Source(data_digest(source), source.family, _test_points(source, conditions))
+                with suppress(ValueError):  # a dataset that is too small has runs that say so
+                    count = size_of_test_set(source, conditions["n_train"], count)
+                self._sources[dataset] = _Source(data_digest(source), source.family, count)
         return self._sources[dataset]
 
     def data(self, dataset: str) -> str:
@@ -335,21 +338,25 @@ def _check_dataset(label: str, settings: Settings, known: Registry) -> None:
         raise UsageError(f"dataset {label!r} has latent dimension {entry.latent_dim}, got --latent-dim {latent_dim}")
 
 
-def _test_points(source: DataSource, conditions: Mapping[str, Any]) -> int:
-    """The size of the test set; that asked for if the dataset is too small to be divided, which its runs tell."""
+def size_of_test_set(source: DataSource, n_train: int, n_test: int) -> int:
+    """The size of a source's test set, which is less than asked where it has fewer points.
+
+    Args:
+        source: Where the points come from.
+        n_train: Number of training points, and of validation points.
+        n_test: Number of test points asked for.
+
+    Raises:
+        ValueError: If too few points are left for a test set.
+    """
     from datasets.base import Observations, draw
 
-    if isinstance(source, Observations):
-        with suppress(ValueError):
-            return len(draw(source, 0, conditions["n_train"], conditions["n_train"], conditions["n_test"]).test)
-    return int(conditions["n_test"])
+    return len(draw(source, 0, n_train, n_train, n_test).test) if isinstance(source, Observations) else n_test
 
 
 def _check_size(label: str, source: DataSource, n_train: int, n_test: int) -> None:
-    from datasets.base import draw
-
     try:
-        left = len(draw(source, 0, n_train, n_train, n_test).test)
+        left = size_of_test_set(source, n_train, n_test)
     except ValueError as error:
         raise UsageError(f"dataset {label!r}: {error}", key=("n_train",)) from None
     if left < n_test:

@@ -14,7 +14,7 @@ from bench.config.schema import Conditions, SweepSettings
 from bench.registry.declared import ablation
 from bench.registry.registry import NOISE, DatasetLabel, Registry
 from bench.store import tables
-from bench.study.plan import Plan, resolve
+from bench.study.plan import Plan, resolve, size_of_test_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,19 +108,15 @@ def _ablation(label: str, known: Registry) -> dict[str, tuple[str, ...]]:
 
 def _has(factor: str, level: str, dataset: str, plan: Plan) -> bool:
     """Whether a dataset can have a level of LEVELS: only a true model has noise to vary, and files have few points."""
-    from datasets.base import Observations, draw
-
     if factor not in (NOISE, "n_train"):
         return True
     source = plan.registry.make_problem(dataset, plan.conditions(dataset)["latent_dim"])
     if factor == NOISE:
         return source.noise_variance is not None
-    if isinstance(source, Observations):
-        try:
-            draw(source, 0, int(level), int(level), 1)
-        except ValueError:
-            return False
-    return True
+    try:
+        return size_of_test_set(source, int(level), 1) > 0
+    except ValueError:
+        return False
 
 
 def _point(factor: str, level: str, dataset: str, method: str, plan: Plan) -> Point:

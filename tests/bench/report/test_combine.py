@@ -327,6 +327,7 @@ def edited(**changed):
     [
         (edited(datasets={"circle": {"expected_log_prob": "x"}}), "it holds values that no study has"),
         (edited(datasets={"circle": {"expected_log_prob": [1]}}), "it holds values that no study has"),
+        (edited(datasets={"circle": {"test_points": "x"}}), "it holds values that no study has"),
         (edited(settings={"margin": -1}), "it holds values that no study has"),
         (edited(settings={"baseline": 3}), "it holds values that no study has"),
         (edited(tuned=3), "it holds values that no study has"),
