@@ -1,4 +1,4 @@
-"""Maximum likelihood by quadrature, with no bound: a local maximum of the likelihood of the training points."""
+"""Maximum likelihood by quadrature, with no bound, from several starts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import copy
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
 
 import torch
+from torch import Tensor
 
+from methods.common.best_state import Best
 from methods.common.latent_grid import MOST_COORDINATES, resolving
 from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
 from methods.contract.decoder import GenerativeModel
@@ -28,8 +31,8 @@ class ExactMLE(Method):
     The integral is a sum over the cells of a latent grid that resolves the decoder. Each trial makes a new grid, so
     that a decoder gains little from what lies between codes. Within a trial, full-batch L-BFGS is deterministic. The
     starts are MAPA's solution and the initial weights with the first layer times 1, 4 and 8. After each trial the
-    better half by training likelihood continues (successive halving, Jamieson & Talwalkar 2016). The likelihood of the
-    training points is maximised: with few of them, the maximum overfits.
+    better half continues (successive halving, Jamieson & Talwalkar 2016). With few training points the maximum
+    overfits: starts are compared by the likelihood of validation points, and the state that is best on them is kept.
 
     Args:
         box: Largest movement of the decoder across a grid cell, in standard deviations of the noise.
@@ -61,18 +64,19 @@ class ExactMLE(Method):
         return None
 
     def fit(self, task: Task) -> Iterator[Fitted]:
-        """Yield whenever MAPA does, and then the best start so far, after each step of any start.
+        """Yield whenever MAPA does, and then the state best on validation points so far, after each step of any start.
 
         Raises:
             ValueError: Where MAPA raises it.
         """
         ascents = yield from self._starts(task)
+        best = Best(task)
         while len(ascents) > 1:
-            yield from self._trials(task, ascents)
+            yield from self._trials(task, ascents, best)
             ascents = better_half(ascents)
         winner = ascents[0]
         while winner.steps < self.steps and winner.gain > self.tolerance:
-            yield from self._trials(task, ascents)
+            yield from self._trials(task, ascents, best)
 
     def _starts(self, task: Task) -> Generator[Fitted, None, list[Ascent]]:
         """Run MAPA; the ascents from its solution and from the initial weights."""
@@ -84,19 +88,22 @@ class ExactMLE(Method):
             yield replace(fitted, model=task.model)
         return [Ascent(own.model), *steep]
 
-    def _trials(self, task: Task, ascents: list[Ascent]) -> Iterator[Fitted]:
-        """One trial of each ascent; the model has the weights of the best one so far."""
+    def _trials(self, task: Task, ascents: list[Ascent], best: Best) -> Iterator[Fitted]:
+        """One trial of each ascent; the model of the task has the state that was best on validation points so far."""
         for ascent in ascents:
-            for _ in ascent.advance(task, self):
-                best = max(ascents, key=attrgetter("likelihood"))
-                task.model.load_state_dict(best.model.state_dict())
-                log_index = log_index_given_model(task.model, task.train, best.grid)
-                yield Fitted(task.model, ModelPosterior(task.model), log_index)
+            for _ in ascent.advance(task, self, best):
+                yield Fitted(task.model, ModelPosterior(task.model), partial(self._log_index, task))
+
+    def _log_index(self, task: Task, x: Tensor) -> Tensor:
+        """The index posterior that the model implies, on a grid that resolves it: (n, D) -> (n, N), in nats."""
+        with torch.no_grad():
+            grid = resolving(task.model, task.latent_dim, self.box)
+        return log_index_given_model(task.model, task.train, grid)(x)
 
 
 def better_half(ascents: list[Ascent]) -> list[Ascent]:
-    """The half of the ascents with the highest training likelihood, best first."""
-    return sorted(ascents, key=attrgetter("likelihood"), reverse=True)[: len(ascents) // 2]
+    """The half of the ascents that reached the highest likelihood of validation points, best first."""
+    return sorted(ascents, key=attrgetter("reached"), reverse=True)[: len(ascents) // 2]
 
 
 class Ascent:
@@ -106,24 +113,30 @@ class Ascent:
         model: The model at its start, which is trained in place.
 
     Attributes:
-        likelihood: Mean over the training points in nats, on the grid of the last trial.
+        grid: The grid of the last trial.
+        reached: The highest mean log-likelihood of validation points so far, in nats.
         steps: Steps taken so far.
-        gain: Gain of the last trial on its own grid, from its first step to its last, in nats.
+        gain: Gain of the last trial on its own grid, from its first step to its last, in nats per training point.
     """
 
     def __init__(self, model: GenerativeModel):
-        self.model, self.likelihood, self.gain, self.steps = model, -math.inf, 0.0, 0
+        self.model, self.reached, self.gain, self.steps = model, -math.inf, 0.0, 0
 
-    def advance(self, task: Task, method: ExactMLE) -> Iterator[None]:
+    def advance(self, task: Task, method: ExactMLE, best: Best) -> Iterator[None]:
         """Take the steps of a trial, one at a time, on a new grid that resolves the present decoder."""
-        model, most = self.model, min(method.trial_steps, method.steps - self.steps)
         with torch.no_grad():
-            self.grid = resolving(model, task.latent_dim, method.box)
+            self.grid = resolving(self.model, task.latent_dim, method.box)
+        best.over(self.grid)
+        self.reached = max(self.reached, (yield from best.watched(self.model, self._climb(task, method))))
+
+    def _climb(self, task: Task, method: ExactMLE) -> Iterator[float]:
+        """The likelihood of the training points after each step of a trial."""
+        model, most = self.model, min(method.trial_steps, method.steps - self.steps)
         name = f"likelihood over {len(self.grid.low)} codes"
         values = maximise_likelihood(model, task.train, self.grid, task.ledger, most, 0.0, method.history, name)
         first, self.gain = None, 0.0
-        for self.likelihood in values:
-            first = self.likelihood if first is None else first
-            self.gain = self.likelihood - first
+        for value in values:
+            first = value if first is None else first
+            self.gain = value - first
             self.steps += 1
-            yield
+            yield value

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-from methods.common.held_out import HeldOut
+from methods.common.best_state import Best
 from methods.common.latent_grid import codebook
 from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
 from methods.contract.method import Fitted, Method, Task, require
@@ -64,7 +64,7 @@ class GTM(Method):
     def fit(self, task: Task) -> Iterator[Fitted]:
         """Yield after each step of any start; the model has the state that was best on validation points so far."""
         grid = codebook(self.codes, task.latent_dim)
-        held_out = task.ledger.run("validation points", HeldOut, task.validation, task.latent_dim)
+        best = Best(task)
         fits, scores = [], []
         for model in [steepened(task.model, STEEPER**k) for k in range(self.starts)]:
             ascent = maximise_likelihood(model, task.train, grid, task.ledger, self.steps, self.tolerance, self.history)
@@ -75,10 +75,7 @@ class GTM(Method):
             model, ascent = fits[which]
             for taken, _ in enumerate(islice(ascent, steps), 1):
                 if taken % LOOK_EVERY == 0 or taken == 1:
-                    value = task.ledger.run("validation", held_out.log_likelihood, model)
-                    if value > max(scores):
-                        task.model.load_state_dict(model.state_dict())
-                    scores[which] = max(scores[which], value)
+                    scores[which] = max(scores[which], best.look(model))
                 yield Fitted(
                     task.model, ModelPosterior(task.model), log_index_given_model(task.model, task.train, grid)
                 )

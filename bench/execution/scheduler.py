@@ -13,8 +13,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from bench.common.errors import InterruptedStudyError, UsageError
 from bench.config.schema import Execution
 from bench.execution.job import Job, RunCrashedError, environment
@@ -75,9 +73,9 @@ def run_all(specs: list[RunSpec], how: Execution, folder: Path) -> Generator[Run
 
 def blocks(specs: Iterable[RunSpec]) -> list[Block]:
     """Runs that are carried out in one process: those of one block of seeds, and every other one by itself."""
-    found: dict[tuple[RunSpec, int], list[RunSpec]] = {}
+    found: dict[RunSpec, list[RunSpec]] = {}
     for spec in specs:
-        found.setdefault((msgspec.structs.replace(spec, seed=0), spec.seed // spec.block), []).append(spec)
+        found.setdefault(spec.program, []).append(spec)
     return [tuple(block) for block in found.values()]
 
 

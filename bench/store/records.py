@@ -62,6 +62,11 @@ class RunSpec(Conditions, frozen=True, kw_only=True):
         return f"{self.dataset} / {self.method} / seed {self.seed}"
 
     @property
+    def program(self) -> RunSpec:
+        """The run of the first seed of its block, which all runs share that are carried out as one program."""
+        return msgspec.structs.replace(self, seed=self.seed - self.seed % self.block)
+
+    @property
     def records_plots(self) -> bool:
         """Whether densities and posteriors are recorded, to look at: at seed 0 alone."""
         return self.seed == 0

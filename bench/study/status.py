@@ -91,7 +91,7 @@ class TimeLeft:
 
     def __init__(self, runs: Iterable[Run]):
         every = list(runs)
-        programs = {_program(run.spec) for run in every if run.state == "running"}
+        programs = {run.spec.program for run in every if run.state == "running"}
         self.at_a_time = max(1, len(programs))
         spent: dict[str, list[float]] = {}
         for run in every:
@@ -105,11 +105,6 @@ class TimeLeft:
         if not all(name in self.usual for name in waiting):
             return None
         return sum(self.usual[name] for name in waiting) / self.at_a_time
-
-
-def _program(spec: RunSpec) -> tuple[str, str, int]:
-    """The one program that a run is part of: the seeds of a block run as one, and each has its share of the time."""
-    return spec.dataset, spec.method, spec.seed // spec.block
 
 
 _name = lru_cache(labels.name_of)  # of a method, which thousands of runs share

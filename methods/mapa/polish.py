@@ -6,9 +6,11 @@ this project's own addition to Yacoby et al.: the posterior is no longer fixed b
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from methods.common.best_state import Best
 from methods.common.latent_grid import codebook
 from methods.common.mixture_likelihood import ModelPosterior, log_index_given_model, maximise_likelihood
 from methods.contract.method import Fitted, Task, require
@@ -19,7 +21,8 @@ from methods.mapa.method import MAPA
 class PolishedMAPA(MAPA):
     """MAPA, followed by full-batch L-BFGS on the likelihood over a shared codebook.
 
-    Its q(z | x) is the exact posterior of the learned model, up to the width of grid cells.
+    Its q(z | x) is the exact posterior of the learned model, up to the width of grid cells. As in MAPA's own fit, the
+    state that is best on validation points is kept.
 
     Args:
         tolerance: MAPA's fit ends, and the polish starts, when 50 steps gain less than this, in nats per training
@@ -67,9 +70,9 @@ class PolishedMAPA(MAPA):
             ValueError: If the placement or the optimiser is unknown.
         """
         yield from super().fit(task)
-        model, train = task.model, task.train
-        grid = codebook(self.codes, task.latent_dim)
-        for _ in maximise_likelihood(
-            model, train, grid, task.ledger, self.polish_steps, self.polish_tolerance, self.history
-        ):
-            yield Fitted(model, ModelPosterior(model), log_index_given_model(model, train, grid))
+        model, grid, best = copy.deepcopy(task.model), codebook(self.codes, task.latent_dim), Best(task)
+        ascent = maximise_likelihood(
+            model, task.train, grid, task.ledger, self.polish_steps, self.polish_tolerance, self.history
+        )
+        for _ in best.watched(model, ascent):
+            yield Fitted(task.model, ModelPosterior(task.model), log_index_given_model(task.model, task.train, grid))

@@ -1,6 +1,7 @@
 """Maximum likelihood by quadrature: its gradient, that it cannot be cheated, and what it reaches."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from datasets.quadrature import log_marginal
 from methods import exact
 from methods.common import mixture_likelihood
+from methods.common.best_state import Best
 from methods.common.latent_grid import codebook
 from methods.common.mixture_likelihood import maximise_likelihood
 from methods.contract.decoder import gaussian_log_prob, standard_normal_log_prob
@@ -26,6 +28,16 @@ def likelihood(model, x, tolerance=1e-3):
     with torch.no_grad():
         found = log_marginal(model.decode, model.variance(), x.double(), model.latent_dim, tolerance)
     return float(found.value.mean())
+
+
+def validated_by_itself(task):
+    """The task with its training points as validation points: nothing is stopped before its maximum."""
+    return dataclasses.replace(task, validation=task.train)
+
+
+def advanced(ascent, task, method):
+    """The steps of a trial."""
+    return ascent.advance(task, method, Best(task))
 
 
 def perturbed(model, seed=0):
@@ -57,7 +69,7 @@ def gradient(monkeypatch):
             yield 0.0
 
         monkeypatch.setattr(mixture_likelihood, "lbfgs", first_step)
-        for _ in Ascent(task.model).advance(task, ExactMLE(box=0.5)):
+        for _ in advanced(Ascent(copy.deepcopy(task.model)), task, ExactMLE(box=0.5)):
             break
         return torch.cat([part.flatten() for part in found]).double()
 
@@ -88,12 +100,13 @@ def test_the_gradient_is_that_of_the_integral(name, nodes, noise, make_task, gra
 @pytest.mark.parametrize(("name", "n"), [("spiral_dots", 100), ("s_curve", 300)])
 def test_little_is_gained_between_the_codes(name, n, make_task):
     task = make_task(name, n)
-    ascent, method = Ascent(task.model), ExactMLE(trial_steps=60)
+    ascent, method = Ascent(copy.deepcopy(task.model)), ExactMLE(trial_steps=60)
     for _ in range(3):
-        for _ in ascent.advance(task, method):
+        for _ in advanced(ascent, task, method):
             pass
     assert ascent.steps == 180
-    assert ascent.likelihood == pytest.approx(likelihood(task.model, task.train), abs=5e-3)
+    *_, stated = maximise_likelihood(ascent.model, task.train, ascent.grid, NullLedger(), 1, 0.0)
+    assert stated == pytest.approx(likelihood(ascent.model, task.train), abs=5e-3)
 
 
 def test_much_would_be_gained_between_few_fixed_codes(make_task):
@@ -117,10 +130,10 @@ def test_a_linear_model_reaches_the_maximum(latent, noise, make_task):
     assert best - 0.005 < likelihood(task.model, x, 1e-5) < best + 1e-4
 
 
-def test_its_training_likelihood_is_the_highest(make_task):
+def test_without_early_stopping_its_training_likelihood_is_the_highest(make_task):
     reached = {}
     for method in (ExactMLE(steps=200, trial_steps=50), PolishedMAPA(steps=200), VAE(steps=200)):
-        task = make_task("figure8", 40, seed=1000)
+        task = validated_by_itself(make_task("figure8", 40, seed=1000))
         for _ in method.fit(task):
             pass
         reached[type(method)] = likelihood(task.model, task.train)
@@ -129,7 +142,7 @@ def test_its_training_likelihood_is_the_highest(make_task):
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_the_start_of_highest_likelihood_wins(place, make_task, monkeypatch):
-    task = make_task("circle", 80)
+    task = validated_by_itself(make_task("circle", 80))
     good = copy.deepcopy(task.model)
     list(maximise_likelihood(good, task.train, codebook(500, 1), NullLedger(), 100, 0.0))
     models = [perturbed(good, seed) for seed in range(3)]
@@ -149,7 +162,7 @@ def test_the_start_of_highest_likelihood_wins(place, make_task, monkeypatch):
 
 
 def test_what_it_yields_is_the_model_of_the_task_at_the_best_weights_so_far(make_task):
-    task = make_task("circle", 60)
+    task = validated_by_itself(make_task("circle", 60))
     looks = []
     for step, fitted in enumerate(ExactMLE(steps=60, trial_steps=20).fit(task)):
         assert fitted.model is task.model
@@ -160,6 +173,16 @@ def test_what_it_yields_is_the_model_of_the_task_at_the_best_weights_so_far(make
     climbed = [value for exactly, value in looks if exactly]
     assert len(climbed) >= 4
     assert (np.diff(climbed) > -5e-3).all()
+
+
+def test_a_maximum_that_overfits_is_not_kept(make_task):
+    task = make_task("figure8", 20)
+    whole = validated_by_itself(make_task("figure8", 20))
+    for each in (task, whole):
+        for _ in ExactMLE(steps=200, trial_steps=50).fit(each):
+            pass
+    assert likelihood(whole.model, task.train) > likelihood(task.model, task.train) + 0.05
+    assert likelihood(task.model, task.validation) > likelihood(whole.model, task.validation) + 0.05
 
 
 def test_codebooks_of_different_sizes_are_accounted_for_apart(make_task):
@@ -173,12 +196,12 @@ def test_codebooks_of_different_sizes_are_accounted_for_apart(make_task):
 
     ledger = Named()
     task = make_task("circle", 60, ledger=ledger)
-    ascent, sizes = Ascent(task.model), set()
+    ascent, sizes = Ascent(copy.deepcopy(task.model)), set()
     for _ in range(2):
-        for _ in ascent.advance(task, ExactMLE(box=0.2, trial_steps=10)):
+        for _ in advanced(ascent, task, ExactMLE(box=0.2, trial_steps=10)):
             sizes.add(len(ascent.grid.low))
     assert len(sizes) == 2
-    assert {f"likelihood over {size} codes" for size in sizes} < ledger.names
+    assert {f"{name} over {size} codes" for size in sizes for name in ("likelihood", "validation")} < ledger.names
 
 
 def test_what_no_quadrature_resolves_is_left_out():

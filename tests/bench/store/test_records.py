@@ -41,3 +41,11 @@ def test_the_key_is_the_same_in_every_process(run_spec):
     command = [sys.executable, "-c", code, msgspec.json.encode(spec)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == spec.key
+
+
+def test_runs_of_one_block_are_one_program_and_others_are_not(run_spec):
+    runs = [run_spec(seed=seed, block=3) for seed in range(7)]
+    assert [run.program.seed for run in runs] == [0, 0, 0, 3, 3, 3, 6]
+    assert len({run.program for run in runs}) == 3
+    assert run_spec(seed=1, block=3, method="mapa").program not in {run.program for run in runs}
+    assert run_spec(seed=4, block=1).program == run_spec(seed=4, block=1)

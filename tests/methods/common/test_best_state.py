@@ -1,0 +1,111 @@
+"""The state that is best on validation points: what is kept, when it is looked at, and that every method keeps it."""
+
+import copy
+
+import pytest
+import torch
+
+import methods
+from bench.fit.flop_counter import CountingLedger
+from methods import pyro_svi
+from methods.common import amortised
+from methods.common.best_state import LOOK_EVERY, Best
+from methods.common.held_out import HeldOut
+from methods.common.latent_grid import LatentGrid
+
+LEARNERS = [name for name in methods.BUILTIN if name not in ("oracle", "untrained")]
+
+
+def weights(model):
+    return torch.cat([each.detach().flatten() for each in model.parameters()]).clone()
+
+
+@pytest.fixture
+def falling(monkeypatch):
+    """The weights at each look at validation points, which say that each state is worse than the one before."""
+    seen = []
+
+    def looked(self, model):
+        seen.append(weights(model))
+        return -float(len(seen))
+
+    monkeypatch.setattr(HeldOut, "log_likelihood", looked)
+    for module in (amortised, pyro_svi):
+        monkeypatch.setattr(module, "VALIDATE_EVERY", 5)
+    return seen
+
+
+@pytest.mark.usefixtures("clean_pyro")
+@pytest.mark.parametrize("data", ["circle", "s_curve"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_method_ends_at_the_state_that_was_best_on_validation_points(name, data, make_task, short, falling):
+    method = short(methods.load(name)(), 40)
+    *_, last = method.fit(make_task(data, 40))
+    assert len(falling) >= 2
+    assert not torch.equal(falling[0], falling[-1])
+    assert torch.equal(weights(last.model), falling[0])
+
+
+def test_the_best_state_is_kept_and_does_not_move_any_more(make_task):
+    task = make_task("circle", 60)
+    model, best, found = copy.deepcopy(task.model), Best(task), {}
+    for factor in (1.0, 3.0, 0.01):
+        model.steepen(factor)
+        found[best.look(model)] = weights(model)
+    assert best.value == max(found) > list(found)[-1]
+    assert torch.equal(weights(task.model), found[best.value])
+
+
+@pytest.mark.parametrize(("steps", "looks"), [(0, [0]), (3, [0, 3]), (10, [0, 10]), (35, [0, 10, 20, 30, 35])])
+def test_it_looks_at_the_start_now_and_then_and_at_the_end(steps, looks, make_task, monkeypatch):
+    """The states are numbers of steps. The tenth is best, so that the present one is shown up to the twentieth."""
+    task, model = make_task("circle"), copy.deepcopy(make_task("circle").model)
+    seen, highest = [], []
+
+    def at(model):
+        return float(model.network[0].weight[0, 0].detach())
+
+    def value(_, model):
+        seen.append(at(model))
+        return -abs(at(model) - 10)
+
+    def climb():
+        for step in range(1, steps + 1):
+            torch.nn.init.constant_(model.network[0].weight, step)
+            yield
+
+    def whole():
+        highest.append((yield from Best(task).watched(model, climb())))
+
+    monkeypatch.setattr(HeldOut, "log_likelihood", value)
+    torch.nn.init.zeros_(model.network[0].weight)
+    shown = [at(task.model) for _ in whole()]
+    assert seen == looks
+    assert highest == [max(-abs(each - 10.0) for each in looks)]
+    assert shown[:steps] == [float(step if step < 20 else 10) for step in range(1, steps + 1)]
+    assert steps == 0 or shown[-1] == min(steps, 10)
+    assert len(shown) == steps + (steps % LOOK_EVERY > 0)
+
+
+@pytest.mark.parametrize("noise", ["known", "learned"])
+def test_a_grid_of_ones_own_gives_the_same_likelihood(noise, make_task):
+    task = make_task("circle", 60, noise=noise)
+    best = Best(task)
+    over_codebook = best.look(task.model)
+    best.over(LatentGrid.equal(4000, 1))
+    assert best.look(task.model) == pytest.approx(over_codebook, abs=0.02)
+
+
+def test_looks_over_grids_of_different_sizes_are_accounted_for_apart(make_task):
+    ledger = CountingLedger()
+    task = make_task("circle", ledger=ledger)
+    ledger.start()
+    best = Best(task)
+    for size in (None, 500, 1000):
+        best.over(size and LatentGrid.equal(size, 1))
+        best.look(task.model)
+    ledger.stop()
+    flops = {work.name: work.flops for work in ledger.account() if work.name.startswith("validation")}
+    codebook, fewer, more = (flops[f"validation{over}"] for over in ("", " over 500 codes", " over 1000 codes"))
+    assert codebook == pytest.approx(2 * more, rel=0.02)
+    assert more == pytest.approx(2 * fewer, rel=0.02)
