@@ -27,7 +27,7 @@ class Shares:
     For L = 1 the mass of its cell is the weight of the atom. For L = 2 all cells, and so all weights, are equal.
 
     Args:
-        mixture: The mixture that estimates where the signals lie, with K atoms.
+        mixture: The mixture that estimates where the signals lie, with K atoms, with the kernel of the index posterior.
         targets: The targets of the weighted least squares, (K, D), in data units.
         weights: The weights of the weighted least squares, (K,). They sum to the number of training points.
         log_index: The index posterior log p(i | x), (n, D) -> (n, N), in nats.
@@ -41,7 +41,7 @@ class Shares:
     latent_dim: int
 
     @staticmethod
-    def of(mixture: Atoms, x: Tensor, latent_dim: int, ledger: Ledger) -> Shares:
+    def of(mixture: Atoms, x: Tensor, latent_dim: int, ledger: Ledger, width: float = 1.0) -> Shares:
         """Divide training points into shares.
 
         Args:
@@ -49,10 +49,12 @@ class Shares:
             x: Training points, (N, D), float64.
             latent_dim: L, 1 or 2.
             ledger: Where the work is accounted for.
+            width: The variance of the kernel by which points are shared out, in units of that of the index posterior.
+                The mixture has the former.
         """
-        found = deconvolution.sums(mixture, x, ledger)
+        found, index = deconvolution.sums(mixture, x, ledger), mixture if width == 1 else mixture.widened(1 / width)
         targets = found.means(mixture.atoms).float()
-        return Shares(mixture, targets, found.weight.float(), log_index_posterior(mixture, x), latent_dim)
+        return Shares(index, targets, found.weight.float(), log_index_posterior(index, x), latent_dim)
 
     def grid(self, order: Tensor) -> LatentGrid:
         """The grid of the prior, with one cell for each share.

@@ -59,6 +59,10 @@ class FamilyMixture:
         """log w_k p(x | k) up to a term in x, in nats: (n, D) -> (n, K)."""
         return self.log_weight + self.power * self.likelihood.compared(x, self.likelihood.outputs(self.atoms))
 
+    def widened(self, factor: float) -> FamilyMixture:
+        """The same atoms with the power of p(x | k) divided by `factor`."""
+        return replace(self, power=self.power / factor)
+
     def sharpened(self, x: Tensor, ledger: Ledger) -> FamilyMixture:
         """One step of expectation maximisation for the atoms, with their prior. The weights stay.
 

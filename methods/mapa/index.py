@@ -10,7 +10,7 @@ the atoms: p(i | x) = sum_k p(k | x) p(i | k).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
@@ -41,6 +41,10 @@ class Atoms(Protocol):
 
     def log_posterior(self, x: Tensor) -> Tensor:
         """log p(k | x) by Bayes' rule, in nats: (n, D) -> (n, K)."""
+        ...
+
+    def widened(self, factor: float) -> Atoms:
+        """The same atoms with a kernel whose variance is `factor` times as large."""
         ...
 
 
@@ -83,6 +87,10 @@ class Mixture:
             Log-probabilities in nats, (n, K).
         """
         return torch.log_softmax(self.log_joint(self.squared(x)), 1)
+
+    def widened(self, factor: float) -> Mixture:
+        """The same atoms with `factor` times the variances."""
+        return replace(self, variance=factor * self.variance)
 
     def log_joint(self, squared: Tensor, among: Tensor | slice = slice(None)) -> Tensor:
         """log w_k p(x | k) up to a constant, from squared distances.

@@ -43,7 +43,9 @@ class MAPA(Method):
         weight_steps: Expectation-maximisation steps for the weights of the atoms (L = 1). On surfaces, where all cells
             have equal mass, weights stay equal.
         atom_steps: Expectation-maximisation steps for the positions of the atoms, of Gaussian data.
-        kernel_width: Kernel variance of deconvolution and index posterior, in units of the noise variance.
+        kernel_width: Kernel variance of the index posterior, in units of the noise variance.
+        training_width: Kernel variance of the deconvolution and of the posterior that training holds fixed, in units of
+            that of the index posterior. Where points are few for a curved surface, a kernel of the noise flattens it.
         atoms: Most atoms that represent the signals; of more training points, a random subset gives the atoms.
         centres: Number of k-means centres on the path that orders the codes (L = 1).
         steps: Most optimiser steps of the selected fit, its trial included, in each noise round.
@@ -71,6 +73,7 @@ class MAPA(Method):
     ablation: ClassVar[Mapping[str, tuple[float | str, ...]]] = {
         "smoothing": (0, 2, 6, 12),
         "kernel_width": (0.5, 1, 2, 4),
+        "training_width": (0.5, 1),
         "weight_steps": (0, 5, 30),
         "atom_steps": (0, 1, 5),
         "placement": ("best", "random", "truth"),
@@ -83,6 +86,7 @@ class MAPA(Method):
     weight_steps: int = 5
     atom_steps: int = 1
     kernel_width: float = 1.0
+    training_width: float = 1.0
     atoms: int = 2000
     centres: int = 45
     steps: int = 600
@@ -98,8 +102,9 @@ class MAPA(Method):
     optimiser: str = "lbfgs"
 
     def __post_init__(self) -> None:
-        positive = ("kernel_width", "atoms", "centres", "steps", "history", "trial_steps", "steepness", "noise_rounds")
+        counts = ("atoms", "centres", "steps", "history", "trial_steps", "noise_rounds")
         not_negative = ("smoothing", "weight_steps", "atom_steps", "tolerance", "replacements", "boxes")
+        positive = (*counts, "kernel_width", "training_width", "steepness")
         require(self, positive=positive, not_negative=not_negative)
 
     @property
@@ -187,19 +192,18 @@ class MAPA(Method):
 
     def _shares(self, task: Task, x: Tensor, few: Tensor) -> Shares:
         """The shares of the training data under the posterior, which is fixed from here on."""
-        ledger, likelihood = task.ledger, task.model.likelihood
-        weight_steps = self.weight_steps if task.latent_dim == 1 else 0
+        ledger, likelihood, narrow = task.ledger, task.model.likelihood, self.training_width
+        weight_steps, width = self.weight_steps if task.latent_dim == 1 else 0, self.kernel_width * narrow
         if isinstance(task.model, DiscreteModel):
-            settings = (self.kernel_width, self.smoothing, weight_steps)
-            of_few = families.estimate(few, likelihood, *settings)
+            of_few = families.estimate(few, likelihood, width, self.smoothing, weight_steps)
             whole = of_few.sharpened(x, ledger) if len(x) > len(few) else of_few
-            return Shares.of(whole, x, task.latent_dim, ledger)
-        width, scale = self.kernel_width * float(likelihood.dispersion), likelihood.scale
+            return Shares.of(whole, x, task.latent_dim, ledger, narrow)
+        noise_variance, scale = width * float(likelihood.dispersion), likelihood.scale
         steps = weight_steps, self.atom_steps
-        found = deconvolution.estimate(few, width, self.smoothing, *steps, ledger, scale)
+        found = deconvolution.estimate(few, noise_variance, self.smoothing, *steps, ledger, scale)
         if len(x) > len(few):
-            found = deconvolution.sharpened(found, x, width, ledger)
-        return Shares.of(found, x, task.latent_dim, ledger)
+            found = deconvolution.sharpened(found, x, noise_variance, ledger)
+        return Shares.of(found, x, task.latent_dim, ledger, narrow)
 
     def _attempts(self, task: Task, start: GenerativeModel, shares: Shares) -> Iterator[Attempt]:
         """One attempt for each placement, not yet begun, and a steeper one if its trial fits badly (L = 1)."""
