@@ -124,14 +124,13 @@ class Ascent:
 
     def advance(self, task: Task, method: ExactMLE, best: Best) -> Iterator[None]:
         """Take the steps of a trial, one at a time, on a new grid that resolves the present decoder."""
-        with torch.no_grad():
-            self.grid = resolving(self.model, task.latent_dim, method.box)
-        best.over(self.grid)
         self.reached = max(self.reached, (yield from best.watched(self.model, self._climb(task, method))))
 
     def _climb(self, task: Task, method: ExactMLE) -> Iterator[float]:
         """The likelihood of the training points after each step of a trial."""
         model, most = self.model, min(method.trial_steps, method.steps - self.steps)
+        with torch.no_grad():
+            self.grid = resolving(model, task.latent_dim, method.box)
         name = f"likelihood over {len(self.grid.low)} codes"
         values = maximise_likelihood(model, task.train, self.grid, task.ledger, most, 0.0, method.history, name)
         first, self.gain = None, 0.0

@@ -6,8 +6,7 @@ import copy
 import math
 from collections.abc import Generator, Iterable
 
-from methods.common.held_out import HeldOut
-from methods.common.latent_grid import LatentGrid
+from methods.common.held_out import CODES, HeldOut
 from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Task
 
@@ -21,28 +20,29 @@ class Best:
 
     Args:
         task: The fitting problem.
+        codes: Number of codes over which the likelihood is taken; by default those that all methods share.
 
     Attributes:
         value: The mean log-likelihood of validation points there, in nats; minus infinity before the first look.
     """
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, codes: int = CODES):
         self.task, self.value, self.state = task, -math.inf, task.model.state_dict()
-        self.over(None)
-
-    def over(self, grid: LatentGrid | None) -> None:
-        """From now on, take the likelihood over the codes of a grid; None for the codebook that all methods share."""
-        task, size = self.task, "" if grid is None else f" over {len(grid.low)} codes"
-        self.name = f"validation{size}"
-        self.held_out = task.ledger.run(f"validation points{size}", HeldOut, task.validation, task.latent_dim, grid)
+        over = "" if codes == CODES else f" over {codes} codes"
+        self.name = f"validation{over}"
+        self.held_out = task.ledger.run(f"validation points{over}", HeldOut, task.validation, task.latent_dim, codes)
 
     def look(self, model: GenerativeModel) -> float:
-        """Compare the present state of a model with the best one, and keep it if it is better; its log-likelihood."""
+        """Compare the present state of a model with the best one, and keep it if it is better.
+
+        Returns:
+            Its mean log-likelihood of validation points, in nats; minus infinity if that is no number.
+        """
         value: float = self.task.ledger.run(self.name, self.held_out.log_likelihood, model)
         if value > self.value:
             self.value, self.state = value, copy.deepcopy(model.state_dict())
         self.task.model.load_state_dict(self.state)
-        return value
+        return -math.inf if math.isnan(value) else value
 
     def watched(self, model: GenerativeModel, steps: Iterable[object]) -> Generator[None, None, float]:
         """Take the steps of a fit, and look at its model at the start, every 10 steps and at the end.

@@ -1,8 +1,7 @@
 """Validation: how states of a fit are compared on points that are not fitted, the same for all methods.
 
-Up to two latent dimensions by log p(x), as that of a mixture over the 2,000 codes of a codebook, or over a grid that a
-method makes anyway. A bound or a training loss would not do: a few points decide a mean bound, and neither tells of the
-density between the training points.
+Up to two latent dimensions by log p(x), as that of a mixture over the 2,000 codes of a codebook. A bound or a training
+loss would not do: a few points decide a mean bound, and neither tells of the density between the training points.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.common.latent_grid import LOWEST_EXPONENT, LatentGrid, codebook
+from methods.common.latent_grid import LOWEST_EXPONENT, codebook
 from methods.contract.decoder import GenerativeModel
 
 POINTS = 500
@@ -24,12 +23,12 @@ class HeldOut:
     Args:
         validation: Validation points, (V, D). The first 500 are used.
         latent_dim: L, at most 2.
-        grid: The grid with the codes; by default the codebook.
+        codes: Number of codes. A method that trains on those of a codebook takes others, as it may gain on them alone.
     """
 
-    def __init__(self, validation: Tensor, latent_dim: int, grid: LatentGrid | None = None):
+    def __init__(self, validation: Tensor, latent_dim: int, codes: int = CODES):
         self.x = validation[:POINTS].double()
-        grid = grid or codebook(CODES, latent_dim)
+        grid = codebook(codes, latent_dim)
         self.codes, self.log_weights = grid.codes.to(validation), grid.mass.log().to(self.x)
 
     @torch.no_grad()

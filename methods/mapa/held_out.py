@@ -7,6 +7,7 @@ import math
 from functools import partial
 
 from methods.common.held_out import HeldOut
+from methods.contract.decoder import GenerativeModel
 from methods.contract.method import Fitted, Task
 from methods.mapa.assignment import Attempt
 
@@ -35,10 +36,14 @@ class Kept:
 
     def look(self, attempt: Attempt) -> float:
         """Compare the present state of a fit with the best one, and keep it if it is better; its log-likelihood."""
-        value = self.ledger.run("validation", self.held_out.log_likelihood, attempt.model)
+        value = self.log_likelihood(attempt.model)
         if value > self.value or self.fitted is None:
             self.value, self.codes = value, attempt.codes
             self.model = self.ledger.run("keep", copy.deepcopy, attempt.model)
             self.refined = partial(attempt.refined, boxes=self.boxes)
             self.fitted = self.refined(self.model)
         return value
+
+    def log_likelihood(self, model: GenerativeModel) -> float:
+        """The mean log-likelihood of validation points under a model, in nats."""
+        return self.ledger.run("validation", self.held_out.log_likelihood, model)

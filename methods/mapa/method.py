@@ -158,11 +158,16 @@ class MAPA(Method):
         rounds = self.noise_rounds if task.model.learns_noise else 1
         if task.model.learns_noise:
             noise.set_pilot(task.model, few)
-        fitted = Fitted(task.model, Prior(task.latent_dim))
+        best, reached = Fitted(task.model, Prior(task.latent_dim)), -math.inf
         start = copy.deepcopy(task.model)
         for _ in range(rounds):
             start.take_noise(task.model)
-            fitted = yield from self._fit_given_noise(task, start, x, few, fitted)
+            fitted, value = yield from self._fit_given_noise(task, start, x, few, best)
+            if value >= reached:
+                best, reached = fitted, value
+            yield best
+        if isinstance(best.model, GenerativeModel):
+            task.model.load_state_dict(best.model.state_dict())
 
     def _embeds(self, task: Task, x: Tensor) -> bool:
         """Whether training points are too far apart for kernels. Data that are not Gaussian have no embedding."""
@@ -172,8 +177,13 @@ class MAPA(Method):
 
     def _fit_given_noise(
         self, task: Task, start: GenerativeModel, x: Tensor, few: Tensor, fitted: Fitted
-    ) -> Generator[Fitted, None, Fitted]:
-        """One round at the present noise variance. It yields the earlier `fitted` until the first trial step."""
+    ) -> Generator[Fitted, None, tuple[Fitted, float]]:
+        """One round at the present noise variance. It yields the earlier `fitted` until the first trial step.
+
+        Returns:
+            What is learned, with the noise variance estimated anew if that is better on validation points; and their
+            log-likelihood. The model of the task has the new estimate in any case.
+        """
         kept, best, reached = Kept(task, self.boxes), None, -math.inf
         for attempt in self._attempts(task, start, self._shares(task, x, few)):
             yield kept.fitted or fitted
@@ -181,14 +191,15 @@ class MAPA(Method):
             if best is None or value > reached:
                 best, reached = attempt, value
         if best is None:
-            return fitted
+            return fitted, -math.inf
         yield from _watched(best, self.steps - best.steps, kept)
         task.model.load_state_dict(kept.model.state_dict())
-        if task.model.learns_noise:
-            noise.refine(task.model, few, kept.codes)
-        fitted = kept.refined(task.model)
-        yield fitted
-        return fitted
+        if not task.model.learns_noise:
+            return kept.refined(task.model), kept.value
+        noise.refine(task.model, few, kept.codes)
+        value = kept.log_likelihood(task.model)
+        anew = value >= kept.value
+        return kept.refined(copy.deepcopy(task.model) if anew else kept.model), value if anew else kept.value
 
     def _shares(self, task: Task, x: Tensor, few: Tensor) -> Shares:
         """The shares of the training data under the posterior, which is fixed from here on."""

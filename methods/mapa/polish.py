@@ -70,7 +70,8 @@ class PolishedMAPA(MAPA):
             ValueError: If the placement or the optimiser is unknown.
         """
         yield from super().fit(task)
-        model, grid, best = copy.deepcopy(task.model), codebook(self.codes, task.latent_dim), Best(task)
+        model, grid = copy.deepcopy(task.model), codebook(self.codes, task.latent_dim)
+        best = Best(task, 3 * self.codes // 2 + 1)  # other codes than those of training
         ascent = maximise_likelihood(
             model, task.train, grid, task.ledger, self.polish_steps, self.polish_tolerance, self.history
         )

@@ -1,6 +1,7 @@
 """The state that is best on validation points: what is kept, when it is looked at, and that every method keeps it."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from methods import pyro_svi
 from methods.common import amortised
 from methods.common.best_state import LOOK_EVERY, Best
 from methods.common.held_out import HeldOut
-from methods.common.latent_grid import LatentGrid
+from methods.mapa import polish
+from methods.mapa.polish import PolishedMAPA
 
 LEARNERS = [name for name in methods.BUILTIN if name not in ("oracle", "untrained")]
 
@@ -36,11 +38,14 @@ def falling(monkeypatch):
 
 
 @pytest.mark.usefixtures("clean_pyro")
+@pytest.mark.parametrize("noise", ["known", "learned"])
 @pytest.mark.parametrize("data", ["circle", "s_curve"])
 @pytest.mark.parametrize("name", LEARNERS)
-def test_every_method_ends_at_the_state_that_was_best_on_validation_points(name, data, make_task, short, falling):
+def test_every_method_ends_at_the_state_that_was_best_on_validation_points(
+    name, data, noise, make_task, short, falling
+):
     method = short(methods.load(name)(), 40)
-    *_, last = method.fit(make_task(data, 40))
+    *_, last = method.fit(make_task(data, 40, noise=noise))
     assert len(falling) >= 2
     assert not torch.equal(falling[0], falling[-1])
     assert torch.equal(weights(last.model), falling[0])
@@ -88,24 +93,51 @@ def test_it_looks_at_the_start_now_and_then_and_at_the_end(steps, looks, make_ta
 
 
 @pytest.mark.parametrize("noise", ["known", "learned"])
-def test_a_grid_of_ones_own_gives_the_same_likelihood(noise, make_task):
+def test_other_codes_give_the_same_likelihood(noise, make_task):
     task = make_task("circle", 60, noise=noise)
+    model = copy.deepcopy(task.model)
+    best = Best(task, 3001)
+    assert len(best.held_out.codes) == 3001
+    assert best.look(model) == pytest.approx(Best(task).look(model), abs=0.02)
+
+
+def test_the_polish_is_judged_over_codes_that_it_is_not_trained_on(make_task, monkeypatch):
+    seen = {"trained": [], "judged": []}
+
+    def climb(model, x, grid, *_):
+        seen["trained"].append(grid.codes)
+        yield 0.0
+
+    def judge(self, model):
+        seen["judged"].append(self.codes)
+        return 0.0
+
+    monkeypatch.setattr(polish, "maximise_likelihood", climb)
+    monkeypatch.setattr(HeldOut, "log_likelihood", judge)
+    list(PolishedMAPA(steps=20, trial_steps=5).fit(make_task("circle", 60)))
+    trained, judged = seen["trained"][-1], seen["judged"][-1]
+    assert len(judged) > len(trained)
+    assert torch.isin(judged, trained.float()).float().mean() < 0.05
+
+
+def test_what_is_no_number_is_never_the_best(make_task, monkeypatch):
+    task = make_task("circle")
+    values, model = iter([math.nan, -3.0, math.nan]), copy.deepcopy(task.model)
+    monkeypatch.setattr(HeldOut, "log_likelihood", lambda *_: next(values))
     best = Best(task)
-    over_codebook = best.look(task.model)
-    best.over(LatentGrid.equal(4000, 1))
-    assert best.look(task.model) == pytest.approx(over_codebook, abs=0.02)
+    assert [best.look(model) for _ in range(3)] == [-math.inf, -3.0, -math.inf]
+    assert best.value == -3.0
 
 
-def test_looks_over_grids_of_different_sizes_are_accounted_for_apart(make_task):
+def test_looks_over_more_codes_are_accounted_for_apart(make_task):
     ledger = CountingLedger()
     task = make_task("circle", ledger=ledger)
+    model = copy.deepcopy(task.model)
     ledger.start()
-    best = Best(task)
-    for size in (None, 500, 1000):
-        best.over(size and LatentGrid.equal(size, 1))
-        best.look(task.model)
+    for codes in (2000, 500, 1000):
+        Best(task, codes).look(model)
     ledger.stop()
-    flops = {work.name: work.flops for work in ledger.account() if work.name.startswith("validation")}
-    codebook, fewer, more = (flops[f"validation{over}"] for over in ("", " over 500 codes", " over 1000 codes"))
-    assert codebook == pytest.approx(2 * more, rel=0.02)
+    flops = {work.name: work.flops for work in ledger.account()}
+    shared, fewer, more = (flops[f"validation{over}"] for over in ("", " over 500 codes", " over 1000 codes"))
+    assert shared == pytest.approx(2 * more, rel=0.02)
     assert more == pytest.approx(2 * fewer, rel=0.02)
