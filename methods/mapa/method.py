@@ -61,7 +61,8 @@ class MAPA(Method):
         placement: 'best' tries all placements, 'first' one; the name of a placement, or how it begins, selects it.
             For ablation, 'random' is the floor, and 'truth', with the codes under the true model, the ceiling.
         boxes: Number of boxes of latent space among which the index posterior chooses for a new x. Within a box the
-            decoder places z. With 0, the posterior of training is used for new x too.
+            decoder places z. With 0, the posterior of training is used for new x too, with the kernel of the index
+            posterior.
         optimiser: 'lbfgs', or 'adam' for ablation.
 
     Raises:
