@@ -22,6 +22,7 @@ from bench.report.comparison_tables import ratio_cell, verdict_counts
 from bench.report.provenance import method_facts
 from bench.stats.comparisons import Comparison
 from bench.stats.estimates import aggregate, ranks
+from bench.stats.matching import SLACK
 from bench.stats.verdicts import VERDICTS
 from bench.store.schema import define
 
@@ -31,8 +32,8 @@ LEADERBOARD = (
     "Oracle gap: nats below the true model at the end of a fit, the mean over problems of the median over seeds, with "
     "a 95% interval that resamples problems and seeds. Mean rank: by final test log-likelihood; 1 is the best. Against "
     "it: on how many problems the baseline is worse (▼) or better (▲) than the method of the row, equivalent (≈) or "
-    "undecided (?). To match it: the baseline's FLOPs to reach the row's final test log-likelihood less 0.01 nats, "
-    "over those that the row's method needs, median over problems. FLOPs and wall time: the lowest … the highest "
+    f"undecided (?). To match it: the baseline's FLOPs to reach the row's final test log-likelihood less {SLACK:g} "
+    "nats, over those that the row's method needs, median over problems. FLOPs and wall time: the lowest … the highest "
     "median, by problem. –: no mean, as a problem has no finished run, or no rank, as reference implementations take "
     "no part. A heading sorts."
 )
@@ -84,6 +85,7 @@ def _leaderboard(content: Content, placed: pd.DataFrame) -> Table:
     costs = {cost: content.summary.groupby("method")[cost] for cost in ("flops", "wall_s")}
     baselines = list(dict.fromkeys(each.baseline for each in content.found))[:BASELINES]
     pairs = {(each.baseline, each.other): each for each in content.paired}
+    borrowed = content.study.borrowed
     has_gap = most > 0
     columns = [Column("method", number=False)]
     columns += [Column("oracle gap", "nats, mean over problems"), Column("", "95% interval")] if has_gap else []
@@ -95,7 +97,8 @@ def _leaderboard(content: Content, placed: pd.DataFrame) -> Table:
     for row in placed.reset_index().to_dict("records"):
         method = str(row["method"])
         against = [pairs.get((name, method)) for name in baselines]
-        cells = [Cell(method, link=content.pages_of["methods"][method])]
+        shown = f"{method} {study_notes.BORROWED}" if method in borrowed else method
+        cells = [Cell(shown, link=content.pages_of["methods"][method])]
         if has_gap:
             interval, whole = units.interval(row["low"], row["high"]), math.isfinite(row["mean"])
             mean = units.number(row["mean"]) if whole else units.MISSING

@@ -14,6 +14,7 @@ from bench.report.blocks import Paragraph, Table
 from bench.report.comparison_tables import differences_table
 from bench.report.provenance import dataset_facts
 from bench.stats.comparisons import Comparison
+from bench.stats.matching import SLACK
 from bench.store.schema import LEARNS
 
 BRIEF = ("methods", "difference", "verdict", "FLOPs", "FLOPs to match", "seeds that reach it")
@@ -25,7 +26,7 @@ CURVES = (
 DIFFERENCES = (
     "Difference: the median over shared seeds of the first method's final test log-likelihood minus the second's, with "
     "its 95% interval. FLOPs: the first method's total, over the second's. To match: the first method's cost to reach "
-    "the second's final test log-likelihood less 0.01 nats, over the second's cost to reach it."
+    f"the second's final test log-likelihood less {SLACK:g} nats, over the second's cost to reach it."
 )
 
 

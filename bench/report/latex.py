@@ -17,8 +17,9 @@ from bench.report import study_notes
 from bench.report.typeset import number, text
 from bench.stats.bootstrap import LEAST_SEEDS
 from bench.stats.comparisons import Comparison, Difference, comparisons
-from bench.stats.cost_to_target import targets
+from bench.stats.cost_to_target import SOLVED, targets
 from bench.stats.estimates import estimates
+from bench.stats.matching import SLACK
 from bench.stats.summary import best, final, learners
 from bench.stats.verdicts import BETTER, EQUIVALENT, UNDECIDED, WORSE, decide
 from bench.store.files import atomic_write
@@ -28,7 +29,6 @@ from bench.store.study_tables import Study
 COLUMNS = 4  # the most datasets that fit side by side
 METRICS = ("test_ll", "oracle_gap")
 STEMS = ("test-ll", "oracle-gap", "differences", "cost-to-target", "cost-to-match")
-DELTA = 0.1  # nats below the true model: the target
 _ARROWS = {BETTER: r"$\uparrow$", WORSE: r"$\downarrow$", EQUIVALENT: r"$\approx$", UNDECIDED: "?"}
 _INTERVALS = f"with its 95\\% bootstrap interval below it if there are {LEAST_SEEDS} seeds or more"
 
@@ -205,9 +205,9 @@ def _interval(low: str, high: str) -> str:
 
 
 def _to_target(study: Study) -> list[Float]:
-    """The FLOPs to come within DELTA of the true model, methods by datasets."""
+    """The FLOPs to come within SOLVED of the true model, methods by datasets."""
     table = targets(study.measurements, study.runs)
-    chosen = table[(table["delta"] == DELTA) & (table["cost"] == "flops")].to_dict("records")
+    chosen = table[(table["delta"] == SOLVED) & (table["cost"] == "flops")].to_dict("records")
     known = {(row["method"], row["dataset"]): row for row in chosen}
     if not known:
         return []
@@ -216,7 +216,7 @@ def _to_target(study: Study) -> list[Float]:
         return _reached(known[method, dataset]) if (method, dataset) in known else EMPTY
 
     caption = (
-        f"GFLOP until the oracle gap is first at most {DELTA:g} nats, and the number of seeds that reach it: the "
+        f"GFLOP until the oracle gap is first at most {SOLVED:g} nats, and the number of seeds that reach it: the "
         f"median, {_INTERVALS}. Other seeds are censored at their total ($\\infty$: half or more do not reach it). "
         f"{_conditions(study, [row['seeds'] for row in chosen])}"
     )
@@ -241,9 +241,9 @@ _DIFFERENCE = (
     "{conditions}"
 )
 _COST = (
-    "The cost at which {baseline} first reaches the final test log-likelihood of another method less 0.01 nats, "
-    "divided by that method's cost to reach it: FLOPs, and below them wall time and the number of shared seeds that "
-    "reach it; the median over seeds, $\\infty$ if half of them or more never reach it. {conditions}"
+    f"The cost at which {{baseline}} first reaches the final test log-likelihood of another method less {SLACK:g} "
+    "nats, divided by that method's cost to reach it: FLOPs, and below them wall time and the number of shared seeds "
+    "that reach it; the median over seeds, $\\infty$ if half of them or more never reach it. {conditions}"
 )
 
 

@@ -1,9 +1,12 @@
 """What a report says that does not depend on results, section by section."""
 
+from bench.stats.cost_to_target import SOLVED
+from bench.stats.matching import SLACK
+
 RANKING = (
     "Left: performance profiles (Dolan & Moré 2002), the share of problems (a dataset at a seed) on which a "
-    "method comes within 0.1 nats of the true model at no more than the given multiple of the lowest FLOPs of any "
-    "method. Middle: the mean over datasets of the median final oracle gap. Right: the mean rank by final test "
+    f"method comes within {SOLVED:g} nats of the true model at no more than the given multiple of the lowest FLOPs of "
+    "any method. Middle: the mean over datasets of the median final oracle gap. Right: the mean rank by final test "
     "log-likelihood, without reference implementations; it depends on which methods take part. Intervals are at 95% "
     "and resample datasets and seeds, so they are for other datasets of this kind too; there are none below five "
     "datasets or six seeds. A run that did not finish counts as infinitely bad."
@@ -21,14 +24,14 @@ COMPARISONS = (
     "study, with probability 0.8, if its differences are like these. This is a rough estimate: the right number "
     "may be several times larger, or no number may do. Wall time and FLOPs: the first "
     "method's median total divided by the second's. To match: the cost at which the first method first reaches the "
-    "second's final test log-likelihood less 0.01 nats, divided by the second's cost to reach it (median over seeds), "
-    "and the number of seeds that reach it. Back: the same with the methods exchanged."
+    f"second's final test log-likelihood less {SLACK:g} nats, divided by the second's cost to reach it (median over "
+    "seeds), and the number of seeds that reach it. Back: the same with the methods exchanged."
 )
 MATCHES = (
     "The cost at which the first method first reaches a target, divided by the second's cost to reach it: the "
     "median over datasets of the median over seeds, with a 95% interval that resamples datasets and seeds. A miss "
     "is infinite: 'never', or 'other never' if only the second misses. Targets: the second method's final test "
-    "log-likelihood less 0.01 nats; the same with the methods exchanged (the ratio is then the second's cost "
+    f"log-likelihood less {SLACK:g} nats; the same with the methods exchanged (the ratio is then the second's cost "
     "divided by the first's); and distances from the true model. Share: how much of its own total the method in the "
     "denominator needs for the target. Seconds are timed at one seed, so that intervals of their ratios leave out how "
     "timing varies. Datasets on which neither reaches the target are left out; a target that "

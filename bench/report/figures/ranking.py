@@ -24,6 +24,7 @@ from bench.report.figures.style import (
     plain,
     show_ends,
 )
+from bench.stats.cost_to_target import SOLVED
 from bench.stats.curves import Curve
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _profiles(ax: Axes, profile: pd.DataFrame, methods: list[str], known: dict[s
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.set_ylim(0, max(0.1, 1.05 * profile[["rho", "high"]].max().max()))
     ax.set_xlabel("FLOPs, relative to the cheapest method")
-    ax.set_ylabel("datasets and seeds solved:\nwithin 0.1 nats of the truth")
+    ax.set_ylabel(f"datasets and seeds solved:\nwithin {SOLVED:g} nats of the truth")
     sns.despine(ax=ax)
 
 

@@ -108,6 +108,16 @@ def little(tmp_path_factory):
     return study_in(tmp_path_factory.mktemp("little") / "study", {"vae": -1.0}, ("circle",), seeds=1)
 
 
+def test_the_leaderboard_marks_what_was_borrowed(tmp_path):
+    """Its seconds are those of another machine or day."""
+    folder = study_in(tmp_path / "study", {"mapa": -1.5, "vae": -1.7})
+    runs = pd.read_parquet(folder / "runs.parquet")
+    runs.assign(source=np.where(runs["method"] == "vae", "the reference study", "")).to_parquet(folder / "runs.parquet")
+    page = Page(write([folder], tmp_path / "site", COMMAND))
+    assert {row[0] for row in page.tables["Leaderboard"][1:]} == {"mapa", "vae †"}
+    assert "† Not run here, but borrowed from the reference study." in page.text
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """A site of two studies by two authors, who disagree on the number of training points of a dataset."""
