@@ -58,6 +58,14 @@ def test_only_the_last_cost_counts_at_the_end():
     assert "+0.000 [+0.000, +0.000]" in anytime.at_the_end(of[of["dataset"] == "circle"])
 
 
+def test_rows_of_other_seeds_stay(tmp_path):
+    path, every = tmp_path / "vae.csv", table(lambda *_: 0.2)
+    anytime.write(path, every)
+    anytime.write(path, every.assign(seed=every["seed"] + 3, gap=0.7))
+    kept = pd.read_csv(path)
+    assert kept.groupby("seed")["gap"].unique().map(list).to_dict() == {s: [0.2 if s < 3 else 0.7] for s in range(9)}
+
+
 def test_rows_of_problems_that_are_not_asked_for_stay(tmp_path):
     path, every = tmp_path / "vae.csv", table(lambda *_: 0.2)
     anytime.write(path, every)

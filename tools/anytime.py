@@ -2,11 +2,10 @@
 
 python -m tools.anytime [METHOD ...] [--datasets NAME,...] [--seeds FIRST:END]
 
-For each method (default: vae) and each of nine problems: the median oracle gap over six seeds at six costs from 2 to 34
+For each method (default: vae) and each of nine problems: the median oracle gap over seeds at six costs from 2 to 34
 GFLOP, of one anytime run, and of a cosine run of exactly that length each. Seeds are 100 to 105, which no study uses.
-Writes results/reference/anytime/METHOD.csv (METHOD-FIRST.csv for other seeds), and prints where the anytime run is
-behind, and by how much at the end at the same seeds: the median difference with its 95 % interval. Rows of problems
-that are not asked for stay in the file.
+Writes results/reference/anytime/METHOD.csv, where rows of other problems and seeds stay, and prints where the anytime
+run is behind, and by how much at the end at the same seeds: the median difference with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -127,9 +126,10 @@ def at_the_end(table: pd.DataFrame) -> str:
 
 
 def write(path: Path, found: pd.DataFrame) -> None:
-    """Write rows in place of those of the same problems that the file has; rows of other problems stay."""
+    """Write rows in place of those of the same problems and seeds that the file has; all others stay."""
     old = pd.read_csv(path) if path.exists() else found.iloc[:0]
-    others = old[~old["dataset"].isin(found["dataset"])]
+    run = ["dataset", "seed"]
+    others = old[~old.set_index(run).index.isin(found.set_index(run).index)]
     pd.concat([each for each in (others, found) if len(each)]).to_csv(path, index=False)
 
 
@@ -146,7 +146,7 @@ def main(names: Sequence[str], problems: Sequence[str], seeds: Sequence[int]) ->
                 of = pd.DataFrame(new).query("schedule == @schedule").groupby("flops")["gap"]
                 print(f"{name:14} {dataset:12} {schedule:8}", *(f"{median(each):8.3f}" for _, each in of), flush=True)
             print(f"{name:14} {dataset:12} {at_the_end(pd.DataFrame(new))}", flush=True)
-            write(OUT / (f"{name}.csv" if seeds == SEEDS else f"{name}-{seeds[0]}.csv"), pd.DataFrame(found))
+            write(OUT / f"{name}.csv", pd.DataFrame(found))
         print(f"{name}: {verdict(pd.DataFrame(found))}", flush=True)
 
 
