@@ -82,7 +82,7 @@ def test_a_method_is_added_with_its_settings(studies, into):
     ("changed", "told"),
     [
         ({"n_test": 60}, "--n-test 50"),
-        ({"datasets": ("figure8",)}, "not of the same datasets"),
+        ({"datasets": ("figure8",)}, "has datasets that"),
         ({"seeds": 2}, "would lack 1 runs"),
     ],
     ids=["conditions", "datasets", "seeds"],

@@ -3,10 +3,10 @@
 python -m tools.replace DIR INTO
 
 A method was changed, or one is added: only its runs are made again. DIR is a study of these methods; INTO is the stored
-study, as `tools.pack` or a report left it. Both must have the same conditions, datasets and seeds. Baseline and margin
-stay those of INTO. `replaced` in study.json says when, which methods and what made their runs, and the provenance says
-it in words. The other runs keep the keys of the code that made them: `python -m tools.renew INTO` then shows that
-today's code gives their values.
+study, as `tools.pack` or a report left it. Both must have the same conditions and seeds, and DIR no other datasets.
+Baseline and margin stay those of INTO. `replaced` in study.json says when, which methods, on which datasets and what
+made their runs, and the provenance says it in words. The other runs keep the keys of the code that made them: `python
+-m tools.renew INTO` then shows that today's code gives their values.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def replace(folder: Path, into: Path) -> str:
         before.settings, after.settings, *(each.info["tuned"] for each in (before, after))
     ):
         raise ValueError(f"{into} has {name} {old}, {folder} has {other}")
-    data = [{label: about["data"] for label, about in each.info["datasets"].items()} for each in (before, after)]
-    if data[0] != data[1]:
-        raise ValueError(f"{folder} and {into} are not of the same datasets")
+    data, others = ({name: of["data"] for name, of in each.info["datasets"].items()} for each in (before, after))
+    if data != data | others:
+        raise ValueError(f"{folder} has datasets that {into} has not, or with other data")
     settings, roles = united(before.settings, after.settings), stored.roles | new.roles
     ends_last = tuple(sorted(settings.methods, key=lambda label: roles.get(label) != "method"))
     own = {"methods": ends_last, "baseline": before.settings.baseline, "margin": before.settings.margin}
@@ -88,9 +88,11 @@ def ordered(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 def described(plan: Plan, into: Path, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """study.json of the stored study with what was replaced, from that of both studies."""
     on, methods = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), list(after["methods"])
-    told = f"{', '.join(methods)}, {on[:10]}"
+    datasets = list(after["datasets"])
+    where = "" if set(datasets) == set(before["datasets"]) else f" on {', '.join(datasets)}"
+    told = f"{', '.join(methods)}{where}, {on[:10]}"
     earlier = before["provenance"].get("replaced")
-    replaced = {"on": on, "methods": methods, "provenance": after["provenance"]}
+    replaced = {"on": on, "methods": methods, "datasets": datasets, "provenance": after["provenance"]}
     return (
         describe_study(plan, into, before["command"], None)
         | {"name": before["name"], "evaluation": before["evaluation"]}
