@@ -89,7 +89,14 @@ def _listed(name: str, value: Any) -> Any:
     if name in ("methods", "datasets", "baseline", "plugins", "columns") and isinstance(value, str | Path | Iterable):
         every = [value] if isinstance(value, str | Path) else list(value)
         return [_path(each) if name == "plugins" else each for each in every]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path) else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy, and arrays of them, as Python's, within mappings too; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
 
 
 def _path(value: Any) -> Any:

@@ -77,6 +77,7 @@ def _borrow(loan: Loan, out: str | None, fresh: bool, quiet: bool) -> tuple[Plan
 
     first = labels.name_of(loan.plan.settings.methods[0])
     folder = Path(out or f"results/{first}")
+    loan.refuse(folder)
     if fresh:
         _start_anew(folder, quiet)
     for line in lend(loan, folder, _command()):

@@ -30,7 +30,8 @@ class Field:
         default: Its default.
         help: What it means.
         flag: How the command line spells it.
-        extra: metavar, short, default (in words), multiple, parse and report (the words for a value), where given.
+        extra: metavar, short, default (in words), multiple, parse, filled (text must name something) and report (the
+            words for a value), where given.
     """
 
     name: str
@@ -88,6 +89,8 @@ def _read(field: Field, raw: Any, spelled: Callable[[Field], str], text: bool) -
         in_words = isinstance(raw, str) and field.extra.get("parse") == "bytes"
         value = _from_text(field, raw) if text or in_words else raw
         found = msgspec.convert(value, field.kind)
+        if text and field.extra.get("filled") and not found:
+            raise ValueError
         if isinstance(found, float) and not math.isfinite(found):
             raise ValueError
         if any("\0" in text for text in (found if isinstance(found, tuple) else (found,)) if isinstance(text, str)):

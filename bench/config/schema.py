@@ -31,7 +31,7 @@ Activation = Literal["tanh", "silu", "relu", "gelu"]
 
 
 def _about(text: str, metavar: str = "", **more: Any) -> Meta:
-    """What --help says of a field. more: flag, short, default, multiple, parse, report (see `bench.config.fields`)."""
+    """What --help says of a field. more: flag, short, default, multiple, parse, filled, report (see `fields`)."""
     return Meta(description=text, extra={"metavar": metavar, **more})
 
 
@@ -95,7 +95,7 @@ class Settings(Conditions, frozen=True, kw_only=True):
     ] = ()
     columns: Annotated[
         tuple[str, ...],
-        _about("Columns of --data, separated by commas.", "NAMES", default="all that hold numbers"),
+        _about("Columns of --data, separated by commas.", "NAMES", default="all that hold numbers", filled=True),
     ] = ()
     likelihood: Annotated[
         Family,
@@ -243,5 +243,6 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     yes: Annotated[bool, _about("Make a study of more than 100,000 runs.")] = False
 
 
+REPORT = "report"  # the kind of a report over several studies
 STUDIES: dict[str, type[Settings]] = {each.KIND: each for each in (Settings, TuneSettings, SweepSettings)}
 CONDITIONS: tuple[str, ...] = Conditions.__struct_fields__

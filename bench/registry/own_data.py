@@ -34,7 +34,7 @@ TRAIN = 0.6  # of the rows; the others are shared by validation and test
 LEAST_ROWS = 50
 WRITTEN_OTHERWISE = re.compile(r"[-+]?\d*([,.]\d+)?\s?%|[-+]?\d+(,\d+)+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)  # numbers
 SHOWN_NAMES = 8
-LARGEST = 1e15  # so that sums of squares hold in single precision, in which methods get the data
+LARGEST, SMALLEST = 1e15, 1e-15  # so that sums of squares hold in single precision, in which methods get the data
 
 Cells = Mapping[str, Any]  # by column: numbers as an array, or anything as a list
 
@@ -232,13 +232,13 @@ def of_frame(frame: pd.DataFrame) -> Cells:
 
 
 def of_array(array: Any) -> Cells:
-    """The columns of an array (n, D) or (n,), which are called 1, 2, ..., D."""
+    """The columns of an array (n, D) or (n,), which are called 1, 2, ..., D. What a mask hides is missing."""
     import numpy as np
 
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf" or array.ndim not in (1, 2):
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise UsageError(f"it must be an array of real numbers, (n, D), got {got}")
-    columns = array.astype(np.float64).reshape(len(array), -1 if array.size else 0).T
+    columns = np.ma.filled(array.astype(np.float64), np.nan).reshape(len(array), -1 if array.size else 0).T
     return _named([str(n) for n in range(1, len(columns) + 1)], list(columns))
 
 
@@ -316,6 +316,8 @@ def _check(name: str, cells: Any, values: np.ndarray) -> None:
         wrong = "is not a number" if np.isnan(value) else "is infinite" if np.isinf(value) else f"exceeds {LARGEST:g}"
         told = "the value is missing" if empty else f"{_shown(cell)} {wrong}"
         raise UsageError(f"row {row + 1}, column {name!r}: {told}")
+    if 0 < (span := float(np.ptp(values))) < SMALLEST:
+        raise UsageError(f"column {name!r} spans {span:.2g}, below {SMALLEST:g}: take a smaller unit")
     single = values.astype(np.float32)
     if (single == single[0]).all():
         raise UsageError(f"column {name!r} is constant: {single[0]:g} in single precision in every row")

@@ -9,12 +9,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from bench.config.schema import REPORT
 from bench.store.files import atomic_write, write_json
 from bench.store.join import conflicts, unite
 from bench.store.schema import RUN, SCHEMA
 from bench.store.study_tables import READ, Study
 
-KIND = "report"  # the kind of a combined study
 WITH_CSV = ("measurements", "runs", "work")
 
 
@@ -83,7 +83,7 @@ def check_out(out: Path, folders: Sequence[Path]) -> None:
 
 def _is_combination(path: Path) -> bool:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["kind"] == KIND
+        return json.loads(path.read_text(encoding="utf-8"))["kind"] == REPORT
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -147,7 +147,7 @@ def _info(studies: Sequence[Study], known: Sequence[str], out: Path, command: st
         "schema": SCHEMA,
         "name": out.resolve().name,
         "command": command,
-        "kind": KIND,
+        "kind": REPORT,
         "settings": joined["settings"],
         "provenance": joined["provenance"],
         "tuned": tuned[0] if all(each == tuned[0] for each in tuned) else None,

@@ -102,7 +102,7 @@ def _real(value: Any, kinds: str) -> np.ndarray:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = value if value.is_complex() else value.double()  # numpy does not know all kinds of torch
-    array = np.asarray(value)
+    array = np.asanyarray(value)
     if array.dtype.kind not in kinds:
         raise TypeError(f"it holds {array.dtype}, expected real numbers")
-    return array.astype(np.float64)
+    return np.asarray(np.ma.filled(array.astype(np.float64), np.nan))

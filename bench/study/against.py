@@ -61,6 +61,11 @@ class Loan:
         commit = self.held.info["provenance"].get("commit") or "unknown"
         return f"{self.name} (commit {commit}, {self.held.started[:10]})"
 
+    def refuse(self, out: Path) -> None:
+        """Raise UsageError for the folder of the study itself, whose baseline and report would be lost."""
+        if self.study.folder.resolve() == out.resolve():
+            raise UsageError(f"{out} is the study to compare with; give another --out")
+
 
 def planned(asked: Settings, given: Collection[str], against: str, problems: int | None = None) -> Loan:
     """What comparing methods with a stored study takes. Nothing is run.
@@ -158,8 +163,10 @@ def lend(loan: Loan, out: Path, command: str) -> list[str]:
         What was done, in words; nothing if the folder has every borrowed run.
 
     Raises:
+        UsageError: If the folder is that of the stored study.
         StoppedError: If the repeated run has other values.
     """
+    loan.refuse(out)
     waiting = [spec for spec in loan.borrowed if run_files.read_run(out, spec) is None]
     if not waiting:
         return []

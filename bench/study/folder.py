@@ -14,7 +14,7 @@ from bench.common.errors import UsageError
 from bench.common.units import plural
 from bench.config import labels
 from bench.config.fields import flag
-from bench.config.schema import CONDITIONS, STUDIES, Conditions, Settings
+from bench.config.schema import CONDITIONS, REPORT, STUDIES, Conditions, Settings
 from bench.registry.fingerprints import Fingerprints
 from bench.store import locks, provenance
 from bench.store.files import read_json, refuse_links, replacing
@@ -102,6 +102,10 @@ def held(folder: Path) -> Held:
     info = read_json(folder / "study.json")
     if not isinstance(info, dict):
         raise UsageError(f"{folder}/study.json is damaged; {SET_ASIDE}")
+    if info.get("kind") == REPORT:
+        raise UsageError(
+            f"{folder} is a report over several studies, not a study; `python -m bench merge` makes a study of them"
+        )
     try:
         check_schema(folder, info.get("schema"))
     except ValueError as error:

@@ -39,6 +39,8 @@ def stored(data: Any, columns: str | Iterable[str], out: Path) -> list[str]:
     for name, each in named if isinstance(data, Mapping) else ():
         if isinstance(each, str | Path):
             raise UsageError(f"data {name} is a path, whose file names the dataset already; give paths in a list")
+    if not named:
+        raise UsageError(f"no data are given: data must be {ACCEPTED}, got {data!r}")
     tables = [(n, each if isinstance(each, str | Path) else _table(n, each, taken)) for n, each in named]
     new = [name for name, each in tables if isinstance(each, Table)]
     if len(set(new)) < len(new):
@@ -53,7 +55,8 @@ def _table(name: Any, value: Any, columns: tuple[str, ...]) -> Table:
     if not isinstance(name, str) or not labels.NAME.fullmatch(name):
         raise UsageError(f"data needs names of letters, digits and . _ + -, got {name!r}")
     try:
-        return table(of_frame(value) if isinstance(value, pd.DataFrame) else of_array(np.asarray(value)), columns)
+        cells = of_frame(value) if isinstance(value, pd.DataFrame) else of_array(np.asanyarray(value))
+        return table(cells, columns)
     except UsageError as error:
         raise UsageError(f"data {name}: {error}") from None
     except (TypeError, ValueError, RuntimeError) as error:  # of np.asarray

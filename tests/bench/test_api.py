@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -55,6 +56,14 @@ def test_mistakes_are_told_and_nothing_is_made(invented, unchanged, tmp_path, mo
     with unchanged(tmp_path), pytest.raises(UsageError, match=message):
         bench.compare(**{"methods": ["vae"], "datasets": ["circle"], **given})
     assert invented == []
+
+
+def test_numbers_of_numpy_are_numbers(in_process, tmp_path):
+    small = {name: np.int64(value) for name, value in SMALL.items()} | {"hidden": np.array([4, 5])}
+    bench.compare(methods=np.array(["vae"]), datasets="circle", seeds=np.int64(1), out=tmp_path, **small,
+                  set={"vae": {"steps": np.int64(2), "learning_rate": np.float64(1e-3)}})  # fmt: skip
+    (run,) = tables.read_table(tmp_path, "runs").to_dict("records")
+    assert (run["n_train"], run["p_steps"], run["p_learning_rate"], run["hidden"]) == (40, 2, 1e-3, "4x5")
 
 
 def test_settings_are_keywords():

@@ -238,6 +238,7 @@ def test_a_bad_file_is_one_line_and_exit_code_2(cli, tmp_path, name):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (("--columns", ""), "--columns must be a list of names, got ''"),
         (("--columns", "a,b,a"), "column 'a' is asked for twice"),
         (("--columns", "a,bb"), "unknown column 'bb' - did you mean 'b'? (available: a, b)"),
         (("--n-train", "55"), "55 training points leave 3 for the test set, which needs at least 10"),

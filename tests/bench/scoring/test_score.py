@@ -290,6 +290,7 @@ BAD = {
     "x must have shape (n, D) with a row or more, got shape (3,)": {"x": torch.zeros(3)},
     "x must have shape (n, D) with a row or more, got shape (0, 3)": {"x": torch.zeros(0, 3)},
     "x must be finite; 1 of 2 rows are not": {"x": [[0.0, 0, 0], [math.nan, math.inf, 0]]},
+    "x must be finite; 1 of 3 rows are not": {"x": np.ma.masked_equal([[0.0, 0, 0], [1, 1, 9], [0, 0, 1]], 9)},
     "x must be numbers of shape (n, D), got str": {"x": "data"},
     "decode must be a module or a function, got Tensor": {"decode": torch.zeros(3)},
     "decode does not take codes of shape (8, 2), for latent_dim=2: on tensors RuntimeError": {

@@ -332,3 +332,11 @@ def test_the_package_carries_the_reference():
         command.manifest_files = {}
         carried = {Path(each).relative_to("bench/reference") for each in command.find_data_files("bench", "bench")}
     assert carried == {*files}
+
+
+def test_the_study_itself_is_no_place_for_the_comparison(cli, reference, unchanged):
+    with unchanged(reference):
+        for more in ((), ("--fresh",)):
+            end = cli("compare", "--against", reference, "-m", MINE, "--out", reference / ".." / "packed", *more)
+            assert end.code == 2
+            assert "is the study to compare with; give another --out" in end.err

@@ -164,6 +164,10 @@ def test_more_test_points_than_are_left_are_refused(files):
         ({"my data": FRAME}, "data needs names of letters"),
         ({"mine": "text.csv"}, "data mine is a path, whose file names the dataset already; give paths in a list"),
         (3.0, r"data data: it must be an array of real numbers, \(n, D\), got float64 \(\)"),
+        ([], "no data are given"),
+        ({}, "no data are given"),
+        (np.ma.masked_greater(FRAME.to_numpy(), 3), r"data data: row \d+, column '\d': the value is missing"),
+        (FRAME * 1e-30, r"data data: column 'a' spans \d\.\d+e-30, below 1e-15: take a smaller unit"),
         (FRAME.assign(b=np.nan, d=[None, *range(ROWS - 1)]), "data data: row 1, column 'd': the value is missing"),
     ],
 )

@@ -255,6 +255,7 @@ REFUSED = [
     (edit(lambda info: info.pop("tuned")), "study.json is damaged"),
     (edit(lambda info: info.pop("kind")), "study.json is damaged"),
     (edit(lambda info: info.update(kind="dance")), "study.json is damaged"),
+    (edit(lambda info: info.update(kind="report")), "is a report over several studies, not a study"),
     (edit(lambda info: info.update(tuned={"file": "no.json"})), "tuned/no.json cannot be read"),
     (edit(lambda info: info.update(tuned={"file": "../../no.json"})), "tuned/no.json cannot be read"),
     (edit(lambda info: info["settings"].update(datasets=[["circle"]])), "study.json is damaged"),
