@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from bench.common.errors import UsageError
 from bench.store.files import read_json
 from tests.test_replace import made
 from tools.remake import part, remake
@@ -42,5 +43,5 @@ def test_the_runs_asked_for_are_made_again_under_their_settings_and_no_others(st
 
 @pytest.mark.parametrize("asked", [(["vae"],), (["iwae"], ["torus"])], ids=["method", "dataset"])
 def test_what_a_study_has_not_is_named_with_what_it_has(stored, asked):
-    with pytest.raises(ValueError, match=r"has iwae, untrained, oracle on circle, absolute"):
+    with pytest.raises(UsageError, match=r"has iwae, untrained, oracle on circle, absolute"):
         part(stored, *asked)

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 import datasets
+from bench.common.errors import UsageError
 from bench.fit.flop_counter import CountingLedger
 from bench.fit.task import make_task
 from bench.metrics.likelihood import learned_likelihood, true_likelihood
@@ -156,4 +157,9 @@ if __name__ == "__main__":
     asked.add_argument("--datasets", default=",".join((*datasets.CURVES, *datasets.SURFACES)))
     asked.add_argument("--seeds", default=f"{SEEDS.start}:{SEEDS.stop}")
     given = asked.parse_args()
+    try:
+        for name in given.methods:
+            registry().make_method(name, {"schedule": "cosine"})
+    except UsageError as error:
+        asked.error(str(error))
     main(given.methods, given.datasets.split(","), range(*map(int, given.seeds.split(":"))))

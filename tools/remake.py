@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from bench.cli.progress import Lines
+from bench.common.errors import UsageError
 from bench.config.labels import split
 from bench.config.schema import Execution
 from bench.study.execute import execute
@@ -32,14 +33,14 @@ def part(folder: Path, methods: Collection[str], datasets: Collection[str] = ())
     """The runs of a stored study of some methods, on some datasets or all.
 
     Raises:
-        ValueError: If the study has none of them.
+        UsageError: If the study has none of them.
     """
     before = held(folder)
     plan = resolve(msgspec.structs.replace(before.settings, baseline=()), before.pairs)
     every = dict.fromkeys((spec.dataset, spec.method) for spec in plan.runs)
     chosen = tuple(pair for pair in every if pair[1] in methods and (not datasets or pair[0] in datasets))
     if not chosen:
-        raise ValueError(f"{folder} has {', '.join(plan.methods)} on {', '.join(plan.datasets)}")
+        raise UsageError(f"{folder} has {', '.join(plan.methods)} on {', '.join(plan.datasets)}")
     return plan.with_pairs(chosen)
 
 
@@ -63,8 +64,11 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="the folder in which the runs are made")
     parser.add_argument("-j", "--jobs", type=int, help="runs at a time")
     asked = parser.parse_args()
-    methods, datasets = split(asked.methods), split(asked.datasets)
-    plans = {folder: part(folder, methods, datasets) for folder in asked.studies}
+    try:
+        methods, datasets = split(asked.methods), split(asked.datasets)
+        plans = {folder: part(folder, methods, datasets) for folder in asked.studies}
+    except UsageError as error:
+        parser.error(str(error))
     for folder, plan in plans.items():
         print(remake(folder, plan, asked.out / folder.name, asked.jobs), flush=True)
 
