@@ -238,7 +238,8 @@ def of_array(array: Any) -> Cells:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf" or array.ndim not in (1, 2):
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise UsageError(f"it must be an array of real numbers, (n, D), got {got}")
-    columns = np.ma.filled(array.astype(np.float64), np.nan).reshape(len(array), -1 if array.size else 0).T
+    numbers = np.asarray(np.ma.filled(array.astype(np.float64), np.nan))
+    columns = numbers.reshape(len(array), -1 if array.size else 0).T
     return _named([str(n) for n in range(1, len(columns) + 1)], list(columns))
 
 

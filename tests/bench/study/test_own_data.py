@@ -44,7 +44,7 @@ def files(tmp_path):
 
 def test_files_frames_and_arrays_give_the_same_values(in_process, files, values):
     given = {"csv": files / "data.csv", "parquet": str(files / "data.parquet"), "npz": files / "data.npz"}
-    given |= {"frame": FRAME.assign(word="x"), "array": FRAME.to_numpy()}
+    given |= {"frame": FRAME.assign(word="x"), "array": FRAME.to_numpy(), "matrix": FRAME.to_numpy().view(np.matrix)}
     for name, data in given.items():
         methods = ["vae", "untrained", "mapa"] if name == "csv" else ["untrained"]
         table = bench.compare(data=data, out=files / name, **{**SMALL, "methods": methods})
