@@ -66,7 +66,7 @@ def print_summary(folder: Path, metric: str) -> None:
         best = starred and row["best"]
         table.add_row(
             "" if row["dataset"] == previous else escape(str(row["dataset"])),
-            escape(f"{row['method']} {study_notes.BORROWED}" if row["method"] in sources else str(row["method"])),
+            escape(study_notes.marked(str(row["method"]), sources)),
             f"{row.get(f'{metric}_median', float('nan')):.3f}{' *' if best else '  '}",
             *(f"{row['oracle_gap_median']:.3f}" for _ in gap),
             *(quantity(cost, row[cost]) for cost in COSTS),

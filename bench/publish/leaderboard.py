@@ -97,8 +97,7 @@ def _leaderboard(content: Content, placed: pd.DataFrame) -> Table:
     for row in placed.reset_index().to_dict("records"):
         method = str(row["method"])
         against = [pairs.get((name, method)) for name in baselines]
-        shown = f"{method} {study_notes.BORROWED}" if method in borrowed else method
-        cells = [Cell(shown, link=content.pages_of["methods"][method])]
+        cells = [Cell(study_notes.marked(method, borrowed), link=content.pages_of["methods"][method])]
         if has_gap:
             interval, whole = units.interval(row["low"], row["high"]), math.isfinite(row["mean"])
             mean = units.number(row["mean"]) if whole else units.MISSING

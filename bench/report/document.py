@@ -65,9 +65,9 @@ def document(study: Study, table: pd.DataFrame, pictures: Mapping[str, Sequence[
 
 def _marked(section: Section, study: Study, found: Sequence[Comparison]) -> Section:
     """The section with a mark on each method whose runs were borrowed, wherever a table or a title names it."""
-    if not study.borrowed:
+    if not (sources := study.borrowed):
         return section
-    marked = {method: f"{method} {study_notes.BORROWED}" for method in study.borrowed}
+    marked = {method: study_notes.marked(method, sources) for method in sources}
     pairs = {(each.baseline, each.other) for each in found}
     marked |= {f"{a} against {b}": f"{marked.get(a, a)} against {marked.get(b, b)}" for a, b in pairs}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.common.units import listed, number, percent, plural
@@ -81,6 +81,16 @@ def endings(runs: pd.DataFrame) -> str:
     texts = [f"{method} {of['sum']} of {of['size']}" for method, of in counts.iterrows() if of["sum"]]
     own = "" if stopped.all() else " All other fits ended by their method's own rule."
     return f"The budget ended these fits: {', '.join(texts)}.{own}"
+
+
+def marked(method: str, sources: Collection[str]) -> str:
+    """A method as tables show it: with a mark if its runs were borrowed.
+
+    Args:
+        method: Its label.
+        sources: The methods with borrowed runs.
+    """
+    return f"{method} {BORROWED}" if method in sources else method
 
 
 def borrowed(sources: Mapping[str, str]) -> list[str]:
