@@ -3,9 +3,9 @@
 python -m tools.anytime [METHOD ...] [--datasets NAME,...] [--seeds FIRST:END]
 
 For each method (default: vae) and each of nine problems: the median oracle gap over seeds at six costs from 2 to 34
-GFLOP, of one anytime run, and of a cosine run of exactly that length each. Seeds are 100 to 105, which no study uses.
-Writes results/reference/anytime/METHOD.csv, where rows of other problems and seeds stay, and prints where the anytime
-run is behind, and by how much at the end at the same seeds: the median difference with its 95 % interval.
+GFLOP, of one anytime run, and of a cosine run of exactly that length each. By default, seeds are 100 to 105, which no
+study uses. Writes results/reference/anytime/METHOD.csv, where rows of other problems and seeds stay, and prints where
+the anytime run is behind, and by how much at the end at the same seeds: the median difference with its 95 % interval.
 """
 
 from __future__ import annotations

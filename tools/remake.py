@@ -46,12 +46,9 @@ def part(folder: Path, methods: Collection[str], datasets: Collection[str] = ())
 
 def remake(folder: Path, plan: Plan, out: Path, jobs: int | None = None) -> str:
     """Make runs of a stored study again in another folder, and put them in place; what was done, in words."""
-    command, progress = shlex.join(["python", "-m", "tools.remake", *sys.argv[1:]]), Lines()
-    try:
-        with StudyLog(out, command, progress) as log:
-            execute(plan, out, Execution(jobs=jobs), log, command)
-    finally:
-        progress.close()
+    command = shlex.join(["python", "-m", "tools.remake", *sys.argv[1:]])
+    with StudyLog(out, command, Lines()) as log:
+        execute(plan, out, Execution(jobs=jobs), log, command)
     return replace(out, folder)
 
 
