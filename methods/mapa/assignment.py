@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -27,7 +27,7 @@ class Shares:
     For L = 1 the mass of its cell is the weight of the atom. For L = 2 all cells, and so all weights, are equal.
 
     Args:
-        mixture: The mixture that estimates where the signals lie, with K atoms, with the kernel of the index posterior.
+        mixture: The mixture that estimates where the signals lie, with K atoms.
         targets: The targets of the weighted least squares, (K, D), in data units.
         weights: The weights of the weighted least squares, (K,). They sum to the number of training points.
         log_index: The index posterior log p(i | x), (n, D) -> (n, N), in nats.
@@ -41,7 +41,7 @@ class Shares:
     latent_dim: int
 
     @staticmethod
-    def of(mixture: Atoms, x: Tensor, latent_dim: int, ledger: Ledger, width: float = 1.0) -> Shares:
+    def of(mixture: Atoms, x: Tensor, latent_dim: int, ledger: Ledger) -> Shares:
         """Divide training points into shares.
 
         Args:
@@ -49,12 +49,24 @@ class Shares:
             x: Training points, (N, D), float64.
             latent_dim: L, 1 or 2.
             ledger: Where the work is accounted for.
-            width: The variance of the kernel by which points are shared out, in units of that of the index posterior.
-                The mixture has the former.
         """
-        found, index = deconvolution.sums(mixture, x, ledger), mixture if width == 1 else mixture.widened(1 / width)
+        found = deconvolution.sums(mixture, x, ledger)
         targets = found.means(mixture.atoms).float()
-        return Shares(index, targets, found.weight.float(), log_index_posterior(index, x), latent_dim)
+        return Shares(mixture, targets, found.weight.float(), log_index_posterior(mixture, x), latent_dim)
+
+    def hard(self, few: Tensor, x: Tensor) -> Shares:
+        """The same codes, and each training point given wholly to the nearest of those that the atoms began at.
+
+        Means under a kernel of the noise flatten a surface where it curves; a point of its own does not.
+
+        Args:
+            few: The training points that the atoms began at, (K, D).
+            x: Training points, (N, D), of which they are some or all.
+        """
+        if len(few) == len(x):
+            return replace(self, targets=x.float(), weights=torch.ones_like(self.weights))
+        found = deconvolution.nearest(self.mixture.in_units(few), self.mixture.in_units(x), x)
+        return replace(self, targets=found.means(few).float(), weights=found.weight.float())
 
     def grid(self, order: Tensor) -> LatentGrid:
         """The grid of the prior, with one cell for each share.
@@ -111,6 +123,7 @@ class Attempt:
 
     Attributes:
         loss: The loss after the last step, in nats per training point; infinite before the first.
+        value: The highest mean log-likelihood of validation points that was seen in this fit, in nats.
         steps: The number of steps so far.
         codes: The code of each share, (K, L).
         fitted: What is learned so far, with the posterior of training.
@@ -129,7 +142,7 @@ class Attempt:
     ):
         self.model, self.shares, self.begin, self.ledger = model, shares, begin, ledger
         self.left, self.every = replacements, every
-        self.loss, self.steps = math.inf, 0
+        self.loss, self.value, self.steps = math.inf, -math.inf, 0
         self._place(place)
 
     def _place(self, place: Tensor) -> None:

@@ -163,6 +163,20 @@ def sums(mixture: Atoms, x: Tensor, ledger: Ledger) -> Sums:
     return Sums(total[:, 0], total[:, 1], total[:, 2:])
 
 
+def nearest(places: Tensor, asked: Tensor, x: Tensor) -> Sums:
+    """The sums over data for each place, where each datum belongs wholly to the place that is nearest to it.
+
+    Args:
+        places: The places, (K, D).
+        asked: The data in the units of the places, (n, D).
+        x: The same data in data units, (n, D).
+    """
+    blocks = asked.split(max(1, BLOCK // len(places)))
+    owner = torch.cat([torch.cdist(block, places).argmin(1) for block in blocks])
+    number = x.new_zeros(len(places)).index_add_(0, owner, x.new_ones(len(x)))
+    return Sums(number, number, x.new_zeros(len(places), x.shape[1]).index_add_(0, owner, x))
+
+
 def _atoms_that_matter(mixture: Mixture, x: Tensor) -> int:
     """How many of the nearest atoms to use for each point: a power of two, or all if more than a quarter is needed."""
     size = len(mixture.atoms)
@@ -175,4 +189,4 @@ def _atoms_that_matter(mixture: Mixture, x: Tensor) -> int:
 def _tree(mixture: Mixture) -> Any:
     from scipy.spatial import KDTree
 
-    return KDTree(mixture.places.cpu().numpy())
+    return KDTree(mixture.in_units(mixture.atoms).cpu().numpy())

@@ -46,10 +46,9 @@ class FamilyMixture:
     strength: float
     power: float = 1.0
 
-    @property
-    def places(self) -> Tensor:
-        """The atoms where noise has the same variance everywhere: 2 sqrt(mean) of counts, for example, (K, D)."""
-        return self.likelihood.embed(self.likelihood.outputs(self.atoms))
+    def in_units(self, x: Tensor) -> Tensor:
+        """Data or means where noise has the same variance everywhere: 2 sqrt(x) of counts, for example, (n, D)."""
+        return self.likelihood.embed(self.likelihood.outputs(x))
 
     def log_posterior(self, x: Tensor) -> Tensor:
         """log p(k | x) by Bayes' rule, in nats: (n, D) -> (n, K)."""
@@ -58,10 +57,6 @@ class FamilyMixture:
     def log_joint(self, x: Tensor) -> Tensor:
         """log w_k p(x | k) up to a term in x, in nats: (n, D) -> (n, K)."""
         return self.log_weight + self.power * self.likelihood.compared(x, self.likelihood.outputs(self.atoms))
-
-    def widened(self, factor: float) -> FamilyMixture:
-        """The same atoms with the power of p(x | k) divided by `factor`."""
-        return replace(self, power=self.power / factor)
 
     def sharpened(self, x: Tensor, ledger: Ledger) -> FamilyMixture:
         """One step of expectation maximisation for the atoms, with their prior. The weights stay.

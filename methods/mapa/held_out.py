@@ -34,15 +34,15 @@ class Kept:
         self.codes = self.held_out.codes
         self.value = -math.inf
 
-    def look(self, attempt: Attempt) -> float:
-        """Compare the present state of a fit with the best one, and keep it if it is better; its log-likelihood."""
+    def look(self, attempt: Attempt) -> None:
+        """Compare the present state of a fit with the best one, and keep it if it is better."""
         value = self.log_likelihood(attempt.model)
+        attempt.value = max(attempt.value, value)
         if value > self.value or self.fitted is None:
             self.value, self.codes = value, attempt.codes
             self.model = self.ledger.run("keep", copy.deepcopy, attempt.model)
             self.refined = partial(attempt.refined, boxes=self.boxes)
             self.fitted = self.refined(self.model)
-        return value
 
     def log_likelihood(self, model: GenerativeModel) -> float:
         """The mean log-likelihood of validation points under a model, in nats."""

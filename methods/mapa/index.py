@@ -10,7 +10,7 @@ the atoms: p(i | x) = sum_k p(k | x) p(i | k).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
@@ -34,17 +34,12 @@ class Atoms(Protocol):
         """The log-weights, (K,), up to a constant."""
         ...
 
-    @property
-    def places(self) -> Tensor:
-        """The atoms where noise has the same variance everywhere, (K, D)."""
+    def in_units(self, x: Tensor) -> Tensor:
+        """Data or means where noise has the same variance everywhere: (n, D) -> (n, D)."""
         ...
 
     def log_posterior(self, x: Tensor) -> Tensor:
         """log p(k | x) by Bayes' rule, in nats: (n, D) -> (n, K)."""
-        ...
-
-    def widened(self, factor: float) -> Atoms:
-        """The same atoms with a kernel whose variance is `factor` times as large."""
         ...
 
 
@@ -64,18 +59,13 @@ class Mixture:
     variance: Tensor
     scale: Tensor | None = None
 
-    @property
-    def places(self) -> Tensor:
-        """The atoms where noise has the same variance everywhere: in units of `scale`, (K, D)."""
-        return self.in_units(self.atoms)
-
     def in_units(self, x: Tensor) -> Tensor:
-        """Data in units of `scale`, (n, D)."""
+        """Data or means where noise has the same variance everywhere: in units of `scale`, (n, D) -> (n, D)."""
         return x if self.scale is None else x / self.scale
 
     def squared(self, x: Tensor) -> Tensor:
         """Squared distances of data to the atoms, in squared units of `scale`: (n, D) -> (n, K)."""
-        return torch.cdist(self.in_units(x), self.places).square()
+        return torch.cdist(self.in_units(x), self.in_units(self.atoms)).square()
 
     def log_posterior(self, x: Tensor) -> Tensor:
         """log p(k | x) by Bayes' rule, with p(x | k) = N(x; a_k, v_k I) in units of `scale`.
@@ -87,10 +77,6 @@ class Mixture:
             Log-probabilities in nats, (n, K).
         """
         return torch.log_softmax(self.log_joint(self.squared(x)), 1)
-
-    def widened(self, factor: float) -> Mixture:
-        """The same atoms with `factor` times the variances."""
-        return replace(self, variance=factor * self.variance)
 
     def log_joint(self, squared: Tensor, among: Tensor | slice = slice(None)) -> Tensor:
         """log w_k p(x | k) up to a constant, from squared distances.

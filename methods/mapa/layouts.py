@@ -3,8 +3,8 @@
 Isomap and t-SNE see distances only. Noise and a roll's layers make shortcuts between points that are far apart on the
 surface, and no such layout can open a closed surface. `sheet` and `angles` therefore find the surface first:
 
-- `flattened` moves the atoms to their tangent planes and makes distances across these planes count more, so that the
-  neighbours of an atom lie on its own layer. `sheet` is Isomap on these distances.
+- `flattened` moves the training points to their tangent planes and makes distances across these planes count more, so
+  that the neighbours of a point lie on its own layer. `sheet` is Isomap on these distances.
 - `angles` finds two coordinates, each an angle or a position. The first is the angle of the two slowest functions of a
   diffusion on the surface (Coifman & Lafon 2006). The second is that of the two slowest ones that no function of the
   first explains, under a diffusion that is faster along the first. Closed coordinates are cut where data are sparsest.
@@ -61,12 +61,13 @@ IN_PARTS = (
 )
 
 
-def layouts(atoms: Array, noise: float, ledger: Ledger) -> Mapping[str, Callable[[], Array]]:
+def layouts(atoms: Array, points: Array, noise: float, ledger: Ledger) -> Mapping[str, Callable[[], Array]]:
     """The layouts that suit these atoms, each made when it is called.
 
     Args:
         atoms: The atoms, (n, D).
-        noise: The noise variance s2, in squared data units.
+        points: The training points that they began at, (n, D), from which `flattened` removes the noise by itself.
+        noise: The noise variance s2, in squared units of the points.
         ledger: Where the work is accounted for.
 
     Returns:
@@ -76,7 +77,7 @@ def layouts(atoms: Array, noise: float, ledger: Ledger) -> Mapping[str, Callable
     ledger.charge("distinct", atoms.size * (np.log2(n) + 6))
     if distinct(atoms) <= ISOMAP_NEIGHBOURS:
         return {"principal axes": partial(principal_axes, atoms, 2, ledger)}
-    sheet = cache(partial(flattened, atoms, noise, ledger))
+    sheet = cache(partial(flattened, points, noise, ledger))
     makers: dict[str, Callable[[], Array]] = {
         f"isomap-{ISOMAP_NEIGHBOURS}": partial(_isomap, ISOMAP_NEIGHBOURS, atoms),
         f"sheet-{SHEET_NEIGHBOURS}": lambda: _isomap(SHEET_NEIGHBOURS, sheet(NEIGHBOURS[0]).distance, "precomputed"),
@@ -168,7 +169,7 @@ def layout_flops(name: str, n: int, data_dim: int, latent_dim: int) -> float:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Atoms on a surface.
+    """Points on a surface.
 
     Args:
         points: Their places on the surface, (n, D).
@@ -181,22 +182,22 @@ class Sheet:
     distance: Array
 
 
-def flattened(atoms: Array, noise: float, ledger: Ledger, neighbours: int) -> Sheet:
-    """Move atoms to the tangent planes through their neighbours, four times, with neighbours that are found anew.
+def flattened(points: Array, noise: float, ledger: Ledger, neighbours: int) -> Sheet:
+    """Move points to the tangent planes through their neighbours, four times, with neighbours that are found anew.
 
-    Two atoms at distance d, which lie up to a from each other's tangent plane, have the distance
+    Two points at distance d, which lie up to a from each other's tangent plane, have the distance
     sqrt(d^2 + (4 max(0, a - 2 s))^2), with s the standard deviation of the noise.
 
     Args:
-        atoms: The atoms, (n, D).
-        noise: The noise variance s2, in squared data units.
+        points: The points, (n, D).
+        noise: The noise variance s2, in squared units of the points.
         ledger: Where the work is accounted for.
         neighbours: k, the number of neighbours that span a tangent plane.
     """
-    n, data_dim = atoms.shape
+    n, data_dim = points.shape
     svd = 4.0 * neighbours**2 * data_dim + 8 * neighbours * data_dim**2 + 9 * min(neighbours, data_dim) ** 3
     ledger.charge("tangent planes", ROUNDS * n * (n * (9.0 * data_dim + np.log2(n)) + svd))
-    points, distance = atoms, _distances(atoms)
+    distance = _distances(points)
     planes = np.zeros((n, 2, data_dim))
     for _ in range(ROUNDS):
         near = np.argsort(distance, 1, kind="stable")[:, : neighbours + 1]

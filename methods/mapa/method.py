@@ -43,20 +43,21 @@ class MAPA(Method):
         weight_steps: Expectation-maximisation steps for the weights of the atoms (L = 1). On surfaces, where all cells
             have equal mass, weights stay equal.
         atom_steps: Expectation-maximisation steps for the positions of the atoms, of Gaussian data.
-        kernel_width: Kernel variance of the index posterior, in units of the noise variance.
-        training_width: Kernel variance of the deconvolution and of the posterior that training holds fixed, in units of
-            that of the index posterior. Where points are few for a curved surface, a kernel of the noise flattens it.
+        kernel_width: Kernel variance of deconvolution and index posterior, in units of the noise variance.
         atoms: Most atoms that represent the signals; of more training points, a random subset gives the atoms.
         centres: Number of k-means centres on the path that orders the codes (L = 1).
         steps: Most optimiser steps of the selected fit, its trial included, in each noise round.
         tolerance: The fit ends when 50 steps gain less than this, in nats per training point.
         history: Number of pairs that L-BFGS remembers.
-        trial_steps: Steps of each trial fit. Only the one with the highest likelihood of validation points continues.
+        trial_steps: Steps of each trial fit. Only the one with the highest likelihood of validation points continues;
+            of the placements of a surface, half are left behind after half of these steps.
         replacements: How often codes are reassigned to suit the decoder (L = 2), the first time within the trial.
         replacement_steps: Steps before each replacement.
         steepness: Factor on the first layer's initial weights. For L = 1 a second start uses it if the first is 1 nat
             or more from a perfect fit after its trial, and the better one continues; for L = 2 every start uses a
             quarter of it.
+        hard_trial: 1 for one more trial on surfaces, with the placement that is best after its trial: each training
+            point then belongs to one code alone, not to all by their posterior. 0 for none.
         noise_rounds: Rounds of fitting and noise estimation, if the noise is learned.
         placement: 'best' tries all placements, 'first' one; the name of a placement, or how it begins, selects it.
             For ablation, 'random' is the floor, and 'truth', with the codes under the true model, the ceiling.
@@ -74,20 +75,19 @@ class MAPA(Method):
     ablation: ClassVar[Mapping[str, tuple[float | str, ...]]] = {
         "smoothing": (0, 2, 6, 12),
         "kernel_width": (0.5, 1, 2, 4),
-        "training_width": (0.5, 1),
         "weight_steps": (0, 5, 30),
         "atom_steps": (0, 1, 5),
         "placement": ("best", "random", "truth"),
         "boxes": (0, 1, 8),
         "optimiser": ("lbfgs", "adam"),
         "steepness": (1, 8),
+        "hard_trial": (0, 1),
     }
 
     smoothing: float = 6.0
     weight_steps: int = 5
     atom_steps: int = 1
     kernel_width: float = 1.0
-    training_width: float = 1.0
     atoms: int = 2000
     centres: int = 45
     steps: int = 600
@@ -98,14 +98,14 @@ class MAPA(Method):
     replacements: int = 4
     steepness: float = 8.0
     noise_rounds: int = 3
+    hard_trial: int = 1
     placement: str = "best"
     boxes: int = 8
     optimiser: str = "lbfgs"
 
     def __post_init__(self) -> None:
-        counts = ("atoms", "centres", "steps", "history", "trial_steps", "noise_rounds")
-        not_negative = ("smoothing", "weight_steps", "atom_steps", "tolerance", "replacements", "boxes")
-        positive = (*counts, "kernel_width", "training_width", "steepness")
+        positive = ("kernel_width", "atoms", "centres", "steps", "history", "trial_steps", "steepness", "noise_rounds")
+        not_negative = ("smoothing", "weight_steps", "atom_steps", "tolerance", "replacements", "hard_trial", "boxes")
         require(self, positive=positive, not_negative=not_negative)
 
     @property
@@ -185,14 +185,22 @@ class MAPA(Method):
             What is learned, with the noise variance estimated anew if that is better on validation points; and their
             log-likelihood. The model of the task has the new estimate in any case.
         """
-        kept, best, reached = Kept(task, self.boxes), None, -math.inf
-        for attempt in self._attempts(task, start, self._shares(task, x, few)):
+        kept, shares = Kept(task, self.boxes), self._shares(task, x, few)
+        trial = min(self.trial_steps, self.steps)
+        tried: list[Attempt] = []
+        for attempt in self._attempts(task, start, shares, few):
             yield kept.fitted or fitted
-            value = yield from _watched(attempt, min(self.trial_steps, self.steps), kept)
-            if best is None or value > reached:
-                best, reached = attempt, value
-        if best is None:
-            return fitted, -math.inf
+            yield from _watched(attempt, trial if task.latent_dim == 1 else trial // 2, kept)
+            tried.append(attempt)
+        if task.latent_dim > 1:
+            tried = sorted(tried, key=_value, reverse=True)[: math.ceil(len(tried) / 2)]
+            for attempt in tried:
+                yield from _watched(attempt, trial - trial // 2, kept)
+            if self.hard_trial:
+                place = max(tried, key=_value).place
+                tried.append(self._attempt(task, start, shares.hard(few, x), place, *self._starts(2)))
+                yield from _watched(tried[-1], trial, kept)
+        best = max(tried, key=_value)
         yield from _watched(best, self.steps - best.steps, kept)
         task.model.load_state_dict(kept.model.state_dict())
         if not task.model.learns_noise:
@@ -204,27 +212,25 @@ class MAPA(Method):
 
     def _shares(self, task: Task, x: Tensor, few: Tensor) -> Shares:
         """The shares of the training data under the posterior, which is fixed from here on."""
-        ledger, likelihood, narrow = task.ledger, task.model.likelihood, self.training_width
-        weight_steps, width = self.weight_steps if task.latent_dim == 1 else 0, self.kernel_width * narrow
+        ledger, likelihood = task.ledger, task.model.likelihood
+        weight_steps = self.weight_steps if task.latent_dim == 1 else 0
         if isinstance(task.model, DiscreteModel):
-            of_few = families.estimate(few, likelihood, width, self.smoothing, weight_steps)
+            settings = (self.kernel_width, self.smoothing, weight_steps)
+            of_few = families.estimate(few, likelihood, *settings)
             whole = of_few.sharpened(x, ledger) if len(x) > len(few) else of_few
-            return Shares.of(whole, x, task.latent_dim, ledger, narrow)
-        noise_variance, scale = width * float(likelihood.dispersion), likelihood.scale
+            return Shares.of(whole, x, task.latent_dim, ledger)
+        width, scale = self.kernel_width * float(likelihood.dispersion), likelihood.scale
         steps = weight_steps, self.atom_steps
-        found = deconvolution.estimate(few, noise_variance, self.smoothing, *steps, ledger, scale)
+        found = deconvolution.estimate(few, width, self.smoothing, *steps, ledger, scale)
         if len(x) > len(few):
-            found = deconvolution.sharpened(found, x, noise_variance, ledger)
-        return Shares.of(found, x, task.latent_dim, ledger, narrow)
+            found = deconvolution.sharpened(found, x, width, ledger)
+        return Shares.of(found, x, task.latent_dim, ledger)
 
-    def _attempts(self, task: Task, start: GenerativeModel, shares: Shares) -> Iterator[Attempt]:
+    def _attempts(self, task: Task, start: GenerativeModel, shares: Shares, few: Tensor) -> Iterator[Attempt]:
         """One attempt for each placement, not yet begun, and a steeper one if its trial fits badly (L = 1)."""
-        begin = partial(
-            fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance, optimiser=self.optimiser
-        )
-        replacements = self.replacements if task.latent_dim > 1 else 0
         for _name, order in placement.candidates(
-            shares.mixture.places.cpu().numpy(),
+            shares.mixture.in_units(shares.mixture.atoms).cpu().numpy(),
+            shares.mixture.in_units(few).cpu().numpy(),
             LatentGrid.equal(len(shares.targets), task.latent_dim).codes.numpy(),
             float(start.likelihood.dispersion),
             self.centres,
@@ -233,11 +239,19 @@ class MAPA(Method):
             self._true_codes(task, shares.mixture.atoms),
         ):
             for steepness in self._starts(task.latent_dim):
-                model, place = steepened(start, steepness), torch.from_numpy(order)
-                attempt = Attempt(model, shares, place, begin, task.ledger, replacements, self.replacement_steps)
+                attempt = self._attempt(task, start, shares, torch.from_numpy(order), steepness)
                 yield attempt
                 if attempt.loss < POOR_FIT:
                     break
+
+    def _attempt(self, task: Task, start: GenerativeModel, shares: Shares, place: Tensor, steepness: float) -> Attempt:
+        """A fit to shares under a placement, not yet begun."""
+        begin = partial(
+            fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance, optimiser=self.optimiser
+        )
+        replacements = self.replacements if task.latent_dim > 1 else 0
+        model = steepened(start, steepness)
+        return Attempt(model, shares, place, begin, task.ledger, replacements, self.replacement_steps)
 
     def _true_codes(self, task: Task, atoms: Tensor) -> NDArray[np.float64] | None:
         """The most probable codes of atoms under the true model, (K, L); None unless they are asked for."""
@@ -253,7 +267,11 @@ class MAPA(Method):
         return dict.fromkeys((1.0, self.steepness)) if latent_dim == 1 else (max(1.0, self.steepness / 4),)
 
 
-def _watched(attempt: Attempt, steps: int, kept: Kept) -> Generator[Fitted, None, float]:
+def _value(attempt: Attempt) -> float:
+    return attempt.value
+
+
+def _watched(attempt: Attempt, steps: int, kept: Kept) -> Iterator[Fitted]:
     """Train on, and look at validation points every 25 steps and, if the last look was earlier, at the end.
 
     Args:
@@ -263,16 +281,12 @@ def _watched(attempt: Attempt, steps: int, kept: Kept) -> Generator[Fitted, None
 
     Yields:
         The best state so far, after each step; the present one before the first look.
-
-    Returns:
-        The highest log-likelihood of validation points that was seen on the way, in nats.
     """
-    highest, taken = -math.inf, 0
+    taken = 0
     for taken, _ in enumerate(attempt.advance(steps), 1):
         if taken % LOOK_EVERY == 0:
-            highest = max(highest, kept.look(attempt))
+            kept.look(attempt)
         yield kept.fitted or attempt.fitted
     if taken % LOOK_EVERY or not taken:
-        highest = max(highest, kept.look(attempt))
+        kept.look(attempt)
         yield kept.fitted or attempt.fitted
-    return highest

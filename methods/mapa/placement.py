@@ -40,6 +40,7 @@ CHARGES = {
 
 def candidates(
     atoms: Array,
+    points: Array,
     codes: Array,
     noise: float,
     centres: int,
@@ -50,9 +51,10 @@ def candidates(
     """Placements of K atoms on K codes. The caller keeps the one that fits best.
 
     Args:
-        atoms: The atoms of the mixture, (K, D), in data units.
+        atoms: The atoms of the mixture, (K, D), in units in which the noise has the same variance everywhere.
+        points: The training points that the atoms began at, (K, D), in the same units.
         codes: The codes, (K, L).
-        noise: The noise variance s2, in squared data units.
+        noise: The noise variance s2, in squared units of the atoms.
         centres: Number of k-means centres on the path (L = 1).
         ledger: Where the work is accounted for.
         only: 'best' for all placements, 'first', 'random', 'truth', or the name of a placement or its beginning.
@@ -66,7 +68,7 @@ def candidates(
     """
     if codes.shape[1] > 2:
         raise ValueError(f"mapa places codes in 1 or 2 latent dimensions, got {codes.shape[1]}")
-    makers = _makers(atoms, codes, noise, centres, ledger)
+    makers = _makers(atoms, points, codes, noise, centres, ledger)
     if only == "random":
         makers = {only: lambda: np.random.default_rng(0).permutation(len(atoms))}
     if truth is not None:
@@ -80,13 +82,16 @@ def candidates(
         yield name, makers[name]()
 
 
-def _makers(atoms: Array, codes: Array, noise: float, centres: int, ledger: Ledger) -> dict[str, Callable[[], Order]]:
+def _makers(
+    atoms: Array, points: Array, codes: Array, noise: float, centres: int, ledger: Ledger
+) -> dict[str, Callable[[], Order]]:
     """What makes each placement that suits these dimensions."""
     if codes.shape[1] == 1:
         return {"path": lambda: path_order(atoms, centres, ledger)}
     data = {"transport": lambda: transport(atoms, codes, ledger)} if atoms.shape[1] == 2 else {}
     return data | {
-        name: lambda make=make: transport(make(), codes, ledger) for name, make in layouts(atoms, noise, ledger).items()
+        name: lambda make=make: transport(make(), codes, ledger)
+        for name, make in layouts(atoms, points, noise, ledger).items()
     }
 
 

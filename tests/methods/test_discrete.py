@@ -128,7 +128,7 @@ def test_atoms_are_inside_of_what_means_can_be(mixture):
     found, _ = mixture
     assert (found.atoms > 0).all()
     assert found.likelihood.name != "bernoulli" or (found.atoms < 1).all()
-    assert torch.isfinite(found.places).all()
+    assert torch.isfinite(found.in_units(found.atoms)).all()
 
 
 def test_the_index_posterior_is_bayes_rule_over_the_atoms(mixture):

@@ -61,24 +61,6 @@ def test_weights_of_the_shares_are_those_of_all_data_and_targets_have_their_mean
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
-def test_a_narrower_kernel_shares_the_data_out_and_leaves_the_index_posterior(latent_dim):
-    x = draw(datasets.load("figure8"), 0, 80, 1, 1).train.double()
-    wide = estimate(x, NOISE, 6.0, 0, 1, LEDGER)
-    narrow = wide.widened(0.5)
-    shares, plain, sharp = (
-        Shares.of(mixture, x, latent_dim, LEDGER, width)
-        for mixture, width in ((narrow, 0.5), (wide, 1.0), (narrow, 1.0))
-    )
-    torch.testing.assert_close(shares.log_index(x), plain.log_index(x))
-    torch.testing.assert_close(shares.placed(torch.arange(80))[1].log_index(x), wide.log_posterior(x))
-    torch.testing.assert_close(shares.targets, sharp.targets)
-    p = torch.softmax(-torch.cdist(x, wide.atoms).square() / wide.variance - wide.variance.log(), 1)  # D = 2
-    torch.testing.assert_close(shares.targets, (p.T @ x / p.sum(0)[:, None]).float())
-    torch.testing.assert_close(shares.weights, p.sum(0).float())
-    assert (shares.targets - plain.targets).norm() > 0.01
-
-
-@pytest.mark.parametrize("latent_dim", [1, 2])
 def test_permuting_the_data_leaves_the_set_of_shares(latent_dim):
     x = draw(datasets.load("figure8"), 0, 80, 1, 1).train
     order = torch.randperm(80, generator=torch.Generator().manual_seed(0))

@@ -33,7 +33,7 @@ def codes_of(fitted, x):
 
 def attempts_of(mapa, task):
     x = task.train.double()
-    return mapa._attempts(task, task.model, mapa._shares(task, x, x))
+    return mapa._attempts(task, task.model, mapa._shares(task, x, x), x)
 
 
 class Watched(Attempt):

@@ -52,7 +52,7 @@ def test_there_is_one_placement_from_the_initial_weights(make_task):
 
 def attempts(method, task):
     x = task.train.double()
-    for attempt in method._attempts(task, task.model, method._shares(task, x, x)):
+    for attempt in method._attempts(task, task.model, method._shares(task, x, x), x):
         attempt.loss = 0.0
         yield attempt
 
