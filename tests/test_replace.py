@@ -94,6 +94,27 @@ def test_a_study_of_something_else_changes_nothing(into, tmp_path, changed, told
     assert files == {path: path.read_bytes() for path in files}
 
 
+def test_datasets_take_the_place_of_others(studies, into, tmp_path):
+    new = made(tmp_path / "new", ("untrained", "oracle"), datasets=("figure8",))
+    with pytest.raises(ValueError, match="has circle, not torus"):
+        replace(new, into, ["torus"])
+    replace(new, into, ["circle"])
+    assert held(into).settings.datasets == ("figure8",)
+    for name in ("runs", "measurements"):
+        assert set(pd.read_parquet(into / f"{name}.parquet")["dataset"]) == {"figure8"}
+        assert set(pd.read_csv(into / f"{name}.csv")["dataset"]) == {"figure8"}
+    pd.testing.assert_series_equal(values(into, "oracle"), values(new, "oracle"))
+    info = read_json(into / "study.json")
+    assert list(info["datasets"]) == ["figure8"]
+    assert "on figure8 instead of circle, 2" in info["provenance"]["replaced"]
+    assert '"circle"' not in (into / "study.toml").read_text()
+
+
+def test_datasets_that_take_the_place_of_others_have_all_methods(into, tmp_path):
+    with pytest.raises(ValueError, match="would lack 1 runs"):
+        replace(made(tmp_path / "new", ("untrained",), datasets=("figure8",)), into, ["circle"])
+
+
 def test_runs_with_tuned_hyperparameters_do_not_stand_among_defaults(studies, into, tmp_path):
     tuned = shutil.copytree(studies[1], tmp_path / "tuned")
     info = read_json(tuned / "study.json")

@@ -60,6 +60,34 @@ def test_weights_of_the_shares_are_those_of_all_data_and_targets_have_their_mean
     torch.testing.assert_close(shares.weights @ shares.targets / len(x), x.float().mean(0))
 
 
+def test_hard_shares_of_all_data_are_the_data():
+    x = draw(datasets.load("figure8"), 0, 80, 1, 1).train
+    soft = shares_of(x, 2)
+    hard = soft.hard(x, x)
+    assert torch.equal(hard.targets, x.float())
+    assert torch.equal(hard.weights, torch.ones(80))
+    assert hard.log_index is soft.log_index
+    assert hard.mixture is soft.mixture
+
+
+@pytest.mark.parametrize("scale", [None, [1.0, 100.0]])
+def test_hard_shares_of_some_data_are_means_of_the_nearest(scale):
+    """In units of the noise of each coordinate; a point that is nearest to none but a copy of it keeps its place."""
+    x = draw(datasets.load("figure8"), 0, 80, 1, 1).train
+    units = x.new_tensor(scale or [1.0, 1.0])
+    few = torch.cat([x[:30], x[:1]])
+    soft = shares_of(x, 2, 31)
+    soft = dataclasses.replace(soft, mixture=dataclasses.replace(soft.mixture, scale=units if scale else None))
+    hard = soft.hard(few, x)
+    owner = [min(range(31), key=lambda k: float(((few[k] - row) / units).square().sum())) for row in x]
+    for k, (target, weight) in enumerate(zip(hard.targets, hard.weights, strict=True)):
+        own = x[[k == each for each in owner]]
+        assert float(weight) == len(own)
+        torch.testing.assert_close(target, (own.mean(0) if len(own) else few[k]).float())
+    assert float(hard.weights[-1]) == 0
+    assert (scale is None) == torch.equal(hard.targets, shares_of(x, 2, 31).hard(few, x).targets)
+
+
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_permuting_the_data_leaves_the_set_of_shares(latent_dim):
     x = draw(datasets.load("figure8"), 0, 80, 1, 1).train

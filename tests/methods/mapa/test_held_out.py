@@ -1,6 +1,7 @@
 """The state that is best on validation points: what is kept, and that it is accounted for."""
 
 import copy
+import math
 
 import torch
 
@@ -15,6 +16,7 @@ class Standing:
     def __init__(self, model):
         self.model, self.codes = model, torch.zeros(3, model.latent_dim)
         self.fitted = Fitted(model, Prior(model.latent_dim))
+        self.value = -math.inf
 
     def refined(self, model, boxes):
         assert boxes == 8
@@ -27,7 +29,9 @@ def test_the_best_state_is_kept_and_does_not_move_any_more(make_task):
     values = []
     for factor in (1.0, 3.0, 0.01):
         task.model.steepen(factor)
-        values.append(kept.look(Standing(task.model)))
+        standing = Standing(task.model)
+        kept.look(standing)
+        values.append(standing.value)
         if kept.value == values[-1]:
             expected = copy.deepcopy(task.model.state_dict())
     assert kept.value == max(values)
@@ -35,6 +39,20 @@ def test_the_best_state_is_kept_and_does_not_move_any_more(make_task):
     assert kept.fitted.model is kept.model is not task.model
     for own, other in zip(kept.model.state_dict().values(), expected.values(), strict=True):
         assert torch.equal(own, other)
+
+
+def test_an_attempt_has_the_highest_value_of_its_own_looks(make_task):
+    task = make_task("circle", 60)
+    kept, standing, values = Kept(task, 8), Standing(task.model), []
+    for factor in (1.0, 3.0, 0.01):
+        task.model.steepen(factor)
+        kept.look(standing)
+        values.append(kept.log_likelihood(task.model))
+        assert standing.value == max(values)
+    assert values[2] < max(values)
+    other = Standing(copy.deepcopy(task.model))
+    kept.look(other)
+    assert other.value == values[2]
 
 
 def test_a_look_is_accounted_for(make_task):
