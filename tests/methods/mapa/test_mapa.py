@@ -190,7 +190,7 @@ def test_one_may_stop_before_the_codes_are_placed(make_task, short):
     placed = [isinstance(fitted.posterior, GridPosterior) for fitted in yielded]
     assert placed == sorted(placed)
     assert placed.count(False) == 1
-    # Five trials of 5 steps after a yield each, three of 5 more, one of 10, the best's 20, each with a look; and the end.
+    # Five trials of 5 steps after a yield, three of 5 more, one of 10, the best's 20, each with a look; and the end.
     assert len(yielded) == 5 * (1 + 5 + 1) + 3 * (5 + 1) + (10 + 1) + (20 + 1) + 1
     changes = sum(first.model is not second.model for first, second in itertools.pairwise(yielded[1:-1]))
     assert changes < 12
