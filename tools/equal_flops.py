@@ -61,7 +61,8 @@ def main() -> None:
     names = asked.methods or [name for name in learners(study.runs) if name != study.baseline[0]]
     own = mine.assign(method=study.baseline[0]).reset_index()[[*RUN, "oracle_gap", "flops"]]
     path = path_of(study)
-    others = pd.read_csv(path).query("method != @study.baseline[0]") if path.exists() else own[:0]
+    there = pd.read_csv(path) if path.exists() else own
+    others = there[there["method"] != study.baseline[0]]
     rows = [*own.to_dict("records"), *others.to_dict("records")]
     done = {tuple(row[key] for key in RUN) for row in rows}
     wanted = [
