@@ -331,10 +331,10 @@ def to_match():
 
 
 def gaps():
-    """Median oracle and inference gaps of MAPA, its plain form, its ceiling and with a narrower kernel in training."""
+    """Median oracle and inference gaps of MAPA, its plain form and its ceiling."""
     table = pd.read_csv(ROOT / "results" / "reference" / "gaps" / "mapa.csv")
     middle = table.groupby(["dataset", "method"])[["oracle_gap", "inference_gap"]].median()
-    shown = "mapa", "mapa-plain", "mapa[placement=truth]", "mapa[training_width=0.5]"
+    shown = "mapa", "mapa-plain", "mapa[placement=truth]"
     rows = [
         (
             f"{name}",
