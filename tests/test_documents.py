@@ -428,6 +428,7 @@ GENERATED = {
     ("results/reference/README.md", "differences"): differences,
     ("results/reference/README.md", "equal"): partial(table_at_equal_cost, "study"),
     ("results/reference/README.md", "fresh"): partial(differences, "fresh", intervals=True),
+    ("results/reference/README.md", "unseen"): partial(differences, "unseen", intervals=True),
     ("results/reference/README.md", "equal_fresh"): partial(table_at_equal_cost, "fresh"),
     ("results/reference/README.md", "earlier"): partial(reference, "earlier"),
     ("results/reference/README.md", "differences_earlier"): partial(differences, "earlier"),

@@ -27,12 +27,12 @@ from tests.test_documents import compared, defaults, differences, leads_at_equal
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "reference" / "study"
-FRESH, EARLIER, NAMED, DISCRETE = (
-    ROOT / "results" / "reference" / name for name in ("fresh", "earlier", "named", "discrete")
+FRESH, UNSEEN, EARLIER, NAMED, DISCRETE = (
+    ROOT / "results" / "reference" / name for name in ("fresh", "unseen", "earlier", "named", "discrete")
 )
-HELD_BEFORE, HELD_OUT = (
+HELD_BEFORE, HELD_OUT, HELD_LATER = (
     [f"random_{kind}[seed={seed}]" for kind in ("curve", "surface") for seed in range(first, first + 3)]
-    for first in (1, 4)
+    for first in (1, 4, 7)
 )
 SITE = ROOT / "results" / "reference" / "site"
 LIMIT, SITE_LIMIT = 2_000_000, 800_000
@@ -60,10 +60,11 @@ def losses_of(found):
 
 
 def test_the_readme_names_every_loss(found):
-    """Those of the study, and of its problems on fresh seeds. `tests/test_documents.py` compares its tables."""
+    """Those of the study, of its problems on fresh seeds and of the unseen surfaces. `tests/test_documents.py` compares its tables."""
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     loses = readme.partition("**Loses**")[2].partition("**Wins**")[0]
-    assert losses_in(loses) == sorted([*losses_of(found), *losses_of(compared("fresh")[1])])
+    others = (compared(name)[1] for name in ("fresh", "unseen"))
+    assert losses_in(loses) == sorted(loss for each in (found, *others) for loss in losses_of(each))
     (figure,) = re.findall(r"!\[[^\]]*\]\((results/reference/[^)]*)\)", readme)
     assert (ROOT / figure).is_file()
 
@@ -151,6 +152,7 @@ def test_the_study_is_whole(study):
     ("folder", "problems"),
     [
         (FRESH, HELD_OUT),
+        (UNSEEN, HELD_LATER[3:]),
         (EARLIER, HELD_BEFORE),
         (NAMED, (*CURVES, *SURFACES)),
         (DISCRETE, DISCRETE_PROBLEMS),
@@ -179,7 +181,7 @@ def test_the_other_studies_are_whole_under_the_same_conditions(study, folder, pr
     assert losses_in(told.partition("<!--")[0]) == losses_of(found)
 
 
-@pytest.mark.parametrize("folder", [FOLDER, FRESH, EARLIER, NAMED, DISCRETE], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [FOLDER, FRESH, UNSEEN, EARLIER, NAMED, DISCRETE], ids=lambda folder: folder.name)
 def test_todays_code_gives_the_stored_runs_their_keys(folder):
     """Else `compare --against` refuses them: `python -m tools.renew` repeats some and renews the keys."""
     before = held(folder)
@@ -187,7 +189,7 @@ def test_todays_code_gives_the_stored_runs_their_keys(folder):
     assert stored.keys(read(folder)) == {spec.name: spec.key for spec in plan.runs}
 
 
-@pytest.mark.parametrize("folder", [FOLDER, FRESH], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [FOLDER, FRESH, UNSEEN], ids=lambda folder: folder.name)
 def test_the_studies_took_what_the_kept_tuning_chose_on_other_problems(study, folder):
     """One choice for every rival that declares a search."""
     content = (FOLDER.parent / "tune" / "tuned.json").read_bytes()
