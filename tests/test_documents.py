@@ -430,6 +430,7 @@ GENERATED = {
     ("results/reference/README.md", "fresh"): partial(differences, "fresh", intervals=True),
     ("results/reference/README.md", "unseen"): partial(differences, "unseen", intervals=True),
     ("results/reference/README.md", "equal_fresh"): partial(table_at_equal_cost, "fresh"),
+    ("results/reference/README.md", "equal_unseen"): partial(table_at_equal_cost, "unseen"),
     ("results/reference/README.md", "earlier"): partial(reference, "earlier"),
     ("results/reference/README.md", "differences_earlier"): partial(differences, "earlier"),
     ("results/reference/README.md", "named"): partial(reference, "named"),
@@ -449,7 +450,7 @@ GENERATED = {
 }
 
 
-@pytest.mark.parametrize("folder", ["study", "fresh"])
+@pytest.mark.parametrize("folder", ["study", "fresh", "unseen"])
 def test_fits_at_equal_cost_end_at_that_of_the_baseline_at_their_seed(folder):
     """Of every problem and seed; the baseline's rows are those of the study."""
     study, found = compared(folder)

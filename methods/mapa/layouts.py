@@ -61,12 +61,14 @@ IN_PARTS = (
 )
 
 
-def layouts(atoms: Array, points: Array, noise: float, ledger: Ledger) -> Mapping[str, Callable[[], Array]]:
+def layouts(
+    atoms: Array, points: Callable[[], Array], noise: float, ledger: Ledger
+) -> Mapping[str, Callable[[], Array]]:
     """The layouts that suit these atoms, each made when it is called.
 
     Args:
         atoms: The atoms, (n, D).
-        points: The training points that they began at, (n, D), from which `flattened` removes the noise by itself.
+        points: Makes the training points that they began at, (n, D). `flattened` removes the noise from them by itself.
         noise: The noise variance s2, in squared units of the points.
         ledger: Where the work is accounted for.
 
@@ -77,7 +79,8 @@ def layouts(atoms: Array, points: Array, noise: float, ledger: Ledger) -> Mappin
     ledger.charge("distinct", atoms.size * (np.log2(n) + 6))
     if distinct(atoms) <= ISOMAP_NEIGHBOURS:
         return {"principal axes": partial(principal_axes, atoms, 2, ledger)}
-    sheet = cache(partial(flattened, points, noise, ledger))
+    points = cache(points)
+    sheet = cache(lambda neighbours: flattened(points(), noise, ledger, neighbours))
     makers: dict[str, Callable[[], Array]] = {
         f"isomap-{ISOMAP_NEIGHBOURS}": partial(_isomap, ISOMAP_NEIGHBOURS, atoms),
         f"sheet-{SHEET_NEIGHBOURS}": lambda: _isomap(SHEET_NEIGHBOURS, sheet(NEIGHBOURS[0]).distance, "precomputed"),

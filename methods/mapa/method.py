@@ -230,7 +230,7 @@ class MAPA(Method):
         """One attempt for each placement, not yet begun, and a steeper one if its trial fits badly (L = 1)."""
         for _name, order in placement.candidates(
             shares.mixture.in_units(shares.mixture.atoms).cpu().numpy(),
-            shares.mixture.in_units(few).cpu().numpy(),
+            lambda: shares.mixture.in_units(few).cpu().numpy(),
             LatentGrid.equal(len(shares.targets), task.latent_dim).codes.numpy(),
             float(start.likelihood.dispersion),
             self.centres,

@@ -40,7 +40,7 @@ CHARGES = {
 
 def candidates(
     atoms: Array,
-    points: Array,
+    points: Callable[[], Array],
     codes: Array,
     noise: float,
     centres: int,
@@ -52,7 +52,7 @@ def candidates(
 
     Args:
         atoms: The atoms of the mixture, (K, D), in units in which the noise has the same variance everywhere.
-        points: The training points that the atoms began at, (K, D), in the same units.
+        points: Makes the training points that the atoms began at, (K, D), in the same units; for layouts alone.
         codes: The codes, (K, L).
         noise: The noise variance s2, in squared units of the atoms.
         centres: Number of k-means centres on the path (L = 1).
@@ -83,7 +83,7 @@ def candidates(
 
 
 def _makers(
-    atoms: Array, points: Array, codes: Array, noise: float, centres: int, ledger: Ledger
+    atoms: Array, points: Callable[[], Array], codes: Array, noise: float, centres: int, ledger: Ledger
 ) -> dict[str, Callable[[], Order]]:
     """What makes each placement that suits these dimensions."""
     if codes.shape[1] == 1:

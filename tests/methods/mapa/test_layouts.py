@@ -28,6 +28,11 @@ def agreement(angle, other):
     return max(abs(np.exp(1j * (angle - sign * other)).mean()) for sign in (1, -1))
 
 
+def of_points(x, noise, ledger):
+    """The layouts of points that are their own atoms."""
+    return layouts(x, lambda: x, noise, ledger)
+
+
 def as_angle(position):
     return 2 * math.pi * position.argsort().argsort() / len(position)
 
@@ -42,7 +47,7 @@ def torus():
 def test_both_angles_of_a_torus_are_found(torus):
     """The codes of a torus are two angles, and both ends of each meet."""
     x, codes = torus
-    found = layouts(x, x, NOISE, LEDGER)["angles-12"]()
+    found = of_points(x, NOISE, LEDGER)["angles-12"]()
     agreed = [[agreement(as_angle(mine), true) for true in codes.T] for mine in found.T]
     assert agreed[0][0] > 0.9
     assert agreed[1][1] > 0.7
@@ -52,7 +57,7 @@ def test_both_angles_of_a_torus_are_found(torus):
 def test_no_layout_that_sees_distances_only_finds_them(torus):
     x, codes = torus
     for name in ("isomap-8", "tsne-60"):
-        found = layouts(x, x, NOISE, LEDGER)[name]()
+        found = of_points(x, NOISE, LEDGER)[name]()
         assert max(agreement(as_angle(mine), codes[:, 1]) for mine in found.T) < 0.7, name
 
 
@@ -93,7 +98,7 @@ def test_layouts_of_a_flat_sheet_keep_neighbours_together():
     sheet = rng.normal(size=(150, 2)) @ rng.normal(size=(2, 3))
     codes = LatentGrid.equal(150, 2).codes.numpy()
     nearest = np.linalg.norm(sheet[:, None] - sheet, axis=-1) + 1e9 * np.eye(150)
-    for name, make in layouts(sheet, sheet, NOISE, LEDGER).items():
+    for name, make in of_points(sheet, NOISE, LEDGER).items():
         order = transport(make(), codes, LEDGER)
         apart = np.linalg.norm(codes[order] - codes[order][nearest.argmin(1)], axis=1)
         assert np.median(apart) < 0.5, name
@@ -101,7 +106,7 @@ def test_layouts_of_a_flat_sheet_keep_neighbours_together():
 
 def test_layouts_leave_numpys_global_generator_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    for make in layouts(*2 * [drawn("s_curve", 60)[0]], NOISE, LEDGER).values():
+    for make in of_points(drawn("s_curve", 60)[0], NOISE, LEDGER).values():
         make()
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
@@ -120,7 +125,7 @@ def hard(kind, n):
 @pytest.mark.parametrize("n", [LEAST - 5, LEAST + 1, 60])
 @pytest.mark.parametrize("kind", ["all the same", "on a line", "many copies", "far clusters", "many dimensions"])
 def test_a_layout_of_hard_data_is_finite(kind, n):
-    for name, make in layouts(hard(kind, n), hard(kind, n), NOISE, LEDGER).items():
+    for name, make in of_points(hard(kind, n), NOISE, LEDGER).items():
         found = make()
         assert found.shape == (n, 2), name
         assert np.isfinite(found).all(), name
@@ -138,7 +143,7 @@ class Charges(NullLedger):
 
 def test_tangent_planes_are_charged_once_and_every_layout_by_its_formula():
     ledger = Charges()
-    makers = layouts(*2 * [drawn("torus", 40)[0]], NOISE, ledger)
+    makers = of_points(drawn("torus", 40)[0], NOISE, ledger)
     for name in ("sheet-6", "angles-8"):
         makers[name]()
     planes = 4 * 40 * (40 * (9 * 3 + math.log2(40)) + 4 * 64 * 3 + 8 * 8 * 9 + 9 * 27)

@@ -169,7 +169,7 @@ def test_assignment_is_the_best_of_all_permutations(n):
 def placed(atoms, latent_dim, only="best"):
     """All candidates: orders by name."""
     codes = LatentGrid.equal(len(atoms), latent_dim).codes.numpy()
-    return dict(candidates(atoms, atoms, codes, 0.01, 45, LEDGER, only))
+    return dict(candidates(atoms, lambda: atoms, codes, 0.01, 45, LEDGER, only))
 
 
 @pytest.mark.parametrize(
