@@ -9,7 +9,7 @@ import torch
 
 import datasets
 from datasets.base import draw
-from methods.common.latent_grid import GridPosterior, codebook
+from methods.common.latent_grid import GridPosterior
 from methods.contract.method import NullLedger
 from methods.mapa import MAPA, method
 from methods.mapa.assignment import Attempt
@@ -293,14 +293,15 @@ def test_an_outlier_leaves_the_index_posterior_of_all_others_alone(latent_dim, m
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
-def test_an_outlier_leaves_the_decoder_within_a_hundredth_of_its_units(latent_dim, make_task):
+def test_an_outlier_leaves_the_fit_of_all_others_within_a_hundredth_of_its_units(latent_dim, make_task):
+    """Codes drawn for x decode to x. Their mean may decode to another place: a curved surface lies on its sides."""
     x = draw(datasets.load("s_curve"), 0, 60, 1, 1).train.float()
     task = make_task(torch.cat([x, torch.full((1, 3), 1e3)]), noise=NOISE, latent_dim=latent_dim)
     task = dataclasses.replace(task, validation=x)
     fitted = last(MAPA(steps=250).fit(task))
     with torch.no_grad():
-        decoded = fitted.model.decode(codebook(2000, latent_dim).codes.float())
-    away = torch.cdist(x, decoded).min(1).values.square().mean().sqrt()
+        z, _ = fitted.posterior.sample(x, 100, torch.Generator().manual_seed(0))
+        away = (fitted.model.decode(z) - x).square().mean().sqrt()
     assert float(away) < 0.01 * float(task.model.units.scale)
 
 
