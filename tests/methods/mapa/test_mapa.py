@@ -294,7 +294,7 @@ def test_an_outlier_leaves_the_index_posterior_of_all_others_alone(latent_dim, m
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_an_outlier_leaves_the_fit_of_all_others_within_a_hundredth_of_its_units(latent_dim, make_task):
-    """Codes drawn for x decode to x. Their mean may decode to another place: a curved surface lies on its sides."""
+    """Codes drawn for x decode to x. Their mean need not: it may lie between two modes of q(z | x)."""
     x = draw(datasets.load("s_curve"), 0, 60, 1, 1).train.float()
     task = make_task(torch.cat([x, torch.full((1, 3), 1e3)]), noise=NOISE, latent_dim=latent_dim)
     task = dataclasses.replace(task, validation=x)
