@@ -19,6 +19,24 @@ from methods.mapa.fit import Regression
 from methods.mapa.index import Atoms, log_index_posterior
 from methods.mapa.refined import RefinedPosterior
 
+LEAST = 1e-12
+CODES = 2_000
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where in latent space the codes lie.
+
+    Args:
+        codes: The code of each share, (K, L).
+        cells: The index of the cell that holds it, (K,). On the grid it is a permutation.
+        posterior: The posterior of training, q(z | x).
+    """
+
+    codes: Tensor
+    cells: Tensor
+    posterior: GridPosterior
+
 
 @dataclass(frozen=True)
 class Shares:
@@ -78,18 +96,31 @@ class Shares:
             return LatentGrid.equal(len(order), self.latent_dim)
         return LatentGrid.intervals(self.mixture.log_weight.softmax(0)[order].cpu())
 
-    def placed(self, place: Tensor) -> tuple[Tensor, GridPosterior]:
-        """The codes and the posterior under one placement.
+    def on_grid(self, cells: Tensor) -> Placement:
+        """The placement with a cell for each share, and the code at the centre of its cell.
 
         Args:
-            place: The index of the cell of each share, a permutation, (K,).
-
-        Returns:
-            The code of each share, (K, L), and q(z | x).
+            cells: The index of the cell of each share, a permutation, (K,).
         """
-        order = place.argsort()
+        order = cells.argsort()
         grid = self.grid(order)
-        return grid.codes[place], GridPosterior(lambda x: self.mixture.log_posterior(x.double())[:, order], grid)
+        posterior = GridPosterior(lambda x: self.mixture.log_posterior(x.double())[:, order], grid)
+        return Placement(grid.codes[cells].to(self.targets), cells, posterior)
+
+    def off_grid(self, codes: Tensor) -> Placement:
+        """The placement with codes anywhere (L = 2). A cell may hold several of them, or none.
+
+        Args:
+            codes: The code of each share, (K, 2).
+        """
+        grid = LatentGrid.equal(len(codes), self.latent_dim)
+        cells = grid.cells(codes)
+
+        def log_index(x: Tensor) -> Tensor:
+            found = self.mixture.log_posterior(x.double()).exp()
+            return torch.zeros_like(found).index_add(1, cells.to(x.device), found).clamp(min=LEAST).log().log_softmax(1)
+
+        return Placement(codes.to(self.targets), cells, GridPosterior(log_index, grid))
 
 
 def steepened(model: GenerativeModel, factor: float) -> GenerativeModel:
@@ -109,23 +140,63 @@ def _refined(index: GridPosterior, log_index: Callable[[Tensor], Tensor], model:
     return Fitted(model, RefinedPosterior(index, model, boxes) if boxes else index, log_index)
 
 
+@torch.no_grad()
+def nearest_codes(model: GenerativeModel, targets: Tensor) -> Tensor:
+    """The code at which a decoder is nearest to each target, of 2,000 at the centres of cells of equal mass.
+
+    Args:
+        model: The generative model.
+        targets: Targets, (K, D), in data units.
+
+    Returns:
+        Codes, (K, L).
+    """
+    codes = LatentGrid.equal(CODES, 2).codes.to(targets)
+    decoded = model.decode(codes).double()
+    return codes[model.likelihood.deviances(targets.double(), decoded).argmin(1)]
+
+
+def reassigned(model: GenerativeModel, shares: Shares, present: Placement, ledger: Ledger) -> Placement:
+    """The placement on the same cells under which the deviance of a decoder is least.
+
+    The posterior over atoms does not change.
+    """
+    with torch.no_grad():
+        decoded = model.decode(present.codes)
+        deviances = model.likelihood.deviances(shares.targets.double(), decoded.double())
+        cost = shares.weights[:, None] * deviances
+    return shares.on_grid(present.cells[placement.assignment(cost.cpu().numpy(), ledger)])
+
+
+def released(model: GenerativeModel, shares: Shares, present: Placement, ledger: Ledger) -> Placement:  # noqa: ARG001
+    """The placement off the grid where a decoder is nearest to each share, spread to the density of the prior.
+
+    The posterior over atoms does not change.
+    """
+    return shares.off_grid(placement.spread(nearest_codes(model, shares.targets), ledger))
+
+
+PlacesAnew = Callable[[GenerativeModel, Shares, Placement, Ledger], Placement]
+
+
 class Attempt:
     """A fit of the decoder that begins under one placement of the codes, and can be advanced step by step.
 
     Args:
         model: The generative model. It is trained in place.
         shares: The shares of the training data.
-        place: The index of the cell of each share, a permutation, (K,).
+        placed: The first placement.
         begin: Starts a fit of a model to a `Regression`; the iterator yields the loss after each step.
         ledger: Where the work is accounted for.
         replacements: How often codes are placed anew.
         every: After how many steps, each time, or when the fit ends by itself.
+        anew: What places them anew: `reassigned` on the grid, `released` off it.
 
     Attributes:
         loss: The loss after the last step, in nats per training point; infinite before the first.
         value: The highest mean log-likelihood of validation points that was seen in this fit, in nats.
         steps: The number of steps so far.
-        codes: The code of each share, (K, L).
+        placed: The present placement.
         fitted: What is learned so far, with the posterior of training.
         refined: What is learned with a model that does not change any more, and a posterior for new x.
     """
@@ -134,24 +205,23 @@ class Attempt:
         self,
         model: GenerativeModel,
         shares: Shares,
-        place: Tensor,
+        placed: Placement,
         begin: Callable[..., Iterator[float]],
         ledger: Ledger,
         replacements: int = 0,
         every: int = 1,
+        anew: PlacesAnew = reassigned,
     ):
         self.model, self.shares, self.begin, self.ledger = model, shares, begin, ledger
-        self.left, self.every = replacements, every
+        self.left, self.every, self.anew = replacements, every, anew
         self.loss, self.value, self.steps = math.inf, -math.inf, 0
-        self._place(place)
+        self._place(placed)
 
-    def _place(self, place: Tensor) -> None:
-        self.place, self.placed_at, shares = place, self.steps, self.shares
-        codes, posterior = shares.placed(place)
-        self.codes = codes.to(shares.targets)
-        self.fitted = Fitted(self.model, posterior, shares.log_index)
-        self.refined = partial(_refined, posterior, shares.log_index)
-        regression = Regression(self.codes, shares.targets, shares.weights, self.model.likelihood)
+    def _place(self, placed: Placement) -> None:
+        self.placed, self.placed_at, shares = placed, self.steps, self.shares
+        self.fitted = Fitted(self.model, placed.posterior, shares.log_index)
+        self.refined = partial(_refined, placed.posterior, shares.log_index)
+        regression = Regression(placed.codes, shares.targets, shares.weights, self.model.likelihood)
         self.losses = self.begin(self.model, regression)
 
     def advance(self, steps: int) -> Iterator[None]:
@@ -176,14 +246,6 @@ class Attempt:
             yield
 
     def place_anew(self) -> None:
-        """Reassign codes to shares such that the deviance of the present decoder is least; a new fit begins there.
-
-        The posterior over atoms does not change.
-        """
-        shares = self.shares
-        with torch.no_grad():
-            decoded = self.model.decode(self.codes)
-            deviances = self.model.likelihood.deviances(shares.targets.double(), decoded.double())
-            cost = shares.weights[:, None] * deviances
+        """Place the codes anew to suit the present decoder; a new fit begins there."""
         self.left -= 1
-        self._place(self.place[placement.assignment(cost.cpu().numpy(), self.ledger)])
+        self._place(self.anew(self.model, self.shares, self.placed, self.ledger))

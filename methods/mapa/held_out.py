@@ -39,7 +39,7 @@ class Kept:
         value = self.log_likelihood(attempt.model)
         attempt.value = max(attempt.value, value)
         if value > self.value or self.fitted is None:
-            self.value, self.codes = value, attempt.codes
+            self.value, self.codes = value, attempt.placed.codes
             self.model = self.ledger.run("keep", copy.deepcopy, attempt.model)
             self.refined = partial(attempt.refined, boxes=self.boxes)
             self.fitted = self.refined(self.model)

@@ -20,7 +20,7 @@ from methods.contract.decoder import DiscreteModel, GenerativeModel
 from methods.contract.method import Fitted, Method, Role, Task, require
 from methods.likelihoods import DISCRETE
 from methods.mapa import deconvolution, families, noise, placement
-from methods.mapa.assignment import Attempt, Shares, steepened
+from methods.mapa.assignment import Attempt, Placement, PlacesAnew, Shares, reassigned, released, steepened
 from methods.mapa.fit import fit
 from methods.mapa.held_out import Kept
 from methods.mapa.rff_fit import fit_embedded, signals_span
@@ -58,6 +58,8 @@ class MAPA(Method):
             quarter of it.
         hard_trial: 1 for one more trial on surfaces, with the placement that is best after its trial: each training
             point then belongs to one code alone, not to all by their posterior. 0 for none.
+        releases: How often codes are placed anew off the grid, in the second half of the steps on a surface, and in as
+            many steps from new initial weights. 0 keeps them on the grid.
         noise_rounds: Rounds of fitting and noise estimation, if the noise is learned.
         placement: 'best' tries all placements, 'first' one; the name of a placement, or how it begins, selects it.
             For ablation, 'random' is the floor, and 'truth', with the codes under the true model, the ceiling.
@@ -82,6 +84,7 @@ class MAPA(Method):
         "optimiser": ("lbfgs", "adam"),
         "steepness": (1, 8),
         "hard_trial": (0, 1),
+        "releases": (0, 4),
     }
 
     smoothing: float = 6.0
@@ -99,13 +102,23 @@ class MAPA(Method):
     steepness: float = 8.0
     noise_rounds: int = 3
     hard_trial: int = 1
+    releases: int = 4
     placement: str = "best"
     boxes: int = 8
     optimiser: str = "lbfgs"
 
     def __post_init__(self) -> None:
         positive = ("kernel_width", "atoms", "centres", "steps", "history", "trial_steps", "steepness", "noise_rounds")
-        not_negative = ("smoothing", "weight_steps", "atom_steps", "tolerance", "replacements", "hard_trial", "boxes")
+        not_negative = (
+            "smoothing",
+            "weight_steps",
+            "atom_steps",
+            "tolerance",
+            "replacements",
+            "hard_trial",
+            "releases",
+            "boxes",
+        )
         require(self, positive=positive, not_negative=not_negative)
 
     @property
@@ -197,11 +210,16 @@ class MAPA(Method):
             for attempt in tried:
                 yield from _watched(attempt, trial - trial // 2, kept)
             if self.hard_trial:
-                place = max(tried, key=_value).place
-                tried.append(self._attempt(task, start, shares.hard(few, x), place, *self._starts(2)))
+                placed = max(tried, key=_value).placed
+                tried.append(self._attempt(task, steepened(start, *self._starts(2)), shares.hard(few, x), placed))
                 yield from _watched(tried[-1], trial, kept)
         best = max(tried, key=_value)
-        yield from _watched(best, self.steps - best.steps, kept)
+        free = self.steps // 2 if task.latent_dim > 1 and self.releases else 0
+        yield from _watched(best, self.steps - free - best.steps, kept)
+        for anew in (False, True) if free else ():
+            model = steepened(start, *self._starts(2)) if anew else copy.deepcopy(kept.model)
+            placed = released(kept.model, shares, best.placed, task.ledger)
+            yield from _watched(self._attempt(task, model, shares, placed, released), free, kept)
         task.model.load_state_dict(kept.model.state_dict())
         if not task.model.learns_noise:
             return kept.refined(task.model), kept.value
@@ -239,19 +257,22 @@ class MAPA(Method):
             self._true_codes(task, shares.mixture.atoms),
         ):
             for steepness in self._starts(task.latent_dim):
-                attempt = self._attempt(task, start, shares, torch.from_numpy(order), steepness)
+                placed = shares.on_grid(torch.from_numpy(order))
+                attempt = self._attempt(task, steepened(start, steepness), shares, placed)
                 yield attempt
                 if attempt.loss < POOR_FIT:
                     break
 
-    def _attempt(self, task: Task, start: GenerativeModel, shares: Shares, place: Tensor, steepness: float) -> Attempt:
+    def _attempt(
+        self, task: Task, model: GenerativeModel, shares: Shares, placed: Placement, anew: PlacesAnew = reassigned
+    ) -> Attempt:
         """A fit to shares under a placement, not yet begun."""
         begin = partial(
             fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance, optimiser=self.optimiser
         )
-        replacements = self.replacements if task.latent_dim > 1 else 0
-        model = steepened(start, steepness)
-        return Attempt(model, shares, place, begin, task.ledger, replacements, self.replacement_steps)
+        often = self.releases if anew is released else self.replacements
+        often = often if task.latent_dim > 1 else 0
+        return Attempt(model, shares, placed, begin, task.ledger, often, self.replacement_steps, anew)
 
     def _true_codes(self, task: Task, atoms: Tensor) -> NDArray[np.float64] | None:
         """The most probable codes of atoms under the true model, (K, L); None unless they are asked for."""

@@ -25,6 +25,7 @@ class PlainMAPA(MAPA):
     atom_steps: int = 0
     replacements: int = 0
     hard_trial: int = 0
+    releases: int = 0
     steepness: float = 1.0
     placement: str = "first"
     boxes: int = 0
