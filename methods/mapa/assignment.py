@@ -169,11 +169,12 @@ def reassigned(model: GenerativeModel, shares: Shares, present: Placement, ledge
 
 
 def released(model: GenerativeModel, shares: Shares, present: Placement, ledger: Ledger) -> Placement:  # noqa: ARG001
-    """The placement off the grid where a decoder is nearest to each share, spread to the density of the prior.
+    """The placement off the grid, with each share at the code where a decoder is nearest to it.
 
-    The posterior over atoms does not change.
+    One to a cell, codes bend latent space between neighbours, as data drawn at random do not fill cells evenly. Off the
+    grid they need not, and stay near where the grid has spread them. The posterior over atoms does not change.
     """
-    return shares.off_grid(placement.spread(nearest_codes(model, shares.targets), ledger))
+    return shares.off_grid(nearest_codes(model, shares.targets))
 
 
 PlacesAnew = Callable[[GenerativeModel, Shares, Placement, Ledger], Placement]

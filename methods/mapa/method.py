@@ -46,7 +46,8 @@ class MAPA(Method):
         kernel_width: Kernel variance of deconvolution and index posterior, in units of the noise variance.
         atoms: Most atoms that represent the signals; of more training points, a random subset gives the atoms.
         centres: Number of k-means centres on the path that orders the codes (L = 1).
-        steps: Most optimiser steps of the selected fit, its trial included, in each noise round.
+        steps: Most optimiser steps of the selected fit, its trial included, in each noise round. On a surface, codes
+            leave the grid after half of them.
         tolerance: The fit ends when 50 steps gain less than this, in nats per training point.
         history: Number of pairs that L-BFGS remembers.
         trial_steps: Steps of each trial fit. Only the one with the highest likelihood of validation points continues;
@@ -58,11 +59,11 @@ class MAPA(Method):
             quarter of it.
         hard_trial: 1 for one more trial on surfaces, with the placement that is best after its trial: each training
             point then belongs to one code alone, not to all by their posterior. 0 for none.
-        releases: How often codes are placed anew off the grid, in the second half of the steps on a surface, and in as
-            many steps from new initial weights. 0 keeps them on the grid.
+        releases: How often codes off the grid are placed anew (L = 2), in the second half of the steps and in as many
+            steps from the initial weights. 0 keeps codes on the grid for all steps.
         noise_rounds: Rounds of fitting and noise estimation, if the noise is learned.
         placement: 'best' tries all placements, 'first' one; the name of a placement, or how it begins, selects it.
-            For ablation, 'random' is the floor, and 'truth', with the codes under the true model, the ceiling.
+            For ablation, 'random' is the floor, and 'truth' has the codes under the true model.
         boxes: Number of boxes of latent space among which the index posterior chooses for a new x. Within a box the
             decoder places z. With 0, the posterior of training is used for new x too, with the kernel of the index
             posterior.

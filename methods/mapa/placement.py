@@ -4,7 +4,7 @@ The index posterior says which points share a code, but not where the codes are.
 since f and p(z) are identified only up to reparameterisation: any layout that keeps similar points together serves.
 Each public ordering is a permutation of 0..N-1: entry n is the index of the code of row n.
 
-What does not run in torch is charged by formula. CHARGES states the formulas, for n points in D
+Nothing here runs in torch, so all work is charged by formula. CHARGES states the formulas, for n points in D
 dimensions, m nodes of a path and L latent dimensions.
 """
 
@@ -14,12 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.special import ndtr, ndtri
 
-from methods.common.latent_grid import LatentGrid
 from methods.mapa.layouts import distinct, layouts, principal_axes
 
 if TYPE_CHECKING:
@@ -29,9 +25,6 @@ Array = NDArray[np.float64]
 Order = NDArray[np.int64]
 
 STARTS = 10  # of a path, about
-WIDTH = 0.25
-EDGE = 0.25
-RIDGE = 1e-3
 
 CHARGES = {
     "k-means": "n m ((3 D + 1) (iterations + 1) + (3 D + 2) (2 + ln m)): Lloyd's steps, and k-means++ with its trials",
@@ -236,52 +229,6 @@ def transport(layout: Array, codes: Array, ledger: Ledger) -> Order:
     standard = (layout - layout.mean(0)) / np.where(spread > 0, spread, 1.0)
     ledger.charge("distances", 3.0 * len(codes) ** 2 * codes.shape[1])
     return assignment(cdist(standard, codes, "sqeuclidean"), ledger)
-
-
-@torch.no_grad()
-def spread(codes: Tensor, ledger: Ledger) -> Tensor:
-    """Codes moved so that they follow the prior, and so smoothly that neighbours stay neighbours.
-
-    Optimal transport to cells of equal mass moves each point by itself. Points drawn at random do not fill such cells
-    evenly, so that it bends latent space between neighbours, which a decoder has to undo. Its movements are therefore
-    smoothed: by local linear regression (Fan & Gijbels 1996) on the places u = Phi(z) in the unit square, with a
-    Gaussian kernel of a quarter of its side.
-
-    Args:
-        codes: Codes, (K, 2).
-        ledger: Where the work is accounted for.
-
-    Returns:
-        Codes, (K, 2), float64.
-    """
-    n, latent_dim = codes.shape
-    cells = LatentGrid.equal(n, latent_dim).codes
-    ledger.charge("distances", 3.0 * n**2 * latent_dim)
-    found = assignment(torch.cdist(codes.double().cpu(), cells).square().numpy(), ledger)
-    u = ndtr(codes.double().cpu())
-    moved = u + local_linear(u, ndtr(cells[found]) - u, WIDTH)
-    return ndtri(moved.clamp(EDGE / n, 1 - EDGE / n))
-
-
-def local_linear(places: Tensor, values: Tensor, width: float) -> Tensor:
-    """Values smoothed by local linear regression on places, at the same places.
-
-    Args:
-        places: Places, (n, L).
-        values: Values, (n, M).
-        width: The standard deviation of the Gaussian kernel.
-
-    Returns:
-        Smoothed values, (n, M).
-    """
-    n, dim = places.shape
-    weights = torch.softmax(torch.cdist(places, places).square() / (-2 * width**2), 1)
-    at, mean = weights @ places, weights @ values
-    squares = (weights @ (places[:, :, None] * places[:, None]).flatten(1)).view(n, dim, dim)
-    products = (weights @ (places[:, :, None] * values[:, None]).flatten(1)).view(n, dim, -1)
-    variance = squares - at[:, :, None] * at[:, None] + RIDGE * width**2 * torch.eye(dim).to(places)
-    slope = torch.linalg.solve(variance, products - at[:, :, None] * mean[:, None])
-    return mean + ((places - at)[:, None] @ slope)[:, 0]
 
 
 def assignment(cost: Array, ledger: Ledger) -> Order:

@@ -14,7 +14,7 @@ from datasets.base import draw
 from methods.common.latent_grid import LatentGrid
 from methods.contract.method import NullLedger
 from methods.likelihoods import Gaussian
-from methods.mapa.assignment import Attempt, Shares, steepened
+from methods.mapa.assignment import Attempt, Shares, nearest_codes, released, steepened
 from methods.mapa.deconvolution import estimate, sharpened
 from methods.mapa.fit import PATIENCE, Regression, fit
 from methods.mapa.placement import path_order
@@ -100,7 +100,7 @@ def test_permuting_the_data_leaves_the_set_of_shares(latent_dim):
 
 def test_bound_of_the_placed_shares_falls_short_by_the_stated_kl(problem):
     x, shares, model = problem
-    _, posterior = shares.placed(random_place(shares))
+    posterior = shares.on_grid(random_place(shares)).posterior
     with torch.no_grad():
         each = log_density(x, model.decode(posterior.grid.codes), NOISE)
     log_p, log_mass = posterior.log_index(x), posterior.grid.mass.log()
@@ -115,8 +115,11 @@ def test_bound_of_the_placed_shares_falls_short_by_the_stated_kl(problem):
 def test_regression_loses_what_the_bound_loses(problem):
     """Between two decoders; the regression's targets are in single precision."""
     x, shares, model = problem
-    codes, posterior = shares.placed(random_place(shares))
-    regression = Regression(codes, shares.targets.double(), shares.weights.double(), Gaussian(NOISE))
+    cells = random_place(shares)
+    posterior = shares.on_grid(cells).posterior
+    regression = Regression(
+        posterior.grid.codes[cells], shares.targets.double(), shares.weights.double(), Gaussian(NOISE)
+    )
     bounds, losses = [], []
     for _ in range(2):
         with torch.no_grad():
@@ -132,7 +135,7 @@ def test_regression_loses_what_the_bound_loses(problem):
 def test_each_share_has_the_probability_of_its_atom(problem):
     x, shares, _ = problem
     place = random_place(shares)
-    _, posterior = shares.placed(place)
+    posterior = shares.on_grid(place).posterior
     p = posterior.log_index(x).exp()
     assert (p.sum(1) - 1).abs().max() < 1e-12
     torch.testing.assert_close(p[:, place], shares.mixture.log_posterior(x).exp())
@@ -141,8 +144,10 @@ def test_each_share_has_the_probability_of_its_atom(problem):
 def test_each_share_has_the_code_of_its_cell(problem):
     _, shares, _ = problem
     place = random_place(shares)
-    codes, posterior = shares.placed(place)
-    assert torch.equal(codes, posterior.grid.codes[place])
+    placed = shares.on_grid(place)
+    codes, posterior = placed.posterior.grid.codes[place], placed.posterior
+    assert torch.equal(placed.codes, codes.float())
+    assert placed.cells is place
     assert posterior.grid.mass.sum() == pytest.approx(1)
     if shares.latent_dim == 2:
         assert rows(codes) == rows(LatentGrid.equal(len(codes), 2).codes)
@@ -153,7 +158,7 @@ def test_each_share_has_the_code_of_its_cell(problem):
 def test_codes_have_the_moments_of_the_prior(latent_dim):
     """But for the variance within grid, 0.3 % for these intervals and up to 8 % for these boxes."""
     shares = shares_of(draw(datasets.load("circle"), 0, 400, 1, 1).train, latent_dim)
-    grid = shares.placed(random_place(shares))[1].grid
+    grid = shares.on_grid(random_place(shares)).posterior.grid
     assert (grid.mass @ grid.codes).abs().max() < 0.01
     assert (grid.mass @ grid.codes.square() - 1).abs().max() < {1: 0.01, 2: 0.09}[latent_dim]
     if latent_dim == 1:
@@ -214,7 +219,7 @@ def test_placing_anew_never_raises_the_loss_of_the_decoder(name, seed, shift, ma
     x = draw(datasets.load(name), seed, 80, 1, 1).train + shift
     task = make_task(x, noise=0.01, latent_dim=2, seed=seed)
     shares, begun = shares_of(task.train, 2), Begun()
-    attempt = Attempt(steepened(task.model, 4.0), shares, random_place(shares, seed), begun, LEDGER)
+    attempt = Attempt(steepened(task.model, 4.0), shares, shares.on_grid(random_place(shares, seed)), begun, LEDGER)
     before = attempt.fitted
     for steps in (0, 5, 20):
         list(attempt.advance(steps))
@@ -222,17 +227,17 @@ def test_placing_anew_never_raises_the_loss_of_the_decoder(name, seed, shift, ma
         attempt.place_anew()
         new = begun.loss(attempt.model)
         assert new <= old * (1 + 1e-5)
-        assert sorted(attempt.place.tolist()) == list(range(80))
+        assert sorted(attempt.placed.cells.tolist()) == list(range(80))
         assert steps > 0 or new < 0.9 * old
     assert len(begun.regressions) == 4
     torch.testing.assert_close(attempt.fitted.log_index(task.train), before.log_index(task.train))
-    torch.testing.assert_close(rows(attempt.codes), rows(begun.regressions[0].codes))
+    torch.testing.assert_close(rows(attempt.placed.codes), rows(begun.regressions[0].codes))
 
 
 def test_an_attempt_takes_no_more_steps_than_asked_for(make_task):
     task = make_task("circle")
     shares = shares_of(task.train, 1)
-    attempt = Attempt(task.model, shares, random_place(shares), Begun(), LEDGER)
+    attempt = Attempt(task.model, shares, shares.on_grid(random_place(shares)), Begun(), LEDGER)
     assert attempt.loss == math.inf
     assert [len(list(attempt.advance(steps))) for steps in (3, 0, 4)] == [3, 0, 4]
     assert attempt.steps == 7
@@ -245,7 +250,7 @@ def test_codes_are_placed_anew_after_each_of_the_first_stretches(replacements, a
     plain = Attempt.place_anew
     monkeypatch.setattr(Attempt, "place_anew", lambda self: (found.append(self.steps), plain(self)))
     shares = shares_of(task.train, 2)
-    attempt = Attempt(task.model, shares, random_place(shares), Begun(), LEDGER, replacements, 5)
+    attempt = Attempt(task.model, shares, shares.on_grid(random_place(shares)), Begun(), LEDGER, replacements, 5)
     for steps in (7, 3, 0, 8):
         list(attempt.advance(steps))
     assert (found, attempt.steps) == (at, 18)
@@ -259,9 +264,58 @@ def test_codes_are_placed_anew_when_a_fit_ends_by_itself(make_task):
         fits.append(iter([3.0, 2.0, 1.0]))
         return fits[-1]
 
-    attempt = Attempt(task.model, shares, random_place(shares), three_steps, LEDGER, 2, 5)
+    attempt = Attempt(task.model, shares, shares.on_grid(random_place(shares)), three_steps, LEDGER, 2, 5)
     assert len(list(attempt.advance(100))) == 9
     assert len(fits) == 3
+
+
+# Off the grid.
+
+
+@pytest.mark.parametrize("atoms", [None, 40])
+def test_cells_have_the_probabilities_of_the_codes_within(atoms):
+    x = draw(datasets.load("s_curve"), 0, 80, 1, 1).train
+    shares = shares_of(x, 2, atoms)
+    count = len(shares.targets)
+    codes = 0.5 * torch.randn(count, 2, generator=torch.Generator().manual_seed(0))
+    placed = shares.off_grid(codes)
+    grid, p = placed.posterior.grid, shares.mixture.log_posterior(x).exp()
+    within = [
+        [
+            all(low <= Normal(0, 1).cdf(value) < high for low, high, value in zip(*corners, code, strict=True))
+            for code in codes.double()
+        ]
+        for corners in zip(grid.low, grid.high, strict=True)
+    ]
+    assert max(map(sum, within)) > 2
+    assert placed.cells.tolist() == [[row[k] for row in within].index(True) for k in range(count)]
+    expected = torch.stack([p[:, torch.tensor(row)].sum(1) for row in within], 1)
+    torch.testing.assert_close(placed.posterior.log_index(x).exp(), expected, atol=1e-9, rtol=1e-6)
+    assert torch.isfinite(placed.posterior.log_index(x)).all()
+    assert torch.equal(placed.codes, codes)
+
+
+def test_the_nearest_code_is_that_at_which_the_decoder_is_nearest(make_task):
+    task = make_task("s_curve", 20)
+    found = nearest_codes(task.model, task.train)
+    grid = LatentGrid.equal(2000, 2).codes.float()
+    with torch.no_grad():
+        decoded = task.model.decode(grid)
+    for row, code in zip(task.train, found, strict=True):
+        assert torch.equal(code, grid[(decoded - row).square().sum(1).argmin()])
+
+
+def test_released_codes_are_the_nearest_and_the_posterior_is_that_of_their_cells(make_task):
+    task = make_task("s_curve", 60)
+    shares = shares_of(task.train, 2)
+    placed = released(task.model, shares, shares.on_grid(random_place(shares)), LEDGER)
+    expected = shares.off_grid(nearest_codes(task.model, shares.targets))
+    assert torch.equal(placed.codes, expected.codes)
+    assert torch.equal(placed.posterior.log_index(task.train), expected.posterior.log_index(task.train))
+    with torch.no_grad():
+        away = (task.model.decode(placed.codes) - shares.targets).square().sum(1)
+        before = (task.model.decode(shares.on_grid(random_place(shares)).codes) - shares.targets).square().sum(1)
+    assert (away < before).all()
 
 
 # The fit.
@@ -271,8 +325,8 @@ def test_codes_are_placed_anew_when_a_fit_ends_by_itself(make_task):
 def regression(make_task):
     task = make_task("circle", 80)
     shares = shares_of(task.train, 1)
-    codes, _ = shares.placed(torch.from_numpy(path_order(shares.mixture.atoms.numpy(), 45, LEDGER)))
-    return Regression(codes.float(), shares.targets, shares.weights, Gaussian(NOISE)), task.model
+    placed = shares.on_grid(torch.from_numpy(path_order(shares.mixture.atoms.numpy(), 45, LEDGER)))
+    return Regression(placed.codes, shares.targets, shares.weights, Gaussian(NOISE)), task.model
 
 
 def test_a_decoder_through_the_targets_loses_nothing(regression):

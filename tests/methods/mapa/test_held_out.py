@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import torch
 
@@ -14,7 +15,7 @@ class Standing:
     """An attempt at a model that does not move."""
 
     def __init__(self, model):
-        self.model, self.codes = model, torch.zeros(3, model.latent_dim)
+        self.model, self.placed = model, SimpleNamespace(codes=torch.zeros(3, model.latent_dim))
         self.fitted = Fitted(model, Prior(model.latent_dim))
         self.value = -math.inf
 

@@ -1,5 +1,6 @@
 """MAPA as a whole: what each of its stages yields, what it must not depend on, and data that are hard on it."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -12,7 +13,7 @@ from datasets.base import draw
 from methods.common.latent_grid import GridPosterior
 from methods.contract.method import NullLedger
 from methods.mapa import MAPA, method
-from methods.mapa.assignment import Attempt
+from methods.mapa.assignment import Attempt, steepened
 from methods.mapa.held_out import Kept
 from methods.mapa.method import POOR_FIT
 from methods.vae import VAE
@@ -43,8 +44,9 @@ class Watched(Attempt):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.placements = [self.place]
+        self.placements = [self.placed]
         self.losses_seen = []
+        self.begun_at = [each.detach().clone() for each in self.model.parameters()]
         Watched.begun.append(self)
 
     def advance(self, steps):
@@ -54,7 +56,7 @@ class Watched(Attempt):
 
     def place_anew(self):
         super().place_anew()
-        self.placements.append(self.place)
+        self.placements.append(self.placed)
 
 
 @pytest.fixture
@@ -133,7 +135,9 @@ def test_the_placement_that_is_best_on_validation_goes_on(replacements, make_tas
 
     Each that goes on is placed anew once within its trial. What is learned is the state that was best at any look.
     """
-    mapa = dataclasses.replace(short(MAPA(), 50), trial_steps=20, replacements=replacements, replacement_steps=9)
+    mapa = dataclasses.replace(
+        short(MAPA(), 50), trial_steps=20, replacements=replacements, replacement_steps=9, releases=0
+    )
     task = make_task("s_curve", 40)
     fitted = last(mapa.fit(task))
 
@@ -150,20 +154,49 @@ def test_the_placement_that_is_best_on_validation_goes_on(replacements, make_tas
         assert attempt.steps == expected
         times = {10: 1, 20: 2, 50: 2}[expected]  # there are two replacements at most
         assert len(attempt.placements) == 1 + min(replacements, times)
-        assert all(sorted(place.tolist()) == list(range(40)) for place in attempt.placements)
+        assert all(sorted(each.cells.tolist()) == list(range(40)) for each in attempt.placements)
     at_trial_end = first.placements[min(replacements, 2)]
-    assert torch.equal(hard.placements[0], at_trial_end)
+    assert hard.placements[0] is at_trial_end
     assert torch.equal(hard.shares.targets, task.train)
     assert all(attempt.shares is soft[0].shares for attempt in soft)
     assert fitted.model is task.model
     *_, expected = max(looks, key=lambda look: look[2])
     for own, other in zip(task.model.parameters(), expected, strict=True):
         assert torch.equal(own, other)
-    assert (replacements == 0) == all(torch.equal(place, chosen.placements[0]) for place in chosen.placements)
+    assert (replacements == 0) == (len(chosen.placements) == 1)
 
 
-def test_there_is_no_hard_trial_without_it_or_on_a_curve(make_task, short, watched):
-    last(dataclasses.replace(short(MAPA(), 30), hard_trial=0).fit(make_task("s_curve", 40)))
+def test_codes_leave_the_grid_half_way(make_task, short, watched, looks, monkeypatch):
+    """One fit goes on from the state that is best on validation points, another begins anew, at the same codes."""
+    seen, plain = [], method.released
+    monkeypatch.setattr(
+        method, "released", lambda model, *rest: (seen.append(copy.deepcopy(model)), plain(model, *rest))[1]
+    )
+    mapa = dataclasses.replace(short(MAPA(), 40), hard_trial=0, releases=2, replacement_steps=6)
+    task = make_task("s_curve", 60)
+    start = steepened(task.model, 2.0)
+    fitted = last(mapa.fit(task))
+    assert len(watched) == 5 + 2
+    on, (goes_on, anew) = watched[:5], watched[5:]
+    assert max(attempt.steps for attempt in on) == 20
+    assert [attempt.steps for attempt in (goes_on, anew)] == [20, 20]
+    assert [len(attempt.placements) for attempt in (goes_on, anew)] == [3, 3]
+    assert not any(
+        sorted(placed.cells.tolist()) == list(range(60)) for each in (goes_on, anew) for placed in each.placements
+    )
+    assert all(attempt.shares is on[0].shares for attempt in watched)
+    *_, best = max((look for look in looks if look[0] in on), key=lambda look: look[2])
+    for own, other in zip(seen[0].parameters(), best, strict=True):
+        assert torch.equal(own, other)
+    for attempt, begun in ((goes_on, seen[0]), (anew, start)):
+        first = attempt.begun_at
+        assert all(torch.equal(own, other) for own, other in zip(first, begun.parameters(), strict=True))
+    *_, expected = max(looks, key=lambda look: look[2])
+    assert all(torch.equal(own, other) for own, other in zip(fitted.model.parameters(), expected, strict=True))
+
+
+def test_there_is_no_hard_trial_and_no_release_without_them_or_on_a_curve(make_task, short, watched):
+    last(dataclasses.replace(short(MAPA(), 30), hard_trial=0, releases=0).fit(make_task("s_curve", 40)))
     assert len(watched) == 5
     del watched[:]
     last(short(MAPA(), 30).fit(make_task("circle", 40)))
@@ -190,8 +223,9 @@ def test_one_may_stop_before_the_codes_are_placed(make_task, short):
     placed = [isinstance(fitted.posterior, GridPosterior) for fitted in yielded]
     assert placed == sorted(placed)
     assert placed.count(False) == 1
-    # Five trials of 5 steps after a yield, three of 5 more, one of 10, the best's 20, each with a look; and the end.
-    assert len(yielded) == 5 * (1 + 5 + 1) + 3 * (5 + 1) + (10 + 1) + (20 + 1) + 1
+    # Five trials of 5 steps after a yield, three of 5 more, one of 10, 5 of the best on the grid and twice 15 off it,
+    # each with a look; and the end.
+    assert len(yielded) == 5 * (1 + 5 + 1) + 3 * (5 + 1) + (10 + 1) + (5 + 1) + 2 * (15 + 1) + 1
     changes = sum(first.model is not second.model for first, second in itertools.pairwise(yielded[1:-1]))
     assert changes < 12
     assert yielded[-1].model is task.model
@@ -336,7 +370,7 @@ def test_paths_of_a_curve_are_charged(make_task, short):
 
 
 def test_optimal_transport_of_a_surface_is_charged(make_task, short):
-    """Once for each of five layouts, and once for each time that codes are reassigned.
+    """Once for each of five layouts, and once for each time that codes are reassigned; never for a release.
 
     That is in the second half of four trials, and after one.
     """
