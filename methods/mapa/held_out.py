@@ -23,7 +23,7 @@ class Kept:
         fitted: What is learned in the best state, with a posterior for new x; None before the first look.
         refined: From a model to what is learned there with it.
         model: A copy of its model.
-        codes: The code of each share there.
+        codes: The centres of the cells of its grid, (K, L). For the noise, as codes off the grid follow the data.
         value: The mean log-likelihood of validation points there, in nats.
     """
 
@@ -39,7 +39,7 @@ class Kept:
         value = self.log_likelihood(attempt.model)
         attempt.value = max(attempt.value, value)
         if value > self.value or self.fitted is None:
-            self.value, self.codes = value, attempt.placed.codes
+            self.value, self.codes = value, attempt.placed.posterior.grid.codes.to(attempt.placed.codes)
             self.model = self.ledger.run("keep", copy.deepcopy, attempt.model)
             self.refined = partial(attempt.refined, boxes=self.boxes)
             self.fitted = self.refined(self.model)

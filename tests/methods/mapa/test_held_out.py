@@ -2,12 +2,13 @@
 
 import copy
 import math
-from types import SimpleNamespace
 
 import torch
 
+from methods.common.latent_grid import GridPosterior, LatentGrid
 from methods.common.posteriors import Prior
 from methods.contract.method import Fitted
+from methods.mapa.assignment import Placement
 from methods.mapa.held_out import Kept
 
 
@@ -15,7 +16,9 @@ class Standing:
     """An attempt at a model that does not move."""
 
     def __init__(self, model):
-        self.model, self.placed = model, SimpleNamespace(codes=torch.zeros(3, model.latent_dim))
+        grid = LatentGrid.equal(3, model.latent_dim)
+        posterior = GridPosterior(lambda x: torch.zeros(len(x), 3), grid)
+        self.model, self.placed = model, Placement(torch.zeros(3, model.latent_dim), torch.arange(3), posterior)
         self.fitted = Fitted(model, Prior(model.latent_dim))
         self.value = -math.inf
 
@@ -40,6 +43,14 @@ def test_the_best_state_is_kept_and_does_not_move_any_more(make_task):
     assert kept.fitted.model is kept.model is not task.model
     for own, other in zip(kept.model.state_dict().values(), expected.values(), strict=True):
         assert torch.equal(own, other)
+
+
+def test_codes_for_the_noise_are_those_of_the_prior(make_task):
+    """An estimate about codes that were chosen for each datum would follow the noise."""
+    task = make_task("circle", 60)
+    kept, standing = Kept(task, 8), Standing(task.model)
+    kept.look(standing)
+    assert torch.equal(kept.codes, LatentGrid.equal(3, 1).codes.float())
 
 
 def test_an_attempt_has_the_highest_value_of_its_own_looks(make_task):
