@@ -29,10 +29,11 @@ class ExactMLE(Method):
     """argmax of sum_n log of the integral of N(x_n; f(z), s2 I) N(z; 0, I) dz over the decoder f, and s2 if learned.
 
     The integral is a sum over the cells of a latent grid that resolves the decoder. Each trial makes a new grid, so
-    that a decoder gains little from what lies between codes. Within a trial, full-batch L-BFGS is deterministic. The
-    starts are MAPA's solution and the initial weights with the first layer times 1, 4 and 8. After each trial the
-    better half continues (successive halving, Jamieson & Talwalkar 2016). With few training points the maximum
-    overfits: starts are compared by the likelihood of validation points, and the state that is best on them is kept.
+    that a decoder gains little from what lies between codes. Within a trial, full-batch L-BFGS is deterministic.
+    The starts are MAPA's solution on the grid, which leaves half of the budget, and the initial weights with the
+    first layer times 1, 4 and 8. After each trial the better half continues (successive halving, Jamieson &
+    Talwalkar 2016). With few training points the maximum overfits: starts are compared by the likelihood of
+    validation points, and the state that is best on them is kept.
 
     Args:
         box: Largest movement of the decoder across a grid cell, in standard deviations of the noise.
@@ -82,7 +83,7 @@ class ExactMLE(Method):
         """Run MAPA; the ascents from its solution and from the initial weights."""
         own = replace(task, model=copy.deepcopy(task.model))
         steep = [Ascent(steepened(task.model, factor)) for factor in STEEPNESS]
-        for fitted in MAPA(steps=self.steps, tolerance=MAPA_TOLERANCE).fit(own):
+        for fitted in MAPA(steps=self.steps, tolerance=MAPA_TOLERANCE, releases=0).fit(own):
             if isinstance(fitted.model, GenerativeModel):
                 task.model.load_state_dict(fitted.model.state_dict())
             yield replace(fitted, model=task.model)

@@ -72,7 +72,7 @@ def test_a_linear_model_reaches_the_maximum_of_probabilistic_pca(latent, noise, 
 
 @pytest.mark.parametrize("name", ["circle", "s_curve"])
 def test_it_yields_what_mapa_does_and_then_after_each_step(name, make_task):
-    few = {"steps": 20, "trial_steps": 5}
+    few = {"steps": 20, "trial_steps": 5, "releases": 0}
     own = list(MAPA(**few).fit(make_task(name)))
     task = make_task(name)
     fit = PolishedMAPA(**few, polish_steps=7).fit(task)
