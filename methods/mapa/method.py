@@ -217,10 +217,10 @@ class MAPA(Method):
         best = max(tried, key=_value)
         free = self.steps // 2 if task.latent_dim > 1 and self.releases else 0
         yield from _watched(best, self.steps - free - best.steps, kept)
-        for anew in (False, True) if free else ():
-            model = steepened(start, *self._starts(2)) if anew else copy.deepcopy(kept.model)
-            placed = released(kept.model, shares, best.placed, task.ledger)
-            yield from _watched(self._attempt(task, model, shares, placed, released), free, kept)
+        if free:
+            for model in (copy.deepcopy(kept.model), steepened(start, *self._starts(2))):
+                placed = released(kept.model, shares, best.placed, task.ledger)
+                yield from _watched(self._attempt(task, model, shares, placed, released), free, kept)
         task.model.load_state_dict(kept.model.state_dict())
         if not task.model.learns_noise:
             return kept.refined(task.model), kept.value
@@ -271,8 +271,7 @@ class MAPA(Method):
         begin = partial(
             fit, ledger=task.ledger, history=self.history, tolerance=self.tolerance, optimiser=self.optimiser
         )
-        often = self.releases if anew is released else self.replacements
-        often = often if task.latent_dim > 1 else 0
+        often = self.releases if anew is released else self.replacements if task.latent_dim > 1 else 0
         return Attempt(model, shares, placed, begin, task.ledger, often, self.replacement_steps, anew)
 
     def _true_codes(self, task: Task, atoms: Tensor) -> NDArray[np.float64] | None:
