@@ -9,7 +9,15 @@ from pathlib import Path
 if Path(sys.path[0] or ".").resolve() != Path(__file__).resolve().parents[1]:
     del sys.path[0]
 
-from bench.cli.app import main
+OURS = ("bench", "methods", "datasets")
 
 atexit.register(gc.freeze)  # else the interpreter ends with a search of all that torch and pandas hold for cycles
-main()
+try:
+    from bench.cli.app import main
+
+    main()
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] in OURS:
+        raise
+    sys.stderr.write(f"error: {error.name} is not installed; `pip install -c constraints.txt -e .` installs it\n")
+    sys.exit(2)

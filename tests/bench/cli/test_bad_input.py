@@ -277,3 +277,16 @@ def test_a_plain_folder_of_the_name_of_a_package_does_no_harm(tmp_path, name):
     )
     assert (end.returncode, end.stderr) == (0, "")
     assert "mapa" in end.stdout
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_installs_it(tmp_path):
+    (tmp_path / "msgspec.py").write_text("raise ModuleNotFoundError('No module named msgspec', name='msgspec')")
+    end = subprocess.run(
+        [sys.executable, "-m", "bench", "compare", "--help"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        text=True,
+    )
+    assert (end.returncode, end.stdout, end.stderr.count("\n")) == (2, "", 1)
+    assert end.stderr.startswith("error: msgspec is not installed; `pip install")
