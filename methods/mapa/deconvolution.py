@@ -171,8 +171,10 @@ def nearest(places: Tensor, asked: Tensor, x: Tensor) -> Sums:
         asked: The data in the units of the places, (n, D).
         x: The same data in data units, (n, D).
     """
-    blocks = asked.split(max(1, BLOCK // len(places)))
-    owner = torch.cat([torch.cdist(block, places).argmin(1) for block in blocks])
+    owner = torch.empty(len(x), dtype=torch.long, device=x.device)  # a result kept per block would split the heap
+    size = max(1, BLOCK // len(places))
+    for mine, block in zip(owner.split(size), asked.split(size), strict=True):
+        mine.copy_(torch.cdist(block, places).argmin(1))
     number = x.new_zeros(len(places)).index_add_(0, owner, x.new_ones(len(x)))
     return Sums(number, number, x.new_zeros(len(places), x.shape[1]).index_add_(0, owner, x))
 

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.spatial import KDTree
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 import datasets
@@ -15,7 +17,7 @@ from methods.common.latent_grid import exact_posterior, index_without_codes
 from methods.common.posteriors import Prior
 from methods.contract.method import Fitted, NullLedger
 from methods.mapa import deconvolution
-from methods.mapa.deconvolution import estimate, sharpened, sums, thinned
+from methods.mapa.deconvolution import estimate, nearest, sharpened, sums, thinned
 from methods.mapa.index import Mixture, log_index_posterior
 
 LEDGER = NullLedger()
@@ -252,3 +254,15 @@ def test_data_that_are_few_are_not_thinned_and_many_are_drawn_without_replacemen
     assert few.shape == (30, 2)
     assert len({tuple(row) for row in few.tolist()} & {tuple(row) for row in data.tolist()}) == 30
     assert not torch.equal(few, thinned(data, 30, generator))
+
+
+def test_the_nearest_places_hold_a_few_blocks_at_a_time(gauge):
+    """40,000 data by 2,000 places are 640 MB, and a block is 32; each place owns the data nearest to it."""
+    x = draw(datasets.load("circle"), 0, 40_000, 1, 1).train
+    gauge.begin()
+    result = nearest(x[:2000], x, x)
+    gauge.end()
+    assert gauge.peak < 200 * MB
+    _, owner = KDTree(x[:2000]).query(x)
+    assert result.weight.tolist() == np.bincount(owner, minlength=2000).tolist()
+    torch.testing.assert_close(result.first.sum(0), x.sum(0))
