@@ -17,7 +17,7 @@ try:
 
     main()
 except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] in OURS:
+    if (error.name or OURS[0]).partition(".")[0] in (*OURS, *sys.stdlib_module_names):
         raise
     sys.stderr.write(f"error: {error.name} is not installed; `pip install -c constraints.txt -e .` installs it\n")
     sys.exit(2)

@@ -30,7 +30,7 @@ class ExactMLE(Method):
 
     The integral is a sum over the cells of a latent grid that resolves the decoder. Each trial makes a new grid, so
     that a decoder gains little from what lies between codes. Within a trial, full-batch L-BFGS is deterministic.
-    The starts are MAPA's solution on the grid, which leaves half of the budget, and the initial weights with the
+    The starts are MAPA's solution on the grid, which ends sooner than one off it, and the initial weights with the
     first layer times 1, 4 and 8. After each trial the better half continues (successive halving, Jamieson &
     Talwalkar 2016). With few training points the maximum overfits: starts are compared by the likelihood of
     validation points, and the state that is best on them is kept.

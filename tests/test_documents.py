@@ -430,8 +430,10 @@ GENERATED = {
     ("results/reference/README.md", "equal"): partial(table_at_equal_cost, "study"),
     ("results/reference/README.md", "fresh"): partial(differences, "fresh", intervals=True),
     ("results/reference/README.md", "unseen"): partial(differences, "unseen", intervals=True),
+    ("results/reference/README.md", "surfaces_7_9"): partial(differences, "surfaces-7-9", intervals=True),
     ("results/reference/README.md", "equal_fresh"): partial(table_at_equal_cost, "fresh"),
     ("results/reference/README.md", "equal_unseen"): partial(table_at_equal_cost, "unseen"),
+    ("results/reference/README.md", "equal_surfaces_7_9"): partial(table_at_equal_cost, "surfaces-7-9"),
     ("results/reference/README.md", "earlier"): partial(reference, "earlier"),
     ("results/reference/README.md", "differences_earlier"): partial(differences, "earlier"),
     ("results/reference/README.md", "named"): partial(reference, "named"),
@@ -451,7 +453,7 @@ GENERATED = {
 }
 
 
-@pytest.mark.parametrize("folder", ["study", "fresh", "unseen"])
+@pytest.mark.parametrize("folder", ["study", "fresh", "unseen", "surfaces-7-9"])
 def test_fits_at_equal_cost_end_at_that_of_the_baseline_at_their_seed(folder):
     """Of every problem and seed; the baseline's rows are those of the study."""
     study, found = compared(folder)

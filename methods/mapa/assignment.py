@@ -172,7 +172,7 @@ def released(model: GenerativeModel, shares: Shares, present: Placement, ledger:
     """The placement off the grid, with each share at the code where a decoder is nearest to it.
 
     One to a cell, codes bend latent space between neighbours, as data drawn at random do not fill cells evenly. Off the
-    grid they need not, and stay near where the grid has spread them. The posterior over atoms does not change.
+    grid they need not. Where they lie follows from the decoder alone. The posterior over atoms does not change.
     """
     return shares.off_grid(nearest_codes(model, shares.targets))
 

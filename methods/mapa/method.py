@@ -59,8 +59,8 @@ class MAPA(Method):
             quarter of it.
         hard_trial: 1 for one more trial on surfaces, with the placement that is best after its trial: each training
             point then belongs to one code alone, not to all by their posterior. 0 for none.
-        releases: How often codes off the grid are placed anew (L = 2), in the second half of the steps and in as many
-            steps from the initial weights. 0 keeps codes on the grid for all steps.
+        releases: How often codes off the grid are placed anew (L = 2), after they have left it. They do so for the
+            second half of the steps, and for as many steps from the initial weights. 0 keeps them on the grid.
         noise_rounds: Rounds of fitting and noise estimation, if the noise is learned.
         placement: 'best' tries all placements, 'first' one; the name of a placement, or how it begins, selects it.
             For ablation, 'random' is the floor, and 'truth' has the codes under the true model.
@@ -215,7 +215,7 @@ class MAPA(Method):
                 tried.append(self._attempt(task, steepened(start, *self._starts(2)), shares.hard(few, x), placed))
                 yield from _watched(tried[-1], trial, kept)
         best = max(tried, key=_value)
-        free = self.steps // 2 if task.latent_dim > 1 and self.releases else 0
+        free = min(self.steps // 2, self.steps - best.steps) if task.latent_dim > 1 and self.releases else 0
         yield from _watched(best, self.steps - free - best.steps, kept)
         if free:
             for model in (copy.deepcopy(kept.model), steepened(start, *self._starts(2))):

@@ -21,9 +21,9 @@ from methods.mapa.method import MAPA
 class PolishedMAPA(MAPA):
     """MAPA, followed by full-batch L-BFGS on the likelihood over a shared codebook.
 
-    MAPA's codes stay on the grid, which leaves the polish half of the budget. Its q(z | x) is the exact posterior
-    of the learned model, up to the width of grid cells. As in MAPA's own fit, the state that is best on validation
-    points is kept.
+    MAPA's codes stay on the grid, so that it ends sooner and leaves more of the budget to the polish. Its q(z | x) is
+    the exact posterior of the learned model, up to the width of grid cells. As in MAPA's own fit, the state that is
+    best on validation points is kept.
 
     Args:
         tolerance: MAPA's fit ends, and the polish starts, when 50 steps gain less than this, in nats per training

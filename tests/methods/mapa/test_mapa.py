@@ -13,7 +13,7 @@ from datasets.base import draw
 from methods.common.latent_grid import GridPosterior
 from methods.contract.method import NullLedger
 from methods.mapa import MAPA, method
-from methods.mapa.assignment import Attempt, steepened
+from methods.mapa.assignment import Attempt, nearest_codes, released, steepened
 from methods.mapa.held_out import Kept
 from methods.mapa.method import POOR_FIT
 from methods.vae import VAE
@@ -166,28 +166,34 @@ def test_the_placement_that_is_best_on_validation_goes_on(replacements, make_tas
     assert (replacements == 0) == (len(chosen.placements) == 1)
 
 
-def test_codes_leave_the_grid_half_way(make_task, short, watched, looks, monkeypatch):
-    """One fit goes on from the state that is best on validation points, another begins anew, at the same codes."""
+@pytest.mark.parametrize("hard", [0, 1])
+def test_codes_leave_the_grid_half_way(hard, make_task, short, watched, looks, monkeypatch):
+    """One fit goes on from the state that is best on validation points, then another begins anew.
+
+    Both have the means under the kernel as targets, and begin at the codes nearest under the best decoder by then.
+    """
     seen, plain = [], method.released
     monkeypatch.setattr(
         method, "released", lambda model, *rest: (seen.append(copy.deepcopy(model)), plain(model, *rest))[1]
     )
-    mapa = dataclasses.replace(short(MAPA(), 40), hard_trial=0, releases=2, replacement_steps=6)
+    mapa = dataclasses.replace(short(MAPA(), 40), hard_trial=hard, releases=2, replacement_steps=6)
     task = make_task("s_curve", 60)
     start = steepened(task.model, 2.0)
     fitted = last(mapa.fit(task))
-    assert len(watched) == 5 + 2
-    on, (goes_on, anew) = watched[:5], watched[5:]
+    *on, goes_on, anew = watched
+    assert len(on) == 5 + hard
     assert max(attempt.steps for attempt in on) == 20
     assert [attempt.steps for attempt in (goes_on, anew)] == [20, 20]
     assert [len(attempt.placements) for attempt in (goes_on, anew)] == [3, 3]
     assert not any(
         sorted(placed.cells.tolist()) == list(range(60)) for each in (goes_on, anew) for placed in each.placements
     )
-    assert all(attempt.shares is on[0].shares for attempt in watched)
-    *_, best = max((look for look in looks if look[0] in on), key=lambda look: look[2])
-    for own, other in zip(seen[0].parameters(), best, strict=True):
-        assert torch.equal(own, other)
+    assert goes_on.shares is anew.shares is on[0].shares
+    assert len(seen) == 2 * (1 + 2)
+    for fits, decoder in ((on, seen[0]), ([*on, goes_on], seen[3])):
+        *_, best = max((look for look in looks if look[0] in fits), key=lambda look: look[2])
+        assert all(torch.equal(own, other) for own, other in zip(decoder.parameters(), best, strict=True))
+    assert torch.equal(anew.placements[0].codes, nearest_codes(seen[3], anew.shares.targets))
     for attempt, begun in ((goes_on, seen[0]), (anew, start)):
         first = attempt.begun_at
         assert all(torch.equal(own, other) for own, other in zip(first, begun.parameters(), strict=True))
@@ -236,7 +242,9 @@ def test_one_may_stop_before_the_codes_are_placed(make_task, short):
 def test_the_attempt_that_stands_has_taken_no_more_steps_than_asked_for(name, steps, make_task, short, watched):
     """Trials take 10 steps, and so does the one placement anew."""
     last(short(MAPA(), steps).fit(make_task(name, 40)))
-    assert 0 < max(attempt.steps for attempt in watched) <= steps
+    kinds = [[attempt.steps for attempt in watched if (attempt.anew is released) == free] for free in (False, True)]
+    assert 0 < sum(max(kind, default=0) for kind in kinds) <= steps
+    assert bool(kinds[1]) == (name == "s_curve" and steps > 10)
 
 
 @pytest.mark.parametrize(
