@@ -31,7 +31,6 @@ class Kept:
         self.ledger, self.held_out = task.ledger, HeldOut(task.validation, task.latent_dim)
         self.fitted: Fitted | None = None
         self.model, self.boxes = task.model, boxes
-        self.codes = self.held_out.codes
         self.value = -math.inf
 
     def look(self, attempt: Attempt) -> None:
@@ -39,7 +38,7 @@ class Kept:
         value = self.log_likelihood(attempt.model)
         attempt.value = max(attempt.value, value)
         if value > self.value or self.fitted is None:
-            self.value, self.codes = value, attempt.placed.posterior.grid.codes.to(attempt.placed.codes)
+            self.value, self.codes = value, attempt.placed.posterior.grid.codes
             self.model = self.ledger.run("keep", copy.deepcopy, attempt.model)
             self.refined = partial(attempt.refined, boxes=self.boxes)
             self.fitted = self.refined(self.model)

@@ -224,7 +224,7 @@ class MAPA(Method):
         task.model.load_state_dict(kept.model.state_dict())
         if not task.model.learns_noise:
             return kept.refined(task.model), kept.value
-        noise.refine(task.model, few, kept.codes)
+        noise.refine(task.model, few, kept.codes.to(task.train))
         value = kept.log_likelihood(task.model)
         anew = value >= kept.value
         return kept.refined(copy.deepcopy(task.model) if anew else kept.model), value if anew else kept.value

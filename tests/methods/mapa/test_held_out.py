@@ -50,7 +50,7 @@ def test_codes_for_the_noise_are_those_of_the_prior(make_task):
     task = make_task("circle", 60)
     kept, standing = Kept(task, 8), Standing(task.model)
     kept.look(standing)
-    assert torch.equal(kept.codes, LatentGrid.equal(3, 1).codes.float())
+    assert torch.equal(kept.codes, LatentGrid.equal(3, 1).codes)
 
 
 def test_an_attempt_has_the_highest_value_of_its_own_looks(make_task):
