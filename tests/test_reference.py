@@ -117,6 +117,10 @@ def test_the_figures_in_the_sentences_of_the_readme_are_those_of_the_tables():
     told = [f"{listed(names)} on {dataset} ({nats})" for (dataset, nats), names in winners.items()]
     assert len(told) == 1
     assert all(each in readme for each in told), told
+    query = compared("study")[0].runs.groupby(["method", "dataset"])["query_flops"].median()
+    times = query["mapa"] / query["vae"]
+    low, high = (float(f"{each:.2g}") for each in (times.min(), times.max()))
+    assert f"Encoding x costs {low:.0f} to {high:.0f} times more" in readme
     (plain,) = (each for each in compared("study")[1] if each.other == "mapa-plain")
     gains = sorted(each.nats for each in plain.having(BETTER))
     assert len(gains) == 3
